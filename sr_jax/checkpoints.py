@@ -1,0 +1,142 @@
+"""Checkpoints through Orbax: the latest, the best, and those worth keeping. Only this file
+imports Orbax.
+
+A checkpoint has two items, each a flat dict of arrays by name: `state`, everything that a
+step needs, and `ema`, the averaged generator, which is all that evaluation reads.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+from sr_jax.errors import InputError
+from sr_jax.state import TrainState
+
+LOWER_IS_BETTER = ('lpips_alex', 'lpips_vgg')
+FOLDER = 'checkpoints'
+
+
+class Checkpoints:
+  """The checkpoints of one run, in WORKDIR/checkpoints."""
+
+  def __init__(self, workdir, best_metric: str = '', keep_steps: Sequence[int] = (),
+               read_only: bool = False):
+    """Opens them.
+
+    Args:
+      best_metric: the validation figure that `best` goes by; '' keeps none.
+      keep_steps: steps never deleted, such as the end of the warm-up.
+      read_only: for evaluation: nothing is made, cleaned or deleted.
+    """
+    self.folder = pathlib.Path(workdir).expanduser().absolute() / FOLDER
+    self.best_metric = best_metric
+    policies = [keep.LatestN(2), keep.CustomSteps(list(keep_steps))]
+    if best_metric:
+      policies.append(keep.BestN(get_metric_fn=self._merit, n=1, keep_checkpoints_without_metrics=False))
+    self._manager = ocp.CheckpointManager(
+        self.folder,
+        item_handlers={item: ocp.StandardCheckpointHandler() for item in ('state', 'ema')},
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=keep.AnyPreservationPolicy(policies),
+            best_fn=self._merit if best_metric else None,  # without it no metrics are written
+            create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
+
+  def _merit(self, metrics) -> float:
+    value = (metrics or {}).get(self.best_metric)
+    if value is None:
+      return -float('inf')
+    return -value if self.best_metric in LOWER_IS_BETTER else value
+
+  def latest(self) -> int | None:
+    return self._manager.latest_step()
+
+  def best(self) -> int | None:
+    """The step with the best metric among those kept; None where none has it."""
+    merits = {step: self._merit(self._manager.metrics(step)) for step in self.steps()}
+    merits = {step: merit for step, merit in merits.items() if merit > -float('inf')}
+    return max(merits, key=merits.get, default=None)
+
+  def is_best(self, metrics: dict[str, float]) -> bool:
+    """Whether a checkpoint with these validation figures would be the best so far."""
+    if self.best_metric not in metrics:
+      return False
+    best = self.best()
+    return best is None or self._merit(metrics) > self._merit(self._manager.metrics(best))
+
+  def steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
+  def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    """Starts saving; the arrays are copied before it returns, the disk is written behind."""
+    step = int(state.step)
+    if step in self.steps():
+      return
+    self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
+        state=ocp.args.StandardSave(flat(state._replace(ema={}))),
+        ema=ocp.args.StandardSave(flat(state.ema))))
+
+  def restore(self, target: TrainState, step: int | None = None) -> TrainState:
+    """The state of `step` (None: the latest), in the arrays' places of `target`.
+
+    Raises:
+      InputError: no such step, or arrays of other names, shapes or types.
+    """
+    bare = target._replace(ema={})
+    step = self._existing(step)
+    return _unflat(bare, self._read(step, 'state', flat(bare)))._replace(
+        ema=_unflat(target.ema, self._read(step, 'ema', flat(target.ema))))
+
+  def restore_ema(self, target: dict, step: int | None = None) -> tuple[dict, int]:
+    """(the averaged generator's variables, its step); `target` gives names and shapes."""
+    step = self._existing(step)
+    return _unflat(target, self._read(step, 'ema', flat(target))), step
+
+  def wait(self) -> None:
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self._manager.close()
+
+  def _existing(self, step: int | None) -> int:
+    steps = self.steps()
+    if not steps:
+      raise InputError(f'{self.folder}: no checkpoint in it')
+    if step is None:
+      return steps[-1]
+    if step not in steps:
+      raise InputError(f'{self.folder}: no checkpoint of step {step}, but of {steps}')
+    return step
+
+  def _read(self, step: int, item: str, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    # Orbax casts a wrong dtype and names no array of a wrong shape: compare beforehand.
+    stored = dict(self._manager.item_metadata(step)[item])
+    for name in sorted(wanted.keys() | stored.keys()):
+      want, have = (_describe(tree.get(name)) for tree in (wanted, stored))
+      if want != have:
+        raise InputError(f'{self.folder / str(step)}: {name} is {have} in the checkpoint and '
+                         f'{want} in the config: another architecture or optimiser')
+    if not wanted:
+      return {}
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
+                                         sharding=getattr(leaf, 'sharding', None) or here)
+              for name, leaf in wanted.items()}
+    args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+    return self._manager.restore(step, args=args)[item]
+
+
+def flat(tree) -> dict[str, jax.Array]:
+  """Arrays by path, such as 'g/params/head/kernel'."""
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _unflat(like, arrays: dict[str, jax.Array]):
+  return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in flat(like)])
+
+
+def _describe(leaf) -> str:
+  return 'absent' if leaf is None else f'{leaf.dtype}{list(leaf.shape)}'

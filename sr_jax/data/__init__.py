@@ -1,0 +1,1 @@
+"""Pictures in, batches out: batch = f(source, seed, step), without iterator state."""

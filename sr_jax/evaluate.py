@@ -1,0 +1,165 @@
+"""Runs a generator over benchmark sets and hands the pictures to the scorer."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sr_jax import build, images, score
+from sr_jax.checkpoints import Checkpoints
+from sr_jax.data.sources import open_source
+from sr_jax.errors import InputError
+from sr_jax.logs import write_json
+
+
+class Pair(NamedTuple):
+  """One picture of a set: uint8 [h, w, C] and [h * scale, w * scale, C]."""
+
+  name: str
+  lr: np.ndarray
+  hr: np.ndarray
+
+
+def read_set(spec: str, scale: int, limit: int | None = None) -> Iterator[Pair]:
+  """The pictures of a set, read one by one.
+
+  Args:
+    spec: a data source ('sample:valid', 'folder:PATH') or a folder. A folder that holds
+      `HR_x4` and `LRbicx4` (for scale 4) is read as pairs of files with the same name;
+      any other is HR, cropped to a multiple of the scale, with MATLAB's bicubic as LR.
+    limit: at most so many pictures.
+
+  Raises:
+    InputError: a folder that is missing or empty, a damaged picture, pairs that don't fit.
+  """
+  folder = pathlib.Path(spec.removeprefix('folder:')).expanduser()
+  high, low = folder / f'HR_x{scale}', folder / f'LRbicx{scale}'
+  if high.is_dir() and low.is_dir():
+    for path in open_source(f'folder:{high}')[:limit]:
+      pair = Pair(path.stem, images.read_image(low / path.name), images.read_image(path))
+      wanted = (pair.lr.shape[0] * scale, pair.lr.shape[1] * scale, pair.lr.shape[2])
+      if pair.hr.shape != wanted:
+        raise InputError(f'{path}: {pair.hr.shape}, expected {scale} times its LR, {wanted}')
+      yield pair
+    return
+  known = spec.startswith(('sample', 'folder:'))
+  for path in open_source(spec if known else f'folder:{spec}')[:limit]:
+    hr = images.crop_to_multiple(images.read_image(path), scale)
+    if min(hr.shape[:2]) <= 2 * scale:
+      raise InputError(f'{path}: {hr.shape[0]}x{hr.shape[1]} is too small for scale {scale}')
+    yield Pair(path.stem, images.imresize(hr, Fraction(1, scale)), hr)
+
+
+def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
+  """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
+  @jax.jit
+  def forward(variables, lr):
+    return generator.apply(variables, lr)
+
+  def upscale(variables, lr):
+    sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
+    if lr.shape[-1] == 1:
+      sr = np.asarray(sr).mean(-1, keepdims=True)
+    return images.to_uint8(sr)
+
+  return upscale
+
+
+def bicubic(lr: np.ndarray, scale: int) -> np.ndarray:
+  """The baseline of every table: MATLAB's bicubic enlargement of uint8 [h, w, C]."""
+  return images.imresize(lr, scale)
+
+
+def score_set(pairs, upscale: Callable[[np.ndarray], np.ndarray], scorer,
+              keep: Callable[[Pair, np.ndarray], None] | None = None) -> dict[str, dict]:
+  """{picture: figures} of `upscale` over pairs; `keep` is shown every result."""
+  scores = {}
+  for pair in pairs:
+    sr = upscale(pair.lr)
+    scores[pair.name] = scorer(sr, pair.hr)
+    if keep:
+      keep(pair, sr)
+  return scores
+
+
+def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
+  """Scores a run's averaged generator on `config.eval.sets`; no training data is needed.
+
+  The architecture is the run's own (its config.json); one that differs in the config
+  given is refused, because figures would be read as the config's.
+
+  Args:
+    step: a checkpoint's step, 'latest' or 'best'.
+
+  Raises:
+    InputError: no run there, another architecture, no such step, a set that can't be read.
+  """
+  workdir = pathlib.Path(workdir).expanduser()
+  try:
+    trained = json.loads((workdir / 'config.json').read_text())
+  except FileNotFoundError:
+    raise InputError(f'{workdir}: no run there (no config.json)') from None
+  given = json.loads(config.to_json_best_effort())
+  for key in ('generator', 'scale'):
+    if trained[key] != given[key]:
+      raise InputError(f'{workdir}: the run has {key} {json.dumps(trained[key])}, the config '
+                       f'{json.dumps(given[key])}')
+  generator = build.build_generator(config)
+  lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+  variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
+  target = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+  checkpoints = Checkpoints(workdir, trained['best_metric'], read_only=True)
+  try:
+    if step == 'best':
+      number = checkpoints.best()
+      if number is None:
+        raise InputError(f'{workdir}: no checkpoint has a validation figure to be best by')
+    elif step == 'latest' or step.isdecimal():
+      number = None if step == 'latest' else int(step)
+    else:
+      raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
+    variables, number = checkpoints.restore_ema(target, number)
+  finally:
+    checkpoints.close()
+  sets = [part.strip() for part in config.eval.sets.split(',') if part.strip()]
+  if not sets:
+    raise InputError('config.eval.sets is empty: name folders, comma between')
+  return evaluate(generator, variables, sets, config.scale, config.eval.lpips,
+                  workdir / 'eval', number)
+
+
+def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,
+             step: int) -> dict[str, dict]:
+  """Scores a generator on sets, prints a table for each, writes JSON and pictures.
+
+  Args:
+    variables: the generator's, of `step`.
+    output: folder for `SET-STEP.json` and `SET-STEP/PICTURE.png`.
+
+  Returns:
+    {set: what its JSON holds}.
+  """
+  upscale, scorer = make_upscaler(generator), score.make_scorer(scale, lpips)
+  results = {}
+  for spec in sets:
+    name = spec.replace(':', '-') if spec.startswith('sample') else pathlib.Path(spec).name
+    folder = pathlib.Path(output) / f'{name}-{step}'
+    model = score_set(read_set(spec, scale), functools.partial(upscale, variables), scorer,
+                      lambda pair, sr, folder=folder: images.write_image(
+                          folder / f'{pair.name}.png', sr))
+    base = score_set(read_set(spec, scale), lambda lr: bicubic(lr, scale), scorer)
+    results[name] = {
+        'protocol': score.protocol(scale, lpips), 'scale': scale, 'step': step,
+        'images': model, 'mean': score.mean(model),
+        'bicubic': {'images': base, 'mean': score.mean(base)}}
+    write_json(folder.with_suffix('.json'), results[name])
+    print(f'\n{name}, x{scale}, step {step}\n{score.table({"bicubic": base, "model": model})}')
+    print(f'pictures: {folder}')
+  for figure, meaning in score.protocol(scale, lpips).items():
+    print(f'{figure}: {meaning}')
+  return results

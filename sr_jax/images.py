@@ -1,0 +1,239 @@
+"""Pictures: files to arrays and back, luma, and MATLAB-compatible resizing.
+
+Between modules a picture is float [..., H, W, C] in [0, 1]; only this file and the
+data bank hold uint8. C is 3 (RGB) or 1 (grey).
+"""
+
+import os
+import pathlib
+import tempfile
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from sr_jax.errors import InputError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
+
+
+# Files ---------------------------------------------------------------------------
+
+
+def read_image(path) -> np.ndarray:
+  """Decodes a picture file as a viewer would show it.
+
+  Grey files stay grey; palettes become RGB, CMYK becomes RGB; EXIF orientation is
+  applied; transparent pixels are laid over white, because what lies under them is
+  arbitrary; 16-bit samples are scaled to 8 bits (Pillow alone would clip 16-bit
+  grey to white).
+
+  Args:
+    path: PNG, JPEG, WebP, BMP or TIFF.
+
+  Returns:
+    uint8 [H, W, 1] or [H, W, 3].
+
+  Raises:
+    InputError: the file is missing, truncated or no picture.
+  """
+  try:
+    with Image.open(path) as picture:
+      picture.load()
+      picture = _to_eight_bit(ImageOps.exif_transpose(picture))
+  except FileNotFoundError:
+    raise InputError(f'{path}: no such file') from None
+  except PIL.UnidentifiedImageError:
+    raise InputError(f'{path}: not a picture that can be read') from None
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    raise InputError(f'{path}: damaged picture ({error})') from None
+  array = np.asarray(picture)
+  return array[..., None] if array.ndim == 2 else array
+
+
+def _to_eight_bit(picture: Image.Image) -> Image.Image:
+  if picture.mode in ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N'):
+    samples = np.asarray(picture).astype(np.float64)
+    # Mode I is what Pillow makes of some 16-bit files; 65535 is white in all of them.
+    return Image.fromarray(np.uint8(np.clip(np.round(samples / 257), 0, 255)))
+  if picture.mode == 'F':
+    samples = np.asarray(picture)
+    return Image.fromarray(np.uint8(np.clip(np.round(samples * 255), 0, 255)))
+  if picture.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in picture.info:
+    grey = picture.mode in ('LA', 'La', 'L', '1')
+    rgba = picture.convert('RGBA')
+    white = Image.new('RGBA', rgba.size, 'white')
+    return Image.alpha_composite(white, rgba).convert('L' if grey else 'RGB')
+  if picture.mode in ('1', 'L'):
+    return picture.convert('L')
+  return picture.convert('RGB')
+
+
+def image_size(path) -> tuple[int, int]:
+  """(height, width) from the file's header alone, EXIF orientation applied.
+
+  Raises:
+    InputError: the file is missing or no picture.
+  """
+  try:
+    with Image.open(path) as picture:
+      width, height = picture.size
+      turned = picture.getexif().get(0x0112, 1) >= 5
+  except FileNotFoundError:
+    raise InputError(f'{path}: no such file') from None
+  except Exception:  # Pillow's parsers raise many kinds on a hostile header.
+    raise InputError(f'{path}: not a picture that can be read') from None
+  return (width, height) if turned else (height, width)
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+  """[H, W, 1 or 3] to [H, W, 3]: grey is repeated."""
+  return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+
+def write_image(path, image: np.ndarray) -> None:
+  """Writes uint8 [H, W, 1 or 3] whole or not at all.
+
+  The format is the suffix's. The picture is written beside its place and renamed, so
+  that a reader never sees half of it.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  image = image[..., 0] if image.shape[-1] == 1 else image
+  handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
+  try:
+    with os.fdopen(handle, 'wb') as file:
+      Image.fromarray(image).save(file, format=Image.registered_extensions()[path.suffix.lower()])
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+  except BaseException:
+    pathlib.Path(temporary).unlink(missing_ok=True)
+    raise
+
+
+# Ranges and colour -----------------------------------------------------------------
+
+
+def to_float(image):
+  """uint8 in [0, 255] to float32 in [0, 1]; NumPy in, NumPy out, else a JAX array."""
+  numpy = np if isinstance(image, np.ndarray) else jnp
+  return numpy.asarray(image, numpy.float32) / numpy.float32(255)
+
+
+def to_uint8(image) -> np.ndarray:
+  """Float in [0, 1], clipped, rounded to the nearest of 256 levels, on the host."""
+  image = np.asarray(image, np.float32)
+  return np.uint8(np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5)))
+
+
+def luma(image):
+  """Y of MATLAB's rgb2ycbcr: 16 + 65.481 R + 128.553 G + 24.966 B.
+
+  Args:
+    image: [..., 3], float in [0, 1] (NumPy or JAX).
+
+  Returns:
+    [...], float in [16, 235]; not rounded.
+  """
+  return 16 + 65.481 * image[..., 0] + 128.553 * image[..., 1] + 24.966 * image[..., 2]
+
+
+def crop_to_multiple(image, scale: int):
+  """Cuts rows and columns at the bottom and right so that `scale` divides [H, W, C]."""
+  height, width = image.shape[0] // scale * scale, image.shape[1] // scale * scale
+  return image[:height, :width]
+
+
+# Resizing ----------------------------------------------------------------------------
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+  """Keys' kernel with a = -0.5 (Keys 1981, "Cubic convolution interpolation")."""
+  x = np.abs(x)
+  inner = (1.5 * x - 2.5) * x * x + 1
+  outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+  return np.where(x <= 1, inner, np.where(x <= 2, outer, 0.0))
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+  return np.maximum(1 - np.abs(x), 0.0)
+
+
+KERNELS = {'bicubic': (_cubic, 4), 'bilinear': (_triangle, 2)}  # (kernel, its width)
+
+
+def _taps(size: int, scale, method: str) -> tuple[np.ndarray, np.ndarray]:
+  """What each output sample is made of along one axis, as MATLAB's imresize has it.
+
+  Returns:
+    (indices, weights), both [ceil(size * scale), taps]; each row of weights sums to 1.
+    Shrinking stretches the kernel by 1 / scale (antialiasing). Indices beyond the
+    border are the border's (replication).
+  """
+  kernel, width = KERNELS[method]
+  scale = Fraction(scale).limit_denominator(1 << 16)
+  out = -(-size * scale.numerator // scale.denominator)
+  stretch = max(1.0, float(1 / scale))
+  width = width * stretch
+  centre = (np.arange(out) + 0.5) / float(scale) - 0.5
+  first = np.floor(centre - width / 2).astype(np.int64)
+  indices = first[:, None] + np.arange(int(np.ceil(width)) + 2)
+  weights = kernel((centre[:, None] - indices) / stretch)
+  weights = weights / weights.sum(axis=1, keepdims=True)
+  return np.clip(indices, 0, size - 1), weights
+
+
+def imresize(image: np.ndarray, scale, method: str = 'bicubic') -> np.ndarray:
+  """MATLAB's `imresize(image, scale)` for uint8, bit for bit, on the host in float64.
+
+  Rows first, rounded to uint8 between the two passes.
+
+  Args:
+    image: uint8 [H, W, C].
+    scale: an integer, float or Fraction, above 1 to enlarge.
+    method: 'bicubic' or 'bilinear', antialiased when it shrinks.
+
+  Returns:
+    uint8 [ceil(H * scale), ceil(W * scale), C].
+  """
+  for axis in (0, 1):
+    indices, weights = _taps(image.shape[axis], scale, method)
+    total = 0.0
+    for tap in range(indices.shape[1]):
+      column = weights[:, tap]
+      if not column.any():
+        continue
+      column = column[:, None, None] if axis == 0 else column[None, :, None]
+      total = total + column * np.take(image, indices[:, tap], axis=axis)
+    image = np.uint8(np.clip(np.floor(total + 0.5), 0, 255))
+  return image
+
+
+def resize(images: jax.Array, scale, method: str = 'bicubic', levels: int | None = None):
+  """The same resizing as two matrix products, for the device: jitted, differentiable.
+
+  Args:
+    images: float [B, H, W, C] in [0, 1].
+    scale, method: as in `imresize`.
+    levels: 255 rounds to 8-bit levels after each pass, as MATLAB does for uint8; None
+      leaves the result as it comes (bicubic then overshoots [0, 1] at edges).
+
+  Returns:
+    float32 [B, ceil(H * scale), ceil(W * scale), C].
+  """
+  images = images.astype(jnp.float32)
+  if levels:
+    images = jnp.round(images * levels)  # whole numbers: a tie stays a tie in float32
+  for axis, product in ((1, 'oh,bhwc->bowc'), (2, 'ow,bhwc->bhoc')):
+    indices, weights = _taps(images.shape[axis], scale, method)
+    matrix = np.zeros((indices.shape[0], images.shape[axis]))
+    np.add.at(matrix, (np.arange(indices.shape[0])[:, None], indices), weights)
+    # HIGHEST: a TPU or GPU would otherwise multiply in bfloat16 or TF32.
+    images = jnp.einsum(product, jnp.asarray(matrix, jnp.float32), images,
+                        precision=jax.lax.Precision.HIGHEST)
+    if levels:
+      images = jnp.clip(jnp.floor(images + 0.5), 0, levels)
+  return images / levels if levels else images

@@ -1,0 +1,135 @@
+"""What a run writes for people: metrics.jsonl, TensorBoard, pictures, a progress bar."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+
+import numpy as np
+import tensorboardX
+import tqdm
+
+from sr_jax import images
+
+
+class Logs:
+  """The logs of one run. On a resume, what a lost piece of the run had logged goes first."""
+
+  def __init__(self, workdir, step: int, steps: int, images_per_step: int):
+    """Opens them to go on from `step` of `steps`."""
+    self.workdir = pathlib.Path(workdir)
+    self._rate = images_per_step
+    jsonl = self.workdir / 'metrics.jsonl'
+    _forget_after(jsonl, step)
+    self._jsonl = open(jsonl, 'a', buffering=1)  # noqa: SIM115, closed in close()
+    self._board = tensorboardX.SummaryWriter(str(self.workdir / 'tensorboard'),
+                                             purge_step=step + 1 if step else None)
+    self._bar = tqdm.tqdm(total=steps, initial=step, unit='step', disable=None, dynamic_ncols=True,
+                          smoothing=0.1)
+    self._mark = (time.monotonic(), step)
+    self._steps = steps
+
+  def progress(self, step: int, phase: str, metrics: dict[str, float]) -> None:
+    """Moves the bar; `metrics` are an earlier step's, for a look."""
+    if self._bar.disable:
+      return
+    self._bar.set_description(phase, refresh=False)
+    figures = _look(metrics)
+    rate = self._bar.format_dict['rate'] or 0
+    self._bar.set_postfix_str(f'{rate * self._rate:.1f} images/s {figures}', refresh=False)
+    self._bar.update(step - self._bar.n)
+
+  def scalars(self, step: int, phase: str, metrics: dict[str, float]) -> None:
+    """One line of metrics.jsonl and as many TensorBoard points; a line on a plain terminal."""
+    now, (then, before) = time.monotonic(), self._mark
+    self._mark = now, step
+    speed = (step - before) * self._rate / max(now - then, 1e-9)
+    metrics = metrics | {'images_per_second': speed}
+    self._write(step, phase, metrics)
+    if self._bar.disable:
+      left = _clock((self._steps - step) * self._rate / speed if speed else 0)
+      print(f'{phase} {step}/{self._steps}  {_look(metrics)}  {speed:.1f} images/s, {left} left',
+            flush=True)
+
+  def validation(self, step: int, phase: str, metrics: dict[str, float]) -> None:
+    """Validation figures, on every terminal."""
+    self._write(step, phase, metrics)
+    self.say(f'{phase} {step}/{self._steps}  ' +
+             '  '.join(f'{name} {value:.4f}' for name, value in metrics.items()))
+    self.rest()
+
+  def rest(self) -> None:
+    """What happened since the last scalars (validation, a checkpoint) is no training time."""
+    self._mark = time.monotonic(), self._mark[1]
+
+  def picture(self, step: int, name: str, image: np.ndarray) -> pathlib.Path:
+    """Writes uint8 [H, W, 3] to samples/ and to TensorBoard."""
+    path = self.workdir / 'samples' / f'{name}-{step:07d}.png'
+    images.write_image(path, image)
+    self._board.add_image(name, image, step, dataformats='HWC')
+    return path
+
+  def say(self, text: str) -> None:
+    """Prints without tearing the bar."""
+    self._bar.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+  def close(self) -> None:
+    self._bar.close()
+    self._board.close()
+    self._jsonl.close()
+
+  def _write(self, step, phase, metrics):
+    # JSON has no NaN: a number that is none is written as null.
+    line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    self._jsonl.write(json.dumps({'step': step, 'phase': phase, **line}) + '\n')
+    for name, value in metrics.items():
+      self._board.add_scalar(name, value, step)
+
+
+def read_metrics(workdir) -> list[dict]:
+  """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+  lines = []
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  for line in path.read_text().splitlines() if path.exists() else []:
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+def strip(pictures: list[np.ndarray]) -> np.ndarray:
+  """Pictures uint8 [H, W, 3] of one size side by side, four white columns between."""
+  white = np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)
+  parts = [part for picture in pictures for part in (picture, white)]
+  return np.concatenate(parts[:-1], axis=1)
+
+
+def write_json(path, value) -> None:
+  """Whole or not at all."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(temporary, path)
+
+
+def _forget_after(path: pathlib.Path, step: int) -> None:
+  kept = [line for line in read_metrics(path.parent) if line['step'] <= step]
+  if path.exists():
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    os.replace(temporary, path)
+
+
+def _look(metrics: dict[str, float]) -> str:
+  """The few figures that a person watches."""
+  return ' '.join(f'{name} {value:.4g}' for name, value in metrics.items()
+                  if name.startswith(('g/', 'd/')) and not name.endswith('grad_norm'))
+
+
+def _clock(seconds: float) -> str:
+  return tqdm.tqdm.format_interval(seconds)

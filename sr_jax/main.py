@@ -1,0 +1,103 @@
+"""Trains, evaluates and profiles super-resolution networks.
+
+  python -m sr_jax.main --config configs/srgan.py:sample
+  python -m sr_jax.main --config configs/srgan.py --workdir runs/srgan --mode evaluate \\
+      --config.eval.sets=data/Set5,data/Set14
+"""
+
+import pathlib
+import re
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from sr_jax.errors import InputError
+
+MODES = ('train', 'evaluate', 'profile')
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Experiment: configs/NAME.py or configs/NAME.py:VARIANT,VARIANT. '
+    '--config.KEY=VALUE after it changes a key; configs/common.py says what each means.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; runs/NAME if not given.')
+_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
+_STEP = flags.DEFINE_string('step', 'latest',
+                            "Which checkpoint to evaluate: a step, 'latest' or 'best'.")
+
+
+def main(argv: list[str]) -> int:
+  """Does what the command line says; returns the exit status."""
+  if any(argument in ('--help', '-h', '-help', '--helpshort') for argument in argv[1:]):
+    flags.FLAGS.unparse_flags()
+    print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
+    return 0
+  try:
+    _parse(argv)
+    _run()
+  except InputError as error:
+    return _refuse(str(error), 1)
+  except KeyboardInterrupt:
+    return _refuse('interrupted at once; the last finished checkpoint stands', 130)
+  return 0
+
+
+def _parse(argv: list[str]) -> None:
+  """Flags and config, every fault of theirs as one line.
+
+  Raises:
+    InputError: naming the flag, the key or the file.
+  """
+  try:
+    rest = flags.FLAGS(argv)[1:]
+    if rest:
+      raise InputError(f'unexpected argument {rest[0]!r}')
+    if _CONFIG.value is None:
+      raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample')
+    _CONFIG.value.seed  # noqa: B018, a config that was not found raises when it is looked at
+  except InputError:
+    raise
+  except OSError:
+    name = flags.FLAGS['config'].config_filename.partition(':')[0]
+    raise InputError(f'{name}: no such config file') from None
+  except (KeyError, AttributeError) as error:
+    key = re.search(r'\w+', str(error.args[0]))
+    advice = re.search(r'Did you mean "(\w+)"', str(error.args[0]))
+    raise InputError(f'unknown config key {key[0] if key else ""!r}: '
+                     + (f'did you mean {advice[1]!r}?' if advice else
+                        'configs/common.py has them all')) from None
+  except Exception as error:  # absl and ml_collections raise ten kinds, some with tracebacks
+    lines = [line for line in str(error).strip().strip('"').splitlines() if line.strip()]
+    raise InputError(lines[-1].strip() if lines else repr(error)) from None
+
+
+def _run() -> None:
+  # JAX is imported late, so that --help and a mistyped flag answer at once.
+  config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value or default_workdir())
+  if _MODE.value == 'train':
+    from sr_jax.train import Stopped, train
+    try:
+      train(config, workdir)
+    except Stopped as stopped:
+      sys.exit(_refuse(f'stopped by {stopped}; the same command goes on', 128 + stopped.signal))
+  elif _MODE.value == 'evaluate':
+    from sr_jax.evaluate import evaluate_run
+    evaluate_run(config, workdir, _STEP.value)
+  else:
+    from sr_jax.profiling import profile_run
+    profile_run(config, workdir)
+
+
+def default_workdir() -> str:
+  """runs/srgan for configs/srgan.py, runs/srgan-sample for configs/srgan.py:sample."""
+  path, _, variant = flags.FLAGS['config'].config_filename.partition(':')
+  return 'runs/' + '-'.join([pathlib.Path(path).stem, *filter(None, variant.split(','))])
+
+
+def _refuse(message: str, status: int) -> int:
+  print(f'sr_jax: {message}', file=sys.stderr)
+  return status
+
+
+if __name__ == '__main__':
+  logging.set_verbosity(logging.ERROR)  # Orbax reports every file it opens
+  sys.exit(main(sys.argv))

@@ -1,0 +1,9 @@
+"""Networks: flax.linen modules, pure functions of (variables, x)."""
+
+from sr_jax.models.discriminator import Discriminator
+from sr_jax.models.srresnet import MSRRESNET, SRRESNET, SRResNet
+
+GENERATORS = {'srresnet': SRRESNET, 'msrresnet': MSRRESNET}
+DISCRIMINATORS = {'vgg_style': Discriminator}
+
+__all__ = ['DISCRIMINATORS', 'GENERATORS', 'MSRRESNET', 'SRRESNET', 'Discriminator', 'SRResNet']

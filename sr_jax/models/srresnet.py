@@ -1,0 +1,148 @@
+"""SRResNet, the generator of SRGAN (Ledig et al. 2017), and its descendants.
+
+One module; what differs between the published variants is fields. `SRRESNET` is the
+paper's: 9x9 convolutions, BatchNorm, PReLU, a skip across the trunk, tanh at the end.
+`MSRRESNET` is the BatchNorm-free one that BasicSR and mmagic call MSRResNet: 3x3
+convolutions, and the bilinear enlargement of the input added to the output.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sr_jax import images
+from sr_jax.models.layers import SMALL_KAIMING, Activation, Upsample, pixel_shuffle
+
+STAGES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}  # scale: its upsampling stages
+
+
+class ResidualBlock(nn.Module):
+  """x + conv(act(conv(x))), each convolution followed by BatchNorm where it is on."""
+
+  features: int
+  batch_norm: bool
+  activation: str
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    conv = partial(nn.Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
+    norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype)
+    y = conv()(x)
+    if self.batch_norm:
+      y = norm()(y)
+    y = Activation(self.activation)(y)
+    y = conv()(y)
+    if self.batch_norm:
+      y = norm()(y)
+    return x + y
+
+
+class SRResNet(nn.Module):
+  """lr [B, h, w, C] in [0, 1] to sr [B, h * scale, w * scale, C].
+
+  Attributes:
+    features: channels of the trunk.
+    blocks: residual blocks.
+    scale: 2, 3, 4 or 8.
+    channels: 3 (RGB) or 1.
+    kernel: side of the first and last convolutions.
+    batch_norm: BatchNorm in the trunk; the network is then called with `train=True`
+      and `mutable=['batch_stats']` in training.
+    skip: 'features' adds the first features to the trunk's last (Ledig);
+      'bilinear' adds the enlarged input to the output instead (MSRResNet).
+    upsample: 'shuffle' or 'transposed', stages of 2 or 3 with an activation after each;
+      'direct', one convolution to channels * scale^2 and one PixelShuffle (ESPCN, Shi et
+      al. 2016), which does all its work at low resolution: for small and fast networks.
+    refine: one more 3x3 convolution at high resolution before the last (MSRResNet).
+    output: 'linear', or 'tanh', moved to [0, 1].
+    activation: outside the blocks; block_activation: inside.
+    dtype: of the computation; parameters stay float32.
+  """
+
+  features: int = 64
+  blocks: int = 16
+  scale: int = 4
+  channels: int = 3
+  kernel: int = 9
+  batch_norm: bool = True
+  skip: str = 'features'
+  upsample: str = 'shuffle'
+  refine: bool = False
+  output: str = 'tanh'
+  activation: str = 'prelu'
+  block_activation: str = 'prelu'
+  kernel_init: Callable = nn.initializers.lecun_normal()
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    for field, allowed in (('skip', ('features', 'bilinear')), ('output', ('linear', 'tanh')),
+                           ('upsample', ('shuffle', 'transposed', 'direct')),
+                           ('scale', tuple(STAGES))):
+      if getattr(self, field) not in allowed:
+        raise ValueError(f'{field}={getattr(self, field)!r}: expected one of {allowed}')
+    options = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    wide = (self.kernel, self.kernel)
+    self.head = nn.Conv(self.features, wide, **options)
+    self.head_activation = Activation(self.activation)
+    self.body = [
+        ResidualBlock(self.features, self.batch_norm, self.block_activation, **options)
+        for _ in range(self.blocks)
+    ]
+    if self.skip == 'features':
+      self.body_end = nn.Conv(self.features, (3, 3), **options)
+      if self.batch_norm:
+        self.body_end_norm = nn.BatchNorm(momentum=0.9, dtype=self.dtype)
+    if self.upsample == 'direct':
+      self.last = nn.Conv(self.channels * self.scale**2, wide, **options)
+      return
+    self.stages = [
+        Upsample(stage, self.features, self.upsample, self.activation, **options)
+        for stage in STAGES[self.scale]
+    ]
+    if self.refine:
+      self.refinement = nn.Conv(self.features, (3, 3), **options)
+      self.refinement_activation = Activation(self.activation)
+    self.last = nn.Conv(self.channels, wide, **options)
+
+  def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    """lr [B, h, w, C] to features [B, h, w, features]."""
+    first = self.head_activation(self.head(lr.astype(self.dtype)))
+    x = first
+    for block in self.body:
+      x = block(x, train)
+    if self.skip == 'features':
+      x = self.body_end(x)
+      if self.batch_norm:
+        x = self.body_end_norm(x, use_running_average=not train)
+      x = x + first
+    return x
+
+  def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
+    """features [B, h, w, features] and the lr they came from to float32 sr."""
+    x = features
+    if self.upsample == 'direct':
+      x = pixel_shuffle(self.last(x), self.scale)
+    else:
+      for stage in self.stages:
+        x = stage(x)
+      if self.refine:
+        x = self.refinement_activation(self.refinement(x))
+      x = self.last(x)
+    x = x.astype(jnp.float32)
+    if self.skip == 'bilinear':
+      x = x + images.resize(lr, self.scale, 'bilinear')
+    return (jnp.tanh(x) + 1) / 2 if self.output == 'tanh' else x
+
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    return self.tail(self.trunk(lr, train), lr)
+
+
+SRRESNET = SRResNet
+MSRRESNET = partial(SRResNet, kernel=3, batch_norm=False, skip='bilinear', refine=True,
+                    output='linear', activation='leaky_relu', block_activation='relu',
+                    kernel_init=SMALL_KAIMING)

@@ -1,0 +1,65 @@
+"""VGG feature extractors (Simonyan & Zisserman 2015) for the perceptual loss.
+
+Weights come from `sr_jax.weights.vgg`; this file holds no numbers but ImageNet's.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+class VGG(nn.Module):
+  """Images [B, H, W, 3] in [0, 1] to a dict of named features.
+
+  Attributes:
+    depths: convolutions in each of the five blocks.
+    layers: names to return: 'conv5_4' is block 5's fourth convolution before its ReLU,
+      'relu5_4' after it. Nothing beyond the last one asked for is computed.
+    dtype: of the computation; features are float32.
+  """
+
+  depths: tuple[int, ...]
+  layers: Sequence[str]
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+    known = convolution_names(self.depths)
+    for layer in self.layers:
+      if layer.replace('relu', 'conv') not in known:
+        raise ValueError(f'VGG layer {layer!r}: expected one of {known}, or relu for conv')
+    wanted, found = set(self.layers), {}
+    x = ((images - MEAN) / STD).astype(self.dtype)
+    for block, depth in enumerate(self.depths, 1):
+      if block > 1:
+        x = nn.max_pool(x, (2, 2), (2, 2))
+      for index in range(1, depth + 1):
+        name = f'{block}_{index}'
+        x = nn.Conv(min(32 << block, 512), (3, 3), dtype=self.dtype, name=f'conv{name}')(x)
+        for kind in ('conv', 'relu'):
+          if kind == 'relu':
+            x = nn.relu(x)
+          if kind + name in wanted:
+            found[kind + name] = x.astype(jnp.float32)
+        if len(found) == len(wanted):
+          return found
+    return found
+
+
+def convolution_names(depths: Sequence[int]) -> list[str]:
+  """['conv1_1', 'conv1_2', 'conv2_1', ...]."""
+  return [f'conv{block}_{index}' for block, depth in enumerate(depths, 1)
+          for index in range(1, depth + 1)]
+
+
+VGG16_DEPTHS, VGG19_DEPTHS = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
+VGG16 = partial(VGG, VGG16_DEPTHS)
+VGG19 = partial(VGG, VGG19_DEPTHS)
+VGGS = {'vgg16': VGG16, 'vgg19': VGG19}

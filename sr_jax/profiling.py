@@ -1,0 +1,105 @@
+"""Times, traces and costs one jitted training step."""
+
+import functools
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from sr_jax import build, steps
+from sr_jax.data import bank
+from sr_jax.errors import InputError
+
+STEPS, TRACED = 20, 3
+
+
+def profile_run(config, workdir) -> dict:
+  """Profiles each phase of a config on random pictures and prints a table for each.
+
+  The optimiser, the losses and the VGG weights are the real ones; pictures make no
+  difference to the time. A trace of three steps goes to WORKDIR/profile/PHASE, which
+  Perfetto (ui.perfetto.dev) opens.
+
+  Returns:
+    {phase: figures}, as `profile_step` has them.
+  """
+  experiment = build.build(config)
+  pictures = random_bank(config.scale, config.hr_patch)
+  state, results = experiment.new_state(), {}
+  for phase in experiment.phases:
+    if phase.name == 'gan':
+      state = steps.begin_adversarial(state, phase.g_tx)
+    step = functools.partial(steps.one_step, step=phase.step, batch_at=experiment.batch_at)
+    folder = pathlib.Path(workdir) / 'profile' / phase.name
+    state, figures = profile_step(step, state, (pictures, experiment.frozen), folder)
+    results[phase.name] = figures
+    print(f'\n{phase.name} step, batch {config.batch_size} of {config.hr_patch}x{config.hr_patch}, '
+          f'{config.dtype}, {jax.devices()[0].device_kind}')
+    seconds = figures['seconds']
+    rows = {
+        'compile': f'{figures["compile_seconds"]:.2f} s',
+        'step': f'{1e3 * seconds[50]:.1f} ms median, {1e3 * seconds[10]:.1f} and '
+                f'{1e3 * seconds[90]:.1f} at the 10th and 90th percentile of {STEPS}',
+        'images': f'{config.batch_size / seconds[50]:.1f} a second',
+        'arithmetic': f'{figures["flops"] / 1e9:.2f} GFLOP a step, '
+                      f'{figures["flops"] / 1e9 / seconds[50]:.1f} GFLOP/s',
+        'memory traffic': f'{figures["bytes"] / 1e9:.2f} GB a step, '
+                          f'{figures["bytes"] / 1e9 / seconds[50]:.1f} GB/s',
+        'device memory': f'{figures["memory_bytes"] / 2**20:,.0f} MiB for the step'
+                         + (f', {figures["peak_bytes"] / 2**20:,.0f} MiB at peak'
+                            if figures['peak_bytes'] else ''),
+        'trace': str(figures['trace'] or 'none written')}
+    for name, text in rows.items():
+      print(f'  {name:15} {text}')
+  return results
+
+
+def profile_step(step, state, rest, folder) -> tuple:
+  """Compiles step(state, *rest) -> (state, metrics), runs it and traces it.
+
+  Returns:
+    (state, figures): compile_seconds; seconds {10, 50, 90: percentile}; flops and bytes of
+    one step by XLA's cost analysis; memory_bytes that the program needs beside its
+    arguments' copies (XLA's memory analysis); peak_bytes of the device, or 0 where it does
+    not say; trace, the file.
+  """
+  begin = time.perf_counter()
+  compiled = jax.jit(step, donate_argnums=0).lower(state, *rest).compile()
+  compile_seconds = time.perf_counter() - begin
+  cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+
+  def timed():
+    nonlocal state
+    begin = time.perf_counter()
+    state, metrics = compiled(state, *rest)
+    jax.block_until_ready((state, metrics))
+    return time.perf_counter() - begin
+
+  timed()  # the first one also loads the program
+  seconds = [timed() for _ in range(STEPS)]
+  try:
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+      for _ in range(TRACED):
+        timed()
+  except OSError as error:
+    raise InputError(f'{folder}: can not be written ({error.strerror})') from None
+  traces = sorted(pathlib.Path(folder).rglob('perfetto_trace.json.gz'))
+  peak = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use', 0)
+  return state, {
+      'compile_seconds': compile_seconds,
+      'seconds': {rank: float(np.percentile(seconds, rank)) for rank in (10, 50, 90)},
+      'flops': cost.get('flops', float('nan')),
+      'bytes': cost.get('bytes accessed', float('nan')),
+      'memory_bytes': memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0,
+      'peak_bytes': peak, 'trace': traces[-1] if traces else None}
+
+
+def random_bank(scale: int, patch: int) -> bank.Bank:
+  """Eight random pictures of twice the patch."""
+  side = 2 * patch // scale
+  size = 3 * side * side * (scale**2 + 1)
+  pixels = np.random.default_rng(0).integers(0, 256, (1, 8 * size), np.uint8)
+  table = [(0, at, at + 3 * (side * scale)**2, side, side) for at in range(0, 8 * size, size)]
+  return bank.Bank(jax.numpy.asarray(pixels), jax.numpy.asarray(np.array(table, np.int32)))

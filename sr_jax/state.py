@@ -1,0 +1,44 @@
+"""What a run carries from step to step, and nothing else. All of it is in the checkpoint."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+class NetState(NamedTuple):
+  """One network: its weights, its BatchNorm statistics, its optimiser's moments."""
+
+  params: PyTree
+  batch_stats: PyTree  # {} without BatchNorm
+  opt_state: PyTree
+
+
+class TrainState(NamedTuple):
+  """A run. `d` is None where there is no discriminator."""
+
+  step: jax.Array  # int32: steps done, which is also the number of the next batch
+  seed: jax.Array  # int32: with `step`, all the randomness there is
+  g: NetState
+  d: NetState | None
+  ema: dict[str, PyTree]  # {'params', 'batch_stats'}: the generator's moving average
+
+
+def init_network(model, tx, key, shape: tuple[int, ...]) -> NetState:
+  """Initialises a network on zeros of `shape`, [B, H, W, C]."""
+  variables = jax.jit(model.init)(key, jnp.zeros(shape))
+  params = variables['params']
+  return NetState(params, variables.get('batch_stats', {}), tx.init(params))
+
+
+def init_state(seed: int, generator, g_tx, lr_shape, discriminator=None, d_tx=None,
+               hr_shape=None) -> TrainState:
+  """The state at step 0, a function of the seed alone."""
+  g_key, d_key = jax.random.split(jax.random.key(seed))
+  g = init_network(generator, g_tx, g_key, lr_shape)
+  d = None if discriminator is None else init_network(discriminator, d_tx, d_key, hr_shape)
+  # Copies: the step donates the state, and a buffer can't be given away twice.
+  ema = jax.tree.map(jnp.copy, {'params': g.params, 'batch_stats': g.batch_stats})
+  return TrainState(jnp.int32(0), jnp.int32(seed), g, d, ema)

@@ -1,0 +1,193 @@
+"""One training step, pure: (state, batch, frozen) -> (state, metrics).
+
+Static things (models, optimisers, losses) are bound with `functools.partial`; arrays are
+arguments. `frozen` holds what is never trained: {} or {'vgg': variables}.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from sr_jax import losses
+from sr_jax.state import NetState, TrainState
+
+
+@dataclass(frozen=True)
+class GeneratorLoss:
+  """The generator's weighted terms; a weight of zero leaves a term out.
+
+  Attributes:
+    pixel, pixel_weight: a name in `losses.PIXEL`.
+    layers: weights of the VGG layers, times perceptual_weight; scale and distance as in
+      `losses.perceptual`.
+    adversarial, adversarial_weight: a name in `losses.ADVERSARIAL`; it names D's loss too.
+  """
+
+  pixel: str = 'l1'
+  pixel_weight: float = 1.0
+  perceptual_weight: float = 0.0
+  layers: Mapping[str, float] = field(default_factory=dict)
+  scale: float = 1.0
+  distance: str = 'mse'
+  adversarial: str = 'vanilla'
+  adversarial_weight: float = 0.0
+  total_variation_weight: float = 0.0
+
+  def reconstruction(self, sr, hr, vgg, frozen) -> dict[str, jax.Array]:
+    """The weighted terms that compare pictures: functions of sr alone."""
+    terms = {}
+    if self.pixel_weight:
+      terms['pixel'] = self.pixel_weight * losses.PIXEL[self.pixel](sr, hr)
+    if self.perceptual_weight:
+      features = vgg.apply(frozen['vgg'], sr), vgg.apply(frozen['vgg'], hr)
+      terms['perceptual'] = self.perceptual_weight * losses.perceptual(
+          *features, self.layers, self.scale, self.distance)
+    if self.total_variation_weight:
+      terms['total_variation'] = self.total_variation_weight * losses.total_variation(sr)
+    return terms
+
+
+def pixel_step(state: TrainState, batch, frozen, *, generator, tx, loss: GeneratorLoss,
+               ema: float, vgg=None):
+  """Trains the generator alone; the discriminator, where there is one, rests.
+
+  Returns:
+    (state, metrics): metrics are float32 scalars, `g/<term>` weighted as they are summed.
+  """
+  def objective(params):
+    sr, stats = _generate(generator, params, state.g.batch_stats, batch['lr'])
+    terms = loss.reconstruction(sr, batch['hr'], vgg, frozen)
+    return sum(terms.values()), (terms, stats)
+
+  (_, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.g.params)
+  g = _update(state.g, grads, stats, tx)
+  metrics = {f'g/{name}': term for name, term in terms.items()}
+  metrics |= {'g/total': sum(terms.values()), 'g/grad_norm': optax.global_norm(grads)}
+  return _advance(state, g, state.d, ema), metrics
+
+
+def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx, d_tx,
+             loss: GeneratorLoss, ema: float, vgg=None):
+  """Updates generator and discriminator at once from one forward pass of each.
+
+  Three pullbacks (`jax.vjp`): of G, of D on real pictures, of D on generated ones. Both
+  losses are functions of the logits, and their gradients go back through the pullbacks,
+  so nothing is computed twice, whatever the loss. D's running statistics see the real
+  batch, then the generated one. Both gradients are taken at the weights before the step.
+
+  Returns:
+    (state, metrics): `g/<term>` and `d/total` as they are summed, `d/real` and `d/fake`
+    the share of each that D takes for what it is, and gradient norms.
+  """
+  adversarial_g, adversarial_d = losses.ADVERSARIAL[loss.adversarial]
+
+  def generate(params):
+    return _generate(generator, params, state.g.batch_stats, batch['lr'])
+
+  def discriminate(params, images, batch_stats):
+    logits, changed = discriminator.apply({'params': params, 'batch_stats': batch_stats},
+                                          images, train=True, mutable=['batch_stats'])
+    return logits, changed.get('batch_stats', {})
+
+  sr, g_pullback, g_stats = jax.vjp(generate, state.g.params, has_aux=True)
+  real, real_pullback, d_stats = jax.vjp(
+      lambda params: discriminate(params, batch['hr'], state.d.batch_stats),
+      state.d.params, has_aux=True)
+  fake, fake_pullback, d_stats = jax.vjp(
+      lambda params, images: discriminate(params, images, d_stats),
+      state.d.params, sr, has_aux=True)
+
+  # D: of the two inputs of its pass on sr, only the weights' gradient is kept, which is
+  # what stop_gradient(sr) means.
+  d_loss, (to_real, to_fake) = jax.value_and_grad(adversarial_d, argnums=(0, 1))(real, fake)
+  d_grads = jax.tree.map(jnp.add, real_pullback(to_real)[0], fake_pullback(to_fake)[0])
+
+  # G: of the same pass only the pictures' gradient; D's answer to real ones is a constant.
+  def adversarial_term(fake):
+    return loss.adversarial_weight * adversarial_g(fake, real)
+
+  def reconstruction(sr):
+    terms = loss.reconstruction(sr, batch['hr'], vgg, frozen)
+    return sum(terms.values()), terms
+
+  adversarial, to_fake = jax.value_and_grad(adversarial_term)(fake)
+  (_, terms), to_sr = jax.value_and_grad(reconstruction, has_aux=True)(sr)
+  g_grads, = g_pullback(to_sr + fake_pullback(to_fake)[1])
+
+  terms['adversarial'] = adversarial
+  metrics = {f'g/{name}': term for name, term in terms.items()} | {
+      'g/total': sum(terms.values()), 'g/grad_norm': optax.global_norm(g_grads),
+      'd/total': d_loss, 'd/grad_norm': optax.global_norm(d_grads),
+      'd/real': jnp.mean(real > 0, dtype=jnp.float32),
+      'd/fake': jnp.mean(fake < 0, dtype=jnp.float32)}
+  g = _update(state.g, g_grads, g_stats, g_tx)
+  d = _update(state.d, d_grads, d_stats, d_tx)
+  return _advance(state, g, d, ema), metrics
+
+
+def begin_adversarial(state: TrainState, g_tx) -> TrainState:
+  """The state that the adversarial phase starts from: the generator's moments anew.
+
+  The gradients of the new loss have another size; moments of the old one would make the
+  first hundreds of steps too long. Doing it twice changes nothing, so a run that is
+  resumed at the boundary goes on as one that was not.
+  """
+  return state._replace(g=state.g._replace(opt_state=g_tx.init(state.g.params)))
+
+
+def train_steps(state: TrainState, source, frozen, start, stop, *, step: Callable,
+                batch_at: Callable):
+  """Steps start .. stop - 1 in one dispatch: a device loop with traced bounds.
+
+  However a run is cut into dispatches, each step is the same compiled code, so the bits
+  are the same. On the CPU XLA runs convolutions inside a loop several times slower:
+  use `one_step` there.
+
+  Args:
+    source: what `batch_at(source, seed, step)` reads, e.g. a Bank.
+    start, stop: integers, traced; stop > start == state.step.
+    step: `pixel_step` or `gan_step` with everything but its first three arguments bound.
+
+  Returns:
+    (state, metrics of the last step).
+  """
+  def body(index, carry):
+    state, _ = carry
+    return step(state, batch_at(source, state.seed, index), frozen)
+
+  metrics = jax.eval_shape(lambda state: body(start, (state, None))[1], state)
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+  return lax.fori_loop(start, stop, body, (state, zeros))
+
+
+def one_step(state: TrainState, source, frozen, *, step: Callable, batch_at: Callable):
+  """Batch and step, one dispatch each."""
+  return step(state, batch_at(source, state.seed, state.step), frozen)
+
+
+def _generate(generator, params, batch_stats, lr):
+  sr, changed = generator.apply({'params': params, 'batch_stats': batch_stats}, lr,
+                                train=True, mutable=['batch_stats'])
+  return sr, changed.get('batch_stats', {})
+
+
+def _update(net: NetState, grads, batch_stats, tx) -> NetState:
+  updates, opt_state = tx.update(grads, net.opt_state, net.params)
+  return NetState(optax.apply_updates(net.params, updates), batch_stats, opt_state)
+
+
+def _advance(state: TrainState, g: NetState, d: NetState | None, decay: float) -> TrainState:
+  """One step on; the moving average follows G, BatchNorm statistics included.
+
+  Its decay starts low, (1 + step) / (10 + step), so that a short run's average is not
+  mostly its random beginning.
+  """
+  now = state.step.astype(jnp.float32)
+  decay = jnp.minimum(decay, (1 + now) / (10 + now))
+  ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema,
+                     {'params': g.params, 'batch_stats': g.batch_stats})
+  return state._replace(step=state.step + 1, g=g, d=d, ema=ema)

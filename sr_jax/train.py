@@ -1,0 +1,264 @@
+"""The training loop: build or restore, dispatch, log, save. All side effects are here."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import signal
+
+import jax
+import ml_collections
+import numpy as np
+from clu import parameter_overview
+
+from sr_jax import build, evaluate, images, logs, score, steps
+from sr_jax.checkpoints import Checkpoints
+from sr_jax.data import bank, sources
+from sr_jax.errors import InputError
+from sr_jax.state import TrainState
+
+
+def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
+  """Trains as config says, or goes on where the run in `workdir` stopped.
+
+  Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/ and checkpoints/ to
+  workdir. Ctrl-C and SIGTERM end it after the step in flight, saved; a second one at once.
+
+  Args:
+    config: `configs.common.defaults()` and what an experiment changed.
+    workdir: folder of the run; made where there is none.
+
+  Returns:
+    The last state.
+
+  Raises:
+    InputError: anything that the user can put right.
+    Stopped: a signal asked for it; the state is saved.
+  """
+  started = datetime.datetime.now(datetime.UTC)
+  workdir = pathlib.Path(workdir).expanduser()
+  experiment = build.build(config)
+  state = experiment.new_state()
+  valid = _validation_set(config)
+  # Pictures last of the inputs: they take longest, and a wrong key should not wait for them.
+  pictures, skipped = bank.pack(sources.open_source(config.data.source), config.scale,
+                                config.hr_patch)
+  _claim(workdir, config)
+  checkpoints = Checkpoints(workdir, config.best_metric if valid else '', (config.warmup_steps,))
+  if checkpoints.latest() is not None:
+    state = checkpoints.restore(state)
+  elif config.init_from:
+    state = start_from(state, config.init_from)
+  begin = int(state.step)
+  log = logs.Logs(workdir, begin, config.steps, config.batch_size)
+  log.say(_opening(config, experiment, state, pictures, skipped, workdir, begin))
+  record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
+            'skipped_pictures': skipped, **_surroundings(experiment)}
+  try:
+    with _Signals() as signals:
+      state = _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
+  finally:
+    log.close()
+    checkpoints.close()
+    record |= _ending(started)
+    _append_record(workdir / 'run.json', record)
+  print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
+        f'{record["ended"]}, {record["total"]} in all.')
+  if signals.caught and int(state.step) < config.steps:
+    raise Stopped(signals.caught)
+  _print_validations(workdir)
+  return state
+
+
+class Stopped(Exception):  # noqa: N818, it is no error
+  """A signal ended the run early; everything is saved. `.signal` is its number."""
+
+  def __init__(self, number: int):
+    super().__init__(signal.Signals(number).name)
+    self.signal = number
+
+
+# The loop ----------------------------------------------------------------------------------
+
+
+def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals) -> TrainState:
+  """Runs to config.steps. The host stays one dispatch ahead of what it looks at."""
+  begin = step = int(state.step)
+  phase = pending = None
+  upscale = evaluate.make_upscaler(experiment.generator)
+  scorer = score.make_scorer(config.scale, config.eval.lpips) if valid else None
+  strips = [(pair, images.as_rgb(evaluate.bicubic(pair.lr, config.scale))) for pair in valid[:1]]
+  if valid and step == 0:
+    base = evaluate.score_set(valid, lambda lr: evaluate.bicubic(lr, config.scale), scorer)
+    log.validation(0, 'bicubic', {f'valid/{name}': value
+                                  for name, value in score.mean(base).items()})
+
+  def show(entry):
+    number, name, metrics = entry
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    log.progress(number, name, values)
+    if number == begin + 1:
+      log.say(f'step {number}, weighted terms: ' + ', '.join(
+          f'{key} {value:.4g}' for key, value in values.items()
+          if key.startswith('g/') and key != 'g/grad_norm'))
+    if number == begin + 1 or number % config.log_every == 0 or number == config.steps:
+      rates = {f'learning_rate/{net}': float(schedule(number - 1 - phase.start))
+               for net, schedule in phase.schedules.items()}
+      log.scalars(number, name, values | rates)
+
+  while step < config.steps and not signals.caught:
+    if phase is None or step >= phase.stop:
+      phase = experiment.phase_at(step)
+      if phase.name == 'gan' and step == phase.start:
+        state = steps.begin_adversarial(state, phase.g_tx)
+      run = build.dispatcher(experiment, phase)
+    # `show` of the phase's last dispatch has been called: events end on phase.stop.
+    stop = _next_event(config, step, phase.stop) if experiment.device_loop else step + 1
+    state, metrics = run(state, pictures, experiment.frozen, step, stop)
+    step = stop
+    if pending:
+      show(pending)
+    pending = (step, phase.name, metrics)
+    if not _is_event(config, step, phase.stop) and not signals.caught:
+      continue
+    show(pending)
+    pending = None
+    figures = {}
+    if valid and (step % config.eval.every == 0 or step in (phase.stop, config.steps)):
+      scores = evaluate.score_set(valid, lambda lr: upscale(state.ema, lr), scorer)
+      figures = score.mean(scores)
+      log.validation(step, phase.name, {f'valid/{key}': value for key, value in figures.items()})
+    if strips and (step % config.sample_every == 0 or step == config.steps):
+      for pair, bicubic in strips:
+        low = np.repeat(np.repeat(pair.lr, config.scale, 0), config.scale, 1)
+        row = [low, bicubic, upscale(state.ema, pair.lr), pair.hr]
+        log.picture(step, pair.name, logs.strip([images.as_rgb(picture) for picture in row]))
+    if (step % config.checkpoint_every == 0 or step in (phase.stop, config.steps)
+        or signals.caught or checkpoints.is_best(figures)):
+      checkpoints.save(state, figures or None)
+    log.rest()
+  if pending:
+    show(pending)
+  checkpoints.wait()
+  return state
+
+
+def _is_event(config, step: int, phase_stop: int) -> bool:
+  """Whether the host has to do something after this step."""
+  return step == phase_stop or any(step % every == 0 for every in _intervals(config))
+
+
+def _next_event(config, step: int, phase_stop: int) -> int:
+  return min(phase_stop, *(step - step % every + every for every in _intervals(config)))
+
+
+def _intervals(config) -> tuple[int, ...]:
+  return (config.log_every, config.sample_every, config.checkpoint_every, config.eval.every)
+
+
+def start_from(state: TrainState, run) -> TrainState:
+  """`state` with the averaged generator of another run, as weights and as average.
+
+  Raises:
+    InputError: no run there, or its generator is another architecture.
+  """
+  source = Checkpoints(run, read_only=True)
+  variables, _ = source.restore_ema(state.ema)
+  source.close()
+  g = state.g._replace(params=jax.tree.map(jax.numpy.copy, variables['params']),
+                       batch_stats=jax.tree.map(jax.numpy.copy, variables['batch_stats']))
+  return state._replace(g=g, ema=variables)
+
+
+class _Signals:
+  """Notes SIGINT and SIGTERM for the loop to see; the second one is not held back."""
+
+  def __init__(self):
+    self.caught = 0
+
+  def _note(self, number, frame):
+    if self.caught:
+      signal.default_int_handler(number, frame)
+    self.caught = number
+
+  def __enter__(self):
+    self._old = {}
+    with contextlib.suppress(ValueError):  # not the main thread: whoever owns it decides
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._old[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *_):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+
+# Around the loop ---------------------------------------------------------------------------
+
+
+def _validation_set(config) -> list[evaluate.Pair]:
+  if not config.data.valid:
+    return []
+  return list(evaluate.read_set(config.data.valid, config.scale, config.eval.pictures))
+
+
+def _claim(workdir: pathlib.Path, config) -> None:
+  """Makes the folder and lays the config in it.
+
+  Raises:
+    InputError: the folder can't be made or written.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    logs.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+  except OSError as error:
+    raise InputError(f'{workdir}: can not be written ({error.strerror})') from None
+
+
+def _opening(config, experiment, state, pictures, skipped, workdir, begin) -> str:
+  """What is said before the first step."""
+  lines = ['Generator', parameter_overview.get_parameter_overview(state.g.params)]
+  if state.d is not None:
+    lines += ['Discriminator', parameter_overview.get_parameter_overview(state.d.params)]
+  lines += [f'skipped {reason}' for reason in skipped]
+  lines.append(f'{len(pictures.table)} pictures, {pictures.pixels.nbytes:,} bytes on the device'
+               + (f', {len(skipped)} skipped' if skipped else ''))
+  phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in experiment.phases)
+  lines.append(f'{workdir}: ' + (f'goes on from step {begin}' if begin else 'begins') + f'; {phases}')
+  return '\n'.join(lines)
+
+
+def _surroundings(experiment) -> dict:
+  device = jax.devices()[0]
+  return {'device': device.device_kind, 'backend': jax.default_backend(),
+          'device_loop': experiment.device_loop, 'python': platform.python_version(),
+          'jax': jax.__version__, 'xla_flags': os.environ.get('XLA_FLAGS', '')}
+
+
+def _ending(started: datetime.datetime) -> dict:
+  ended = datetime.datetime.now(datetime.UTC)
+  return {'ended': ended.isoformat(timespec='seconds'),
+          'total': str(datetime.timedelta(seconds=int((ended - started).total_seconds())))}
+
+
+def _append_record(path: pathlib.Path, record: dict) -> None:
+  """run.json lists every start of the run, oldest first."""
+  try:
+    records = json.loads(path.read_text())
+  except (FileNotFoundError, json.JSONDecodeError):
+    records = []
+  logs.write_json(path, [*records, record])
+
+
+def _print_validations(workdir) -> None:
+  """The run at a glance: validation figures against step, bicubic first."""
+  rows = [line for line in logs.read_metrics(workdir)
+          if any(name.startswith('valid/') for name in line)]
+  if not rows:
+    return
+  names = [name for name in rows[0] if name.startswith('valid/')]
+  print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name:>16}' for name in names))
+  for row in rows:
+    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {row[name]:16.4f}' for name in names))

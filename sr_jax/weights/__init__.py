@@ -1,0 +1,1 @@
+"""Foreign weight files in: read as data, never as code."""

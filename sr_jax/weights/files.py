@@ -1,0 +1,181 @@
+"""Tensors by name from `.safetensors` and PyTorch `.pth` files.
+
+A `.pth` is a pickle, and a pickle is a program. This reader looks at its opcodes first,
+resolves a dozen names that a state dict needs and refuses all others, so that a file from
+the internet can at worst be rejected.
+"""
+
+import io
+import math
+import pathlib
+import pickle
+import pickletools
+import struct
+import zipfile
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file
+
+from sr_jax.errors import InputError
+
+STORAGES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16,
+            'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64,
+            'IntStorage': np.int32, 'ShortStorage': np.int16, 'CharStorage': np.int8,
+            'ByteStorage': np.uint8, 'BoolStorage': np.bool_}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LARGEST_PICKLE = 64 << 20  # a state dict's pickle holds names and shapes, not numbers
+
+
+def read_tensors(path, prefix: str = '') -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Reads the tensors whose names start with `prefix`, without running the file.
+
+  Args:
+    path: `.safetensors`, or `.pth`/`.pt` in PyTorch's zip format or the one before it.
+
+  Returns:
+    (tensors by name, metadata): a safetensors file's own text metadata, else {}.
+
+  Raises:
+    InputError: missing, damaged, or a pickle that asks for more than tensors.
+  """
+  path = pathlib.Path(path)
+  try:
+    if path.suffix == '.safetensors':
+      with safetensors.safe_open(path, 'np') as file:
+        metadata = file.metadata() or {}
+      found = load_file(path)
+      return {name: found[name] for name in found if name.startswith(prefix)}, metadata
+    with open(path, 'rb') as file:
+      read = _read_zip if zipfile.is_zipfile(path) else _read_legacy
+      return read(file, prefix), {}
+  except FileNotFoundError:
+    raise InputError(f'{path}: no such file') from None
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from None
+  except Exception as error:  # parsers fail in many ways on damaged files
+    raise InputError(f'{path}: not a readable weight file ({error})') from None
+
+
+# PyTorch ---------------------------------------------------------------------------------
+
+
+class _Storage(NamedTuple):
+  key: str
+  dtype: Any
+  length: int
+
+
+class _Tensor(NamedTuple):
+  storage: _Storage
+  offset: int
+  shape: tuple[int, ...]
+  stride: tuple[int, ...]
+
+  def read(self, memory: np.ndarray) -> np.ndarray:
+    """A copy of the tensor out of its storage's numbers, after checking that it fits."""
+    last = self.offset + sum(s * (n - 1) for n, s in zip(self.shape, self.stride, strict=True))
+    if (min((*self.shape, *self.stride, self.offset), default=0) < 0 or last >= len(memory)
+        or math.prod(self.shape) > len(memory)):
+      raise InputError('a tensor reaches outside its storage')
+    strides = [step * memory.itemsize for step in self.stride]
+    view = np.lib.stride_tricks.as_strided(memory[self.offset:], self.shape, strides)
+    return np.array(view)
+
+
+def _rebuild_tensor(storage, offset, shape, stride, *_):
+  if not isinstance(storage, _Storage):
+    raise InputError('a tensor without a storage')
+  return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)))
+
+
+ALLOWED = {
+    ('collections', 'OrderedDict'): OrderedDict,
+    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_parameter'): lambda data, *_: data,
+    **{('torch', name): dtype for name, dtype in STORAGES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+
+  def find_class(self, module, name):
+    if (module, name) not in ALLOWED:
+      raise InputError(f'its pickle asks for {module}.{name}, which no state dict needs')
+    return ALLOWED[module, name]
+
+  def persistent_load(self, pid):
+    kind, dtype, key, _, length = pid[:5]
+    if kind != 'storage' or not isinstance(length, int):
+      raise InputError('an unknown kind of storage')
+    return _Storage(str(key), np.dtype(dtype), length)
+
+
+def _unpickle(file) -> Any:
+  """One pickle from the file's position, its opcodes read through before it is run."""
+  start = file.tell()
+  for opcode, argument, position in pickletools.genops(file):
+    # The C unpickler sizes its memo by the largest index, which a few bytes can state.
+    if 'PUT' in opcode.name and int(argument) > position - start:
+      raise InputError('its pickle is made to exhaust the memory')
+    if position - start > LARGEST_PICKLE:
+      raise InputError(f'its pickle is larger than {LARGEST_PICKLE} bytes')
+  file.seek(start)
+  return _Unpickler(file).load()
+
+
+def _tensors(state: Any, prefix: str) -> dict[str, _Tensor]:
+  if not isinstance(state, dict):
+    raise InputError(f'holds a {type(state).__name__}, not a dict of tensors')
+  return {name: value for name, value in state.items()
+          if isinstance(name, str) and isinstance(value, _Tensor) and name.startswith(prefix)}
+
+
+def _read_zip(file, prefix: str) -> dict[str, np.ndarray]:
+  with zipfile.ZipFile(file) as archive:
+    pickles = [name for name in archive.namelist() if name.endswith('/data.pkl')]
+    if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
+      raise InputError('a zip file, but not one that PyTorch wrote')
+    root = pickles[0].removesuffix('data.pkl')
+    wanted = _tensors(_unpickle(io.BytesIO(archive.read(pickles[0]))), prefix)
+    found, memories = {}, {}
+    for name, tensor in wanted.items():
+      storage = tensor.storage
+      if storage.key not in memories:
+        member = archive.getinfo(f'{root}data/{storage.key}')
+        if member.file_size != storage.length * storage.dtype.itemsize:
+          raise InputError(f'the numbers of {name} have the wrong length')
+        memories[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
+      found[name] = tensor.read(memories[storage.key])
+    return found
+
+
+def _read_legacy(file, prefix: str) -> dict[str, np.ndarray]:
+  """PyTorch before 1.6: pickles of a magic number, a version, facts about the machine,
+  the state and its storages' keys, then each storage as its length and its numbers.
+  """
+  if _unpickle(file) != LEGACY_MAGIC:
+    raise InputError('not a PyTorch file')
+  _unpickle(file), _unpickle(file)
+  state = _unpickle(file)
+  keys = [str(key) for key in _unpickle(file)]
+  everything, wanted = _tensors(state, ''), _tensors(state, prefix)
+  storages = {tensor.storage.key: tensor.storage for tensor in everything.values()}
+  needed = {tensor.storage.key for tensor in wanted.values()}
+  memories = {}
+  for key in keys:
+    if key not in storages:
+      raise InputError('a storage that no tensor uses')
+    length, = struct.unpack('<q', file.read(8))
+    storage = storages[key]
+    if length != storage.length:
+      raise InputError('a storage of the wrong length')
+    size = length * storage.dtype.itemsize
+    if key in needed:
+      memories[key] = np.frombuffer(file.read(size), storage.dtype)
+    else:
+      file.seek(size, io.SEEK_CUR)
+  return {name: tensor.read(memories[tensor.storage.key]) for name, tensor in wanted.items()}
