@@ -50,7 +50,8 @@ def _sample(config):
   config.generator.name = 'msrresnet'
   config.generator.features, config.generator.blocks = 24, 4
   config.generator.upsample, config.generator.output = 'direct', 'linear'
-  config.discriminator = {'name': 'vgg_style', 'head': 'conv', 'widths': (16, 32, 64), 'hidden': 128}
+  config.discriminator = {
+      'name': 'vgg_style', 'head': 'conv', 'widths': (16, 32, 64), 'hidden': 128}
   config.loss.pixel.kind = 'l1'
   config.loss.pixel.weight = 1.0
   config.loss.perceptual.network = 'vgg16'

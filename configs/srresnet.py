@@ -23,7 +23,7 @@ def get_config(variant: str = ''):
   config = defaults()
   config.steps = 1_000_000
   config.generator.output = 'tanh'
-  config.loss.pixel.kind = 'mse'  # a quarter of the paper's, which is on [-1, 1]: Adam is blind to it
+  config.loss.pixel.kind = 'mse'  # a quarter of the paper's on [-1, 1]; Adam is blind to it
   if 'small' in variants or 'sample' in variants:
     _small(config)
   if 'sample' in variants:

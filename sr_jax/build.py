@@ -77,8 +77,8 @@ def check(config) -> None:
     raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
   adversarial = config.loss.adversarial.weight > 0
   if adversarial != (config.discriminator.name != 'none'):
-    raise InputError(f'config.discriminator.name={config.discriminator.name!r} with '
-                     f'loss.adversarial.weight={config.loss.adversarial.weight}: one needs the other')
+    raise InputError(f'config.discriminator.name={config.discriminator.name!r} with loss.'
+                     f'adversarial.weight={config.loss.adversarial.weight}: one needs the other')
   if not 0 <= config.warmup_steps <= (config.steps if adversarial else 0):
     raise InputError(f'config.warmup_steps={config.warmup_steps}: expected 0 to '
                      f'{config.steps if adversarial else 0} (warm-up is for adversarial runs)')
@@ -165,7 +165,7 @@ def build(config) -> Experiment:
   main_steps = config.steps - config.warmup_steps
   g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps)
   d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
-  shared = dict(generator=generator, ema=config.ema)
+  shared = {'generator': generator, 'ema': config.ema}
 
   phases = []
   if config.warmup_steps:
@@ -202,9 +202,8 @@ def dispatcher(experiment: Experiment, phase: Phase) -> Callable:
   The state given is gone afterwards (donated). Without the device loop only one step is
   taken, start; the caller goes on from there.
   """
-  bound = dict(step=phase.step, batch_at=experiment.batch_at)
+  bound = {'step': phase.step, 'batch_at': experiment.batch_at}
   if experiment.device_loop:
-    loop = jax.jit(functools.partial(steps.train_steps, **bound), donate_argnames='state')
-    return loop
+    return jax.jit(functools.partial(steps.train_steps, **bound), donate_argnames='state')
   plain = jax.jit(functools.partial(steps.one_step, **bound), donate_argnames='state')
   return lambda state, source, frozen, start, stop: plain(state, source, frozen)

@@ -35,10 +35,11 @@ class Checkpoints:
     self.best_metric = best_metric
     policies = [keep.LatestN(2), keep.CustomSteps(list(keep_steps))]
     if best_metric:
-      policies.append(keep.BestN(get_metric_fn=self._merit, n=1, keep_checkpoints_without_metrics=False))
+      policies.append(keep.BestN(n=1, get_metric_fn=self._merit,
+                                 keep_checkpoints_without_metrics=False))
     self._manager = ocp.CheckpointManager(
         self.folder,
-        item_handlers={item: ocp.StandardCheckpointHandler() for item in ('state', 'ema')},
+        item_handlers={name: ocp.StandardCheckpointHandler() for name in ('state', 'ema')},
         options=ocp.CheckpointManagerOptions(
             preservation_policy=keep.AnyPreservationPolicy(policies),
             best_fn=self._merit if best_metric else None,  # without it no metrics are written

@@ -73,7 +73,7 @@ def _to_eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def image_size(path) -> tuple[int, int]:
-  """(height, width) from the file's header alone, EXIF orientation applied.
+  """(height, width) from the file's header, EXIF orientation applied where it stands there.
 
   Raises:
     InputError: the file is missing or no picture.
@@ -81,7 +81,9 @@ def image_size(path) -> tuple[int, int]:
   try:
     with Image.open(path) as picture:
       width, height = picture.size
-      turned = picture.getexif().get(0x0112, 1) >= 5
+      # Asking a PNG for its EXIF decodes it, for the tag may come last; commonly it is first.
+      early = picture.format != 'PNG' or 'exif' in picture.info
+      turned = early and picture.getexif().get(0x0112, 1) >= 5
   except FileNotFoundError:
     raise InputError(f'{path}: no such file') from None
   except Exception:  # Pillow's parsers raise many kinds on a hostile header.

@@ -62,7 +62,7 @@ def _parse(argv: list[str]) -> None:
   except (KeyError, AttributeError) as error:
     key = re.search(r'\w+', str(error.args[0]))
     advice = re.search(r'Did you mean "(\w+)"', str(error.args[0]))
-    raise InputError(f'unknown config key {key[0] if key else ""!r}: '
+    raise InputError(f'unknown config key {(key[0] if key else "")!r}: '
                      + (f'did you mean {advice[1]!r}?' if advice else
                         'configs/common.py has them all')) from None
   except Exception as error:  # absl and ml_collections raise ten kinds, some with tracebacks

@@ -26,19 +26,21 @@ class TrainState(NamedTuple):
   ema: dict[str, PyTree]  # {'params', 'batch_stats'}: the generator's moving average
 
 
-def init_network(model, tx, key, shape: tuple[int, ...]) -> NetState:
-  """Initialises a network on zeros of `shape`, [B, H, W, C]."""
-  variables = jax.jit(model.init)(key, jnp.zeros(shape))
-  params = variables['params']
-  return NetState(params, variables.get('batch_stats', {}), tx.init(params))
-
-
 def init_state(seed: int, generator, g_tx, lr_shape, discriminator=None, d_tx=None,
                hr_shape=None) -> TrainState:
-  """The state at step 0, a function of the seed alone."""
-  g_key, d_key = jax.random.split(jax.random.key(seed))
-  g = init_network(generator, g_tx, g_key, lr_shape)
-  d = None if discriminator is None else init_network(discriminator, d_tx, d_key, hr_shape)
+  """The state at step 0, a function of the seed alone.
+
+  Args:
+    lr_shape, hr_shape: [B, H, W, C] of what generator and discriminator will see.
+  """
+  @jax.jit  # both in one program: most of the time goes into compiling the random numbers
+  def variables():
+    g_key, d_key = jax.random.split(jax.random.key(seed))
+    return (generator.init(g_key, jnp.zeros(lr_shape)),
+            discriminator and discriminator.init(d_key, jnp.zeros(hr_shape)))
+
+  g, d = (found and NetState(found['params'], found.get('batch_stats', {}), tx.init(found['params']))
+          for found, tx in zip(variables(), (g_tx, d_tx), strict=True))
   # Copies: the step donates the state, and a buffer can't be given away twice.
   ema = jax.tree.map(jnp.copy, {'params': g.params, 'batch_stats': g.batch_stats})
   return TrainState(jnp.int32(0), jnp.int32(seed), g, d, ema)

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -127,7 +128,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
     pending = None
     figures = {}
     if valid and (step % config.eval.every == 0 or step in (phase.stop, config.steps)):
-      scores = evaluate.score_set(valid, lambda lr: upscale(state.ema, lr), scorer)
+      scores = evaluate.score_set(valid, functools.partial(upscale, state.ema), scorer)
       figures = score.mean(scores)
       log.validation(step, phase.name, {f'valid/{key}': value for key, value in figures.items()})
     if strips and (step % config.sample_every == 0 or step == config.steps):
@@ -226,7 +227,7 @@ def _opening(config, experiment, state, pictures, skipped, workdir, begin) -> st
   lines.append(f'{len(pictures.table)} pictures, {pictures.pixels.nbytes:,} bytes on the device'
                + (f', {len(skipped)} skipped' if skipped else ''))
   phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in experiment.phases)
-  lines.append(f'{workdir}: ' + (f'goes on from step {begin}' if begin else 'begins') + f'; {phases}')
+  lines.append(f'{workdir}: {f"goes on from step {begin}" if begin else "begins"}; {phases}')
   return '\n'.join(lines)
 
 

@@ -65,25 +65,25 @@ def pack(paths: Sequence, scale: int, patch: int, limit: int | None = None):
   pixels = np.zeros(shape, np.uint8)
 
   def decode(index):
+    """Lays one picture in its place; its row of the table, or why there is none."""
     path, height, width = usable[index]
     chunk, hr_at, lr_at = rows[index]
     try:
       hr = images.crop_to_multiple(images.as_rgb(images.read_image(path)), scale)
-      if hr.shape != (height * scale, width * scale, 3):
-        raise InputError(f'{path}: {hr.shape} is not what its header says')
     except InputError as error:
       return str(error)
     lr = images.imresize(hr, Fraction(1, scale))
+    if sorted(lr.shape[:2]) != sorted((height, width)):  # a late EXIF tag may have turned it
+      return f'{path}: {hr.shape[0]}x{hr.shape[1]} is not what its header says'
     pixels[chunk, hr_at:hr_at + hr.size] = hr.reshape(-1)
     pixels[chunk, lr_at:lr_at + lr.size] = lr.reshape(-1)
-    return None
+    return (chunk, hr_at, lr_at, *lr.shape[:2])
 
   with ThreadPoolExecutor(os.cpu_count()) as pool:
-    faults = list(tqdm.tqdm(pool.map(decode, range(len(usable))), 'decoding', len(usable),
-                            unit=' pictures', disable=None, leave=False))
-  table = [(*row, height, width) for row, (_, height, width), fault in
-           zip(rows, usable, faults, strict=True) if fault is None]
-  skipped += [fault for fault in faults if fault]
+    decoded = list(tqdm.tqdm(pool.map(decode, range(len(usable))), 'decoding', len(usable),
+                             unit=' pictures', disable=None, leave=False))
+  table = [row for row in decoded if isinstance(row, tuple)]
+  skipped += [reason for reason in decoded if isinstance(reason, str)]
   if not table:
     more = f' (and {len(skipped) - 1} more like it)' if len(skipped) > 1 else ''
     raise InputError(f'no usable picture: {skipped[0]}{more}' if skipped else 'no pictures')

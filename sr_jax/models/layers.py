@@ -46,8 +46,9 @@ class Upsample(nn.Module):
   Attributes:
     scale: 2 or 3.
     method: 'shuffle', a 3x3 convolution to C * s * s channels and a PixelShuffle, or
-      'transposed', a 3x3 convolution and a transposed one of kernel 2s and stride s
-      (a kernel that the stride divides leaves no checkerboard, Odena et al. 2016).
+      'transposed', a 3x3 convolution and a transposed one of stride s and kernel 4 (s = 2)
+      or 9 (s = 3): a kernel that the stride divides leaves no checkerboard (Odena et al.
+      2016), and one that exceeds it by an even number does not move the picture.
     activation: applied after it.
   """
 
@@ -60,12 +61,12 @@ class Upsample(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    options = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     if self.method == 'shuffle':
       x = nn.Conv(self.features * self.scale**2, (3, 3), **options)(x)
       x = pixel_shuffle(x, self.scale)
     else:
       x = nn.Conv(self.features, (3, 3), **options)(x)
-      kernel, stride = (2 * self.scale,) * 2, (self.scale,) * 2
-      x = nn.ConvTranspose(self.features, kernel, stride, **options)(x)
+      side = {2: 4, 3: 9}[self.scale]
+      x = nn.ConvTranspose(self.features, (side, side), (self.scale, self.scale), **options)(x)
     return Activation(self.activation)(x)

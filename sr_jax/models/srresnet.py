@@ -85,7 +85,7 @@ class SRResNet(nn.Module):
                            ('scale', tuple(STAGES))):
       if getattr(self, field) not in allowed:
         raise ValueError(f'{field}={getattr(self, field)!r}: expected one of {allowed}')
-    options = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     wide = (self.kernel, self.kernel)
     self.head = nn.Conv(self.features, wide, **options)
     self.head_activation = Activation(self.activation)

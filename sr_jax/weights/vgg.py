@@ -112,7 +112,7 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
   cached = cache_folder() / f'{network}-{digest[:16]}.safetensors'
   try:
     with safe_open(cached, 'np') as file:
-      flat = {name: file.get_tensor(name) for name in file.keys()}
+      flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
       identity = file.metadata()['identity']
       return {name: {kind: flat[f'{name}.{kind}'] for kind in ('kernel', 'bias')}
               for name in convolution_names(DEPTHS[network])}, identity

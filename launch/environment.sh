@@ -1,0 +1,34 @@
+# Sourced by the other scripts: .venv with requirements.txt in it, made or brought up to
+# date where needed, and activated. Uses $PYTHON, or the first Python that fits.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "No Python 3.11, 3.12 or 3.13 found; install one or set PYTHON to its path." >&2
+  return 1
+}
+
+# install_requirements FILE...: nothing happens when the files are those installed last.
+install_requirements() {
+  local wanted stamp=.venv/installed-$(cat "$@" | cksum | cut -d ' ' -f 1)
+  if [ -e "$stamp" ]; then return; fi
+  echo "Installing $* into .venv ..."
+  wanted=()
+  for file in "$@"; do wanted+=(-r "$file"); done
+  python -m pip install --quiet --disable-pip-version-check "${wanted[@]}" && touch "$stamp"
+}
+
+if [ ! -x .venv/bin/python ]; then
+  chosen=$(find_python) || exit 1
+  echo "Making .venv with $("$chosen" --version) ..."
+  "$chosen" -m venv .venv || exit 1
+fi
+source .venv/bin/activate
+install_requirements requirements.txt || exit 1

@@ -1,0 +1,101 @@
+"""Fixtures: a cache of our own, small pictures, one small experiment for all tests."""
+
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from configs.common import defaults
+from sr_jax import images
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _cache(tmp_path_factory):
+  """No test touches the user's cache; what several tests compile is compiled once."""
+  folder = tmp_path_factory.mktemp('cache')
+  jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('SR_JAX_CACHE', str(folder))
+    patch.delenv('SR_JAX_VGG19', raising=False)
+    yield
+
+
+@pytest.fixture(scope='session')
+def assets():
+  """Pictures and weights beside the repository; tests that need them skip without."""
+  folder = os.environ.get('SR_JAX_ASSETS')
+  if not folder:
+    pytest.skip('SR_JAX_ASSETS is not set')
+  return pathlib.Path(folder)
+
+
+@pytest.fixture(scope='session')
+def golden():
+  """golden('srresnet') -> (variables, other arrays by name), made by PyTorch."""
+  with np.load(GOLDEN / 'pytorch.npz') as file:
+    arrays = dict(file)
+
+  def read(prefix):
+    mine = {name.removeprefix(f'{prefix}/'): array for name, array in arrays.items()
+            if name.startswith(f'{prefix}/')}
+    variables = {name: array for name, array in mine.items()
+                 if name.startswith(('params/', 'batch_stats/'))}
+    rest = {name: array for name, array in mine.items() if name not in variables}
+    return traverse_util.unflatten_dict(variables, sep='/'), rest
+
+  return read
+
+
+@pytest.fixture(scope='session')
+def picture():
+  """picture(height, width, seed) -> uint8 [H, W, 3]: smooth structure and some noise."""
+  def make(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    a, b, c = rng.uniform(0.05, 0.4, (3, 3))
+    waves = 127 + 90 * np.sin(a * x[..., None] + b * y[..., None] + 6 * c)
+    return np.uint8(np.clip(waves + rng.normal(0, 8, waves.shape), 0, 255))
+  return make
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory, picture):
+  """Five pictures of mixed sizes, portrait and landscape."""
+  path = tmp_path_factory.mktemp('pictures')
+  for seed, size in enumerate(((40, 52), (61, 34), (33, 33), (48, 90), (70, 45))):
+    images.write_image(path / f'{seed}.png', picture(*size, seed))
+  return path
+
+
+@pytest.fixture
+def config(folder):
+  """The smallest adversarial experiment: x2, 16-pixel crops, no VGG."""
+  config = defaults()
+  config.scale, config.batch_size, config.hr_patch = 2, 4, 16
+  config.steps, config.warmup_steps = 40, 20
+  config.generator = {'name': 'srresnet', 'features': 4, 'blocks': 1, 'kernel': 3}
+  config.discriminator = {'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8}
+  config.loss.adversarial.weight = 1e-3
+  for adam in config.optimizer.values():
+    adam.learning_rate = 1e-3
+  config.data.source, config.data.valid = f'folder:{folder}', ''
+  config.eval.sets, config.eval.lpips = str(folder), 'none'
+  config.eval.every = config.sample_every = 1000
+  config.log_every, config.checkpoint_every = 10, 20
+  return config
+
+
+def same_bits(a, b) -> list[str]:
+  """Names of the leaves that differ in a single bit, or in name, shape or type."""
+  a, b = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (a, b))
+  if a.keys() != b.keys():
+    return [jax.tree_util.keystr(path) for path in a.keys() ^ b.keys()]
+  return [jax.tree_util.keystr(path) for path in a
+          if np.asarray(a[path]).tobytes() != np.asarray(b[path]).tobytes()]

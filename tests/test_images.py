@@ -1,0 +1,154 @@
+"""Pictures: every kind of file, MATLAB's resizing, luma."""
+
+import io
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_jax import images
+from sr_jax.errors import InputError
+
+
+@pytest.mark.parametrize('suffix', ['png', 'bmp', 'tiff', 'webp', 'jpg'])
+def test_formats(tmp_path, picture, suffix):
+  image = picture(20, 30)
+  options = {'webp': {'lossless': True}, 'jpg': {'quality': 100, 'subsampling': 0}}.get(suffix, {})
+  Image.fromarray(image).save(tmp_path / f'a.{suffix}', **options)
+  read = images.read_image(tmp_path / f'a.{suffix}')
+  assert read.shape == image.shape
+  assert images.image_size(tmp_path / f'a.{suffix}') == (20, 30)
+  assert np.abs(read.astype(int) - image).mean() < (1 if suffix == 'jpg' else 1e-9)
+
+
+def test_grey_palette_bilevel(tmp_path):
+  grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+  Image.fromarray(grey).save(tmp_path / 'grey.png')
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'grey.png'), grey[..., None])
+  colours = np.zeros((16, 16, 3), np.uint8)
+  colours[:8], colours[8:, 8:] = (255, 0, 0), (0, 10, 200)
+  Image.fromarray(colours).quantize(8).save(tmp_path / 'palette.png')
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'palette.png'), colours)
+  Image.fromarray(grey > 99).save(tmp_path / 'bilevel.png')
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'bilevel.png')[..., 0],
+                                np.where(grey > 99, 255, 0))
+
+
+def test_alpha_lies_over_white(tmp_path):
+  rgba = np.zeros((2, 3, 4), np.uint8)
+  rgba[..., 0] = 200
+  rgba[0, 0, 3], rgba[0, 1, 3], rgba[0, 2, 3] = 255, 0, 51
+  Image.fromarray(rgba).save(tmp_path / 'alpha.png')
+  read = images.read_image(tmp_path / 'alpha.png')
+  assert read.shape == (2, 3, 3)
+  assert read[0, :2].tolist() == [[200, 0, 0], [255, 255, 255]]
+  np.testing.assert_allclose(read[0, 2], [244, 204, 204], atol=1)  # 0.2 * c + 0.8 * 255
+  Image.fromarray(np.uint8([[[50, 255], [50, 0]]])).save(tmp_path / 'grey_alpha.png')
+  assert images.read_image(tmp_path / 'grey_alpha.png')[..., 0].tolist() == [[50, 255]]
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+  samples = np.uint16([[0, 128, 257 * 77, 32896, 65535]])
+  for suffix in ('png', 'tiff'):
+    Image.fromarray(samples).save(tmp_path / f'deep.{suffix}')
+    read = images.read_image(tmp_path / f'deep.{suffix}')
+    assert read[..., 0].tolist() == [[0, 0, 77, 128, 255]], suffix
+
+
+def test_exif_orientation_is_applied(tmp_path, picture):
+  image = picture(20, 30)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # turned a quarter: shown with its left column at the top
+  Image.fromarray(image).save(tmp_path / 'turned.png', exif=exif)
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'turned.png'), np.rot90(image, -1))
+  assert images.image_size(tmp_path / 'turned.png') == (30, 20)
+
+
+def test_bad_files_are_named(tmp_path, picture):
+  (tmp_path / 'text.png').write_text('not a picture')
+  buffer = io.BytesIO()
+  Image.fromarray(picture(40, 40)).save(buffer, 'png')
+  (tmp_path / 'cut.png').write_bytes(buffer.getvalue()[:-500])
+  for name, reason in (('text.png', 'not a picture'), ('cut.png', 'damaged'),
+                       ('none.png', 'no such file')):
+    with pytest.raises(InputError, match=f'{name}.*{reason}'):
+      images.read_image(tmp_path / name)
+
+
+def test_write_is_whole_or_nothing(tmp_path, picture):
+  images.write_image(tmp_path / 'new' / 'a.png', picture(9, 9))
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'new' / 'a.png'), picture(9, 9))
+  with pytest.raises(TypeError):
+    images.write_image(tmp_path / 'new' / 'b.png', np.zeros((3, 3, 5), np.uint8))
+  assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.png']
+
+
+def imresize_by_loops(image, scale):
+  """Keys' bicubic sample by sample in float64, rows then columns, as an independent check."""
+  def keys(x):
+    x = abs(x)
+    return (1.5 * x**3 - 2.5 * x**2 + 1 if x <= 1 else
+            -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x <= 2 else 0.0)
+
+  def along_rows(image):
+    size = image.shape[0]
+    stretch = max(1.0, 1 / scale)
+    out = np.zeros((int(np.ceil(size * scale)), *image.shape[1:]))
+    for row in range(len(out)):
+      centre, total = (row + 0.5) / scale - 0.5, 0.0
+      for source in range(int(centre - 3 * stretch), int(centre + 3 * stretch) + 1):
+        weight = keys((centre - source) / stretch)
+        out[row] += weight * image[min(max(source, 0), size - 1)]
+        total += weight
+      out[row] /= total
+    return np.uint8(np.clip(np.floor(out + 0.5), 0, 255))
+
+  return along_rows(along_rows(image).swapaxes(0, 1)).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize('scale', [0.5, 0.25, 2, 4])
+def test_bicubic_is_keys_sample_by_sample(picture, scale):
+  image = picture(16, 24)
+  np.testing.assert_array_equal(images.imresize(image, scale), imresize_by_loops(image, scale))
+
+
+@pytest.mark.parametrize('scale', [Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), 2, 3])
+def test_device_form_is_the_host_form(picture, scale):
+  image = picture(36, 48, 3)
+  device = jax.jit(lambda x: images.resize(x, scale, levels=255))(images.to_float(image)[None])
+  np.testing.assert_array_equal(images.to_uint8(device[0]), images.imresize(image, scale))
+
+
+def test_bilinear_is_jaxs_and_differentiable():
+  x = jax.random.uniform(jax.random.key(0), (2, 5, 7, 3))
+  ours = images.resize(x, 4, 'bilinear')
+  np.testing.assert_allclose(ours, jax.image.resize(x, (2, 20, 28, 3), 'bilinear'), atol=1e-6)
+  # Linear: the gradient of the sum is how often each sample is used, s^2 on average.
+  grad = jax.grad(lambda x: images.resize(x, 4, 'bilinear').sum())(x)
+  assert float(grad.mean()) == pytest.approx(16, rel=1e-5)
+
+
+@pytest.mark.parametrize('name', ['Set5', 'Set14'])
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_bicubic_reproduces_the_public_sets_in_every_byte(assets, name, scale):
+  paths = sorted((assets / name / f'HR_x{scale}').iterdir())
+  assert len(paths) == {'Set5': 5, 'Set14': 14}[name]
+  for path in paths:
+    hr = images.read_image(path)
+    lr = images.read_image(assets / name / f'LRbicx{scale}' / path.name)
+    np.testing.assert_array_equal(images.imresize(hr, Fraction(1, scale)), lr, err_msg=path.name)
+
+
+def test_luma_is_matlabs():
+  colours = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float64)
+  np.testing.assert_allclose(images.luma(colours), [16, 235, 81.481, 144.553, 40.966], atol=1e-3)
+  assert isinstance(images.luma(jnp.ones((2, 3))), jax.Array)
+
+
+def test_levels_survive_the_way_to_float_and_back():
+  levels = np.arange(256, dtype=np.uint8)
+  np.testing.assert_array_equal(images.to_uint8(images.to_float(levels)), levels)
+  np.testing.assert_array_equal(images.to_uint8(np.array([-1.0, 2.0])), [0, 255])

@@ -1,0 +1,101 @@
+"""Losses: values by hand and by PyTorch, identity, extremes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr_jax import losses
+
+ADVERSARIAL = ['vanilla_generator', 'vanilla_discriminator', 'least_squares_generator',
+               'least_squares_discriminator', 'relativistic_generator',
+               'relativistic_discriminator']
+
+
+def test_pixel_losses_by_hand():
+  a, b = jnp.array([0.0, 0.5, 1.0]), jnp.array([0.0, 0.25, 0.0])
+  assert losses.l1(a, b) == pytest.approx(1.25 / 3)
+  assert losses.mse(a, b) == pytest.approx((0.0625 + 1) / 3)
+  expected = sum(math.sqrt(d * d + 1e-6) for d in (0, 0.25, 1)) / 3
+  assert losses.charbonnier(a, b) == pytest.approx(expected)
+
+
+def test_total_variation_by_hand():
+  x = jnp.array([[0.0, 1.0], [0.5, 1.0]])[None, :, :, None]
+  assert losses.total_variation(x) == pytest.approx((0.5 + 0) / 2 + (1 + 0.5) / 2)
+  assert losses.total_variation(jnp.ones((1, 4, 4, 3))) == 0
+
+
+def test_perceptual_by_hand():
+  sr = {'a': jnp.full((1, 2, 2, 1), 3.0), 'b': jnp.full((1, 1, 1, 2), 1.0)}
+  hr = {'a': jnp.full((1, 2, 2, 1), 1.0), 'b': jnp.full((1, 1, 1, 2), 2.0)}
+  weights = {'a': 0.5, 'b': 2.0}
+  assert losses.perceptual(sr, hr, weights, 0.1) == pytest.approx(0.5 * 0.04 + 2 * 0.01)
+  assert losses.perceptual(sr, hr, weights, 0.1, 'l1') == pytest.approx(0.5 * 0.2 + 2 * 0.1)
+  # The paper's 1/12.75 scales the squared loss by 0.006.
+  assert losses.perceptual(sr, hr, {'a': 1.0}, 1 / 12.75) == pytest.approx(4 * 0.00615, rel=1e-3)
+
+
+def test_zero_at_identity():
+  x = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3))
+  for name in ('l1', 'mse'):
+    assert losses.PIXEL[name](x, x) == 0
+  assert losses.charbonnier(x, x) == pytest.approx(1e-3)
+  assert losses.perceptual({'a': x}, {'a': x}, {'a': 1.0}) == 0
+
+
+def test_undecided_discriminator_by_hand():
+  zero = jnp.zeros(4)
+  expected = {'vanilla_generator': math.log(2), 'vanilla_discriminator': 2 * math.log(2),
+              'least_squares_generator': 0.5, 'least_squares_discriminator': 0.5,
+              'relativistic_generator': math.log(2), 'relativistic_discriminator': math.log(2)}
+  for name, value in expected.items():
+    assert getattr(losses, name)(zero, zero) == pytest.approx(value), name
+
+
+@pytest.mark.parametrize('name', ADVERSARIAL)
+def test_adversarial_losses_are_pytorchs(golden, name):
+  _, expected = golden('losses')
+  order = ('fake', 'real') if name.endswith('_generator') else ('real', 'fake')
+  value = getattr(losses, name)(*(expected[key] for key in order))
+  np.testing.assert_allclose(value, expected[name], rtol=1e-5)
+
+
+def test_pixel_losses_are_pytorchs(golden):
+  _, expected = golden('losses')
+  for name in ('l1', 'mse'):
+    np.testing.assert_allclose(losses.PIXEL[name](expected['a'], expected['b']), expected[name],
+                               rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ADVERSARIAL)
+@pytest.mark.parametrize('a', [-100.0, 0.0, 100.0])
+@pytest.mark.parametrize('b', [-100.0, 0.0, 100.0])
+def test_finite_at_extreme_logits(name, a, b):
+  value, grads = jax.value_and_grad(getattr(losses, name), argnums=0)(
+      jnp.full(3, a), jnp.full(3, b))
+  assert jnp.isfinite(value)
+  assert jnp.isfinite(grads).all()
+
+
+def test_a_fooled_discriminator_still_teaches_the_generator():
+  # The saturating form, log(1 - sigmoid(x)), has no gradient where D is sure of a fake.
+  grad = jax.grad(losses.vanilla_generator)(jnp.array([-100.0]))
+  assert grad == pytest.approx(-1.0)
+
+
+def test_relativistic_losses_see_only_differences():
+  real, fake = jnp.array([1.0, 3.0]), jnp.array([-1.0, 0.5])
+  for name in ('relativistic_generator', 'relativistic_discriminator'):
+    loss = getattr(losses, name)
+    assert loss(real + 7, fake + 7) == pytest.approx(float(loss(real, fake)), rel=1e-5)
+
+
+def test_gradients_point_the_right_way():
+  fake, real = jnp.array([0.2, 0.9]), jnp.array([0.3, 0.8])
+  for generator, discriminator in losses.ADVERSARIAL.values():
+    assert (jax.grad(generator)(fake, real) < 0).all()  # G wants its logits up
+    to_real, to_fake = jax.grad(discriminator, argnums=(0, 1))(real, fake)
+    assert to_real.sum() < 0 < to_fake.sum()

@@ -1,0 +1,162 @@
+"""Networks against PyTorch's results on the same weights (tests/golden), and their shapes."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from sr_jax.models import GENERATORS, MSRRESNET, SRRESNET, Discriminator, SRResNet
+from sr_jax.models.layers import Activation, Upsample, pixel_shuffle
+from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
+from sr_jax.weights.vgg import load_vgg
+from tests.conftest import GOLDEN
+
+close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+
+
+def test_pixel_shuffle_and_prelu_are_pytorchs(golden):
+  _, expected = golden('layers')
+  x = expected['shuffle_in']
+  np.testing.assert_array_equal(pixel_shuffle(x[..., :12], 2), expected['shuffle2'])
+  np.testing.assert_array_equal(pixel_shuffle(x, 3), expected['shuffle3'])
+  prelu = Activation('prelu')
+  variables = prelu.init(jax.random.key(0), x)
+  close(prelu.apply(variables, x), expected['prelu'])
+
+
+def test_batch_norm_is_pytorchs(golden):
+  _, expected = golden('layers')
+  variables = {'params': {'scale': expected['norm_scale'], 'bias': expected['norm_bias']},
+               'batch_stats': {'mean': jnp.zeros(3), 'var': jnp.ones(3)}}
+  norm = nn.BatchNorm(use_running_average=False, momentum=0.9)
+  out, changed = norm.apply(variables, expected['norm_in'], mutable=['batch_stats'])
+  close(out, expected['norm_out'])
+  close(changed['batch_stats']['mean'], expected['norm_mean'])
+  close(changed['batch_stats']['var'], expected['norm_var'])
+
+
+@pytest.mark.parametrize(('name', 'model'), [
+    ('srresnet', SRRESNET(features=4, blocks=2)),
+    ('msrresnet', MSRRESNET(features=4, blocks=2, scale=3))])
+def test_generators_are_pytorchs(golden, name, model):
+  variables, expected = golden(name)
+  close(model.apply(variables, expected['lr']), expected['sr'])
+
+
+@pytest.mark.parametrize('scale', [2, 3])
+def test_transposed_upsampling_is_pytorchs(golden, scale):
+  variables, expected = golden(f'transposed/x{scale}')
+  layer = Upsample(scale, 4, 'transposed', 'prelu', nn.initializers.zeros, jnp.float32)
+  close(layer.apply(variables, expected['in']), expected['out'])
+
+
+@pytest.mark.parametrize('head', ['conv', 'dense'])
+def test_discriminator_is_pytorchs(golden, head):
+  variables, expected = golden(f'discriminators/{head}')
+  model = Discriminator((4, 8), head=head, hidden=16)
+  logits, _ = model.apply(variables, expected['images'], train=True, mutable=['batch_stats'])
+  close(logits, expected['logits'])
+
+
+def test_discriminator_with_conv_head_has_the_reports_parameters():
+  def count(size, **fields):
+    shapes = jax.eval_shape(Discriminator(**fields).init, jax.random.key(0),
+                            jnp.zeros((1, size, size, 3)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
+  assert count(96, head='conv') == 5_215_425
+  assert count(40, head='conv') == 5_215_425  # any patch size
+  # Ledig's dense head on 96x96: 6 * 6 * 512 inputs.
+  assert count(96) == 4_689_088 + (6 * 6 * 512 + 1) * 1024 + 1025
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+@pytest.mark.parametrize('upsample', ['shuffle', 'transposed', 'direct'])
+def test_scales_and_upsamplings(scale, upsample):
+  model = SRResNet(features=4, blocks=1, scale=scale, upsample=upsample, dtype=jnp.bfloat16)
+  shapes = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
+  sr, variables = shapes
+  assert sr.shape == (2, 6 * scale, 5 * scale, 3)
+  assert sr.dtype == jnp.float32
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+
+
+@pytest.mark.parametrize('name', GENERATORS)
+def test_trunk_then_tail_is_the_whole(name):
+  model = GENERATORS[name](features=4, blocks=1)
+  lr = jax.random.uniform(jax.random.key(1), (1, 7, 6, 3))
+  variables = model.init(jax.random.key(0), lr)
+  features = model.apply(variables, lr, method='trunk')
+  assert features.shape == (1, 7, 6, 4)
+  np.testing.assert_array_equal(model.apply(variables, features, lr, method='tail'),
+                                model.apply(variables, lr))
+
+
+def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_picture():
+  lr = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
+  ledig = SRRESNET(features=4, blocks=1)
+  sr = ledig.apply(ledig.init(jax.random.key(0), lr), lr)
+  assert 0 <= sr.min() < sr.max() <= 1
+  msr = MSRRESNET(features=4, blocks=1)
+  sr = msr.apply(msr.init(jax.random.key(0), lr), lr)
+  assert jnp.abs(sr - jax.image.resize(lr, sr.shape, 'bilinear')).max() < 1e-2
+
+
+def test_unknown_field_values_are_named():
+  for fields in ({'scale': 5}, {'upsample': 'nearest'}, {'skip': 'none'}, {'output': 'relu'}):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+      SRResNet(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+
+
+def test_vgg16_is_pytorchs_in_every_layer(golden):
+  expected = json.loads((GOLDEN / 'vgg16.json').read_text())
+  variables = load_vgg('vgg16', '', 'torchvision')
+  features = VGG16(tuple(expected)).apply(variables, golden('vgg16')[1]['picture'][None])
+  assert_activations(features, expected)
+
+
+def test_vgg19_is_pytorchs_in_every_layer(assets):
+  from sr_jax import images
+  expected = json.loads((assets / 'vgg19_features_expected.json').read_text())
+  expected = expected['before_activation']
+  variables = load_vgg('vgg19', str(assets / 'vgg19_features.safetensors'), 'caffe')
+  picture = images.to_float(images.read_image(assets / 'lpips_ref' / 'ex_ref.png'))
+  features = VGG19(tuple(expected)).apply(variables, picture[None])
+  assert_activations(features, expected)
+
+
+def assert_activations(features, expected):
+  for name, figures in expected.items():
+    found = np.asarray(features[name])
+    # Relative to the layer's spread: single values may be close to zero.
+    near = partial(np.testing.assert_allclose, rtol=0, atol=1e-3 * figures['std'], err_msg=name)
+    near(found.mean(), figures['mean'])
+    near(found.std(), figures['std'])
+    near(found.reshape(-1)[:4], figures['first'])
+
+
+def test_vgg_returns_what_is_asked_for_and_computes_no_more():
+  x = jnp.zeros((1, 32, 32, 3))
+  model = VGG19(('relu1_2', 'conv2_1'))
+  shapes = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
+  features, variables = shapes
+  assert {name: leaf.shape for name, leaf in features.items()} == {
+      'relu1_2': (1, 32, 32, 64), 'conv2_1': (1, 16, 16, 128)}
+  assert set(variables['params']) == {'conv1_1', 'conv1_2', 'conv2_1'}
+  with pytest.raises(ValueError, match='conv5_5'):
+    jax.eval_shape(VGG19(('conv5_5',)).init, jax.random.key(0), x)
+  assert len(convolution_names(VGG19_DEPTHS)) == 16
+
+
+@pytest.mark.slow
+def test_golden_files_are_what_pytorch_says(tmp_path):
+  pytest.importorskip('torch')
+  from tests.golden import make_golden
+  make_golden.main(tmp_path)
+  with np.load(tmp_path / 'pytorch.npz') as new, np.load(GOLDEN / 'pytorch.npz') as old:
+    assert set(new) == set(old)
+    for name in new:
+      np.testing.assert_allclose(new[name], old[name], rtol=1e-5, atol=1e-6, err_msg=name)
