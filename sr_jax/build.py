@@ -108,6 +108,9 @@ def _module(modules, fields, key, **more):
   for name in wanted.keys() - known:
     raise InputError(f'config.{key}.{name}: {fields.name} has no such field; it has '
                      f'{", ".join(sorted(known))}')
+  for name, value in wanted.items():
+    if type(value) is int and value < 1:
+      raise InputError(f'config.{key}.{name}={value}: expected at least 1')
   try:
     return make(**wanted)
   except ValueError as error:

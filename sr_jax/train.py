@@ -104,7 +104,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
       log.say(f'step {number}, weighted terms: ' + ', '.join(
           f'{key} {value:.4g}' for key, value in values.items()
           if key.startswith('g/') and key != 'g/grad_norm'))
-    if number == begin + 1 or number % config.log_every == 0 or number == config.steps:
+    if number == 1 or number % config.log_every == 0 or number == config.steps:
       rates = {f'learning_rate/{net}': float(schedule(number - 1 - phase.start))
                for net, schedule in phase.schedules.items()}
       log.scalars(number, name, values | rates)
@@ -116,7 +116,10 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
         state = steps.begin_adversarial(state, phase.g_tx)
       run = build.dispatcher(experiment, phase)
     # `show` of the phase's last dispatch has been called: events end on phase.stop.
-    stop = _next_event(config, step, phase.stop) if experiment.device_loop else step + 1
+    # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
+    stop = step + 1
+    if experiment.device_loop and step > begin:
+      stop = _next_event(config, step, phase.stop)
     state, metrics = run(state, pictures, experiment.frozen, step, stop)
     step = stop
     if pending:

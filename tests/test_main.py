@@ -1,0 +1,170 @@
+"""The command line: what a newcomer types, right and wrong."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from absl import flags
+
+from sr_jax import main
+
+ROOT = pathlib.Path(main.__file__).parents[1]
+
+
+@pytest.fixture
+def config_file(tmp_path, folder):
+  """A config file beside the tests' own pictures: four steps, two of them adversarial."""
+  path = tmp_path / 'tiny.py'
+  path.write_text(textwrap.dedent(f'''
+      from configs.common import defaults, parse_variants
+
+      def get_config(variant=''):
+        parse_variants(variant, ('one', 'two'))
+        config = defaults()
+        config.scale, config.batch_size, config.hr_patch = 2, 2, 16
+        config.steps, config.warmup_steps = 4, 2
+        config.generator = {{'name': 'srresnet', 'features': 4, 'blocks': 1, 'kernel': 3}}
+        config.discriminator = {{
+            'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8}}
+        config.loss.adversarial.weight = 1e-3
+        config.data.source, config.data.valid = 'folder:{folder}', ''
+        config.eval.sets, config.eval.lpips = '{folder}', 'none'
+        return config
+      '''))
+  return path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path, config_file):
+  """command('--flag', ...) -> (exit status, stdout, stderr), in this process."""
+  monkeypatch.chdir(tmp_path)
+
+  def run(*arguments, config=None):
+    argv = ['main', f'--config={config or config_file}', *arguments]
+    monkeypatch.setattr(sys, 'argv', argv)  # ml_collections reads overrides from there
+    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+      delattr(flags.FLAGS, name)  # overrides of an earlier call
+    flags.FLAGS.unparse_flags()
+    for name in ('config', 'workdir', 'mode', 'step'):
+      flags.FLAGS[name].unparse()
+    try:
+      status = main.main(argv)
+    except SystemExit as stop:
+      status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+  return run
+
+
+def test_train_evaluate_profile(command, tmp_path, folder):
+  status, out, _ = command('--workdir=run')
+  assert status == 0
+  assert 'step 4 of 4' in out
+  status, out, _ = command('--workdir=run', '--mode=evaluate')
+  assert status == 0
+  assert 'bicubic psnr_y' in out
+  assert 'mean' in out
+  saved = json.loads((tmp_path / 'run' / 'eval' / f'{folder.name}-4.json').read_text())
+  assert set(saved['images']) == set('01234')
+  assert 'luma' in saved['protocol']['psnr_y']
+  assert (tmp_path / 'run' / 'eval' / f'{folder.name}-4' / '3.png').exists()
+  assert command('--workdir=run', '--mode=evaluate', '--step=2')[0] == 0
+  assert (tmp_path / 'run' / 'eval' / f'{folder.name}-2.json').exists()
+  status, out, _ = command('--workdir=run', '--mode=profile')
+  assert status == 0
+  for text in ('warm-up step', 'gan step', 'compile', 'median', 'images', 'GFLOP', 'GB', 'MiB',
+               'perfetto_trace.json.gz'):
+    assert text in out, text
+  assert list(tmp_path.glob('run/profile/gan/**/perfetto_trace.json.gz'))
+
+
+def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, config_file):
+  assert command(config=f'{config_file}:two,one')[0] == 0
+  assert (tmp_path / 'runs' / 'tiny-two-one' / 'config.json').exists()
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--mode=dance'], 'dance'),
+    (['--nonsense=1'], 'nonsense'),
+    (['stray'], "'stray'"),
+    (['--config.seeed=1'], "'seeed'.*'seed'"),
+    (['--config.data.nothing=1'], "'nothing'"),
+    (['--config.steps=many'], 'config.steps.*many'),
+    (['--config.steps=0'], 'config.steps=0'),
+    (['--config.generator.name=unet'], 'config.generator.name.*unet.*srresnet'),
+    (['--config.loss.pixel.kind=l3'], "config.loss.pixel.kind='l3'"),
+    (['--config.data.source=folder:/nowhere'], '/nowhere: no such folder'),
+    (['--config.hr_patch=1000'], r'0\.png: 40x52 is smaller than the 1000x1000 crop'),
+    (['--workdir=/proc/none'], '/proc/none: can not be written'),
+    (['--mode=evaluate', '--workdir=nothing'], 'nothing: no run there'),
+    (['--config.loss.perceptual.weight=1', '--config.loss.perceptual.weights=/no.pth'], '/no.pth'),
+    (['--config.generator.features=0'], 'config.generator'),
+    (['--config.scale=5', '--config.hr_patch=20'], 'scale=5'),
+])
+def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, message):
+  status, _, err = command(*arguments)
+  assert status == 1
+  assert err.startswith('sr_jax: ')
+  assert err.count('\n') == 1, err
+  assert re.search(message, err), err
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_wrong_config_files(command, tmp_path, config_file):
+  for config, message in ((tmp_path / 'none.py', 'none.py: no such config file'),
+                          (f'{config_file}:three', "unknown variant 'three'")):
+    status, _, err = command(config=config)
+    assert status == 1
+    assert err.count('\n') == 1
+    assert message in err
+
+
+def test_help_has_two_examples(command, monkeypatch):
+  status, out, _ = command('--help')
+  assert status == 0
+  assert out.count('python -m sr_jax.main --config') >= 2
+  for flag in ('--config', '--mode', '--step', '--workdir'):
+    assert flag in out, flag
+
+
+def environment(tmp_path):
+  return os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}', 'JAX_PLATFORMS': 'cpu'}
+
+
+def test_training_never_imports_tensorflow(tmp_path, config_file):
+  # A package of that name which any import, also a guarded one, would find.
+  (tmp_path / 'tensorflow').mkdir()
+  (tmp_path / 'tensorflow' / '__init__.py').write_text('')
+  script = ('import sys; from sr_jax import main; '
+            f'status = main.main(["main", "--config={config_file}"]); '
+            'print(status, "tensorflow" in sys.modules, "sr_jax.train" in sys.modules)')
+  done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, text=True, timeout=300,
+                        env=environment(tmp_path), capture_output=True, check=False)
+  assert done.stdout.splitlines()[-1] == '0 False True', done.stderr
+
+
+def test_ctrl_c_saves_and_exits_with_130(tmp_path, config_file):
+  command = [sys.executable, '-m', 'sr_jax.main', f'--config={config_file}', '--workdir=run',
+             '--config.steps=1000000', '--config.warmup_steps=1000000', '--config.log_every=1']
+  with subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), text=True,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    deadline = time.monotonic() + 240
+    metrics = tmp_path / 'run' / 'metrics.jsonl'
+    while not (metrics.exists() and metrics.read_text().count('\n') > 5):
+      assert process.poll() is None, process.stderr.read()
+      assert time.monotonic() < deadline
+      time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'Traceback' not in err
+  assert 'stopped by SIGINT; the same command goes on' in err
+  assert len(list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))) == 1

@@ -1,0 +1,193 @@
+"""Whole runs at the smallest size: resuming, what is written, what is refused."""
+
+import json
+import signal
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from sr_jax import images, train
+from sr_jax.checkpoints import Checkpoints
+from sr_jax.errors import InputError
+from sr_jax.logs import read_metrics
+from tests.conftest import same_bits
+
+
+def run(config, workdir, **changes):
+  config = config.copy_and_resolve_references()
+  for key, value in changes.items():
+    config[key] = value
+  return train.train(config, workdir)
+
+
+@pytest.mark.parametrize(('warmup', 'loop'), [
+    (40, 'no'),  # all pixel
+    (0, 'no'),  # all adversarial
+    (20, 'no'),  # the restart is at the boundary
+    (30, 'no'),  # the boundary is after the restart
+    (10, 'yes')])  # before it, through the device loop
+def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, warmup, loop):
+  config.warmup_steps, config.device_loop = warmup, loop
+  whole = run(config, tmp_path / 'whole')
+  # A run that is killed at 20: its config says 40, its last checkpoint is 20.
+  stop_after(config, tmp_path / 'parts', 20)
+  parts = run(config, tmp_path / 'parts')
+  assert int(parts.step) == 40
+  assert same_bits(whole, parts) == []
+  # What was restored from disk last is the state too, moments and averages included.
+  target = jax.tree.map(np.zeros_like, whole)
+  assert same_bits(Checkpoints(tmp_path / 'parts', read_only=True).restore(target), whole) == []
+  # The log holds each step once.
+  assert [line['step'] for line in read_metrics(tmp_path / 'parts')] == [
+      line['step'] for line in read_metrics(tmp_path / 'whole')]
+
+
+def stop_after(config, workdir, step):
+  """Runs and takes the plug out after the checkpoint of `step`."""
+  save = Checkpoints.save
+
+  class Unplugged(Exception):  # noqa: N818
+    pass
+
+  def save_and_stop(self, state, metrics=None):
+    save(self, state, metrics)
+    if int(state.step) == step:
+      self.wait()
+      raise Unplugged
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Checkpoints, 'save', save_and_stop)
+    with pytest.raises(Unplugged):
+      run(config, workdir)
+
+
+def test_logs_and_validation_do_not_change_the_result(config, tmp_path):
+  plain = run(config, tmp_path / 'plain')
+  config.data.valid, config.eval.every = config.data.source, 7
+  config.log_every, config.sample_every, config.checkpoint_every = 3, 11, 13
+  assert same_bits(run(config, tmp_path / 'busy'), plain) == []
+
+
+def test_what_a_run_leaves(config, tmp_path, capsys):
+  config.data.valid = config.data.source
+  config.eval.every = config.sample_every = 20
+  run(config, tmp_path)
+  out = capsys.readouterr().out
+  for text in ('Generator', 'Discriminator', 'last/kernel', 'step 1, weighted terms: g/pixel',
+               '5 pictures', 'warm-up to step 20, gan to step 40', 'Started', 'in all'):
+    assert text in out, text
+  assert {path.name for path in tmp_path.iterdir()} == {
+      'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'checkpoints'}
+  lines = read_metrics(tmp_path)
+  steps = [line['step'] for line in lines if 'g/total' in line]
+  assert steps == [1, 10, 20, 30, 40]
+  assert lines[0]['phase'] == 'bicubic'
+  last = [line for line in lines if 'g/total' in line][-1]
+  assert {'g/pixel', 'g/adversarial', 'd/total', 'd/real', 'd/fake', 'learning_rate/g',
+          'learning_rate/d', 'images_per_second'} <= set(last)
+  strips = sorted((tmp_path / 'samples').iterdir())
+  assert [path.name for path in strips] == ['0-0000020.png', '0-0000040.png']
+  # low, bicubic, generated, original of the first picture, 40x52, with white between
+  assert images.read_image(strips[0]).shape == (40, 4 * 52 + 3 * 4, 3)
+  record, = json.loads((tmp_path / 'run.json').read_text())
+  assert record['from_step'] == 0
+  assert record['device_loop'] is False
+  assert record['skipped_pictures'] == []
+  assert record['ended'] >= record['started']
+
+
+def test_checkpoints_kept_are_the_last_two_the_boundary_and_the_best(config, tmp_path,
+                                                                     monkeypatch):
+  config.data.valid, config.eval.every = config.data.source, 4
+  config.checkpoint_every, config.warmup_steps = 4, 8
+  # The best is step 16 and step 16 alone.
+  monkeypatch.setattr(train.score, 'mean', scores := iter_scores([5, 1, 1, 2, 9, 3, 4, 4, 4, 4, 4]))
+  run(config, tmp_path)
+  checkpoints = Checkpoints(tmp_path, 'psnr_y', read_only=True)
+  assert checkpoints.steps() == [8, 16, 36, 40]
+  assert checkpoints.best() == 16
+  assert checkpoints.latest() == 40
+  assert scores.left == 0
+
+
+def iter_scores(values):
+  def mean(scores):
+    mean.left -= 1
+    return {'psnr_y': float(values[len(values) - 1 - mean.left])}
+  mean.left = len(values)
+  return mean
+
+
+def test_init_from_takes_the_averaged_generator(config, tmp_path):
+  first = run(config, tmp_path / 'first', steps=10, warmup_steps=10)
+  config.init_from, config.warmup_steps, config.steps = str(tmp_path / 'first'), 0, 1
+  for adam in config.optimizer.values():
+    adam.learning_rate = 0.0
+  second = run(config, tmp_path / 'second')
+  assert same_bits(second.g.params, first.ema['params']) == []
+  config.init_from = str(tmp_path / 'nothing')
+  with pytest.raises(InputError, match='nothing'):
+    run(config, tmp_path / 'third')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_same_command_goes_on(config, tmp_path, number):
+  whole = run(config, tmp_path / 'whole')
+  config.checkpoint_every = 1000
+
+  def interrupt():
+    while len(read_metrics(tmp_path / 'parts')) < 2:
+      time.sleep(0.01)
+    signal.raise_signal(number)
+
+  save = Checkpoints.save
+  saved = []
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: (
+        saved.append(int(state.step)), save(self, state, metrics)))
+    patch.setattr(train, '_is_event', slow(train._is_event))
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(train.Stopped) as stopped:
+      run(config, tmp_path / 'parts')
+    thread.join()
+  assert stopped.value.signal == number
+  assert saved[-1] < 40
+  assert same_bits(run(config, tmp_path / 'parts'), whole) == []
+
+
+def slow(function):
+  def slowed(*args):
+    time.sleep(0.05)
+    return function(*args)
+  return slowed
+
+
+def test_another_architecture_is_refused(config, tmp_path):
+  run(config, tmp_path, steps=20, warmup_steps=20)
+  before = sorted(path for path in tmp_path.rglob('*') if path.name != 'config.json')
+  config.generator.features = 6
+  with pytest.raises(InputError, match=r'checkpoints/20: g/.*\[4\].*checkpoint.*\[6\].*config'):
+    run(config, tmp_path)
+  assert sorted(path for path in tmp_path.rglob('*') if path.name != 'config.json') == before
+
+
+def test_a_refused_start_leaves_no_folder(config, tmp_path):
+  for changes in ({'data.source': 'folder:/nowhere'}, {'loss.perceptual.weight': 1.0,
+                  'loss.perceptual.weights': '/nowhere.pth'}, {'hr_patch': 1000},
+                  {'hr_patch': 17}, {'warmup_steps': 41}, {'dtype': 'float8'}):
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(changes)
+    with pytest.raises(InputError):
+      train.train(changed, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
+  (tmp_path / 'file').write_text('')
+  for workdir in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+    with pytest.raises(InputError, match='can not be written'):
+      run(config, workdir)
