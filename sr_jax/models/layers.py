@@ -35,7 +35,7 @@ class Activation(nn.Module):
     if self.kind == 'leaky_relu':
       return nn.leaky_relu(x, 0.1)
     if self.kind == 'prelu':
-      slope = self.param('negative_slope', nn.initializers.constant(0.25), (), jnp.float32)
+      slope = self.param('negative_slope', nn.initializers.constant(0.25), (1,), jnp.float32)
       return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
     raise ValueError(f"activation {self.kind!r}: expected 'relu', 'leaky_relu' or 'prelu'")
 

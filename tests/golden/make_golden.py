@@ -68,7 +68,7 @@ class Parameters(dict):
 
   def prelu(self, name, x):
     slope = 0.1 + 0.3 * torch.rand(1)
-    self[f'params/{name}/negative_slope'] = slope[0].numpy()
+    self[f'params/{name}/negative_slope'] = slope.numpy()
     return F.prelu(x, slope)
 
 
