@@ -11,17 +11,22 @@ on Set14 (a GAN gives up PSNR for looks).
       --config.init_from=runs/srresnet --config.warmup_steps=0 --config.steps=200000
   python -m sr_jax.main --config configs/srgan.py:sample             (no download)
 
+The paper's VGG19 is the original one, of identity `caffe`; name a file that has it with
+`--config.loss.perceptual.weights=FILE`. Variant `:torchvision` fetches torchvision's.
+
 Without `init_from` the pixel warm-up makes the start: 1e5 steps in place of the paper's
 1e6, then the 2e5 adversarial ones. Cost and result of the full run: unmeasured.
 """
 
 from configs.common import defaults, parse_variants, use_sample_data
 
-VARIANTS = ('sample',)
+VARIANTS = ('torchvision', 'sample')
 
 
 def get_config(variant: str = ''):
-  """Variants: `sample` (pictures inside scikit-image, a small network, minutes on a CPU)."""
+  """Variants: `torchvision` (its VGG19 instead of the original one), `sample` (pictures
+  inside scikit-image, a small network, VGG16; minutes on a CPU).
+  """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
   config.warmup_steps = 100_000
@@ -38,6 +43,10 @@ def get_config(variant: str = ''):
   for adam in (config.optimizer.g, config.optimizer.d):
     adam.schedule, adam.boundaries, adam.factor = 'multistep', (100_000,), 0.1
   config.best_metric = 'lpips_alex'  # by PSNR the warm-up would always be best
+  if 'torchvision' in variants:
+    # Activations about a tenth of caffe's: unscaled, as published PyTorch trainers have it,
+    # the term keeps its order of magnitude.
+    config.loss.perceptual.identity, config.loss.perceptual.scale = 'torchvision', 1.0
   if 'sample' in variants:
     _sample(config)
   return config
@@ -48,7 +57,7 @@ def _sample(config):
   use_sample_data(config)
   config.batch_size, config.hr_patch = 8, 64
   config.generator.name = 'msrresnet'
-  config.generator.features, config.generator.blocks = 24, 4
+  config.generator.features, config.generator.blocks = 32, 6
   config.generator.upsample, config.generator.output = 'direct', 'linear'
   config.discriminator = {
       'name': 'vgg_style', 'head': 'conv', 'widths': (16, 32, 64), 'hidden': 128}
@@ -60,11 +69,11 @@ def _sample(config):
   config.loss.perceptual.scale = 1.0
   config.loss.perceptual.weight = 0.01
   config.loss.adversarial.weight = 5e-3
-  config.warmup_steps, config.steps = 400, 700
+  config.warmup_steps, config.steps = 1500, 1800
   warm = config.optimizer.warmup
-  warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 20
+  warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 50
   for adam in (config.optimizer.g, config.optimizer.d):
     adam.learning_rate, adam.schedule = 2e-4, 'constant'
   config.ema = 0.99
-  config.log_every, config.sample_every = 20, 100
-  config.eval.every = config.checkpoint_every = 100
+  config.log_every = 50
+  config.eval.every = config.sample_every = config.checkpoint_every = 100

@@ -46,12 +46,11 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   # Pictures last of the inputs: they take longest, and a wrong key should not wait for them.
   pictures, skipped = bank.pack(sources.open_source(config.data.source), config.scale,
                                 config.hr_patch)
-  _claim(workdir, config)
-  checkpoints = Checkpoints(workdir, config.best_metric if valid else '', (config.warmup_steps,))
-  if checkpoints.latest() is not None:
-    state = checkpoints.restore(state)
-  elif config.init_from:
+  state = _restored(state, workdir) or state
+  if config.init_from and int(state.step) == 0:
     state = start_from(state, config.init_from)
+  _claim(workdir, config)  # not before here: a refused start leaves the run as it was
+  checkpoints = Checkpoints(workdir, config.best_metric if valid else '', (config.warmup_steps,))
   begin = int(state.step)
   log = logs.Logs(workdir, begin, config.steps, config.batch_size)
   log.say(_opening(config, experiment, state, pictures, skipped, workdir, begin))
@@ -160,6 +159,15 @@ def _next_event(config, step: int, phase_stop: int) -> int:
 
 def _intervals(config) -> tuple[int, ...]:
   return (config.log_every, config.sample_every, config.checkpoint_every, config.eval.every)
+
+
+def _restored(state: TrainState, workdir) -> TrainState | None:
+  """The run's latest checkpoint; None where there is none."""
+  checkpoints = Checkpoints(workdir, read_only=True)
+  try:
+    return None if checkpoints.latest() is None else checkpoints.restore(state)
+  finally:
+    checkpoints.close()
 
 
 def start_from(state: TrainState, run) -> TrainState:

