@@ -26,19 +26,28 @@ class Logs:
     self._jsonl = open(jsonl, 'a', buffering=1)  # noqa: SIM115, closed in close()
     self._board = tensorboardX.SummaryWriter(str(self.workdir / 'tensorboard'),
                                              purge_step=step + 1 if step else None)
-    self._bar = tqdm.tqdm(total=steps, initial=step, unit='step', disable=None, dynamic_ncols=True,
-                          smoothing=0.1)
-    self._mark = (time.monotonic(), step)
+    self._bar = tqdm.tqdm(total=steps, initial=step, disable=None, dynamic_ncols=True,
+                          bar_format='{desc} {n_fmt}/{total_fmt} {bar:16} {elapsed}{postfix}')
+    self._mark = (time.monotonic(), step)  # since the last scalars
+    self._tick, self._pace, self._phase = self._mark, None, ''  # since the last move of the bar
     self._steps = steps
 
   def progress(self, step: int, phase: str, metrics: dict[str, float]) -> None:
-    """Moves the bar; `metrics` are an earlier step's, for a look."""
+    """Moves the bar to a step that is done, with its figures."""
     if self._bar.disable:
       return
-    self._bar.set_description(phase, refresh=False)
-    figures = _look(metrics)
-    rate = self._bar.format_dict['rate'] or 0
-    self._bar.set_postfix_str(f'{rate * self._rate:.1f} images/s {figures}', refresh=False)
+    now, (then, before) = time.monotonic(), self._tick
+    seconds = (now - then) / max(1, step - before)
+    if phase != self._phase:  # its first step is mostly compilation
+      self._pace, self._phase = None, phase
+    else:
+      self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
+    self._tick = now, step
+    speed = '' if self._pace is None else (
+        f'{self._rate / self._pace:.1f} images/s, '
+        f'{_clock((self._steps - step) * self._pace)} left, ')
+    self._bar.set_description_str(phase, refresh=False)
+    self._bar.set_postfix_str(speed + _look(metrics), refresh=False)
     self._bar.update(step - self._bar.n)
 
   def scalars(self, step: int, phase: str, metrics: dict[str, float]) -> None:
@@ -62,7 +71,7 @@ class Logs:
 
   def rest(self) -> None:
     """What happened since the last scalars (validation, a checkpoint) is no training time."""
-    self._mark = time.monotonic(), self._mark[1]
+    self._mark, self._tick = ((time.monotonic(), step) for _, step in (self._mark, self._tick))
 
   def picture(self, step: int, name: str, image: np.ndarray) -> pathlib.Path:
     """Writes uint8 [H, W, 3] to samples/ and to TensorBoard."""
@@ -126,9 +135,12 @@ def _forget_after(path: pathlib.Path, step: int) -> None:
 
 
 def _look(metrics: dict[str, float]) -> str:
-  """The few figures that a person watches."""
-  return ' '.join(f'{name} {value:.4g}' for name, value in metrics.items()
-                  if name.startswith(('g/', 'd/')) and not name.endswith('grad_norm'))
+  """The few figures that a person watches: G's terms, D's loss and its right answers."""
+  parts = [f'{name[2:]} {value:.3g}' for name, value in metrics.items()
+           if name.startswith('g/') and name not in ('g/total', 'g/grad_norm')]
+  if 'd/total' in metrics:
+    parts.append('d {d/total:.3g}, right {d/real:.0%} real {d/fake:.0%} fake'.format(**metrics))
+  return ' '.join(parts)
 
 
 def _clock(seconds: float) -> str:

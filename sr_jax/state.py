@@ -39,7 +39,8 @@ def init_state(seed: int, generator, g_tx, lr_shape, discriminator=None, d_tx=No
     return (generator.init(g_key, jnp.zeros(lr_shape)),
             discriminator and discriminator.init(d_key, jnp.zeros(hr_shape)))
 
-  g, d = (found and NetState(found['params'], found.get('batch_stats', {}), tx.init(found['params']))
+  g, d = (found and NetState(found['params'], found.get('batch_stats', {}),
+                             tx.init(found['params']))
           for found, tx in zip(variables(), (g_tx, d_tx), strict=True))
   # Copies: the step donates the state, and a buffer can't be given away twice.
   ema = jax.tree.map(jnp.copy, {'params': g.params, 'batch_stats': g.batch_stats})

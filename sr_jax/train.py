@@ -89,18 +89,18 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
   phase = pending = None
   upscale = evaluate.make_upscaler(experiment.generator)
   scorer = score.make_scorer(config.scale, config.eval.lpips) if valid else None
-  strips = [(pair, images.as_rgb(evaluate.bicubic(pair.lr, config.scale))) for pair in valid[:1]]
-  if valid and step == 0:
-    base = evaluate.score_set(valid, lambda lr: evaluate.bicubic(lr, config.scale), scorer)
-    log.validation(0, 'bicubic', {f'valid/{name}': value
-                                  for name, value in score.mean(base).items()})
+
+  def validate(step, name, upscale):
+    figures = score.mean(evaluate.score_set(valid, upscale, scorer))
+    log.validation(step, name, {f'valid/{key}': value for key, value in figures.items()})
+    return figures
 
   def show(entry):
     number, name, metrics = entry
     values = {key: float(value) for key, value in jax.device_get(metrics).items()}
     log.progress(number, name, values)
-    if number == begin + 1:
-      log.say(f'step {number}, weighted terms: ' + ', '.join(
+    if number in (begin + 1, phase.start + 1):
+      log.say(f'{name} step {number}, weighted terms: ' + ', '.join(
           f'{key} {value:.4g}' for key, value in values.items()
           if key.startswith('g/') and key != 'g/grad_norm'))
     if number == 1 or number % config.log_every == 0 or number == config.steps:
@@ -108,57 +108,53 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
                for net, schedule in phase.schedules.items()}
       log.scalars(number, name, values | rates)
 
-  while step < config.steps and not signals.caught:
+  if valid and step == 0:
+    validate(0, 'bicubic', lambda lr: evaluate.bicubic(lr, config.scale))
+  while step < config.steps:
     if phase is None or step >= phase.stop:
       phase = experiment.phase_at(step)
       if phase.name == 'gan' and step == phase.start:
         state = steps.begin_adversarial(state, phase.g_tx)
       run = build.dispatcher(experiment, phase)
-    # `show` of the phase's last dispatch has been called: events end on phase.stop.
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1
-    if experiment.device_loop and step > begin:
+    if experiment.device_loop and step not in (begin, phase.start):
       stop = _next_event(config, step, phase.stop)
     state, metrics = run(state, pictures, experiment.frozen, step, stop)
     step = stop
     if pending:
       show(pending)
     pending = (step, phase.name, metrics)
-    if not _is_event(config, step, phase.stop) and not signals.caught:
+    ending, last = signals.caught, step == phase.stop
+    if not (ending or last or step == _next_event(config, step - 1, phase.stop)):
       continue
     show(pending)
-    pending = None
-    figures = {}
-    if valid and (step % config.eval.every == 0 or step in (phase.stop, config.steps)):
-      scores = evaluate.score_set(valid, functools.partial(upscale, state.ema), scorer)
-      figures = score.mean(scores)
-      log.validation(step, phase.name, {f'valid/{key}': value for key, value in figures.items()})
-    if strips and (step % config.sample_every == 0 or step == config.steps):
-      for pair, bicubic in strips:
-        low = np.repeat(np.repeat(pair.lr, config.scale, 0), config.scale, 1)
-        row = [low, bicubic, upscale(state.ema, pair.lr), pair.hr]
-        log.picture(step, pair.name, logs.strip([images.as_rgb(picture) for picture in row]))
-    if (step % config.checkpoint_every == 0 or step in (phase.stop, config.steps)
-        or signals.caught or checkpoints.is_best(figures)):
+    pending, figures = None, {}
+    if valid and (last or step % config.eval.every == 0):
+      figures = validate(step, phase.name, functools.partial(upscale, state.ema))
+    if valid and (last or step % config.sample_every == 0):
+      log.picture(step, valid[0].name, _strip(valid[0], upscale(state.ema, valid[0].lr)))
+    if ending or last or step % config.checkpoint_every == 0 or checkpoints.is_best(figures):
       checkpoints.save(state, figures or None)
     log.rest()
-  if pending:
-    show(pending)
+    if ending:
+      break
   checkpoints.wait()
   return state
 
 
-def _is_event(config, step: int, phase_stop: int) -> bool:
-  """Whether the host has to do something after this step."""
-  return step == phase_stop or any(step % every == 0 for every in _intervals(config))
-
-
 def _next_event(config, step: int, phase_stop: int) -> int:
-  return min(phase_stop, *(step - step % every + every for every in _intervals(config)))
+  """The first step after `step` at which the host has something to do."""
+  every = config.log_every, config.sample_every, config.checkpoint_every, config.eval.every
+  return min(phase_stop, *(step - step % interval + interval for interval in every))
 
 
-def _intervals(config) -> tuple[int, ...]:
-  return (config.log_every, config.sample_every, config.checkpoint_every, config.eval.every)
+def _strip(pair: evaluate.Pair, sr: np.ndarray) -> np.ndarray:
+  """low / bicubic / generated / original of one picture, uint8 [H, 4 * W + 12, 3]."""
+  scale = pair.hr.shape[0] // pair.lr.shape[0]
+  low = pair.lr.repeat(scale, 0).repeat(scale, 1)
+  row = low, evaluate.bicubic(pair.lr, scale), sr, pair.hr
+  return logs.strip([images.as_rgb(picture) for picture in row])
 
 
 def _restored(state: TrainState, workdir) -> TrainState | None:

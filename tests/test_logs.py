@@ -11,16 +11,16 @@ from sr_jax.logs import Logs, read_metrics, strip, write_json
 
 def test_lines_points_and_a_plain_terminal(tmp_path, capsys):
   log = Logs(tmp_path, 0, 10, 4)
-  log.scalars(5, 'gan', {'g/pixel': 0.5, 'g/grad_norm': 2.0, 'd/total': float('nan')})
+  log.scalars(5, 'gan', {'g/pixel': 0.5, 'g/grad_norm': 2.0, 'valid': float('nan')})
   log.close()
   line, = read_metrics(tmp_path)
   assert line['step'] == 5
   assert line['phase'] == 'gan'
   assert line['g/pixel'] == 0.5
-  assert line['d/total'] is None  # not NaN, which is no JSON
+  assert line['valid'] is None  # not NaN, which is no JSON
   assert line['images_per_second'] > 0
   out = capsys.readouterr().out
-  assert 'gan 5/10  g/pixel 0.5 d/total nan' in out
+  assert 'gan 5/10  pixel 0.5  ' in out
   assert 'grad_norm' not in out
 
 

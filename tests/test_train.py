@@ -76,7 +76,9 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
   config.eval.every = config.sample_every = 20
   run(config, tmp_path)
   out = capsys.readouterr().out
-  for text in ('Generator', 'Discriminator', 'last/kernel', 'step 1, weighted terms: g/pixel',
+  for text in ('Generator', 'Discriminator', 'last/kernel',
+               'warm-up step 1, weighted terms: g/pixel',
+               'gan step 21, weighted terms: g/adversarial',
                '5 pictures', 'warm-up to step 20, gan to step 40', 'Started', 'in all'):
     assert text in out, text
   assert {path.name for path in tmp_path.iterdir()} == {
@@ -148,7 +150,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(config, tmp_path, number):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: (
         saved.append(int(state.step)), save(self, state, metrics)))
-    patch.setattr(train, '_is_event', slow(train._is_event))
+    patch.setattr(train, '_next_event', slow(train._next_event))
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(train.Stopped) as stopped:

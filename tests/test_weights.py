@@ -152,7 +152,7 @@ def test_damaged_cache_is_made_again(vgg16_file, tmp_path, monkeypatch):
 
 
 def test_identity_is_checked(vgg16_file):
-  with pytest.raises(InputError, match="identity 'torchvision'.*'caffe'"):
+  with pytest.raises(InputError, match=r"identity 'torchvision'.*'caffe'"):
     vgg.load_vgg('vgg16', vgg16_file(), 'caffe')
   # A file's own word counts; one without it is judged by its first kernels.
   stated = vgg16_file('stated.safetensors', {'identity': 'caffe'})

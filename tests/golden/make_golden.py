@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 HERE = pathlib.Path(__file__).parent
 
@@ -151,7 +151,7 @@ def discriminators():
   found = {}
   for head in ('conv', 'dense'):
     p, images = Parameters(), torch.rand(3, 3, 10, 10)
-    x, norms = 2 * images - 1, 0
+    x = 2 * images - 1
     for index, (width, stride) in enumerate(((4, 1), (4, 2), (8, 1), (8, 2))):
       x = p.conv(f'Conv_{index}', x, width, 3, stride)
       if index:
