@@ -60,6 +60,8 @@ def _parse(argv: list[str]) -> None:
     name = flags.FLAGS['config'].config_filename.partition(':')[0]
     raise InputError(f'{name}: no such config file') from None
   except (KeyError, AttributeError) as error:
+    if 'get_config' in str(error):
+      raise InputError('--config: that file is no experiment, it has no get_config()') from None
     key = re.search(r'\w+', str(error.args[0]))
     advice = re.search(r'Did you mean "(\w+)"', str(error.args[0]))
     raise InputError(f'unknown config key {(key[0] if key else "")!r}: '
@@ -67,7 +69,8 @@ def _parse(argv: list[str]) -> None:
                         'configs/common.py has them all')) from None
   except Exception as error:  # absl and ml_collections raise ten kinds, some with tracebacks
     lines = [line for line in str(error).strip().strip('"').splitlines() if line.strip()]
-    raise InputError(lines[-1].strip() if lines else repr(error)) from None
+    line = lines[-1].strip().removeprefix('ValueError: ') if lines else repr(error)
+    raise InputError(line) from None
 
 
 def _run() -> None:

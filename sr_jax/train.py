@@ -40,12 +40,13 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   """
   started = datetime.datetime.now(datetime.UTC)
   workdir = pathlib.Path(workdir).expanduser()
+  build.check(config)
+  paths = sources.open_source(config.data.source)
+  valid = _validation_set(config)
   experiment = build.build(config)
   state = experiment.new_state()
-  valid = _validation_set(config)
-  # Pictures last of the inputs: they take longest, and a wrong key should not wait for them.
-  pictures, skipped = bank.pack(sources.open_source(config.data.source), config.scale,
-                                config.hr_patch)
+  # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
+  pictures, skipped = bank.pack(paths, config.scale, config.hr_patch)
   state = _restored(state, workdir) or state
   if config.init_from and int(state.step) == 0:
     state = start_from(state, config.init_from)

@@ -120,7 +120,8 @@ def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, mess
 
 def test_wrong_config_files(command, tmp_path, config_file):
   for config, message in ((tmp_path / 'none.py', 'none.py: no such config file'),
-                          (f'{config_file}:three', "unknown variant 'three'")):
+                          (f'{config_file}:three', "sr_jax: unknown variant 'three'"),
+                          (ROOT / 'configs' / 'common.py', 'no experiment')):
     status, _, err = command(config=config)
     assert status == 1
     assert err.count('\n') == 1

@@ -142,7 +142,8 @@ class SRResNet(nn.Module):
     return self.tail(self.trunk(lr, train), lr)
 
 
-SRRESNET = SRResNet
+SRRESNET = partial(SRResNet, kernel=9, batch_norm=True, skip='features', output='tanh',
+                   activation='prelu', block_activation='prelu')
 MSRRESNET = partial(SRResNet, kernel=3, batch_norm=False, skip='bilinear', refine=True,
                     output='linear', activation='leaky_relu', block_activation='relu',
                     kernel_init=SMALL_KAIMING)
