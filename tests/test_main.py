@@ -51,6 +51,7 @@ def command(monkeypatch, capsys, tmp_path, config_file):
     monkeypatch.setattr(sys, 'argv', argv)  # ml_collections reads overrides from there
     for name in [name for name in flags.FLAGS if name.startswith('config.')]:
       delattr(flags.FLAGS, name)  # overrides of an earlier call
+    sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
     flags.FLAGS.unparse_flags()
     for name in ('config', 'workdir', 'mode', 'step'):
       flags.FLAGS[name].unparse()
