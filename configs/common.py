@@ -5,6 +5,7 @@ its experiment needs. Variants join with commas: `configs/srresnet.py:small,x2`.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def defaults() -> ConfigDict:
@@ -21,10 +22,23 @@ def defaults() -> ConfigDict:
   config.init_from = ''  # the workdir of a run whose averaged generator this one starts from
   config.device_loop = 'auto'  # many steps in a dispatch: 'yes', 'no', 'auto' (not on a CPU)
 
-  # Fields of the modules in sr_jax/models. Experiments add those that differ from the
-  # module's own; `models.GENERATORS` has the names.
-  config.generator = ConfigDict({'name': 'srresnet', 'features': 64, 'blocks': 16})
-  config.discriminator = ConfigDict({'name': 'none'})
+  # Fields of the modules in sr_jax/models, which say what each means. One that is not set
+  # is the module's own.
+  config.generator = ConfigDict({
+      'name': 'srresnet',  # of models.GENERATORS: 'srresnet' (Ledig's), 'msrresnet'
+      'features': 64, 'blocks': 16,
+      'kernel': placeholder(int), 'batch_norm': placeholder(bool),
+      'skip': placeholder(str),  # 'features' or 'bilinear'
+      'upsample': placeholder(str),  # 'shuffle', 'transposed' or 'direct'
+      'output': placeholder(str),  # 'linear' or 'tanh'
+      'activation': placeholder(str), 'block_activation': placeholder(str),
+      'refine': placeholder(bool)})
+  config.discriminator = ConfigDict({
+      'name': 'none',  # or 'vgg_style'
+      'widths': (64, 128, 256, 512),
+      'batch_norm': placeholder(bool),
+      'head': placeholder(str),  # 'dense' (one patch size) or 'conv' (any)
+      'hidden': placeholder(int)})
 
   # Weighted terms, summed; a weight of zero leaves a term out. Pictures are in [0, 1].
   config.loss = ConfigDict()

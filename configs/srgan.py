@@ -32,7 +32,7 @@ def get_config(variant: str = ''):
   config.warmup_steps = 100_000
   config.steps = 300_000
   config.generator.output = 'tanh'
-  config.discriminator = {'name': 'vgg_style', 'head': 'dense', 'widths': (64, 128, 256, 512)}
+  config.discriminator.name, config.discriminator.head = 'vgg_style', 'dense'
   config.loss.pixel.kind = 'mse'
   config.loss.pixel.weight = 0.0  # of the adversarial phase; the warm-up always has weight 1
   config.loss.perceptual.weight = 1.0
@@ -59,8 +59,8 @@ def _sample(config):
   config.generator.name = 'msrresnet'
   config.generator.features, config.generator.blocks = 32, 6
   config.generator.upsample, config.generator.output = 'direct', 'linear'
-  config.discriminator = {
-      'name': 'vgg_style', 'head': 'conv', 'widths': (16, 32, 64), 'hidden': 128}
+  config.discriminator.head = 'conv'
+  config.discriminator.widths, config.discriminator.hidden = (16, 32, 64), 128
   config.loss.pixel.kind = 'l1'
   config.loss.pixel.weight = 1.0
   config.loss.perceptual.network = 'vgg16'

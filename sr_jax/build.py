@@ -57,9 +57,14 @@ def check(config) -> None:
   Raises:
     InputError: naming the key, what it holds and what it may hold.
   """
-  for key in ('steps', 'batch_size', 'hr_patch', 'log_every', 'sample_every', 'checkpoint_every'):
-    if config[key] < 1:
-      raise InputError(f'config.{key}={config[key]}: expected at least 1')
+  for key, value in (
+      *((key, config[key]) for key in ('scale', 'steps', 'batch_size', 'hr_patch', 'log_every',
+                                       'sample_every', 'checkpoint_every')),
+      ('eval.every', config.eval.every), ('eval.pictures', config.eval.pictures)):
+    if value < 1:
+      raise InputError(f'config.{key}={value}: expected at least 1')
+  if not 0 <= config.seed < 2**31:
+    raise InputError(f'config.seed={config.seed}: expected 0 to 2147483647')
   for key, value, allowed in (
       ('dtype', config.dtype, ('float32', 'bfloat16')),
       ('device_loop', config.device_loop, ('auto', 'yes', 'no')),
@@ -70,7 +75,8 @@ def check(config) -> None:
       ('loss.perceptual.network', config.loss.perceptual.network, tuple(VGGS)),
       ('loss.adversarial.kind', config.loss.adversarial.kind, tuple(losses.ADVERSARIAL)),
       ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none')),
-      ('best_metric', config.best_metric, ('psnr_y', f'lpips_{config.eval.lpips}'))):
+      ('best_metric', config.best_metric, ('psnr_y',) if config.eval.lpips == 'none' else
+       ('psnr_y', f'lpips_{config.eval.lpips}'))):
     if value not in allowed:
       raise InputError(f'config.{key}={value!r}: expected one of {", ".join(allowed)}')
   if config.hr_patch % config.scale:
@@ -104,12 +110,14 @@ def _module(modules, fields, key, **more):
   make = modules[fields.name]
   module = make.func if isinstance(make, functools.partial) else make
   known = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}
-  wanted = {name: value for name, value in fields.items() if name != 'name'} | more
+  wanted = {name: value for name, value in fields.items()
+            if name != 'name' and value is not None} | more
   for name in wanted.keys() - known:
     raise InputError(f'config.{key}.{name}: {fields.name} has no such field; it has '
                      f'{", ".join(sorted(known))}')
   for name, value in wanted.items():
-    if type(value) is int and value < 1:
+    sizes = value if isinstance(value, tuple) else (value,)
+    if any(type(size) is int and size < 1 for size in sizes):
       raise InputError(f'config.{key}.{name}={value}: expected at least 1')
   try:
     return make(**wanted)
@@ -149,9 +157,14 @@ def build_vgg(config) -> tuple[Any, dict]:
                                  dtype=jnp.dtype(config.dtype))
   variables = load_vgg(perceptual.network, perceptual.weights, perceptual.identity)
   try:
-    jax.eval_shape(vgg.apply, variables, jnp.zeros((1, config.hr_patch, config.hr_patch, 3)))
+    features = jax.eval_shape(vgg.apply, variables,
+                              jnp.zeros((1, config.hr_patch, config.hr_patch, 3)))
   except ValueError as error:
     raise InputError(f'config.loss.perceptual.layers: {error}') from None
+  for name, feature in features.items():
+    if not feature.size:
+      raise InputError(f'config.loss.perceptual.layers: nothing is left of a {config.hr_patch}-'
+                       f'pixel patch at {name}; hr_patch must be larger')
   return vgg, {'vgg': variables}
 
 

@@ -44,6 +44,8 @@ class Checkpoints:
             preservation_policy=keep.AnyPreservationPolicy(policies),
             best_fn=self._merit if best_metric else None,  # without it no metrics are written
             create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
+    best = self.best()
+    self._best_merit = -float('inf') if best is None else self._merit(self._manager.metrics(best))
 
   def _merit(self, metrics) -> float:
     value = (metrics or {}).get(self.best_metric)
@@ -62,10 +64,7 @@ class Checkpoints:
 
   def is_best(self, metrics: dict[str, float]) -> bool:
     """Whether a checkpoint with these validation figures would be the best so far."""
-    if self.best_metric not in metrics:
-      return False
-    best = self.best()
-    return best is None or self._merit(metrics) > self._merit(self._manager.metrics(best))
+    return self._merit(metrics) > self._best_merit
 
   def steps(self) -> list[int]:
     return sorted(self._manager.all_steps())
@@ -75,6 +74,7 @@ class Checkpoints:
     step = int(state.step)
     if step in self.steps():
       return
+    self._best_merit = max(self._best_merit, self._merit(metrics))
     self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
         state=ocp.args.StandardSave(flat(state._replace(ema={}))),
         ema=ocp.args.StandardSave(flat(state.ema))))

@@ -1,5 +1,6 @@
 """Runs a generator over benchmark sets and hands the pictures to the scorer."""
 
+import collections
 import functools
 import json
 import pathlib
@@ -25,34 +26,66 @@ class Pair(NamedTuple):
   hr: np.ndarray
 
 
-def read_set(spec: str, scale: int, limit: int | None = None) -> Iterator[Pair]:
+def read_set(spec: str, scale: int, limit: int | None = None,
+             skipped: list[str] | None = None) -> Iterator[Pair]:
   """The pictures of a set, read one by one.
 
   Args:
     spec: a data source ('sample:valid', 'folder:PATH') or a folder. A folder that holds
       `HR_x4` and `LRbicx4` (for scale 4) is read as pairs of files with the same name;
       any other is HR, cropped to a multiple of the scale, with MATLAB's bicubic as LR.
-    limit: at most so many pictures.
+    limit: the first so many files.
+    skipped: takes a line for each unusable picture, which is otherwise an error.
+
+  Yields:
+    Pairs named by their path in the set, without the suffix where that is unambiguous.
 
   Raises:
     InputError: a folder that is missing or empty, a damaged picture, pairs that don't fit.
   """
+  for name, path, lr_path in _files(spec, scale)[:limit]:
+    try:
+      yield _from_hr(name, path, scale) if lr_path is None else _pair(name, path, lr_path, scale)
+    except InputError as error:
+      if skipped is None:
+        raise
+      skipped.append(str(error))
+
+
+def _files(spec: str, scale: int) -> list[tuple[str, pathlib.Path, pathlib.Path | None]]:
+  """(name, HR file, its LR file or None) of each picture of a set."""
+  if spec.partition(':')[0] == 'sample':
+    return [(path.stem, path, None) for path in open_source(spec)]
   folder = pathlib.Path(spec.removeprefix('folder:')).expanduser()
-  high, low = folder / f'HR_x{scale}', folder / f'LRbicx{scale}'
-  if high.is_dir() and low.is_dir():
-    for path in open_source(f'folder:{high}')[:limit]:
-      pair = Pair(path.stem, images.read_image(low / path.name), images.read_image(path))
-      wanted = (pair.lr.shape[0] * scale, pair.lr.shape[1] * scale, pair.lr.shape[2])
-      if pair.hr.shape != wanted:
-        raise InputError(f'{path}: {pair.hr.shape}, expected {scale} times its LR, {wanted}')
-      yield pair
-    return
-  known = spec.startswith(('sample', 'folder:'))
-  for path in open_source(spec if known else f'folder:{spec}')[:limit]:
-    hr = images.crop_to_multiple(images.read_image(path), scale)
-    if min(hr.shape[:2]) <= 2 * scale:
-      raise InputError(f'{path}: {hr.shape[0]}x{hr.shape[1]} is too small for scale {scale}')
-    yield Pair(path.stem, images.imresize(hr, Fraction(1, scale)), hr)
+  scales = sorted(path.name.removeprefix('HR_x') for path in folder.glob('HR_x*')
+                  if (folder / path.name.replace('HR_x', 'LRbicx')).is_dir())
+  if scales and str(scale) not in scales:
+    raise InputError(f'{folder}: has pictures for scale {", ".join(scales)}, not {scale}')
+  root = folder / f'HR_x{scale}' if scales else folder
+  paths = open_source(f'folder:{root}')
+  stems = collections.Counter(path.with_suffix('') for path in paths)
+  files = []
+  for path in paths:
+    inside = path.relative_to(root)
+    alone = stems[path.with_suffix('')] == 1
+    files.append(((inside.with_suffix('') if alone else inside).as_posix(), path,
+                  folder / f'LRbicx{scale}' / inside if scales else None))
+  return files
+
+
+def _from_hr(name: str, path, scale: int) -> Pair:
+  hr = images.crop_to_multiple(images.read_image(path), scale)
+  if min(hr.shape[:2]) <= 2 * scale:
+    raise InputError(f'{path}: {hr.shape[0]}x{hr.shape[1]} is too small for scale {scale}')
+  return Pair(name, images.imresize(hr, Fraction(1, scale)), hr)
+
+
+def _pair(name: str, path, lr_path, scale: int) -> Pair:
+  pair = Pair(name, images.read_image(lr_path), images.read_image(path))
+  wanted = (pair.lr.shape[0] * scale, pair.lr.shape[1] * scale, pair.lr.shape[2])
+  if pair.hr.shape != wanted:
+    raise InputError(f'{path}: {pair.hr.shape}, expected {scale} times its LR, {wanted}')
+  return pair
 
 
 def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
@@ -99,16 +132,18 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   Raises:
     InputError: no run there, another architecture, no such step, a set that can't be read.
   """
-  workdir = pathlib.Path(workdir).expanduser()
+  build.check(config)
+  workdir = pathlib.Path(workdir)
   try:
     trained = json.loads((workdir / 'config.json').read_text())
-  except FileNotFoundError:
-    raise InputError(f'{workdir}: no run there (no config.json)') from None
+  except (OSError, json.JSONDecodeError):
+    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
   given = json.loads(config.to_json_best_effort())
   for key in ('generator', 'scale'):
-    if trained[key] != given[key]:
-      raise InputError(f'{workdir}: the run has {key} {json.dumps(trained[key])}, the config '
-                       f'{json.dumps(given[key])}')
+    have, want = (_stated(tree[key]) for tree in (trained, given))
+    if have != want:
+      raise InputError(f'{workdir}: the run has {key} {json.dumps(have)}, the config '
+                       f'{json.dumps(want)}')
   generator = build.build_generator(config)
   lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
   variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
@@ -133,6 +168,13 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
                   workdir / 'eval', number)
 
 
+def _stated(value):
+  """A config value without the keys that were left to the module."""
+  if not isinstance(value, dict):
+    return value
+  return {name: field for name, field in value.items() if field is not None}
+
+
 def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,
              step: int) -> dict[str, dict]:
   """Scores a generator on sets, prints a table for each, writes JSON and pictures.
@@ -145,19 +187,24 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
     {set: what its JSON holds}.
   """
   upscale, scorer = make_upscaler(generator), score.make_scorer(scale, lpips)
+  names = [spec.replace(':', '-') if spec.startswith('sample') else pathlib.Path(spec).name
+           for spec in sets]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f'config.eval.sets: two sets are called {name}')
   results = {}
-  for spec in sets:
-    name = spec.replace(':', '-') if spec.startswith('sample') else pathlib.Path(spec).name
+  for name, spec in zip(names, sets, strict=True):
     folder = pathlib.Path(output) / f'{name}-{step}'
-    model = score_set(read_set(spec, scale), functools.partial(upscale, variables), scorer,
+    pairs = list(read_set(spec, scale))  # all of it, before anything is written
+    base = score_set(pairs, lambda lr: bicubic(lr, scale), scorer)
+    model = score_set(pairs, functools.partial(upscale, variables), scorer,
                       lambda pair, sr, folder=folder: images.write_image(
                           folder / f'{pair.name}.png', sr))
-    base = score_set(read_set(spec, scale), lambda lr: bicubic(lr, scale), scorer)
     results[name] = {
         'protocol': score.protocol(scale, lpips), 'scale': scale, 'step': step,
         'images': model, 'mean': score.mean(model),
         'bicubic': {'images': base, 'mean': score.mean(base)}}
-    write_json(folder.with_suffix('.json'), results[name])
+    write_json(folder.with_name(f'{folder.name}.json'), results[name])
     print(f'\n{name}, x{scale}, step {step}\n{score.table({"bicubic": base, "model": model})}')
     print(f'pictures: {folder}')
   for figure, meaning in score.protocol(scale, lpips).items():

@@ -1,5 +1,6 @@
 """What a run writes for people: metrics.jsonl, TensorBoard, pictures, a progress bar."""
 
+import contextlib
 import json
 import math
 import os
@@ -25,7 +26,7 @@ class Logs:
     _forget_after(jsonl, step)
     self._jsonl = open(jsonl, 'a', buffering=1)  # noqa: SIM115, closed in close()
     self._board = tensorboardX.SummaryWriter(str(self.workdir / 'tensorboard'),
-                                             purge_step=step + 1 if step else None)
+                                             purge_step=step + bool(step))
     self._bar = tqdm.tqdm(total=steps, initial=step, disable=None, dynamic_ncols=True,
                           bar_format='{desc} {n_fmt}/{total_fmt} {bar:16} {elapsed}{postfix}')
     self._mark = (time.monotonic(), step)  # since the last scalars
@@ -67,11 +68,14 @@ class Logs:
     self._write(step, phase, metrics)
     self.say(f'{phase} {step}/{self._steps}  ' +
              '  '.join(f'{name} {value:.4f}' for name, value in metrics.items()))
-    self.rest()
 
-  def rest(self) -> None:
-    """What happened since the last scalars (validation, a checkpoint) is no training time."""
-    self._mark, self._tick = ((time.monotonic(), step) for _, step in (self._mark, self._tick))
+  @contextlib.contextmanager
+  def pause(self):
+    """What happens inside (validation, a checkpoint) is no training time."""
+    begin = time.monotonic()
+    yield
+    seconds = time.monotonic() - begin
+    self._mark, self._tick = ((then + seconds, step) for then, step in (self._mark, self._tick))
 
   def picture(self, step: int, name: str, image: np.ndarray) -> pathlib.Path:
     """Writes uint8 [H, W, 3] to samples/ and to TensorBoard."""
@@ -127,7 +131,8 @@ def write_json(path, value) -> None:
 
 
 def _forget_after(path: pathlib.Path, step: int) -> None:
-  kept = [line for line in read_metrics(path.parent) if line['step'] <= step]
+  """Drops what a lost piece of the run wrote; before the first checkpoint, all of it."""
+  kept = [line for line in read_metrics(path.parent) if line['step'] <= step and step]
   if path.exists():
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))

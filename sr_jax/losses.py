@@ -108,6 +108,18 @@ def relativistic_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
                 + jnp.mean(softplus(fake - jnp.mean(real))))
 
 
+def right_answers(kind: str, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Shares of real and of generated pictures that D takes for what they are.
+
+  A logit counts as "real" above 0 (vanilla), above the midpoint of the targets 0 and 1
+  (least squares), or above the mean of the other kind (relativistic).
+  """
+  bounds = {'vanilla': (0.0, 0.0), 'least_squares': (0.5, 0.5),
+            'relativistic': (jnp.mean(fake), jnp.mean(real))}[kind]
+  return (jnp.mean(real > bounds[0], dtype=jnp.float32),
+          jnp.mean(fake < bounds[1], dtype=jnp.float32))
+
+
 ADVERSARIAL = {
     'vanilla': (vanilla_generator, vanilla_discriminator),
     'least_squares': (least_squares_generator, least_squares_discriminator),

@@ -75,7 +75,8 @@ def _parse(argv: list[str]) -> None:
 
 def _run() -> None:
   # JAX is imported late, so that --help and a mistyped flag answer at once.
-  config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value or default_workdir())
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value or default_workdir()).expanduser()
   if _MODE.value == 'train':
     from sr_jax.train import Stopped, train
     try:

@@ -5,20 +5,21 @@ import pathlib
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import build, steps
 from sr_jax.data import bank
 from sr_jax.errors import InputError
 
-STEPS, TRACED = 20, 3
+STEPS, TRACED, LOOP = 20, 3, 10
 
 
 def profile_run(config, workdir) -> dict:
   """Profiles each phase of a config on random pictures and prints a table for each.
 
   The optimiser, the losses and the VGG weights are the real ones; pictures make no
-  difference to the time. A trace of three steps goes to WORKDIR/profile/PHASE, which
+  difference to the time. A trace of three dispatches goes to WORKDIR/profile/PHASE, which
   Perfetto (ui.perfetto.dev) opens.
 
   Returns:
@@ -30,9 +31,15 @@ def profile_run(config, workdir) -> dict:
   for phase in experiment.phases:
     if phase.name == 'gan':
       state = steps.begin_adversarial(state, phase.g_tx)
-    step = functools.partial(steps.one_step, step=phase.step, batch_at=experiment.batch_at)
+    bound = {'step': phase.step, 'batch_at': experiment.batch_at}
+    arguments = pictures, experiment.frozen
+    if experiment.device_loop:
+      step, count = functools.partial(steps.train_steps, **bound), LOOP
+      arguments += jnp.int32(0), jnp.int32(LOOP)
+    else:
+      step, count = functools.partial(steps.one_step, **bound), 1
     folder = pathlib.Path(workdir) / 'profile' / phase.name
-    state, figures = profile_step(step, state, (pictures, experiment.frozen), folder)
+    state, figures = profile_step(step, state, arguments, folder, count)
     results[phase.name] = figures
     print(f'\n{phase.name} step, batch {config.batch_size} of {config.hr_patch}x{config.hr_patch}, '
           f'{config.dtype}, {jax.devices()[0].device_kind}')
@@ -41,6 +48,7 @@ def profile_run(config, workdir) -> dict:
         'compile': f'{figures["compile_seconds"]:.2f} s',
         'step': f'{1e3 * seconds[50]:.1f} ms median, {1e3 * seconds[10]:.1f} and '
                 f'{1e3 * seconds[90]:.1f} at the 10th and 90th percentile of {STEPS}',
+        'dispatch': f'{count} steps in a loop on the device' if count > 1 else 'one step',
         'images': f'{config.batch_size / seconds[50]:.1f} a second',
         'arithmetic': f'{figures["flops"] / 1e9:.2f} GFLOP a step, '
                       f'{figures["flops"] / 1e9 / seconds[50]:.1f} GFLOP/s',
@@ -55,14 +63,17 @@ def profile_run(config, workdir) -> dict:
   return results
 
 
-def profile_step(step, state, rest, folder) -> tuple:
+def profile_step(step, state, rest, folder, count: int = 1) -> tuple:
   """Compiles step(state, *rest) -> (state, metrics), runs it and traces it.
 
+  Args:
+    count: steps that one call takes.
+
   Returns:
-    (state, figures): compile_seconds; seconds {10, 50, 90: percentile}; flops and bytes of
-    one step by XLA's cost analysis; memory_bytes that the program needs beside its
-    arguments' copies (XLA's memory analysis); peak_bytes of the device, or 0 where it does
-    not say; trace, the file.
+    (state, figures): compile_seconds; seconds a step {10, 50, 90: percentile}; flops and
+    bytes of one step by XLA's cost analysis, which counts the body of a loop once;
+    memory_bytes of its arguments and temporaries by XLA's memory analysis; peak_bytes of
+    the device, or 0 where it does not say; trace, the file.
   """
   begin = time.perf_counter()
   compiled = jax.jit(step, donate_argnums=0).lower(state, *rest).compile()
@@ -74,7 +85,7 @@ def profile_step(step, state, rest, folder) -> tuple:
     begin = time.perf_counter()
     state, metrics = compiled(state, *rest)
     jax.block_until_ready((state, metrics))
-    return time.perf_counter() - begin
+    return (time.perf_counter() - begin) / count
 
   timed()  # the first one also loads the program
   seconds = [timed() for _ in range(STEPS)]
@@ -102,4 +113,4 @@ def random_bank(scale: int, patch: int) -> bank.Bank:
   size = 3 * side * side * (scale**2 + 1)
   pixels = np.random.default_rng(0).integers(0, 256, (1, 8 * size), np.uint8)
   table = [(0, at, at + 3 * (side * scale)**2, side, side) for at in range(0, 8 * size, size)]
-  return bank.Bank(jax.numpy.asarray(pixels), jax.numpy.asarray(np.array(table, np.int32)))
+  return bank.Bank(jnp.asarray(pixels), jnp.asarray(np.array(table, np.int32)))

@@ -112,18 +112,18 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
 
   def reconstruction(sr):
     terms = loss.reconstruction(sr, batch['hr'], vgg, frozen)
-    return sum(terms.values()), terms
+    return sum(terms.values(), jnp.float32(0)), terms  # there may be none
 
   adversarial, to_fake = jax.value_and_grad(adversarial_term)(fake)
   (_, terms), to_sr = jax.value_and_grad(reconstruction, has_aux=True)(sr)
   g_grads, = g_pullback(to_sr + fake_pullback(to_fake)[1])
 
   terms['adversarial'] = adversarial
+  right_real, right_fake = losses.right_answers(loss.adversarial, real, fake)
   metrics = {f'g/{name}': term for name, term in terms.items()} | {
       'g/total': sum(terms.values()), 'g/grad_norm': optax.global_norm(g_grads),
       'd/total': d_loss, 'd/grad_norm': optax.global_norm(d_grads),
-      'd/real': jnp.mean(real > 0, dtype=jnp.float32),
-      'd/fake': jnp.mean(fake < 0, dtype=jnp.float32)}
+      'd/real': right_real, 'd/fake': right_fake}
   g = _update(state.g, g_grads, g_stats, g_tx)
   d = _update(state.d, d_grads, d_stats, d_tx)
   return _advance(state, g, d, ema), metrics

@@ -25,7 +25,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   """Trains as config says, or goes on where the run in `workdir` stopped.
 
   Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/ and checkpoints/ to
-  workdir. Ctrl-C and SIGTERM end it after the step in flight, saved; a second one at once.
+  workdir. Ctrl-C and SIGTERM end it after the dispatch in flight (a step; on an accelerator, those
+  up to the next log), saved; a second one at once.
 
   Args:
     config: `configs.common.defaults()` and what an experiment changed.
@@ -42,21 +43,23 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   workdir = pathlib.Path(workdir).expanduser()
   build.check(config)
   paths = sources.open_source(config.data.source)
-  valid = _validation_set(config)
+  valid, skipped_valid = _validation_set(config)
   experiment = build.build(config)
   state = experiment.new_state()
   # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
   pictures, skipped = bank.pack(paths, config.scale, config.hr_patch)
+  skipped += skipped_valid
   state = _restored(state, workdir) or state
   if config.init_from and int(state.step) == 0:
     state = start_from(state, config.init_from)
   _claim(workdir, config)  # not before here: a refused start leaves the run as it was
-  checkpoints = Checkpoints(workdir, config.best_metric if valid else '', (config.warmup_steps,))
+  checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
   begin = int(state.step)
   log = logs.Logs(workdir, begin, config.steps, config.batch_size)
   log.say(_opening(config, experiment, state, pictures, skipped, workdir, begin))
   record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
             'skipped_pictures': skipped, **_surroundings(experiment)}
+  _record(workdir / 'run.json', record)
   try:
     with _Signals() as signals:
       state = _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
@@ -64,7 +67,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     log.close()
     checkpoints.close()
     record |= _ending(started)
-    _append_record(workdir / 'run.json', record)
+    _record(workdir / 'run.json', record)
   print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
         f'{record["ended"]}, {record["total"]} in all.')
   if signals.caught and int(state.step) < config.steps:
@@ -126,18 +129,20 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
     if pending:
       show(pending)
     pending = (step, phase.name, metrics)
-    ending, last = signals.caught, step == phase.stop
-    if not (ending or last or step == _next_event(config, step - 1, phase.stop)):
-      continue
+    ending, last = bool(signals.caught), step == phase.stop
+    scoring, sampling, saving = (last or step % every == 0 for every in (
+        config.eval.every, config.sample_every, config.checkpoint_every))
+    if not (ending or scoring or sampling or saving):
+      continue  # its figures are shown once the next dispatch is on its way
     show(pending)
     pending, figures = None, {}
-    if valid and (last or step % config.eval.every == 0):
-      figures = validate(step, phase.name, functools.partial(upscale, state.ema))
-    if valid and (last or step % config.sample_every == 0):
-      log.picture(step, valid[0].name, _strip(valid[0], upscale(state.ema, valid[0].lr)))
-    if ending or last or step % config.checkpoint_every == 0 or checkpoints.is_best(figures):
-      checkpoints.save(state, figures or None)
-    log.rest()
+    with log.pause():
+      if valid and scoring:
+        figures = validate(step, phase.name, functools.partial(upscale, state.ema))
+      if valid and sampling:
+        log.picture(step, valid[0].name, _strip(valid[0], upscale(state.ema, valid[0].lr)))
+      if ending or saving or checkpoints.is_best(figures):
+        checkpoints.save(state, figures or None)
     if ending:
       break
   checkpoints.wait()
@@ -207,10 +212,15 @@ class _Signals:
 # Around the loop ---------------------------------------------------------------------------
 
 
-def _validation_set(config) -> list[evaluate.Pair]:
+def _validation_set(config) -> tuple[list[evaluate.Pair], list[str]]:
+  """(pictures, one line for each unusable one)."""
   if not config.data.valid:
-    return []
-  return list(evaluate.read_set(config.data.valid, config.scale, config.eval.pictures))
+    return [], []
+  skipped = []
+  pairs = list(evaluate.read_set(config.data.valid, config.scale, config.eval.pictures, skipped))
+  if not pairs:
+    raise InputError(f'config.data.valid: no usable picture: {skipped[0]}')
+  return pairs, skipped
 
 
 def _claim(workdir: pathlib.Path, config) -> None:
@@ -252,13 +262,14 @@ def _ending(started: datetime.datetime) -> dict:
           'total': str(datetime.timedelta(seconds=int((ended - started).total_seconds())))}
 
 
-def _append_record(path: pathlib.Path, record: dict) -> None:
-  """run.json lists every start of the run, oldest first."""
+def _record(path: pathlib.Path, record: dict) -> None:
+  """run.json lists every start of the run, oldest first; one without an end was killed."""
   try:
     records = json.loads(path.read_text())
   except (FileNotFoundError, json.JSONDecodeError):
     records = []
-  logs.write_json(path, [*records, record])
+  earlier = [entry for entry in records if entry['started'] != record['started']]
+  logs.write_json(path, [*earlier, record])
 
 
 def _print_validations(workdir) -> None:
@@ -267,7 +278,8 @@ def _print_validations(workdir) -> None:
           if any(name.startswith('valid/') for name in line)]
   if not rows:
     return
-  names = [name for name in rows[0] if name.startswith('valid/')]
+  names = dict.fromkeys(name for row in rows for name in row if name.startswith('valid/'))
   print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name:>16}' for name in names))
-  for row in rows:
-    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {row[name]:16.4f}' for name in names))
+  for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
+    cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
+    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>16}' for cell in cells))

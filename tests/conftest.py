@@ -80,8 +80,9 @@ def config(folder):
   config = defaults()
   config.scale, config.batch_size, config.hr_patch = 2, 4, 16
   config.steps, config.warmup_steps = 40, 20
-  config.generator = {'name': 'srresnet', 'features': 4, 'blocks': 1, 'kernel': 3}
-  config.discriminator = {'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8}
+  config.generator.update({'features': 4, 'blocks': 1, 'kernel': 3})
+  config.discriminator.update({
+      'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8})
   config.loss.adversarial.weight = 1e-3
   for adam in config.optimizer.values():
     adam.learning_rate = 1e-3

@@ -50,6 +50,33 @@ def test_a_restart_forgets_what_was_lost(tmp_path):
   assert lines[-1]['g/pixel'] == 0
 
 
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
+  for _ in range(2):
+    log = Logs(tmp_path, 0, 10, 4)
+    log.validation(0, 'bicubic', {'valid/psnr_y': 1.0})
+    log.close()
+  assert len(read_metrics(tmp_path)) == 1
+
+
+def test_pauses_are_no_training_time(tmp_path, monkeypatch):
+  now = 0.0
+
+  def tick(seconds):
+    nonlocal now
+    now += seconds
+
+  monkeypatch.setattr('sr_jax.logs.time.monotonic', lambda: now)
+  log = Logs(tmp_path, 0, 100, 4)
+  for step in range(1, 11):
+    tick(0.5)
+    if step == 7:
+      with log.pause():
+        tick(60)
+  log.scalars(10, 'pixel', {})
+  log.close()
+  assert read_metrics(tmp_path)[0]['images_per_second'] == pytest.approx(8)
+
+
 def test_strip():
   black, grey = np.zeros((5, 7, 3), np.uint8), np.full((5, 7, 3), 9, np.uint8)
   row = strip([black, grey, black])

@@ -86,6 +86,16 @@ def test_a_fooled_discriminator_still_teaches_the_generator():
   assert grad == pytest.approx(-1.0)
 
 
+def test_right_answers_by_hand():
+  real, fake = jnp.array([2.0, 0.2, 0.7, -1.0]), jnp.array([-1.0, 0.4, 0.8, -0.2])
+  for kind, expected in (('vanilla', (0.75, 0.5)), ('least_squares', (0.5, 0.75)),
+                         ('relativistic', (0.75, 0.75))):
+    assert tuple(map(float, losses.right_answers(kind, real, fake))) == expected, kind
+  # D compares; a common offset of its logits means nothing.
+  assert losses.right_answers('relativistic', real + 9, fake + 9) == pytest.approx(
+      (0.75, 0.75))
+
+
 def test_relativistic_losses_see_only_differences():
   real, fake = jnp.array([1.0, 3.0]), jnp.array([-1.0, 0.5])
   for name in ('relativistic_generator', 'relativistic_discriminator'):

@@ -30,9 +30,9 @@ def config_file(tmp_path, folder):
         config = defaults()
         config.scale, config.batch_size, config.hr_patch = 2, 2, 16
         config.steps, config.warmup_steps = 4, 2
-        config.generator = {{'name': 'srresnet', 'features': 4, 'blocks': 1, 'kernel': 3}}
-        config.discriminator = {{
-            'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8}}
+        config.generator.update({{'features': 4, 'blocks': 1, 'kernel': 3}})
+        config.discriminator.update({{
+            'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8}})
         config.loss.adversarial.weight = 1e-3
         config.data.source, config.data.valid = 'folder:{folder}', ''
         config.eval.sets, config.eval.lpips = '{folder}', 'none'
@@ -79,12 +79,33 @@ def test_train_evaluate_profile(command, tmp_path, folder):
   assert (tmp_path / 'run' / 'eval' / f'{folder.name}-4' / '3.png').exists()
   assert command('--workdir=run', '--mode=evaluate', '--step=2')[0] == 0
   assert (tmp_path / 'run' / 'eval' / f'{folder.name}-2.json').exists()
+  status, _, err = command('--workdir=run', '--mode=evaluate',
+                           f'--config.eval.sets={folder},{folder}/')
+  assert (status, err.count('\n')) == (1, 1)
+  assert 'two sets are called' in err
   status, out, _ = command('--workdir=run', '--mode=profile')
   assert status == 0
   for text in ('warm-up step', 'gan step', 'compile', 'median', 'images', 'GFLOP', 'GB', 'MiB',
                'perfetto_trace.json.gz'):
     assert text in out, text
   assert list(tmp_path.glob('run/profile/gan/**/perfetto_trace.json.gz'))
+
+
+def test_profile_of_the_device_loop(command):
+  status, out, _ = command('--workdir=run', '--mode=profile', '--config.device_loop=yes')
+  assert status == 0
+  assert out.count('10 steps in a loop on the device') == 2
+
+
+def test_fields_of_networks_are_config_keys(command):
+  status, out, _ = command(
+      '--workdir=run', '--config.generator.upsample=transposed',
+      '--config.discriminator.head=dense', '--config.generator.batch_norm=False',
+      '--config.discriminator.widths=(4,4)')
+  assert status == 0
+  assert 'stages_0/ConvTranspose_0/kernel' in out
+  assert 'body_0/BatchNorm_0' not in out
+  assert 'Dense_1/kernel' in out
 
 
 def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, config_file):
@@ -109,6 +130,10 @@ def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, c
     (['--config.loss.perceptual.weight=1', '--config.loss.perceptual.weights=/no.pth'], '/no.pth'),
     (['--config.generator.features=0'], 'config.generator'),
     (['--config.scale=5', '--config.hr_patch=20'], 'scale=5'),
+    (['--config.generator.upsample=nearest'], "upsample='nearest'"),
+    (['--mode=evaluate', '--config.dtype=float8'], "config.dtype='float8'"),
+    (['--mode=evaluate', '--config.eval.lpips=squeeze'], "config.eval.lpips='squeeze'"),
+    (['--mode=evaluate', '--workdir=/proc/version'], '/proc/version: no run there'),
 ])
 def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, message):
   status, _, err = command(*arguments)

@@ -100,6 +100,20 @@ def test_sets_in_both_layouts(tmp_path, picture):
     list(evaluate.read_set(str(tmp_path / 'plain'), 4))
 
 
+def test_names_tell_pictures_apart(tmp_path, picture):
+  for name in ('a/1.png', 'b/1.png', 'c.png', 'c.bmp'):
+    images.write_image(tmp_path / name, picture(20, 20))
+  assert [pair.name for pair in evaluate.read_set(str(tmp_path), 2)] == ['a/1', 'b/1', 'c.bmp',
+                                                                         'c.png']
+
+
+def test_a_set_without_this_scale_is_refused(tmp_path, picture):
+  for name in ('HR_x2', 'HR_x3', 'LRbicx2', 'LRbicx3'):
+    images.write_image(tmp_path / name / 'a.png', picture(36, 36))
+  with pytest.raises(InputError, match='for scale 2, 3, not 4'):
+    list(evaluate.read_set(str(tmp_path), 4))
+
+
 def test_grey_stays_grey(picture):
   from sr_jax.models import MSRRESNET
   model = MSRRESNET(features=4, blocks=1, scale=2)

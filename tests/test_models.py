@@ -73,6 +73,12 @@ def test_discriminator_with_conv_head_has_the_reports_parameters():
   assert count(96) == 4_689_088 + (6 * 6 * 512 + 1) * 1024 + 1025
 
 
+def test_only_the_first_convolution_has_no_norm():
+  shapes = jax.eval_shape(Discriminator((8, 8, 16), head='conv').init, jax.random.key(0),
+                          jnp.zeros((1, 16, 16, 3)))
+  assert sum(name.startswith('BatchNorm') for name in shapes['params']) == 5
+
+
 @pytest.mark.parametrize('scale', [2, 3, 4, 8])
 @pytest.mark.parametrize('upsample', ['shuffle', 'transposed', 'direct'])
 def test_scales_and_upsamplings(scale, upsample):

@@ -120,6 +120,15 @@ def test_no_term_reaches_a_network_without_weight(config, source):
   assert metrics['g/total'] == metrics['g/total_variation'] + metrics['g/adversarial']
 
 
+def test_adversarial_term_alone_is_enough(config, source):
+  config.loss.pixel.weight = 0.0
+  experiment = build.build(config)
+  before = experiment.new_state()
+  after, metrics = one_step(experiment, 'gan', before, source)
+  assert metrics['g/total'] == metrics['g/adversarial'] > 0
+  assert same_bits(before.g.params, after.g.params)
+
+
 def test_ema_follows_weights_and_statistics(experiment, source):
   state = experiment.new_state()
   # A later step, where the configured decay of 0.999 counts and not its rising start.

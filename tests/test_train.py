@@ -123,6 +123,35 @@ def iter_scores(values):
   return mean
 
 
+def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
+  config.data.valid, config.eval.every, config.checkpoint_every = config.data.source, 4, 4
+  config.warmup_steps, config.loss.adversarial.weight = 0, 0.0
+  config.discriminator.name = 'none'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train.score, 'mean', iter_scores([0, 9, 1, 1]))
+    run(config, tmp_path, steps=12)
+  config.data.valid = ''
+  run(config, tmp_path, steps=24)
+  checkpoints = Checkpoints(tmp_path, 'psnr_y', read_only=True)
+  assert checkpoints.best() == 4
+  assert checkpoints.steps() == [4, 20, 24]
+
+
+def test_bad_validation_pictures_are_skipped_and_flat_ones_are_scored(config, tmp_path, capsys):
+  images.write_image(tmp_path / 'valid' / 'flat.png', np.full((24, 24, 3), 90, np.uint8))
+  (tmp_path / 'valid' / 'text.png').write_text('no picture')
+  config.data.valid, config.eval.every = f'folder:{tmp_path / "valid"}', 10
+  run(config, tmp_path / 'run')
+  out = capsys.readouterr().out
+  assert 'text.png: not a picture' in out
+  assert '1 skipped' in out
+  # Bicubic is exact on a picture of one colour: an infinite figure, shown as none.
+  assert '       0  bicubic                   ' in out
+  (tmp_path / 'valid' / 'flat.png').unlink()
+  with pytest.raises(InputError, match=r'config\.data\.valid: no usable picture.*text\.png'):
+    run(config, tmp_path / 'other')
+
+
 def test_init_from_takes_the_averaged_generator(config, tmp_path):
   first = run(config, tmp_path / 'first', steps=10, warmup_steps=10)
   config.init_from, config.warmup_steps, config.steps = str(tmp_path / 'first'), 0, 1
@@ -183,7 +212,12 @@ def test_another_architecture_is_refused(config, tmp_path):
 
 def test_a_refused_start_leaves_no_folder(config, tmp_path):
   for changes in ({'data.source': 'folder:/nowhere'}, {'loss.perceptual.weight': 1.0,
-                  'loss.perceptual.weights': '/nowhere.pth'}, {'hr_patch': 1000},
+                  'loss.perceptual.weights': '/nowhere.pth'}, {'hr_patch': 1000}, {'scale': 0},
+                  {'loss.perceptual.weight': 1.0, 'loss.perceptual.network': 'vgg16',
+                   'loss.perceptual.identity': 'torchvision',
+                   'loss.perceptual.layers': 'relu5_3', 'hr_patch': 8},
+                  {'eval.every': 0}, {'seed': 2**31}, {'discriminator.widths': (0,)},
+                  {'best_metric': 'lpips_none'}, {'best_metric': 'lpips_alex'},
                   {'hr_patch': 17}, {'warmup_steps': 41}, {'dtype': 'float8'}):
     changed = config.copy_and_resolve_references()
     changed.update_from_flattened_dict(changes)

@@ -110,7 +110,12 @@ def room() -> int:
   stats = jax.devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return int(0.6 * stats['bytes_limit'])
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_AVPHYS_PAGES') // 2
+  try:
+    with open('/proc/meminfo') as file:  # free memory alone would not count the page cache
+      free = next(1024 * int(line.split()[1]) for line in file if line.startswith('MemAvailable'))
+  except (OSError, StopIteration):
+    free = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return free // 2
 
 
 # Reading -------------------------------------------------------------------------------

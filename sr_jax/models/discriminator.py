@@ -31,12 +31,12 @@ class Discriminator(nn.Module):
     if self.head not in ('dense', 'conv'):
       raise ValueError(f"head={self.head!r}: expected 'dense' or 'conv'")
     x = (2 * images - 1).astype(self.dtype)  # [-1, 1]: centred, as the paper's HR
-    for width in self.widths:
+    for pair, width in enumerate(self.widths):
       for stride in (1, 2):
         # Padded alike on all sides, as PyTorch does: XLA's SAME pads a strided 3x3 below
         # and to the right only, and foreign weights would see a picture moved by a pixel.
         x = nn.Conv(width, (3, 3), (stride, stride), padding=1, dtype=self.dtype)(x)
-        if self.batch_norm and not (width == self.widths[0] and stride == 1):
+        if self.batch_norm and (pair, stride) != (0, 1):
           x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
         x = nn.leaky_relu(x, 0.2)
     if self.head == 'conv':

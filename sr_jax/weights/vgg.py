@@ -6,6 +6,7 @@ Simonyan and Zisserman trained them) are in the hundreds and `torchvision`'s in 
 so a loss weight or feature scale fits only the one it was chosen for.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -134,14 +135,13 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
     raise InputError(f'{path}: its metadata states the unknown identity {identity!r}')
   flat = {f'{name}.{kind}': np.ascontiguousarray(array) for name, layer in params.items()
           for kind, array in layer.items()}
-  try:
+  with contextlib.suppress(OSError, SafetensorError):
+    # A cache that can't be written only costs the conversion next time.
     cached.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=cached.parent)
-    os.close(handle)
-    save_file(flat, temporary, {'identity': identity, 'source': path.name})
-    os.replace(temporary, cached)
-  except OSError:
-    pass  # a cache that can't be written only costs the conversion next time
+    with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+      temporary = pathlib.Path(folder) / cached.name
+      save_file(flat, temporary, {'identity': identity, 'source': path.name})
+      os.replace(temporary, cached)
   return params, identity
 
 
