@@ -74,9 +74,7 @@ def check(config) -> None:
       ('loss.perceptual.distance', config.loss.perceptual.distance, tuple(losses.PIXEL)),
       ('loss.perceptual.network', config.loss.perceptual.network, tuple(VGGS)),
       ('loss.adversarial.kind', config.loss.adversarial.kind, tuple(losses.ADVERSARIAL)),
-      ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none')),
-      ('best_metric', config.best_metric, ('psnr_y',) if config.eval.lpips == 'none' else
-       ('psnr_y', f'lpips_{config.eval.lpips}'))):
+      ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none'))):
     if value not in allowed:
       raise InputError(f'config.{key}={value!r}: expected one of {", ".join(allowed)}')
   if config.hr_patch % config.scale:
@@ -175,6 +173,10 @@ def build(config) -> Experiment:
     InputError: a value, a field or a combination that makes no sense; no VGG weights.
   """
   check(config)
+  measured = ('psnr_y', *(f'lpips_{net}' for net in ('alex', 'vgg') if net == config.eval.lpips))
+  if config.best_metric not in measured:
+    raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
+                     f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
   generator, discriminator = build_generator(config), build_discriminator(config)
   vgg, frozen = build_vgg(config)
   loss = build_loss(config)
