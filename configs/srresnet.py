@@ -9,7 +9,11 @@ of 96x96, MSE. Published: 32.05 dB on Set5 x4, 28.49 on Set14.
   python -m sr_jax.main --config configs/srresnet.py:small \\
       --config.data.source=folder:PATH
 
-Cost and result of the full run: unmeasured. `:small`: see `_small`.
+Cost and result of the full run: unmeasured.
+`:small`, on the 400 training and test photographs of BSDS500: seven minutes on two CPU
+cores; 30.96 dB on Set5 x4 and 27.76 on Set14 (bicubic 28.43 and 26.00, SRCNN's published
+30.48 and 27.50).
+`:sample`: fifteen seconds; 32.00 dB on the held-out picture (bicubic 31.47).
 """
 
 from configs.common import defaults, parse_variants, use_sample_data
