@@ -36,9 +36,10 @@ def get_config(variant: str = ''):
     config.batch_size, config.generator.features, config.generator.blocks = 8, 24, 4
     config.eval.every = config.sample_every = config.checkpoint_every = 100
     config.log_every = 20
-  for scale in (2, 3, 8):
-    if f'x{scale}' in variants:
-      config.scale = scale
+  scales = [scale for scale in (2, 3, 8) if f'x{scale}' in variants]
+  if len(scales) > 1:
+    raise ValueError(f'variant {variant!r}: two scales')
+  config.scale = scales[0] if scales else config.scale
   return config
 
 

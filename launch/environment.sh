@@ -25,10 +25,10 @@ install_requirements() {
   python -m pip install --quiet --disable-pip-version-check "${wanted[@]}" && touch "$stamp"
 }
 
-if [ ! -x .venv/bin/python ]; then
+if [ ! -e .venv/bin/activate ]; then
   chosen=$(find_python) || exit 1
   echo "Making .venv with $("$chosen" --version) ..."
-  "$chosen" -m venv .venv || exit 1
+  "$chosen" -m venv .venv || { rm -rf .venv; exit 1; }
 fi
 source .venv/bin/activate
 install_requirements requirements.txt || exit 1

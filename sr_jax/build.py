@@ -5,7 +5,9 @@ The one place that turns a config's words into objects; below it nothing knows a
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import json
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +65,13 @@ def check(config) -> None:
       ('eval.every', config.eval.every), ('eval.pictures', config.eval.pictures)):
     if value < 1:
       raise InputError(f'config.{key}={value}: expected at least 1')
+  for key, value in (*((f'loss.{name}.weight', term.weight) for name, term in config.loss.items()),
+                     *((f'optimizer.{name}.learning_rate', adam.learning_rate)
+                       for name, adam in config.optimizer.items())):
+    if value < 0:
+      raise InputError(f'config.{key}={value}: expected no less than 0')
+  if not 0 <= config.ema < 1:
+    raise InputError(f'config.ema={config.ema}: expected at least 0 and less than 1')
   if not 0 <= config.seed < 2**31:
     raise InputError(f'config.seed={config.seed}: expected 0 to 2147483647')
   for key, value, allowed in (
@@ -88,6 +97,34 @@ def check(config) -> None:
                      f'{config.steps if adversarial else 0} (warm-up is for adversarial runs)')
   if not adversarial and not any(term.weight for term in config.loss.values()):
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
+
+
+def check_against(workdir, config, keys: Sequence[str]) -> dict:
+  """The config.json of a run, whose `keys` must be those of `config`.
+
+  Shapes alone do not tell a network: its skip, its output and its activations have none.
+
+  Raises:
+    InputError: no run there, or a key differs.
+  """
+  try:
+    trained = json.loads((pathlib.Path(workdir).expanduser() / 'config.json').read_text())
+  except (OSError, json.JSONDecodeError):
+    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
+  given = json.loads(config.to_json_best_effort())
+  for key in keys:
+    have, want = (_stated(tree.get(key)) for tree in (trained, given))
+    if have != want:
+      raise InputError(f'{workdir}: the run has {key} {json.dumps(have)}, the config '
+                       f'{json.dumps(want)}')
+  return trained
+
+
+def _stated(value):
+  """A config value without the keys that were left to the module."""
+  if not isinstance(value, dict):
+    return value
+  return {name: field for name, field in value.items() if field is not None}
 
 
 def build_generator(config):

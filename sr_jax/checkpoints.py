@@ -5,6 +5,7 @@ A checkpoint has two items, each a flat dict of arrays by name: `state`, everyth
 step needs, and `ema`, the averaged generator, which is all that evaluation reads.
 """
 
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -45,12 +46,12 @@ class Checkpoints:
             best_fn=self._merit if best_metric else None,  # without it no metrics are written
             create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
     best = self.best()
-    self._best_merit = -float('inf') if best is None else self._merit(self._manager.metrics(best))
+    self._best_merit = -math.inf if best is None else self._merit(self._manager.metrics(best))
 
   def _merit(self, metrics) -> float:
     value = (metrics or {}).get(self.best_metric)
-    if value is None:
-      return -float('inf')
+    if value is None or math.isnan(value):
+      return -math.inf
     return -value if self.best_metric in LOWER_IS_BETTER else value
 
   def latest(self) -> int | None:
@@ -59,7 +60,7 @@ class Checkpoints:
   def best(self) -> int | None:
     """The step with the best metric among those kept; None where none has it."""
     merits = {step: self._merit(self._manager.metrics(step)) for step in self.steps()}
-    merits = {step: merit for step, merit in merits.items() if merit > -float('inf')}
+    merits = {step: merit for step, merit in merits.items() if merit > -math.inf}
     return max(merits, key=merits.get, default=None)
 
   def is_best(self, metrics: dict[str, float]) -> bool:

@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -45,7 +44,11 @@ def read_set(spec: str, scale: int, limit: int | None = None,
   """
   for name, path, lr_path in _files(spec, scale)[:limit]:
     try:
-      yield _from_hr(name, path, scale) if lr_path is None else _pair(name, path, lr_path, scale)
+      pair = _from_hr(name, path, scale) if lr_path is None else _pair(name, path, lr_path, scale)
+      if min(pair.hr.shape[:2]) <= 2 * scale:
+        raise InputError(f'{path}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is too small for scale '
+                         f'{scale}')
+      yield pair
     except InputError as error:
       if skipped is None:
         raise
@@ -75,8 +78,6 @@ def _files(spec: str, scale: int) -> list[tuple[str, pathlib.Path, pathlib.Path 
 
 def _from_hr(name: str, path, scale: int) -> Pair:
   hr = images.crop_to_multiple(images.read_image(path), scale)
-  if min(hr.shape[:2]) <= 2 * scale:
-    raise InputError(f'{path}: {hr.shape[0]}x{hr.shape[1]} is too small for scale {scale}')
   return Pair(name, images.imresize(hr, Fraction(1, scale)), hr)
 
 
@@ -133,17 +134,8 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
     InputError: no run there, another architecture, no such step, a set that can't be read.
   """
   build.check(config)
-  workdir = pathlib.Path(workdir)
-  try:
-    trained = json.loads((workdir / 'config.json').read_text())
-  except (OSError, json.JSONDecodeError):
-    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
-  given = json.loads(config.to_json_best_effort())
-  for key in ('generator', 'scale'):
-    have, want = (_stated(tree[key]) for tree in (trained, given))
-    if have != want:
-      raise InputError(f'{workdir}: the run has {key} {json.dumps(have)}, the config '
-                       f'{json.dumps(want)}')
+  workdir = pathlib.Path(workdir).expanduser()
+  trained = build.check_against(workdir, config, ('generator', 'scale'))
   generator = build.build_generator(config)
   lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
   variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
@@ -164,15 +156,16 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   sets = [part.strip() for part in config.eval.sets.split(',') if part.strip()]
   if not sets:
     raise InputError('config.eval.sets is empty: name folders, comma between')
-  return evaluate(generator, variables, sets, config.scale, config.eval.lpips,
-                  workdir / 'eval', number)
+  try:
+    return evaluate(generator, variables, sets, config.scale, config.eval.lpips,
+                    workdir / 'eval', number)
+  except OSError as error:
+    raise InputError(f'{error.filename}: can not be written ({error.strerror})') from None
 
 
-def _stated(value):
-  """A config value without the keys that were left to the module."""
-  if not isinstance(value, dict):
-    return value
-  return {name: field for name, field in value.items() if field is not None}
+def _set_name(spec: str) -> str:
+  path = pathlib.Path(spec.replace(':', '-') if spec.startswith('sample') else spec)
+  return path.parent.name if path.name == 'HR' else path.name
 
 
 def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,
@@ -187,9 +180,9 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
     {set: what its JSON holds}.
   """
   upscale, scorer = make_upscaler(generator), score.make_scorer(scale, lpips)
-  names = [spec.replace(':', '-') if spec.startswith('sample') else pathlib.Path(spec).name
-           for spec in sets]
-  for name in names:
+  names = [_set_name(spec) for spec in sets]
+  for name, spec in zip(names, sets, strict=True):
+    _files(spec, scale)  # a mistyped one is refused before the first is scored
     if names.count(name) > 1:
       raise InputError(f'config.eval.sets: two sets are called {name}')
   results = {}

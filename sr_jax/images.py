@@ -48,7 +48,7 @@ def read_image(path) -> np.ndarray:
     raise InputError(f'{path}: no such file') from None
   except PIL.UnidentifiedImageError:
     raise InputError(f'{path}: not a picture that can be read') from None
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+  except Exception as error:  # Pillow's parsers raise many kinds on damaged files
     raise InputError(f'{path}: damaged picture ({error})') from None
   array = np.asarray(picture)
   return array[..., None] if array.ndim == 2 else array
@@ -73,7 +73,7 @@ def _to_eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def image_size(path) -> tuple[int, int]:
-  """(height, width) from the file's header, EXIF orientation applied where it stands there.
+  """(height, width) from the file's header, turned by EXIF as far as the header tells.
 
   Raises:
     InputError: the file is missing or no picture.
@@ -86,7 +86,9 @@ def image_size(path) -> tuple[int, int]:
       turned = early and picture.getexif().get(0x0112, 1) >= 5
   except FileNotFoundError:
     raise InputError(f'{path}: no such file') from None
-  except Exception:  # Pillow's parsers raise many kinds on a hostile header.
+  except Image.DecompressionBombError as error:
+    raise InputError(f'{path}: {error}') from None
+  except Exception:  # as above
     raise InputError(f'{path}: not a picture that can be read') from None
   return (width, height) if turned else (height, width)
 

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
   except InputError as error:
     return _refuse(str(error), 1)
   except KeyboardInterrupt:
-    return _refuse('interrupted at once; the last finished checkpoint stands', 130)
+    return _refuse('interrupted', 130)
   return 0
 
 

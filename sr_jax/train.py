@@ -49,13 +49,20 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
   pictures, skipped = bank.pack(paths, config.scale, config.hr_patch)
   skipped += skipped_valid
-  state = _restored(state, workdir) or state
-  if config.init_from and int(state.step) == 0:
-    state = start_from(state, config.init_from)
-  _claim(workdir, config)  # not before here: a refused start leaves the run as it was
-  checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
+  state = _restored(state, workdir, config) or state
   begin = int(state.step)
-  log = logs.Logs(workdir, begin, config.steps, config.batch_size)
+  if begin > config.steps:
+    raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {begin}')
+  if config.init_from and begin == 0:
+    state = start_from(state, config)
+  try:  # not before here: a refused start leaves the run as it was
+    workdir.mkdir(parents=True, exist_ok=True)
+    log = logs.Logs(workdir, begin, config.steps, config.batch_size)
+    logs.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+    checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
+  except OSError as error:
+    path = error.filename or workdir
+    raise InputError(f'{path}: can not be written ({error.strerror})') from None
   log.say(_opening(config, experiment, state, pictures, skipped, workdir, begin))
   record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
             'skipped_pictures': skipped, **_surroundings(experiment)}
@@ -141,6 +148,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
         figures = validate(step, phase.name, functools.partial(upscale, state.ema))
       if valid and sampling:
         log.picture(step, valid[0].name, _strip(valid[0], upscale(state.ema, valid[0].lr)))
+      ending = bool(signals.caught)  # it may have come meanwhile
       if ending or saving or checkpoints.is_best(figures):
         checkpoints.save(state, figures or None)
     if ending:
@@ -163,22 +171,26 @@ def _strip(pair: evaluate.Pair, sr: np.ndarray) -> np.ndarray:
   return logs.strip([images.as_rgb(picture) for picture in row])
 
 
-def _restored(state: TrainState, workdir) -> TrainState | None:
+def _restored(state: TrainState, workdir, config) -> TrainState | None:
   """The run's latest checkpoint; None where there is none."""
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
-    return None if checkpoints.latest() is None else checkpoints.restore(state)
+    if checkpoints.latest() is None:
+      return None
+    build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
+    return checkpoints.restore(state)
   finally:
     checkpoints.close()
 
 
-def start_from(state: TrainState, run) -> TrainState:
-  """`state` with the averaged generator of another run, as weights and as average.
+def start_from(state: TrainState, config) -> TrainState:
+  """`state` with the averaged generator of `config.init_from`, as weights and as average.
 
   Raises:
     InputError: no run there, or its generator is another architecture.
   """
-  source = Checkpoints(run, read_only=True)
+  build.check_against(config.init_from, config, ('generator', 'scale'))
+  source = Checkpoints(config.init_from, read_only=True)
   variables, _ = source.restore_ema(state.ema)
   source.close()
   g = state.g._replace(params=jax.tree.map(jax.numpy.copy, variables['params']),
@@ -221,19 +233,6 @@ def _validation_set(config) -> tuple[list[evaluate.Pair], list[str]]:
   if not pairs:
     raise InputError(f'config.data.valid: no usable picture: {skipped[0]}')
   return pairs, skipped
-
-
-def _claim(workdir: pathlib.Path, config) -> None:
-  """Makes the folder and lays the config in it.
-
-  Raises:
-    InputError: the folder can't be made or written.
-  """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    logs.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
-  except OSError as error:
-    raise InputError(f'{workdir}: can not be written ({error.strerror})') from None
 
 
 def _opening(config, experiment, state, pictures, skipped, workdir, begin) -> str:

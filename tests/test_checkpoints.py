@@ -56,6 +56,17 @@ def test_lower_lpips_is_better(tmp_path):
   assert checkpoints.steps() == [1, 3, 4]
 
 
+def test_no_number_is_never_best(tmp_path):
+  checkpoints = Checkpoints(tmp_path, 'psnr_y')
+  for step, value in enumerate((29.0, 31.0, float('nan'), 20.0, 21.0, 22.0)):
+    checkpoints.save(make_state(step), {'psnr_y': value})
+  assert not checkpoints.is_best({'psnr_y': float('nan')})
+  checkpoints.close()
+  checkpoints = Checkpoints(tmp_path, 'psnr_y', read_only=True)
+  assert checkpoints.best() == 1
+  assert checkpoints.steps() == [1, 4, 5]
+
+
 def test_wrong_shapes_types_and_names_are_named(folder):
   checkpoints = Checkpoints(folder, read_only=True)
   for target, message in (

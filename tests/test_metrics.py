@@ -98,6 +98,10 @@ def test_sets_in_both_layouts(tmp_path, picture):
   images.write_image(tmp_path / 'plain' / 'a.png', hr[:8])
   with pytest.raises(InputError, match=r'a\.png: 8x40 is too small'):
     list(evaluate.read_set(str(tmp_path / 'plain'), 4))
+  images.write_image(tmp_path / 'set' / 'HR_x4' / 'a.png', pair.hr[:8])
+  images.write_image(tmp_path / 'set' / 'LRbicx4' / 'a.png', pair.lr[:2])
+  with pytest.raises(InputError, match=r'a\.png: 8x40 is too small'):
+    list(evaluate.read_set(str(tmp_path / 'set'), 4))
 
 
 def test_names_tell_pictures_apart(tmp_path, picture):

@@ -159,6 +159,9 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
     adam.learning_rate = 0.0
   second = run(config, tmp_path / 'second')
   assert same_bits(second.g.params, first.ema['params']) == []
+  config.generator.output = 'linear'
+  with pytest.raises(InputError, match='first: the run has generator'):
+    run(config, tmp_path / 'third')
   config.init_from = str(tmp_path / 'nothing')
   with pytest.raises(InputError, match='nothing'):
     run(config, tmp_path / 'third')
@@ -204,8 +207,16 @@ def test_another_architecture_is_refused(config, tmp_path):
     return {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
 
   before = contents()
+  for key, value in (('generator.skip', 'bilinear'), ('seed', 7), ('discriminator.hidden', 9)):
+    # No array has another shape for the first two.
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f'the run has {key.split(".")[0]}'):
+      run(changed, tmp_path, warmup_steps=20)
+  with pytest.raises(InputError, match=r'config\.steps=19.*step 20'):
+    run(config, tmp_path, steps=19, warmup_steps=19)
   config.generator.features = 6
-  with pytest.raises(InputError, match=r'checkpoints/20: g/.*\[4\].*checkpoint.*\[6\].*config'):
+  with pytest.raises(InputError, match=r'the run has generator .*"features": 4.*"features": 6'):
     run(config, tmp_path)
   assert contents() == before
 
@@ -218,12 +229,20 @@ def test_a_refused_start_leaves_no_folder(config, tmp_path):
                    'loss.perceptual.layers': 'relu5_3', 'hr_patch': 8},
                   {'eval.every': 0}, {'seed': 2**31}, {'discriminator.widths': (0,)},
                   {'best_metric': 'lpips_none'}, {'best_metric': 'lpips_alex'},
+                  {'ema': 1.5}, {'loss.pixel.weight': -1.0}, {'optimizer.d.learning_rate': -1.0},
                   {'hr_patch': 17}, {'warmup_steps': 41}, {'dtype': 'float8'}):
     changed = config.copy_and_resolve_references()
     changed.update_from_flattened_dict(changes)
     with pytest.raises(InputError):
       train.train(changed, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+def test_what_can_not_be_written_is_named(config, tmp_path):
+  (tmp_path / 'metrics.jsonl').mkdir()
+  with pytest.raises(InputError, match=r'metrics\.jsonl: can not be written'):
+    run(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['metrics.jsonl']
 
 
 def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):

@@ -95,6 +95,11 @@ def test_memory_bombs_and_rubbish_are_refused(tmp_path):
   hostile_zip(path, b'\x80\x02}r\xff\xff\xff\x7f.')
   with pytest.raises(InputError, match='exhaust'):
     read_tensors(path)
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('archive/data.pkl', tensor_pickle(0, (1,), (1,), 10**6))
+    archive.writestr('archive/data/0', b'\0' * 4 * 10**6)
+  with pytest.raises(InputError, match='compressed'):
+    read_tensors(path)
   for rubbish in (b'', b'hello', pickle.dumps([1, 2], 2), GOLDEN.joinpath('zip.pth').read_bytes()[
       :900], GOLDEN.joinpath('legacy.pth').read_bytes()[:-20]):
     path.write_bytes(rubbish)

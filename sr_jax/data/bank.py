@@ -54,6 +54,8 @@ def pack(paths: Sequence, scale: int, patch: int, limit: int | None = None):
       height, width = (side // scale * scale for side in images.image_size(path))
       if min(height, width) < patch:
         raise InputError(f'{path}: {height}x{width} is smaller than the {patch}x{patch} crop')
+      if 3 * height * width * (1 + 1 / scale**2) > CHUNK:
+        raise InputError(f'{path}: {height}x{width} is more than a row of the bank holds')
       usable.append((path, height // scale, width // scale))
     except InputError as error:
       skipped.append(str(error))
@@ -106,7 +108,8 @@ def _plan(sizes: Sequence[tuple[int, int]], scale: int):
 
 
 def room() -> int:
-  """Bytes that a bank may take: 60% of an accelerator's memory, half of a host's free."""
+  """Bytes that a bank may take: 60% of what JAX holds of an accelerator's memory,
+  or half of what a host has free."""
   stats = jax.devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return int(0.6 * stats['bytes_limit'])

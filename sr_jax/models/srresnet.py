@@ -58,7 +58,8 @@ class SRResNet(nn.Module):
     upsample: 'shuffle' or 'transposed', stages of 2 or 3 with an activation after each;
       'direct', one convolution to channels * scale^2 and one PixelShuffle (ESPCN, Shi et
       al. 2016), which does all its work at low resolution: for small and fast networks.
-    refine: one more 3x3 convolution at high resolution before the last (MSRResNet).
+    refine: one more 3x3 convolution at high resolution before the last (MSRResNet); 'direct'
+      has no features there and leaves it out.
     output: 'linear', or 'tanh', moved to [0, 1].
     activation: outside the blocks; block_activation: inside.
     dtype: of the computation; parameters stay float32.

@@ -146,6 +146,8 @@ def _read_zip(file, prefix: str) -> dict[str, np.ndarray]:
       storage = tensor.storage
       if storage.key not in memories:
         member = archive.getinfo(f'{root}data/{storage.key}')
+        if member.compress_type != zipfile.ZIP_STORED:  # PyTorch never packs; a bomb would
+          raise InputError('its numbers are compressed, which PyTorch does not do')
         if member.file_size != storage.length * storage.dtype.itemsize:
           raise InputError(f'the numbers of {name} have the wrong length')
         memories[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
