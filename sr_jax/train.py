@@ -25,8 +25,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   """Trains as config says, or goes on where the run in `workdir` stopped.
 
   Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/ and checkpoints/ to
-  workdir. Ctrl-C and SIGTERM end it after the dispatch in flight (a step; on an accelerator, those
-  up to the next log), saved; a second one at once.
+  workdir. Ctrl-C and SIGTERM end it after the dispatch in flight (a step; on an
+  accelerator, those up to the next log), saved; a second one at once.
 
   Args:
     config: `configs.common.defaults()` and what an experiment changed.
