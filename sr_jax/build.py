@@ -50,7 +50,7 @@ class Experiment(NamedTuple):
   device_loop: bool
 
   def phase_at(self, step: int) -> Phase:
-    return next(phase for phase in self.phases if step < phase.stop or phase is self.phases[-1])
+    return next(phase for phase in self.phases if step < phase.stop)
 
 
 def check(config) -> None:

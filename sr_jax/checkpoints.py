@@ -120,8 +120,6 @@ class Checkpoints:
       if want != have:
         raise InputError(f'{self.folder / str(step)}: {name} is {have} in the checkpoint and '
                          f'{want} in the config: another architecture or optimiser')
-    if not wanted:
-      return {}
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
                                          sharding=getattr(leaf, 'sharding', None) or here)

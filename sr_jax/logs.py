@@ -122,21 +122,27 @@ def strip(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def write_json(path, value) -> None:
-  """Whole or not at all."""
+  """Whole or not at all; makes the folder."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _write_whole(path, json.dumps(value, indent=2) + '\n')
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(temporary, path)
+  try:
+    temporary.write_text(text)
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def _forget_after(path: pathlib.Path, step: int) -> None:
   """Drops what a lost piece of the run wrote; before the first checkpoint, all of it."""
   kept = [line for line in read_metrics(path.parent) if line['step'] <= step and step]
   if path.exists():
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    os.replace(temporary, path)
+    _write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
 
 def _look(metrics: dict[str, float]) -> str:

@@ -29,8 +29,7 @@ def profile_run(config, workdir) -> dict:
   pictures = random_bank(config.scale, config.hr_patch)
   state, results = experiment.new_state(), {}
   for phase in experiment.phases:
-    if phase.name == 'gan':
-      state = steps.begin_adversarial(state, phase.g_tx)
+    state = steps.begin_phase(state, phase.g_tx)
     bound = {'step': phase.step, 'batch_at': experiment.batch_at}
     arguments = pictures, experiment.frozen
     if experiment.device_loop:

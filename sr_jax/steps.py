@@ -63,10 +63,10 @@ def pixel_step(state: TrainState, batch, frozen, *, generator, tx, loss: Generat
     terms = loss.reconstruction(sr, batch['hr'], vgg, frozen)
     return sum(terms.values()), (terms, stats)
 
-  (_, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.g.params)
+  (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.g.params)
   g = _update(state.g, grads, stats, tx)
   metrics = {f'g/{name}': term for name, term in terms.items()}
-  metrics |= {'g/total': sum(terms.values()), 'g/grad_norm': optax.global_norm(grads)}
+  metrics |= {'g/total': total, 'g/grad_norm': optax.global_norm(grads)}
   return _advance(state, g, state.d, ema), metrics
 
 
@@ -115,13 +115,13 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
     return sum(terms.values(), jnp.float32(0)), terms  # there may be none
 
   adversarial, to_fake = jax.value_and_grad(adversarial_term)(fake)
-  (_, terms), to_sr = jax.value_and_grad(reconstruction, has_aux=True)(sr)
+  (total, terms), to_sr = jax.value_and_grad(reconstruction, has_aux=True)(sr)
   g_grads, = g_pullback(to_sr + fake_pullback(to_fake)[1])
 
   terms['adversarial'] = adversarial
   right_real, right_fake = losses.right_answers(loss.adversarial, real, fake)
   metrics = {f'g/{name}': term for name, term in terms.items()} | {
-      'g/total': sum(terms.values()), 'g/grad_norm': optax.global_norm(g_grads),
+      'g/total': total + adversarial, 'g/grad_norm': optax.global_norm(g_grads),
       'd/total': d_loss, 'd/grad_norm': optax.global_norm(d_grads),
       'd/real': right_real, 'd/fake': right_fake}
   g = _update(state.g, g_grads, g_stats, g_tx)
@@ -129,12 +129,12 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
   return _advance(state, g, d, ema), metrics
 
 
-def begin_adversarial(state: TrainState, g_tx) -> TrainState:
-  """The state that the adversarial phase starts from: the generator's moments anew.
+def begin_phase(state: TrainState, g_tx) -> TrainState:
+  """The state that a phase starts from: the generator's moments anew.
 
-  The gradients of the new loss have another size; moments of the old one would make the
+  The gradients of a new loss have another size; moments of the old one would make the
   first hundreds of steps too long. Doing it twice changes nothing, so a run that is
-  resumed at the boundary goes on as one that was not.
+  resumed at the boundary goes on as one that was not; nor does it at step 0.
   """
   return state._replace(g=state.g._replace(opt_state=g_tx.init(state.g.params)))
 

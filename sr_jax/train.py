@@ -124,8 +124,8 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
   while step < config.steps:
     if phase is None or step >= phase.stop:
       phase = experiment.phase_at(step)
-      if phase.name == 'gan' and step == phase.start:
-        state = steps.begin_adversarial(state, phase.g_tx)
+      if step == phase.start:
+        state = steps.begin_phase(state, phase.g_tx)
       run = build.dispatcher(experiment, phase)
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1

@@ -149,10 +149,12 @@ def test_ema_follows_weights_and_statistics(experiment, source):
 def test_adversarial_phase_starts_with_fresh_moments_once(experiment, source):
   warm, _ = one_step(experiment, 'warm-up', experiment.new_state(), source)
   tx = phase(experiment, 'gan').g_tx
-  begun = steps.begin_adversarial(warm, tx)
+  begun = steps.begin_phase(warm, tx)
   assert same_bits(begun.g.params, warm.g.params) == []
   assert all((leaf == 0).all() for leaf in jax.tree.leaves(begun.g.opt_state))
-  assert same_bits(steps.begin_adversarial(begun, tx), begun) == []
+  assert same_bits(steps.begin_phase(begun, tx), begun) == []
+  new = experiment.new_state()
+  assert same_bits(steps.begin_phase(new, phase(experiment, 'warm-up').g_tx), new) == []
 
 
 @pytest.mark.parametrize('name', ['warm-up', 'gan'])

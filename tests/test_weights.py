@@ -213,6 +213,9 @@ def test_a_download_is_checked_by_the_hash_in_its_name(monkeypatch, tmp_path):
     shutil.copy(GOLDEN / 'zip.pth', os.path.join(path, fname))
     return os.path.join(path, fname)
 
+  monkeypatch.setattr(vgg.pooch, 'retrieve', None)  # what would be refused is not fetched
+  with pytest.raises(InputError, match="identity 'torchvision'"):
+    vgg.load_vgg('vgg19', 'torchvision', 'caffe')
   monkeypatch.setattr(vgg.pooch, 'retrieve', retrieve)
   with pytest.raises(InputError, match='damaged download'):
     vgg.load_vgg('vgg19', 'torchvision', 'torchvision')

