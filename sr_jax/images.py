@@ -1,4 +1,4 @@
-"""Pictures: files to arrays and back, luma, and MATLAB-compatible resizing.
+"""Pictures: files to arrays and back, colour, and MATLAB-compatible resizing.
 
 Between modules a picture is float [..., H, W, C] in [0, 1]; only this file and the
 data bank hold uint8. C is 3 (RGB) or 1 (grey).
@@ -127,22 +127,62 @@ def to_float(image):
   return numpy.asarray(image, numpy.float32) / numpy.float32(255)
 
 
+def to_levels(image):
+  """Float in [0, 1], clipped, to the nearest of 0, 1, ... 255, still float (NumPy or JAX)."""
+  numpy = np if isinstance(image, np.ndarray) else jnp
+  return numpy.floor(numpy.clip(image, 0, 1) * 255 + 0.5)
+
+
 def to_uint8(image) -> np.ndarray:
-  """Float in [0, 1], clipped, rounded to the nearest of 256 levels, on the host."""
-  image = np.asarray(image, np.float32)
-  return np.uint8(np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5)))
+  """`to_levels` as uint8 on the host."""
+  return np.uint8(to_levels(np.asarray(image, np.float32)))
+
+
+# Y, Cb, Cr (rows) of R, G, B, and what is added, in 8-bit levels for RGB in [0, 1].
+# MATLAB's rgb2ycbcr (ITU-R BT.601): Y in [16, 235], Cb and Cr in [16, 240].
+_STUDIO = (np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112], [112, -93.786, -18.214]]),
+           np.array([16, 128, 128]))
+LUMA, BLACK = _STUDIO[0][0] / 255, 16 / 255  # Y is BLACK + R, G, B times LUMA
+# JFIF, the YCbCr of JPEG files: the same luma weights, each channel over all 256 levels.
+_FULL = (255 * np.array([[0.299, 0.587, 0.114],
+                         [-0.299 / 1.772, -0.587 / 1.772, 0.5],
+                         [0.5, -0.587 / 1.402, -0.114 / 1.402]]), np.array([0, 128, 128]))
 
 
 def luma(image):
-  """Y of MATLAB's rgb2ycbcr: 16 + 65.481 R + 128.553 G + 24.966 B.
+  """Y of MATLAB's rgb2ycbcr: (16 + 65.481 R + 128.553 G + 24.966 B) / 255.
 
   Args:
     image: [..., 3], float in [0, 1] (NumPy or JAX).
 
   Returns:
-    [...], float in [16, 235]; not rounded.
+    [..., 1], float in [16 / 255, 235 / 255]; not rounded.
   """
-  return 16 + 65.481 * image[..., 0] + 128.553 * image[..., 1] + 24.966 * image[..., 2]
+  return sum(image[..., i:i + 1] * float(LUMA[i]) for i in range(3)) + BLACK
+
+
+def rgb_to_ycbcr(image, full_range: bool = False):
+  """RGB [..., 3] in [0, 1] to Y, Cb, Cr [..., 3] in [0, 1] (NumPy or JAX), not rounded.
+
+  Args:
+    full_range: False, MATLAB's rgb2ycbcr, whose Y is `luma`; True, JFIF's, as in JPEG files
+      (its Cb and Cr reach 255.5 / 255, which files clip).
+  """
+  matrix, offset = _FULL if full_range else _STUDIO
+  return _mix(image, matrix / 255, offset / 255)
+
+
+def ycbcr_to_rgb(image, full_range: bool = False):
+  """The inverse of `rgb_to_ycbcr`; not clipped: not every Y, Cb, Cr is a colour."""
+  matrix, offset = _FULL if full_range else _STUDIO
+  inverse = np.linalg.inv(matrix / 255)
+  return _mix(image, inverse, -inverse @ (offset / 255))
+
+
+def _mix(image, matrix, offset):
+  """matrix @ pixel + offset, without a matrix product, which a GPU would take in TF32."""
+  return sum(image[..., i:i + 1] * matrix[:, i].astype(image.dtype)
+             for i in range(3)) + offset.astype(image.dtype)
 
 
 def crop_to_multiple(image, scale: int):
@@ -166,7 +206,11 @@ def _triangle(x: np.ndarray) -> np.ndarray:
   return np.maximum(1 - np.abs(x), 0.0)
 
 
-KERNELS = {'bicubic': (_cubic, 4), 'bilinear': (_triangle, 2)}  # (kernel, its width)
+def _box(x: np.ndarray) -> np.ndarray:
+  return np.where((x >= -0.5) & (x < 0.5), 1.0, 0.0)  # half-way between two: the later one
+
+
+KERNELS = {'bicubic': (_cubic, 4), 'bilinear': (_triangle, 2), 'nearest': (_box, 1)}  # and width
 
 
 def _taps(size: int, scale, method: str) -> tuple[np.ndarray, np.ndarray]:
@@ -174,15 +218,17 @@ def _taps(size: int, scale, method: str) -> tuple[np.ndarray, np.ndarray]:
 
   Returns:
     (indices, weights), both [ceil(size * scale), taps]; each row of weights sums to 1.
-    Shrinking stretches the kernel by 1 / scale (antialiasing). Indices beyond the
-    border are the border's (replication).
+    Shrinking stretches the kernel by 1 / scale (antialiasing; 'nearest' has none).
+    Indices beyond the border are the border's (replication).
   """
   kernel, width = KERNELS[method]
   scale = Fraction(scale).limit_denominator(1 << 16)
-  out = -(-size * scale.numerator // scale.denominator)
-  stretch = max(1.0, float(1 / scale))
+  top, bottom = scale.numerator, scale.denominator
+  out = -(-size * top // bottom)
+  stretch = 1.0 if method == 'nearest' else max(1.0, bottom / top)
   width = width * stretch
-  centre = (np.arange(out) + 0.5) / float(scale) - 0.5
+  # (o + 1/2) / scale - 1/2, rounded once: a tie between two samples stays a tie.
+  centre = ((2 * np.arange(out) + 1) * bottom - top) / (2 * top)
   first = np.floor(centre - width / 2).astype(np.int64)
   indices = first[:, None] + np.arange(int(np.ceil(width)) + 2)
   weights = kernel((centre[:, None] - indices) / stretch)
@@ -198,7 +244,7 @@ def imresize(image: np.ndarray, scale, method: str = 'bicubic') -> np.ndarray:
   Args:
     image: uint8 [H, W, C].
     scale: an integer, float or Fraction, above 1 to enlarge.
-    method: 'bicubic' or 'bilinear', antialiased when it shrinks.
+    method: 'bicubic' or 'bilinear', antialiased when it shrinks, or 'nearest', which is not.
 
   Returns:
     uint8 [ceil(H * scale), ceil(W * scale), C].
@@ -216,21 +262,21 @@ def imresize(image: np.ndarray, scale, method: str = 'bicubic') -> np.ndarray:
   return image
 
 
-def resize(images: jax.Array, scale, method: str = 'bicubic', levels: int | None = None):
+def resize(images: jax.Array, scale, method: str = 'bicubic', eight_bit: bool = False):
   """The same resizing as two matrix products, for the device: jitted, differentiable.
 
   Args:
     images: float [B, H, W, C] in [0, 1].
     scale, method: as in `imresize`.
-    levels: 255 rounds to 8-bit levels after each pass, as MATLAB does for uint8; None
-      leaves the result as it comes (bicubic then overshoots [0, 1] at edges).
+    eight_bit: rounds to 256 levels first and after each pass, as MATLAB does for uint8; else
+      the result is as it comes (bicubic then overshoots [0, 1] at edges).
 
   Returns:
     float32 [B, ceil(H * scale), ceil(W * scale), C].
   """
   images = images.astype(jnp.float32)
-  if levels:
-    images = jnp.round(images * levels)  # whole numbers: a tie stays a tie in float32
+  if eight_bit:
+    images = to_levels(images)  # whole numbers: a tie stays a tie in float32
   for axis, product in ((1, 'oh,bhwc->bowc'), (2, 'ow,bhwc->bhoc')):
     indices, weights = _taps(images.shape[axis], scale, method)
     matrix = np.zeros((indices.shape[0], images.shape[axis]))
@@ -238,6 +284,6 @@ def resize(images: jax.Array, scale, method: str = 'bicubic', levels: int | None
     # HIGHEST: a TPU or GPU would otherwise multiply in bfloat16 or TF32.
     images = jnp.einsum(product, jnp.asarray(matrix, jnp.float32), images,
                         precision=jax.lax.Precision.HIGHEST)
-    if levels:
-      images = jnp.clip(jnp.floor(images + 0.5), 0, levels)
-  return images / levels if levels else images
+    if eight_bit:
+      images = jnp.clip(jnp.floor(images + 0.5), 0, 255)
+  return images / 255 if eight_bit else images
