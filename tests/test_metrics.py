@@ -1,131 +1,247 @@
-"""Figures of merit against definitions, scikit-image and published values."""
+"""Figures of merit against definitions, scikit-image, NumPy and published values."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sr_jax import evaluate, images, metrics, score
-from sr_jax.errors import InputError
+from sr_jax import images, metrics
+from sr_jax.models.lpips import LPIPS
+from sr_jax.weights.lpips import load_lpips
+from sr_jax.weights.vgg import lpips_package
+
+PICTURES = arrays(np.uint8, (14, 13, 3))  # of one shape: hypothesis draws many, XLA compiles one
+
+
+def skimage_ssim(a, b):
+  """Of [H, W, C] in [0, 255], the mean over channels, in float64."""
+  return structural_similarity(a.astype(np.float64), b.astype(np.float64), data_range=255,
+                               channel_axis=-1, gaussian_weights=True, sigma=1.5,
+                               use_sample_covariance=False)
+
+
+def on_255(figure, a, b, border=0):
+  """A figure of [0, 1] pictures taken of a pair of uint8 ones."""
+  return float(figure(*(images.to_float(x)[None] for x in (a, b)), border)[0])
 
 
 def test_psnr_by_hand_and_by_scikit_image(picture):
   a, b = picture(20, 30, 0), picture(20, 30, 1)
-  assert metrics.psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b))
-  assert metrics.psnr(np.zeros((4, 4)), np.full((4, 4), 255.0)) == 0
-  assert metrics.psnr(a, a) == float('inf')
-  assert metrics.psnr(a, b) == metrics.psnr(b, a)
+  assert on_255(metrics.psnr, a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-5)
+  assert metrics.psnr(jnp.zeros((1, 4, 4, 1)), jnp.ones((1, 4, 4, 1))) == 0
+  assert metrics.psnr_of_picture(a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-12)
+  assert metrics.psnr_of_picture(a, a) == float('inf')
+
+
+def test_ssim_is_scikit_images(picture):
+  a, b = picture(40, 30, 0), picture(40, 30, 1)
+  near = a + np.uint8(3)
+  for other in (b, near, 255 - a):
+    assert on_255(metrics.ssim, a, other) == pytest.approx(skimage_ssim(a, other), abs=2e-6)
+  # A flat picture has no variance for rounding to hide in.
+  flat = np.full_like(a, 250)
+  assert on_255(metrics.ssim, flat, flat - np.uint8(1)) == pytest.approx(
+      skimage_ssim(flat, flat - np.uint8(1)), abs=2e-6)
+  assert metrics.ssim_map(jnp.zeros((2, 15, 12, 3)), jnp.zeros((2, 15, 12, 3))).shape == (
+      2, 5, 2, 3)
+
+
+def test_a_batch_is_its_pictures(picture):
+  a, b = (np.stack([images.to_float(picture(20, 30, seed)) for seed in seeds])
+          for seeds in ((0, 1), (2, 3)))
+  for figure in (metrics.psnr, metrics.ssim):
+    np.testing.assert_allclose(figure(a, b, 2), [figure(a[i:i + 1], b[i:i + 1], 2)[0]
+                                                 for i in range(2)], rtol=1e-6)
 
 
 def test_border_is_left_out(picture):
   a = picture(20, 30)
   b = a.copy()
   b[:3], b[-3:], b[:, :3], b[:, -3:] = 0, 0, 0, 0
-  assert metrics.psnr(a, b) < 30
-  assert metrics.psnr(a, b, 3) == float('inf')
-  with pytest.raises(ValueError, match='border of 10'):
-    metrics.psnr(a, b, 10)
-  with pytest.raises(ValueError, match='different shapes'):
-    metrics.psnr(a, b[1:])
+  assert on_255(metrics.psnr, a, b) < 30
+  assert on_255(metrics.psnr, a, b, 3) == float('inf')
+  assert on_255(metrics.ssim, a, b) < 0.99
+  assert on_255(metrics.ssim, a, b, 3) == pytest.approx(1, abs=1e-6)
+  for figure, border in ((metrics.psnr, 10), (metrics.ssim, 5)):
+    with pytest.raises(ValueError, match=f'border of {border}'):
+      on_255(figure, a, b, border)
+    with pytest.raises(ValueError, match='different shapes'):
+      on_255(figure, a, b[1:])
 
 
-def test_luma_psnr_of_colour_and_grey():
+@settings(max_examples=40, deadline=None)
+@given(PICTURES, PICTURES)
+def test_properties_of_psnr_and_ssim(a, b):
+  psnr, ssim = (on_255(figure, a, b) for figure in (metrics.psnr, metrics.ssim))
+  assert psnr == on_255(metrics.psnr, b, a)
+  assert ssim == pytest.approx(on_255(metrics.ssim, b, a), abs=1e-5)
+  assert psnr >= 0
+  assert (psnr == float('inf')) == np.array_equal(a, b)
+  assert -1 <= ssim <= 1
+  assert on_255(metrics.psnr, a, a) == float('inf')
+  assert on_255(metrics.ssim, a, a) == pytest.approx(1, abs=1e-6)
+
+
+def reference_figures(sr, hr, border):
+  """The protocol in NumPy's float64 and scikit-image."""
+  inner = np.s_[border:sr.shape[0] - border, border:sr.shape[1] - border]
+  sr, hr = (np.float64(images.as_rgb(x)[inner]) for x in (sr, hr))
+  weights = np.array([65.481, 128.553, 24.966]) / 255
+  sr_y, hr_y = ((x @ weights + 16)[..., None] for x in (sr, hr))
+  return {'psnr_y': 10 * np.log10(255**2 / np.mean((sr_y - hr_y)**2)),
+          'ssim_y': skimage_ssim(sr_y, hr_y),
+          'psnr_rgb': 10 * np.log10(255**2 / np.mean((sr - hr)**2)),
+          'ssim_rgb': skimage_ssim(sr, hr)}
+
+
+@pytest.mark.parametrize('size', [
+    (19, 19), (20, 300), (135, 136), (136, 137), (137, 254), (255, 253), (371, 60)])
+def test_whole_pictures_by_tiles_are_the_definition(picture, size):
+  """Sizes about which a tile, its windows or its neighbour begin or end, with a border of 4."""
+  sr, hr = picture(*size, 0), picture(*size, 1)
+  hr = np.uint8((hr.astype(int) + 3 * sr) // 4)
+  assert metrics.figures_of_picture(sr, hr, 4) == pytest.approx(reference_figures(sr, hr, 4),
+                                                               abs=1e-5)
+
+
+def test_figures_of_a_batch_are_those_of_its_pictures(picture):
+  sr, hr = (np.stack([picture(24, 32, seed) for seed in seeds]) for seeds in ((0, 1), (2, 3)))
+  found = metrics.figures(images.to_float(sr) + 1e-4, images.to_float(hr), 2)  # and rounds
+  for index in range(2):
+    expected = reference_figures(sr[index], hr[index], 2)
+    assert {name: float(found[name][index]) for name in found} == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_compilation_whatever_the_shapes(picture):
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+      lambda event, _, **__: compiled.append(event) if 'jaxpr_trace' in event else None)
+  metrics.figures_of_picture(picture(40, 30), picture(40, 30, 1), 2)
+  jax.jit(lambda x: x + 1)(0)
+  assert compiled  # the listener hears
+  compiled.clear()
+  for size in ((41, 30), (30, 200), (133, 140), (16, 16), (300, 150)):
+    metrics.figures_of_picture(picture(*size), picture(*size, 1), 2)
+  metrics.figures_of_picture(picture(40, 30)[..., :1], picture(40, 30, 1)[..., :1], 4)
+  assert not compiled
+
+
+def test_luma_of_colour_and_grey():
   hr = np.zeros((12, 12, 3), np.uint8)
   sr = hr.copy()
   sr[..., 1] = 255  # green alone moves luma by 128.553
-  assert metrics.psnr_y(sr, hr, 2) == pytest.approx(20 * np.log10(255 / 128.553))
+  found = metrics.figures_of_picture(sr, hr, 2)
+  assert found['psnr_y'] == pytest.approx(20 * np.log10(255 / 128.553), abs=1e-5)
+  assert found['psnr_rgb'] == pytest.approx(10 * np.log10(3), abs=1e-5)
+  assert set(found) == {'psnr_y', 'psnr_rgb'}  # 8x8 pixels hold no window of SSIM's
   # A grey picture is scored on its channel: 255 levels, not luma's 219.
-  assert metrics.psnr_y(sr[..., 1:2], hr[..., :1], 2) == 0
+  assert metrics.figures_of_picture(sr[..., 1:2], hr[..., :1], 2)['psnr_y'] == 0
+  assert metrics.figures(sr[None, ..., 1:2] / 255, hr[None, ..., :1] / 255, 0)['psnr_y'] == 0
 
 
-def test_a_published_networks_figure(assets):
-  scores = [metrics.psnr_y(images.read_image(path),
-                           images.read_image(assets / 'Set5_RCAN_x4' / 'hr' / path.name), 4)
-            for path in sorted((assets / 'Set5_RCAN_x4' / 'sr').iterdir())]
-  assert len(scores) == 5
-  assert np.mean(scores) == pytest.approx(32.634, abs=5e-4)
+def test_whole_pictures_refuse_what_makes_no_sense(picture):
+  a = picture(20, 30)
+  assert metrics.figures_of_picture(a, a, 0) == pytest.approx(
+      {'psnr_y': np.inf, 'psnr_rgb': np.inf, 'ssim_y': 1, 'ssim_rgb': 1})
+  with pytest.raises(ValueError, match='border of 10'):
+    metrics.figures_of_picture(a, a, 10)
+  with pytest.raises(ValueError, match='different shapes'):
+    metrics.figures_of_picture(a, a[:, 1:], 0)
 
 
-@pytest.mark.parametrize(('name', 'scale', 'expected'), [
-    ('Set5', 2, 33.674), ('Set5', 3, 30.405), ('Set5', 4, 28.430),
-    ('Set14', 2, 30.232), ('Set14', 3, 27.539), ('Set14', 4, 25.997)])
-def test_bicubic_has_the_reference_figures(assets, name, scale, expected):
-  scores = evaluate.score_set(evaluate.read_set(str(assets / name), scale),
-                              lambda lr: evaluate.bicubic(lr, scale),
-                              score.make_scorer(scale, 'none'))
-  assert score.mean(scores)['psnr_y'] == pytest.approx(expected, abs=2e-3)
+def test_the_accumulator_is_the_mean_of_all_batches(picture):
+  sr, hr = (np.stack([images.to_float(picture(24, 32, seed)) for seed in seeds])
+            for seeds in ((0, 1, 2), (3, 4, 5)))
+  collection = metrics.accumulator(2)
+
+  @jax.jit
+  def add(totals, sr, hr, mask):
+    return totals.merge(collection.single_from_model_output(sr=sr, hr=hr, mask=mask))
+
+  totals = add(collection.empty(), sr[:2], hr[:2], jnp.array([True, True]))
+  # The last batch is filled up with a copy that does not count, though its PSNR is infinite.
+  totals = add(totals, np.stack([sr[2], hr[0]]), np.stack([hr[2], hr[0]]),
+               jnp.array([True, False]))
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(totals))
+  expected = {name: float(values.mean()) for name, values in metrics.figures(sr, hr, 2).items()}
+  assert {name: float(value) for name, value in totals.compute().items()} == pytest.approx(
+      expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_lr_consistency_sees_a_shift_of_colour(picture, scale):
+  hr = np.clip(picture(36, 48), 20, 200)
+  lr = images.imresize(hr, 1 / scale)
+  hr, lr = (images.to_float(x)[None] for x in (hr, lr))
+  assert metrics.lr_consistency(hr, lr, scale) == float('inf')
+  shifted = hr + np.float32([10 / 255, 0, 0])  # red, by ten levels
+  assert float(metrics.lr_consistency(shifted, lr, scale)[0]) == pytest.approx(
+      10 * np.log10(3 * (255 / 10)**2), abs=0.02)
+
+
+# LPIPS ---------------------------------------------------------------------------------
+
+
+def convolve(x, layer, stride=1):
+  """[H, W, C] by a kernel [k, k, C, D] in float64, padded by k // 2 but AlexNet's first by 2."""
+  kernel, bias = (np.float64(layer.get(name, 0)) for name in ('kernel', 'bias'))
+  around = 2 if len(kernel) == 11 else len(kernel) // 2
+  x = np.pad(x, ((around, around), (around, around), (0, 0)))
+  windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (0, 1))
+  return np.einsum('hwcij,ijcd->hwd', windows[::stride, ::stride], kernel, optimize=True) + bias
+
+
+def pool(x, side):
+  windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), (0, 1))
+  return windows[::2, ::2].max((-1, -2))
+
+
+def lpips_in_numpy(network, a, b):
+  """The distance of [H, W, 3] in [0, 1], from the paper's description, in float64."""
+  tree = lpips_package({'alex': 'alexnet', 'vgg': 'vgg16'}[network])
+
+  def features(x):
+    x = (2 * np.float64(x) - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
+    if network == 'alex':
+      for index in range(5):
+        x = pool(x, 3) if index in (1, 2) else x
+        x = np.maximum(convolve(x, tree['AlexNet_0'][f'Conv_{index}'], 1 if index else 4), 0)
+        yield x
+    else:
+      layers = iter(range(13))
+      for block, depth in enumerate((2, 2, 3, 3, 3)):
+        x = pool(x, 2) if block else x
+        for _ in range(depth):
+          x = np.maximum(convolve(x, tree['VGG16_0'][f'Conv_{next(layers)}']), 0)
+        yield x
+
+  total = 0
+  for index, (x, y) in enumerate(zip(features(a), features(b), strict=True)):
+    x, y = (z / (np.sqrt((z**2).sum(-1, keepdims=True)) + 1e-10) for z in (x, y))
+    head = np.float64(tree[f'NetLinLayer_{index}']['Conv_0']['kernel'])[0, 0, :, 0]
+    total += ((x - y)**2 @ head).mean()
+  return total
+
+
+@pytest.mark.parametrize('network', ['alex', 'vgg'])
+def test_lpips_is_numpys(network, picture):
+  a, b = (images.to_float(picture(53, 46, seed)) for seed in (0, 1))
+  found = LPIPS(network).apply(load_lpips(network), a[None], b[None])
+  assert float(found[0]) == pytest.approx(lpips_in_numpy(network, a, b), rel=1e-4)
 
 
 def test_lpips_of_the_authors_example(assets):
-  reference, *others = (images.read_image(assets / 'lpips_ref' / f'ex_{name}.png')
-                        for name in ('ref', 'p0', 'p1'))
-  scorer = score.make_scorer(4, 'alex')
-  for picture, expected in zip(others, (0.722, 0.138), strict=True):
-    assert scorer(picture, reference)['lpips_alex'] == pytest.approx(expected, abs=5e-4)
-  assert scorer(reference, reference)['lpips_alex'] == pytest.approx(0, abs=1e-9)
-
-
-def test_lpips_skips_what_is_too_small(picture):
-  small = picture(31, 40)
-  assert set(score.make_scorer(2, 'alex')(small, small)) == {'psnr_y'}
-
-
-def test_table_and_mean():
-  columns = {'bicubic': {'a': {'psnr_y': 20.0, 'lpips_alex': 0.5}, 'b': {'psnr_y': 30.0}},
-             'model': {'a': {'psnr_y': 21.0, 'lpips_alex': 0.4}, 'b': {'psnr_y': 32.0}}}
-  assert score.mean(columns['model']) == {'psnr_y': 26.5, 'lpips_alex': 0.4}
-  lines = score.table(columns).splitlines()
-  assert lines[0].split() == ['picture', 'bicubic', 'psnr_y', 'bicubic', 'lpips_alex', 'model',
-                              'psnr_y', 'model', 'lpips_alex']
-  assert lines[2].split() == ['b', '30.000', '32.000']
-  assert lines[-1].split() == ['mean', '25.000', '0.5000', '26.500', '0.4000']
-  assert len({len(line.rstrip()) for line in (lines[0], lines[1], lines[-1])}) == 1
-
-
-def test_sets_in_both_layouts(tmp_path, picture):
-  hr = picture(30, 40)
-  images.write_image(tmp_path / 'plain' / 'a.png', hr)
-  pair, = evaluate.read_set(str(tmp_path / 'plain'), 4)
-  assert pair.name == 'a'
-  assert pair.hr.shape == (28, 40, 3)
-  assert pair.lr.shape == (7, 10, 3)
-  images.write_image(tmp_path / 'set' / 'HR_x4' / 'a.png', pair.hr)
-  images.write_image(tmp_path / 'set' / 'LRbicx4' / 'a.png', 255 - pair.lr)
-  given, = evaluate.read_set(str(tmp_path / 'set'), 4)
-  np.testing.assert_array_equal(given.lr, 255 - pair.lr)  # the set's own LR, not ours
-  images.write_image(tmp_path / 'set' / 'LRbicx4' / 'a.png', pair.lr[1:])
-  with pytest.raises(InputError, match=r'a\.png.*expected 4 times'):
-    list(evaluate.read_set(str(tmp_path / 'set'), 4))
-  images.write_image(tmp_path / 'plain' / 'a.png', hr[:8])
-  with pytest.raises(InputError, match=r'a\.png: 8x40 is too small'):
-    list(evaluate.read_set(str(tmp_path / 'plain'), 4))
-  images.write_image(tmp_path / 'set' / 'HR_x4' / 'a.png', pair.hr[:8])
-  images.write_image(tmp_path / 'set' / 'LRbicx4' / 'a.png', pair.lr[:2])
-  with pytest.raises(InputError, match=r'a\.png: 8x40 is too small'):
-    list(evaluate.read_set(str(tmp_path / 'set'), 4))
-
-
-def test_names_tell_pictures_apart(tmp_path, picture):
-  for name in ('a/1.png', 'b/1.png', 'c.png', 'c.bmp'):
-    images.write_image(tmp_path / name, picture(20, 20))
-  assert [pair.name for pair in evaluate.read_set(str(tmp_path), 2)] == ['a/1', 'b/1', 'c.bmp',
-                                                                         'c.png']
-
-
-def test_a_set_without_this_scale_is_refused(tmp_path, picture):
-  for name in ('HR_x2', 'HR_x3', 'LRbicx2', 'LRbicx3'):
-    images.write_image(tmp_path / name / 'a.png', picture(36, 36))
-  with pytest.raises(InputError, match='for scale 2, 3, not 4'):
-    list(evaluate.read_set(str(tmp_path), 4))
-
-
-def test_grey_stays_grey(picture):
-  from sr_jax.models import MSRRESNET
-  model = MSRRESNET(features=4, blocks=1, scale=2)
-  lr = picture(9, 8)
-  import jax
-  variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
-  upscale = evaluate.make_upscaler(model)
-  assert upscale(variables, lr).shape == (18, 16, 3)
-  grey = upscale(variables, lr[..., :1])
-  assert grey.shape == (18, 16, 1)
-  assert grey.dtype == np.uint8
+  reference, *others = (images.to_float(images.read_image(
+      assets / 'lpips_ref' / f'ex_{name}.png'))[None] for name in ('ref', 'p0', 'p1'))
+  for network in ('alex', 'vgg'):
+    variables = load_lpips(network)
+    for other, published in zip(others, (0.722, 0.138), strict=True):
+      found = float(LPIPS(network).apply(variables, other, reference)[0])
+      if network == 'alex':
+        assert found == pytest.approx(published, abs=5e-4)
+      else:
+        assert found == pytest.approx(lpips_in_numpy('vgg', other[0], reference[0]), rel=1e-4)
+    assert float(LPIPS(network).apply(variables, reference, reference)[0]) == 0
