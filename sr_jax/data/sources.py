@@ -1,7 +1,9 @@
-"""Where pictures come from: a spec in a config to a list of files."""
+"""Where pictures come from: a spec to a list of files, files to pairs."""
 
+import collections
 import importlib.resources
 import pathlib
+import re
 
 from sr_jax.errors import InputError
 from sr_jax.images import SUFFIXES
@@ -46,3 +48,60 @@ def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
   if not found:
     raise InputError(f'{folder}: no picture in it ({", ".join(SUFFIXES)})')
   return found
+
+
+def named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Every picture below a folder by its path in it, without the suffix where that is unique.
+
+  Raises:
+    InputError: a missing or an empty folder.
+  """
+  paths = _pictures_below(folder)
+  stems = collections.Counter(path.with_suffix('') for path in paths)
+  return {(path.with_suffix('') if stems[path.with_suffix('')] == 1 else path)
+          .relative_to(folder).as_posix(): path for path in paths}
+
+
+def plain_name(name: str, scale: int) -> str:
+  """A picture's name without what tools append: 'baby_x4', 'babyx4', 'baby_SR', 'baby_SRF_4_HR'
+  become 'baby'. An x and another number than `scale` stays.
+  """
+  ending = re.compile(rf'(?<=[^/])([_-]?x{scale}|[_-](sr|hr|lr|gt|out|srf_{scale}))$', re.I)
+  while (shorter := ending.sub('', name)) != name:
+    name = shorter
+  return name
+
+
+def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int):
+  """Partners of one name or, of what is left, of one plain name.
+
+  Args:
+    first, second: files by name, as `named` has them.
+
+  Returns:
+    ([(name in first, its file, its partner)], [files without a partner]). A plain name that
+    two files of a side share pairs neither.
+  """
+  partner = {name: name for name in first if name in second}
+  rest = []
+  for names in (first.keys() - partner.keys(), second.keys() - partner.keys()):
+    plain = collections.defaultdict(list)
+    for name in names:
+      plain[plain_name(name, scale)].append(name)
+    rest.append({key: found[0] for key, found in plain.items() if len(found) == 1})
+  partner |= {rest[0][key]: rest[1][key] for key in rest[0].keys() & rest[1].keys()}
+  alone = [first[name] for name in first if name not in partner]
+  alone += [second[name] for name in second if name not in partner.values()]
+  return [(name, first[name], second[partner[name]]) for name in first if name in partner], alone
+
+
+def refuse_unpaired(alone: list[pathlib.Path]) -> None:
+  """Raises an InputError that lists them, if there are any."""
+  if alone:
+    raise InputError(f'{len(alone)} without a partner of the same name: {listed(alone)}')
+
+
+def listed(things, most: int = 20) -> str:
+  """'a, b, c' of anything, cut off after `most`."""
+  shown = ', '.join(str(thing) for thing in things[:most])
+  return shown + (f' and {len(things) - most} more' if len(things) > most else '')

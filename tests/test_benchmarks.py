@@ -1,0 +1,142 @@
+"""Benchmark sets in the layouts that people have them in, and files paired by name."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from sr_jax import images
+from sr_jax.data import benchmarks, sources
+from sr_jax.data.benchmarks import read_set
+from sr_jax.errors import InputError
+
+
+@pytest.mark.parametrize(('hr', 'lr', 'inside'), [
+    ('HR/baby.png', 'LR/baby.png', ''),
+    ('HR/baby.png', 'LR/babyx4.png', ''),
+    ('GTmod12/baby.png', 'LRbicx4/baby.png', ''),
+    ('HR_x4/baby.png', 'LRbicx4/baby.png', ''),
+    ('HR/baby.png', 'LR_bicubic/X4/babyx4.png', ''),
+    ('HR/baby.png', 'LR/X4/baby_x4.png', ''),
+    ('image_SRF_4/baby_SRF_4_HR.png', 'image_SRF_4/baby_SRF_4_LR.png', ''),
+    ('DIV2K_valid_HR/baby.png', 'DIV2K_valid_LR_bicubic/X4/babyx4.png', ''),
+    ('DIV2K_valid_HR/baby.png', 'DIV2K_valid_LR_bicubic/X4/babyx4.png', 'DIV2K_valid_HR'),
+    ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_x4/babyx4.png', 'DIV2K_train_HR')])
+def test_layouts(tmp_path, picture, hr, lr, inside):
+  whole = picture(24, 36)
+  own = 255 - images.imresize(whole, 1 / 4)  # such as nobody would make from HR
+  images.write_image(tmp_path / hr, whole)
+  images.write_image(tmp_path / lr, own)
+  pair, = read_set(str(tmp_path / inside), 4)
+  assert pair.name == 'baby'
+  assert not pair.cropped
+  np.testing.assert_array_equal(pair.hr, whole)
+  np.testing.assert_array_equal(pair.lr, own)
+
+
+@pytest.mark.parametrize('folder', ['', 'HR', 'GTmod12', 'HR_x4'])
+def test_hr_alone_is_cropped_and_shrunk(tmp_path, picture, folder):
+  whole = picture(30, 43)
+  images.write_image(tmp_path / folder / 'a.png', whole)
+  if folder:  # what lies beside it is not of the set
+    images.write_image(tmp_path / 'original' / 'a.png', whole)
+  pair, = read_set(str(tmp_path), 4)
+  assert (pair.name, pair.cropped) == ('a', True)
+  np.testing.assert_array_equal(pair.hr, whole[:28, :40])
+  np.testing.assert_array_equal(pair.lr, images.imresize(whole[:28, :40], 1 / 4))
+
+
+def test_hr_with_its_own_lr_may_be_cropped_too(tmp_path, picture):
+  images.write_image(tmp_path / 'HR' / 'a.png', picture(30, 43))
+  images.write_image(tmp_path / 'LR' / 'a.png', picture(7, 10))
+  pair, = read_set(str(tmp_path), 4)
+  assert pair.hr.shape == (28, 40, 3)
+  assert pair.cropped
+
+
+def test_pairs_that_do_not_fit_are_named(tmp_path, picture):
+  images.write_image(tmp_path / 'HR' / 'a.png', picture(28, 40))
+  images.write_image(tmp_path / 'LR' / 'a.png', picture(6, 10))
+  with pytest.raises(InputError, match=r'a\.png: \(28, 40, 3\), expected 4 times'):
+    list(read_set(str(tmp_path), 4))
+  images.write_image(tmp_path / 'HR' / 'b.png', picture(28, 40))
+  images.write_image(tmp_path / 'LR' / 'c.png', picture(7, 10))
+  with pytest.raises(InputError, match=r'2 without a partner.*HR/b\.png.*LR/c\.png'):
+    list(read_set(str(tmp_path), 4))
+  images.write_image(tmp_path / 'small' / 'a.png', picture(8, 40))
+  with pytest.raises(InputError, match=r'a\.png: 8x40 is too small'):
+    list(read_set(str(tmp_path / 'small'), 4))
+
+
+def test_a_set_without_this_scale_is_refused(tmp_path, picture):
+  for name in ('HR_x2', 'HR_x3', 'LRbicx2', 'LRbicx3'):
+    images.write_image(tmp_path / name / 'a.png', picture(36, 36))
+  with pytest.raises(InputError, match='for scale 2, 3, not 4'):
+    list(read_set(str(tmp_path), 4))
+
+
+def test_grey_pictures_saved_as_colour(tmp_path, picture):
+  hr = picture(28, 40)[..., :1]
+  lr = images.imresize(hr, 1 / 4)
+  for name, (one, other) in {'a': (hr, images.as_rgb(lr)), 'b': (images.as_rgb(hr), lr)}.items():
+    images.write_image(tmp_path / 'HR' / f'{name}.png', one)
+    images.write_image(tmp_path / 'LR' / f'{name}.png', other)
+  a, b = read_set(str(tmp_path), 4)
+  assert (a.hr.shape[-1], a.lr.shape[-1], b.hr.shape[-1], b.lr.shape[-1]) == (1, 1, 3, 3)
+  np.testing.assert_array_equal(a.lr, lr)
+  images.write_image(tmp_path / 'HR' / 'b.png', picture(28, 40))  # colour: nothing to be done
+  with pytest.raises(InputError, match=r'b\.png: \(28, 40, 3\).*\(28, 40, 1\)'):
+    list(read_set(str(tmp_path), 4))
+
+
+def test_names_tell_pictures_apart(tmp_path, picture):
+  for name in ('a/1.png', 'b/1.png', 'c.png', 'c.bmp'):
+    images.write_image(tmp_path / name, picture(20, 20))
+  assert [pair.name for pair in read_set(str(tmp_path), 2)] == ['a/1', 'b/1', 'c.bmp', 'c.png']
+  for name in ('a.png', 'a_HR.png'):  # both plainly 'a'
+    images.write_image(tmp_path / 'set' / 'HR' / name, picture(20, 20))
+    images.write_image(tmp_path / 'set' / 'LR' / name, picture(10, 10))
+  assert [pair.name for pair in read_set(str(tmp_path / 'set'), 2)] == ['a', 'a_HR']
+
+
+def test_limit_and_skipped(tmp_path, picture):
+  for name in 'abc':
+    images.write_image(tmp_path / f'{name}.png', picture(20, 20))
+  (tmp_path / 'b.png').write_text('no picture')
+  skipped = []
+  assert [pair.name for pair in read_set(str(tmp_path), 2, skipped=skipped)] == ['a', 'c']
+  assert len(skipped) == 1
+  assert 'b.png' in skipped[0]
+  assert [pair.name for pair in read_set(str(tmp_path), 2, 1)] == ['a']
+
+
+@pytest.mark.parametrize('name', [
+    'baby_x4', 'babyx4', 'baby-x4', 'baby_X4', 'baby_SR', 'baby_sr', 'baby_x4_SR', 'baby_out',
+    'baby_SRF_4_SR', 'baby_SR_x4'])
+def test_plain_names(name):
+  assert sources.plain_name(name, 4) == 'baby'
+
+
+@pytest.mark.parametrize('name', ['baby', 'babyx2', 'x4', 'a/x4', 'SR', 'babysr', 'baby_5'])
+def test_names_that_stay(name):
+  assert sources.plain_name(name, 4) == name
+
+
+def test_pairs_by_name():
+  def files(*names):
+    return {name: pathlib.Path(name) for name in names}
+  def pair(first, second):
+    pairs, alone = sources.pair_by_name(files(*first), files(*second), 4)
+    return {name: str(partner) for name, _, partner in pairs}, sorted(map(str, alone))
+  assert pair(['a', 'b', 'd/c'], ['b_x4', 'a', 'd/cx4']) == (
+      {'a': 'a', 'b': 'b_x4', 'd/c': 'd/cx4'}, [])
+  assert pair(['max4', 'ma'], ['max4', 'ma_SR']) == ({'max4': 'max4', 'ma': 'ma_SR'}, [])
+  assert pair(['a', 'b'], ['a_x4', 'a_SR', 'b_x2']) == ({}, ['a', 'a_SR', 'a_x4', 'b', 'b_x2'])
+  assert pair(['a'], ['a', 'a_x4']) == ({'a': 'a'}, ['a_x4'])
+
+
+def test_every_layout_is_tested():
+  cases = next(mark for mark in test_layouts.pytestmark if mark.name == 'parametrize').args[1]
+  found = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent)) for hr, lr, _ in cases}
+  tested = {(hr.replace('train', 'valid'), lr.replace('train', 'valid')) for hr, lr in found}
+  assert tested == {(hr.format(s=4), lr.format(s=4)) for hr, lr in benchmarks.LAYOUTS}
