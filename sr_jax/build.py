@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import losses, optim, steps
+from sr_jax import losses, optim, score, steps
 from sr_jax.data import bank
 from sr_jax.errors import InputError
 from sr_jax.models import DISCRIMINATORS, GENERATORS
@@ -210,7 +210,8 @@ def build(config) -> Experiment:
     InputError: a value, a field or a combination that makes no sense; no VGG weights.
   """
   check(config)
-  measured = ('psnr_y', *(f'lpips_{net}' for net in ('alex', 'vgg') if net == config.eval.lpips))
+  measured = tuple(name for name in score.protocol(config.scale, config.eval.lpips, False)
+                   if name != 'lr')
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')

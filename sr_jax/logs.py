@@ -63,11 +63,11 @@ class Logs:
       print(f'{phase} {step}/{self._steps}  {_look(metrics)}  {speed:.1f} images/s, {left} left',
             flush=True)
 
-  def validation(self, step: int, phase: str, metrics: dict[str, float]) -> None:
-    """Validation figures, on every terminal."""
-    self._write(step, phase, metrics)
+  def validation(self, step: int, phase: str, figures: dict[str, float]) -> None:
+    """Validation figures, kept under `valid/`; on every terminal."""
+    self._write(step, phase, {f'valid/{name}': value for name, value in figures.items()})
     self.say(f'{phase} {step}/{self._steps}  ' +
-             '  '.join(f'{name} {value:.4f}' for name, value in metrics.items()))
+             '  '.join(f'{name} {value:.4f}' for name, value in figures.items()))
 
   @contextlib.contextmanager
   def pause(self):
@@ -125,10 +125,10 @@ def write_json(path, value) -> None:
   """Whole or not at all; makes the folder."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  _write_whole(path, json.dumps(value, indent=2) + '\n')
+  write_whole(path, json.dumps(value, indent=2) + '\n')
 
 
-def _write_whole(path: pathlib.Path, text: str) -> None:
+def write_whole(path: pathlib.Path, text: str) -> None:
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
     temporary.write_text(text)
@@ -142,7 +142,7 @@ def _forget_after(path: pathlib.Path, step: int) -> None:
   """Drops what a lost piece of the run wrote; before the first checkpoint, all of it."""
   kept = [line for line in read_metrics(path.parent) if line['step'] <= step and step]
   if path.exists():
-    _write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
+    write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
 
 def _look(metrics: dict[str, float]) -> str:

@@ -5,6 +5,7 @@
       --config.eval.sets=data/Set5,data/Set14
 """
 
+import functools
 import pathlib
 import re
 import sys
@@ -12,6 +13,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from sr_jax import command
 from sr_jax.errors import InputError
 
 MODES = ('train', 'evaluate', 'profile')
@@ -31,14 +33,7 @@ def main(argv: list[str]) -> int:
     flags.FLAGS.unparse_flags()
     print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     return 0
-  try:
-    _parse(argv)
-    _run()
-  except InputError as error:
-    return _refuse(str(error), 1)
-  except KeyboardInterrupt:
-    return _refuse('interrupted', 130)
-  return 0
+  return command.run(functools.partial(_run, argv))
 
 
 def _parse(argv: list[str]) -> None:
@@ -73,7 +68,8 @@ def _parse(argv: list[str]) -> None:
     raise InputError(line) from None
 
 
-def _run() -> None:
+def _run(argv: list[str]) -> int:
+  _parse(argv)
   # JAX is imported late, so that --help and a mistyped flag answer at once.
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or default_workdir()).expanduser()
@@ -82,24 +78,21 @@ def _run() -> None:
     try:
       train(config, workdir)
     except Stopped as stopped:
-      sys.exit(_refuse(f'stopped by {stopped}; the same command goes on', 128 + stopped.signal))
+      return command.refuse(f'stopped by {stopped}; the same command goes on',
+                            128 + stopped.signal)
   elif _MODE.value == 'evaluate':
     from sr_jax.evaluate import evaluate_run
     evaluate_run(config, workdir, _STEP.value)
   else:
     from sr_jax.profiling import profile_run
     profile_run(config, workdir)
+  return 0
 
 
 def default_workdir() -> str:
   """runs/srgan for configs/srgan.py, runs/srgan-sample for configs/srgan.py:sample."""
   path, _, variant = flags.FLAGS['config'].config_filename.partition(':')
   return 'runs/' + '-'.join([pathlib.Path(path).stem, *filter(None, variant.split(','))])
-
-
-def _refuse(message: str, status: int) -> int:
-  print(f'sr_jax: {message}', file=sys.stderr)
-  return status
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from clu import parameter_overview
 
 from sr_jax import build, evaluate, images, logs, score, steps
 from sr_jax.checkpoints import Checkpoints
-from sr_jax.data import bank, sources
+from sr_jax.data import bank, benchmarks, sources
 from sr_jax.errors import InputError
 from sr_jax.state import TrainState
 
@@ -103,7 +103,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
 
   def validate(step, name, upscale):
     figures = score.mean(evaluate.score_set(valid, upscale, scorer))
-    log.validation(step, name, {f'valid/{key}': value for key, value in figures.items()})
+    log.validation(step, name, figures)
     return figures
 
   def show(entry):
@@ -120,7 +120,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
       log.scalars(number, name, values | rates)
 
   if valid and step == 0:
-    validate(0, 'bicubic', lambda lr: evaluate.bicubic(lr, config.scale))
+    validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
   while step < config.steps:
     if phase is None or step >= phase.stop:
       phase = experiment.phase_at(step)
@@ -163,11 +163,11 @@ def _next_event(config, step: int, phase_stop: int) -> int:
   return min(phase_stop, *(step - step % interval + interval for interval in every))
 
 
-def _strip(pair: evaluate.Pair, sr: np.ndarray) -> np.ndarray:
+def _strip(pair: benchmarks.Pair, sr: np.ndarray) -> np.ndarray:
   """low / bicubic / generated / original of one picture, uint8 [H, 4 * W + 12, 3]."""
   scale = pair.hr.shape[0] // pair.lr.shape[0]
   low = pair.lr.repeat(scale, 0).repeat(scale, 1)
-  row = low, evaluate.bicubic(pair.lr, scale), sr, pair.hr
+  row = low, images.imresize(pair.lr, scale), sr, pair.hr
   return logs.strip([images.as_rgb(picture) for picture in row])
 
 
@@ -224,12 +224,12 @@ class _Signals:
 # Around the loop ---------------------------------------------------------------------------
 
 
-def _validation_set(config) -> tuple[list[evaluate.Pair], list[str]]:
+def _validation_set(config) -> tuple[list[benchmarks.Pair], list[str]]:
   """(pictures, one line for each unusable one)."""
   if not config.data.valid:
     return [], []
   skipped = []
-  pairs = list(evaluate.read_set(config.data.valid, config.scale, config.eval.pictures, skipped))
+  pairs = list(benchmarks.read_set(config.data.valid, config.scale, config.eval.pictures, skipped))
   if not pairs:
     raise InputError(f'config.data.valid: no usable picture: {skipped[0]}')
   return pairs, skipped
@@ -278,7 +278,8 @@ def _print_validations(workdir) -> None:
   if not rows:
     return
   names = dict.fromkeys(name for row in rows for name in row if name.startswith('valid/'))
-  print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name:>16}' for name in names))
+  print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name.removeprefix("valid/"):>10}'
+                                                for name in names))
   for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
     cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
-    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>16}' for cell in cells))
+    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>10}' for cell in cells))

