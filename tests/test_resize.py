@@ -1,0 +1,135 @@
+"""The command line that makes low-resolution sets."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from sr_jax import command, images, resize
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+  """run('IN', 'OUT', ...) -> (exit status, stdout, stderr)."""
+  monkeypatch.chdir(tmp_path)
+
+  def call(*arguments):
+    status = command.run(lambda: resize.main(list(arguments)))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+  return call
+
+
+def test_a_folder_keeps_its_structure(run, tmp_path, picture):
+  pictures = {'a.png': picture(40, 52), 'deep/b.bmp': picture(24, 32, 1),
+              'deep/er/c.png': picture(28, 36, 2)[..., :1]}
+  for name, image in pictures.items():
+    images.write_image(tmp_path / 'hr' / name, image)
+  status, out, err = run('hr', 'lr', '--scale', '1/4')
+  assert (status, out, err) == (0, '3 of 3 written to lr\n', '')
+  assert len([path for path in (tmp_path / 'lr').rglob('*') if path.is_file()]) == 3
+  for name, image in pictures.items():
+    lr = images.read_image((tmp_path / 'lr' / name).with_suffix('.png'))
+    np.testing.assert_array_equal(lr, images.imresize(image, Fraction(1, 4)), err_msg=name)
+
+
+def test_cropped_first_and_said_so(run, tmp_path, picture):
+  images.write_image(tmp_path / 'a.png', picture(41, 50))
+  status, out, _ = run('a.png', 'lr.png', '--scale', '1/4', '--method', 'bilinear')
+  assert status == 0
+  assert out == '1 cropped to a multiple of 4: a.png\n1 of 1 written to lr.png\n'
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'lr.png'), images.imresize(
+      picture(41, 50)[:40, :48], Fraction(1, 4), 'bilinear'))
+
+
+def test_a_file_into_a_folder_and_larger(run, tmp_path, picture):
+  images.write_image(tmp_path / 'a.bmp', picture(9, 7))
+  assert run('a.bmp', 'out', '--scale', '2', '--method', 'nearest')[0] == 0
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'out' / 'a.png'),
+                                picture(9, 7).repeat(2, 0).repeat(2, 1))
+  assert run('a.bmp', 'half.png', '--scale', '1.5')[0] == 0
+  assert images.image_size(tmp_path / 'half.png') == (12, 9)  # of 8x6, then half as large again
+
+
+def test_one_bad_file_does_not_stop_the_rest(run, tmp_path, picture):
+  for name in 'abc':
+    images.write_image(tmp_path / 'hr' / f'{name}.png', picture(20, 20))
+  (tmp_path / 'hr' / 'b.png').write_text('no picture')
+  images.write_image(tmp_path / 'hr' / 'd.png', picture(3, 20))
+  status, out, err = run('hr', 'lr', '--scale', '1/4')
+  assert status == 1
+  assert out == '2 of 4 written to lr\n'
+  assert re.fullmatch(r'sr_jax: 2 not resized: hr/b\.png: not a picture.*, hr/d\.png: 3x20 is too '
+                      r'small for scale 1/4\n', err)
+  assert sorted(path.name for path in (tmp_path / 'lr').iterdir()) == ['a.png', 'c.png']
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['hr'], 'OUT'),
+    (['hr', 'lr'], '--scale'),
+    (['hr', 'lr', '--scale', 'half'], '--scale=half'),
+    (['hr', 'lr', '--scale', '0'], '--scale=0'),
+    (['hr', 'lr', '--scale', '1/0'], '--scale=1/0'),
+    (['hr', 'lr', '--scale', '0.33'], '--scale=0.33.*fraction'),
+    (['hr', 'lr', '--scale', '-2'], '--scale'),
+    (['hr', 'lr', '--scale', '1/2', '--method', 'lanczos'], 'lanczos.*bicubic'),
+    (['hr', 'lr', 'more', '--scale', '1/2'], 'more'),
+    (['nowhere', 'lr', '--scale', '1/2'], 'nowhere: no such file or folder'),
+    (['empty', 'lr', '--scale', '1/2'], 'empty: no picture in it'),
+    (['hr', 'hr', '--scale', '1/2'], 'hr: lies in hr'),
+    (['hr', 'hr/lr', '--scale', '1/2'], 'hr/lr: lies in hr'),
+    (['hr', 'hr/a.png', '--scale', '1/2'], 'lies in hr'),
+    (['hr/a.png', 'hr', '--scale', '1/2'], 'overwrite the original'),
+    (['hr/a.png', 'lr.jpg', '--scale', '1/2'], 'lr.jpg: only PNG'),
+    (['hr', 'file.png', '--scale', '1/2'], 'file.png: is a file'),
+    (['twice', 'lr', '--scale', '1/2'], r'one name.*twice/a\.bmp, twice/a\.png'),
+    (['hr/a.png', '/proc/none/lr.png', '--scale', '1/2'], '/proc/none/lr.png: can not be written'),
+])
+def test_wrong_input_is_one_line_and_a_status(run, tmp_path, picture, arguments, message):
+  for name in ('hr/a.png', 'twice/a.png', 'twice/a.bmp', 'file.png'):
+    images.write_image(tmp_path / name, picture(20, 20))
+  (tmp_path / 'empty').mkdir()
+  status, out, err = run(*arguments)
+  assert (status, out) == (1, '')
+  assert err.startswith('sr_jax: ')
+  assert err.count('\n') == 1
+  assert re.search(message, err), err
+  assert not (tmp_path / 'lr').exists()
+
+
+def test_help_has_two_examples(run, capsys):
+  with pytest.raises(SystemExit) as stop:
+    run('--help')
+  assert stop.value.code == 0
+  assert capsys.readouterr().out.count('python -m sr_jax.resize ') == 3  # the usage and two
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path, picture):
+  large = picture(1200, 1600)
+  for index in range(24):
+    images.write_image(tmp_path / 'hr' / f'{index:02}.bmp', large)
+  environment = os.environ | {'PYTHONPATH': str(pathlib.Path(resize.__file__).parents[1])}
+  with subprocess.Popen([sys.executable, '-m', 'sr_jax.resize', 'hr', 'lr', '--scale', '1/2'],
+                        cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE) as process:
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob('lr/0*.png')):
+      assert process.poll() is None, process.stderr.read()
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert err == 'sr_jax: interrupted\n'
+  written = list((tmp_path / 'lr').iterdir())
+  assert 0 < len(written) < 24
+  for path in written:
+    assert images.read_image(path).shape == (600, 800, 3)
