@@ -25,14 +25,17 @@ def defaults() -> ConfigDict:
   # Fields of the modules in sr_jax/models, which say what each means. One that is not set
   # is the module's own.
   config.generator = ConfigDict({
-      'name': 'srresnet',  # of models.GENERATORS: 'srresnet' (Ledig's), 'msrresnet'
-      'features': 64, 'blocks': 16,
+      'name': 'srresnet',  # of models.GENERATORS: 'srcnn', 'srresnet' (Ledig's), 'msrresnet'
+      'features': placeholder(int), 'blocks': placeholder(int),
       'kernel': placeholder(int), 'batch_norm': placeholder(bool),
       'skip': placeholder(str),  # 'features' or 'bilinear'
       'upsample': placeholder(str),  # 'shuffle', 'transposed' or 'direct'
       'output': placeholder(str),  # 'linear' or 'tanh'
       'activation': placeholder(str), 'block_activation': placeholder(str),
-      'refine': placeholder(bool)})
+      'refine': placeholder(bool),
+      # SRCNN's
+      'widths': placeholder(tuple), 'kernels': placeholder(tuple),
+      'luma_only': placeholder(bool)})
   config.discriminator = ConfigDict({
       'name': 'none',  # or 'vgg_style'
       'widths': (64, 128, 256, 512),
@@ -73,7 +76,7 @@ def defaults() -> ConfigDict:
   config.eval.every = 5_000  # steps between validations
   config.eval.pictures = 10  # of data.valid, the first so many
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
-  config.best_metric = 'psnr_y'  # or 'lpips_alex': which validation figure `best` goes by
+  config.best_metric = 'psnr_y'  # or 'lpips_alex', 'ssim_y', ...: what `best` goes by
 
   config.log_every = 100
   config.sample_every = 1_000  # low / bicubic / generated / original as one PNG

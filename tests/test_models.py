@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from sr_jax.models import GENERATORS, MSRRESNET, SRRESNET, Discriminator, SRResNet
+from sr_jax import images
+from sr_jax.models import GENERATORS, MSRRESNET, SRCNN, SRRESNET, Discriminator, SRResNet
 from sr_jax.models.layers import Activation, Upsample, pixel_shuffle
 from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
 from sr_jax.weights.vgg import load_vgg
@@ -40,6 +41,7 @@ def test_batch_norm_is_pytorchs(golden):
 
 
 @pytest.mark.parametrize(('name', 'model'), [
+    ('srcnn', SRCNN(widths=(4, 3), kernels=(9, 1, 5), scale=3)),
     ('srresnet', SRRESNET(features=4, blocks=2)),
     ('msrresnet', MSRRESNET(features=4, blocks=2, scale=3))])
 def test_generators_are_pytorchs(golden, name, model):
@@ -90,15 +92,42 @@ def test_scales_and_upsamplings(scale, upsample):
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
 
 
-@pytest.mark.parametrize('name', GENERATORS)
-def test_trunk_then_tail_is_the_whole(name):
-  model = GENERATORS[name](features=4, blocks=1)
+@pytest.mark.parametrize('model', [SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1)])
+def test_trunk_then_tail_is_the_whole(model):
+  assert {type(model)} <= {type(make()) for make in GENERATORS.values()}
   lr = jax.random.uniform(jax.random.key(1), (1, 7, 6, 3))
   variables = model.init(jax.random.key(0), lr)
   features = model.apply(variables, lr, method='trunk')
-  assert features.shape == (1, 7, 6, 4)
+  assert features.shape[:3] == (1, 7, 6)  # at low resolution
   np.testing.assert_array_equal(model.apply(variables, features, lr, method='tail'),
                                 model.apply(variables, lr))
+
+
+def test_srcnn_has_the_papers_parameters():
+  def count(**fields):
+    shapes = jax.eval_shape(SRCNN(**fields).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    kernels = [leaf for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1]
+    return sum(leaf.size for leaf in kernels)
+  assert count(kernels=(9, 1, 5)) == 8_032  # the journal's table, without biases
+  assert count() == 57_184  # 9-5-5
+
+
+def test_srcnn_leaves_colour_to_bicubic_and_grey_grey():
+  model = SRCNN((4,), (5, 3), scale=2)
+  lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
+  variables = model.init(jax.random.key(0), lr)
+  sr = model.apply(variables, lr)
+  wide = images.resize(lr, 2)
+  chroma, luma = (np.abs(images.rgb_to_ycbcr(sr) - images.rgb_to_ycbcr(wide))[..., part].max()
+                  for part in (slice(1, 3), slice(1)))
+  assert chroma < 1e-6 < 0.1 < luma
+  grey = lr[..., :1]
+  assert model.apply(variables, grey).shape == (1, 16, 18, 1)
+  # A constant stays one to the last row and column: borders are replicated.
+  flat = model.apply(variables, jnp.full((1, 5, 5, 3), 0.5))
+  assert np.ptp(flat) < 1e-5
+  colour = SRCNN((4,), (5, 3), scale=2, luma_only=False)
+  assert colour.init(jax.random.key(0), lr)['params']['layers_0']['kernel'].shape == (5, 5, 3, 4)
 
 
 def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_picture():
@@ -112,6 +141,9 @@ def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_picture():
 
 
 def test_unknown_field_values_are_named():
+  for fields in ({'kernels': (9, 5)}, {'kernels': (9, 4, 5)}):
+    with pytest.raises(ValueError, match='kernels'):
+      SRCNN(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
   for fields in ({'scale': 5}, {'upsample': 'nearest'}, {'skip': 'none'}, {'output': 'relu'}):
     with pytest.raises(ValueError, match=next(iter(fields))):
       SRResNet(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
@@ -125,7 +157,6 @@ def test_vgg16_is_pytorchs_in_every_layer(golden):
 
 
 def test_vgg19_is_pytorchs_in_every_layer(assets):
-  from sr_jax import images
   expected = json.loads((assets / 'vgg19_features_expected.json').read_text())
   expected = expected['before_activation']
   variables = load_vgg('vgg19', str(assets / 'vgg19_features.safetensors'), 'caffe')

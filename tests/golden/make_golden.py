@@ -21,7 +21,7 @@ def main(folder: pathlib.Path) -> None:
   torch.manual_seed(0)
   torch.set_num_threads(1)
   found = {}
-  for make in (layers, losses, srresnet, msrresnet, transposed, discriminators):
+  for make in (layers, losses, srresnet, msrresnet, transposed, discriminators, srcnn):
     with torch.no_grad():
       found |= {f'{make.__name__}/{name}': np.asarray(value, np.float32)
                 for name, value in make().items()}
@@ -42,11 +42,13 @@ def nhwc(x):
 class Parameters(dict):
   """Makes PyTorch weights as they are asked for and keeps them under Flax names."""
 
-  def conv(self, name, x, width, kernel=3, stride=1, gain=1.0):
+  def conv(self, name, x, width, kernel=3, stride=1, gain=1.0, replicate=False):
     weight = torch.randn(width, x.shape[1], kernel, kernel) * gain / (x.shape[1] * kernel**2)**0.5
     bias = 0.1 * torch.randn(width)
     self[f'params/{name}/kernel'] = weight.permute(2, 3, 1, 0).numpy()
     self[f'params/{name}/bias'] = bias.numpy()
+    if replicate:
+      return F.conv2d(F.pad(x, [kernel // 2] * 4, mode='replicate'), weight, bias)
     return F.conv2d(x, weight, bias, stride, kernel // 2)
 
   def conv_transpose(self, name, x, width, scale):
@@ -131,6 +133,23 @@ def msrresnet():
   x = F.leaky_relu(F.pixel_shuffle(p.conv('stages_0/Conv_0', x, 36), 3), 0.1)
   x = F.leaky_relu(p.conv('refinement', x, 4), 0.1)
   sr = p.conv('last', x, 3) + F.interpolate(lr, scale_factor=3, mode='bilinear')
+  return p | {'lr': nhwc(lr), 'sr': nhwc(sr)}
+
+
+def srcnn():
+  """SRCNN 9-1-5 on the luma, x3, 4 and 3 channels."""
+  p, lr = Parameters(), torch.rand(1, 3, 6, 5)
+  # PyTorch's antialiased bicubic has a = -0.5; borders are replicated here, it would cut them.
+  wide = F.interpolate(F.pad(lr, [3] * 4, mode='replicate'), scale_factor=3, mode='bicubic',
+                       antialias=True)[..., 9:-9, 9:-9]
+  matrix = torch.tensor([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0],
+                         [112.0, -93.786, -18.214]]) / 255
+  offset = torch.tensor([16.0, 128.0, 128.0])[:, None, None] / 255
+  y, chroma = (torch.einsum('ij,bjhw->bihw', matrix, wide) + offset).split([1, 2], 1)
+  y = F.relu(p.conv('layers_0', y, 4, 9, replicate=True))
+  y = F.relu(p.conv('layers_1', y, 3, 1, replicate=True))
+  y = p.conv('layers_2', y, 1, 5, replicate=True)
+  sr = torch.einsum('ij,bjhw->bihw', matrix.inverse(), torch.cat([y, chroma], 1) - offset)
   return p | {'lr': nhwc(lr), 'sr': nhwc(sr)}
 
 

@@ -1,0 +1,48 @@
+"""SRCNN, the first network for super-resolution and the baseline of every table.
+
+Paper: Dong et al., "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016:
+9-5-5 with 64 and 32 channels on the luma of the bicubically enlarged picture, MSE, batches
+of 128 crops of 33x33 (as many pixels as 16 of 96x96). Published: 30.48 dB / .8628 on Set5
+x4, 27.50 dB / .7513 on Set14, after 8e8 back-propagations on ImageNet.
+
+  python -m sr_jax.main --config configs/srcnn.py                 (DIV2K)
+  python -m sr_jax.main --config configs/srcnn.py:sample          (no download)
+  python -m sr_jax.main --config configs/srcnn.py:small \\
+      --config.data.source=folder:PATH
+
+Adam instead of the paper's SGD, whose last layer learns ten times slower than the others.
+Cost and result of the full run: unmeasured.
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data
+
+VARIANTS = ('small', 'sample', 'x2', 'x3')
+
+
+def get_config(variant: str = ''):
+  """Variants: `small` (9-1-5, minutes on a CPU), `sample` (small data and network), `x2`, `x3`."""
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.steps = 1_000_000
+  config.generator.name = 'srcnn'
+  config.generator.kernels = (9, 5, 5)
+  config.loss.pixel.kind = 'mse'
+  adam = config.optimizer.g
+  adam.learning_rate, adam.schedule = 3e-4, 'cosine'
+  if 'small' in variants or 'sample' in variants:
+    config.generator.kernels = (9, 1, 5)
+    config.data.valid = 'sample:valid'
+    config.hr_patch, config.steps = 48, 8_000
+    adam.learning_rate, adam.ramp = 1e-3, 100
+    config.eval.every = config.sample_every = config.checkpoint_every = 1_000
+    config.log_every = 100
+  if 'sample' in variants:
+    use_sample_data(config)
+    config.steps = 300
+    config.eval.every = config.sample_every = config.checkpoint_every = 100
+    config.log_every = 20
+  scales = [scale for scale in (2, 3) if f'x{scale}' in variants]
+  if len(scales) > 1:
+    raise ValueError(f'variant {variant!r}: two scales')
+  config.scale = scales[0] if scales else config.scale
+  return config
