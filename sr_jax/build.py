@@ -210,8 +210,7 @@ def build(config) -> Experiment:
     InputError: a value, a field or a combination that makes no sense; no VGG weights.
   """
   check(config)
-  measured = tuple(name for name in score.protocol(config.scale, config.eval.lpips, False)
-                   if name != 'lr')
+  measured = score.figure_names(config.eval.lpips)
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')

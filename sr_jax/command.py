@@ -1,8 +1,12 @@
 """What the command lines share: one clear line for what is wrong, and the exit status."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import tqdm
 
 from sr_jax.errors import InputError
 
@@ -26,6 +30,22 @@ def run(command: Callable[[], int | None]) -> int:
     return refuse(str(error), 1)
   except KeyboardInterrupt:
     return refuse('interrupted', 130)
+
+
+def on_all_cores(function: Callable, items: Sequence) -> list:
+  """[function(item), ...] by as many threads as there are cores, behind a progress bar.
+
+  For work on pictures: NumPy, zlib, the decoders and XLA all release the interpreter's lock.
+  The first error, or Ctrl-C, is raised after what is in hand; the rest is not begun.
+  """
+  with ThreadPoolExecutor(os.cpu_count()) as pool:
+    results = pool.map(function, items)
+    try:
+      return list(tqdm.tqdm(results, total=len(items), unit=' pictures', leave=False,
+                            disable=None))
+    except BaseException:
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
 
 
 def refuse(message: str, status: int) -> int:

@@ -8,13 +8,9 @@ to shrink is cropped first, at the bottom and right, to a multiple of what it sh
 """
 
 import collections
-import os
 import pathlib
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-
-import tqdm
 
 from sr_jax import command, images
 from sr_jax.data import sources
@@ -107,14 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
       return False, str(error)
 
-  # NumPy, zlib and the decoders release the interpreter's lock: threads use every core.
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
-    try:
-      done = list(tqdm.tqdm(pool.map(one, files), total=len(files), unit=' pictures', leave=False,
-                            disable=None, file=sys.stderr))
-    except BaseException:
-      pool.shutdown(cancel_futures=True)
-      raise
+  done = command.on_all_cores(one, files)
   cropped = [path for (path, _), (cut, _) in zip(files, done, strict=True) if cut]
   wrong = [reason for _, reason in done if reason]
   if cropped:

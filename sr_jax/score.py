@@ -7,16 +7,14 @@ Pairs files by name; baby_x4.png, babyx4.png and baby_SR.png are scored against 
 """
 
 import math
-import os
 import pathlib
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import jax
 import numpy as np
-import tqdm
 
 from sr_jax import command, images, metrics
 from sr_jax.data import sources
@@ -26,6 +24,11 @@ from sr_jax.models.lpips import LPIPS
 from sr_jax.weights.lpips import load_lpips
 
 SMALLEST_LPIPS = 32  # AlexNet shrinks a picture 16 times and more
+
+
+def figure_names(lpips: str) -> tuple[str, ...]:
+  """The figures that a picture gets, with `lpips` 'alex', 'vgg' or 'none'."""
+  return (*metrics.FIGURES, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']))
 
 
 def protocol(border: int, lpips: str, own_lr: bool) -> dict[str, str]:
@@ -70,6 +73,7 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> C
   border = scale if border is None else border
   if lpips != 'none':
     variables, distance = load_lpips(lpips), jax.jit(LPIPS(lpips).apply)
+    one_at_a_time = threading.Lock()  # VGG's features of a large picture are gigabytes
 
   def shrink(picture):
     return images.imresize(images.crop_to_multiple(picture, scale), Fraction(1, scale))
@@ -80,8 +84,9 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> C
       lr = shrink(hr) if lr is None else lr
       figures['psnr_lr'] = metrics.psnr_of_picture(shrink(sr), lr)
     if lpips != 'none' and min(hr.shape[:2]) >= SMALLEST_LPIPS:
-      pair = (images.to_float(images.as_rgb(picture))[None] for picture in (sr, hr))
-      figures[f'lpips_{lpips}'] = float(distance(variables, *pair)[0])
+      pair = [images.to_float(images.as_rgb(picture))[None] for picture in (sr, hr)]
+      with one_at_a_time:
+        figures[f'lpips_{lpips}'] = float(distance(variables, *pair)[0])
     return figures
 
   return score
@@ -180,9 +185,7 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:  # a header may lie about what the picture is
       raise InputError(f'{sr_path} and {hr_path}: {error}') from None
 
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
-    results = list(tqdm.tqdm(pool.map(score_one, triples), total=len(triples), unit=' pictures',
-                             disable=None, leave=False, file=sys.stderr))
+  results = command.on_all_cores(score_one, triples)
   scores = {name: figures for name, figures, _ in results}
   meanings = protocol(border, args.lpips, bool(args.lr))
   cropped = [name for name, _, cut in results if cut]

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -229,3 +230,21 @@ def test_published_figures(assets):
                         for name in ('ref', 'p0', 'p1'))
   scorer = score.make_scorer(4, 'alex')
   assert [round(scorer(other, reference)['lpips_alex'], 3) for other in others] == [0.722, 0.138]
+
+
+@pytest.mark.slow
+def test_a_hundred_pictures_in_half_a_minute(tmp_path, picture):
+  """80 of 481x321 in both orientations and 20 of odd sizes; start and compilation included."""
+  rng = np.random.default_rng(0)
+  sizes = [(321, 481)] * 40 + [(481, 321)] * 40 + rng.integers(120, 480, (20, 2)).tolist()
+  assert len(set(map(tuple, sizes))) == 22
+  for index, size in enumerate(sizes):
+    hr = picture(*size, index)
+    images.write_image(tmp_path / 'hr' / f'{index:03}.png', hr)
+    images.write_image(tmp_path / 'sr' / f'{index:03}_x4.png', hr // 2 + np.uint8(60))
+  begin = time.monotonic()
+  done = subprocess.run([sys.executable, '-m', 'sr_jax.score', '--sr', tmp_path / 'sr', '--hr',
+                         tmp_path / 'hr', '--scale', '4', '--border', '4', '--lpips', 'none'],
+                        capture_output=True, text=True, check=True)
+  assert len(done.stdout.splitlines()) > 102
+  assert time.monotonic() - begin < 30
