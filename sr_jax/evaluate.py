@@ -7,12 +7,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from sr_jax import build, images, score
+from sr_jax import build, files, images, score
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data.benchmarks import Pair, find_set, read_set
 from sr_jax.data.sources import listed
 from sr_jax.errors import InputError
-from sr_jax.logs import write_json, write_whole
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
 
@@ -79,11 +78,8 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   sets = [part.strip() for part in config.eval.sets.split(',') if part.strip()]
   if not sets:
     raise InputError('config.eval.sets is empty: name folders, comma between')
-  try:
-    return evaluate(generator, variables, sets, config.scale, config.eval.lpips,
-                    workdir / 'eval', number)
-  except OSError as error:
-    raise InputError(f'{error.filename}: can not be written ({error.strerror})') from None
+  return evaluate(generator, variables, sets, config.scale, config.eval.lpips, workdir / 'eval',
+                  number)
 
 
 def _set_name(spec: str) -> str:
@@ -125,8 +121,8 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
         'protocol': protocol, 'scale': scale, 'step': step, **score.summary(methods['model']),
         **{method: score.summary(methods[method]) for method in BASELINES}}
     title = f'{name}, x{scale}, step {step}'
-    write_json(folder.with_name(f'{folder.name}.json'), results[name])
-    write_whole(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
+    files.write_json(folder.with_name(f'{folder.name}.json'), results[name])
+    files.write_text(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
         (score.table(methods, markdown=True), score.legend(protocol, markdown=True))) + '\n')
     print(f'\n{title}\n{score.table(methods)}')
     cropped = [pair.name for pair in pairs if pair.cropped]

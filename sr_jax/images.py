@@ -4,9 +4,6 @@ Between modules a picture is float [..., H, W, C] in [0, 1]; only this file and 
 data bank hold uint8. C is 3 (RGB) or 1 (grey).
 """
 
-import os
-import pathlib
-import tempfile
 from fractions import Fraction
 
 import jax
@@ -15,6 +12,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
+from sr_jax import files
 from sr_jax.errors import InputError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
@@ -99,23 +97,10 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def write_image(path, image: np.ndarray) -> None:
-  """Writes uint8 [H, W, 1 or 3] whole or not at all.
-
-  The format is the suffix's. The picture is written beside its place and renamed, so
-  that a reader never sees half of it.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  """Writes uint8 [H, W, 1 or 3] whole or not at all, in the format of the path's suffix."""
   image = image[..., 0] if image.shape[-1] == 1 else image
-  handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      Image.fromarray(image).save(file, format=Image.registered_extensions()[path.suffix.lower()])
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
+  with files.replacing(path) as temporary:
+    Image.fromarray(image).save(temporary)
 
 
 # Ranges and colour -----------------------------------------------------------------

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -12,7 +11,7 @@ import numpy as np
 import tensorboardX
 import tqdm
 
-from sr_jax import images
+from sr_jax import files, images
 
 
 class Logs:
@@ -121,28 +120,11 @@ def strip(pictures: list[np.ndarray]) -> np.ndarray:
   return np.concatenate(parts[:-1], axis=1)
 
 
-def write_json(path, value) -> None:
-  """Whole or not at all; makes the folder."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  write_whole(path, json.dumps(value, indent=2) + '\n')
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    temporary.write_text(text)
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
-
-
 def _forget_after(path: pathlib.Path, step: int) -> None:
   """Drops what a lost piece of the run wrote; before the first checkpoint, all of it."""
   kept = [line for line in read_metrics(path.parent) if line['step'] <= step and step]
   if path.exists():
-    write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
+    files.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
 
 def _look(metrics: dict[str, float]) -> str:

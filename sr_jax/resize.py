@@ -36,10 +36,7 @@ def resize_file(source, target, scale: Fraction, method: str = 'bicubic') -> boo
   image = images.crop_to_multiple(whole, scale.denominator)
   if not image.size:
     raise InputError(f'{source}: {whole.shape[0]}x{whole.shape[1]} is too small for scale {scale}')
-  try:
-    images.write_image(target, images.imresize(image, scale, method))
-  except OSError as error:
-    raise InputError(f'{target}: can not be written ({error.strerror})') from None
+  images.write_image(target, images.imresize(image, scale, method))
   return image.shape != whole.shape
 
 

@@ -16,10 +16,9 @@ from fractions import Fraction
 import jax
 import numpy as np
 
-from sr_jax import command, images, metrics
+from sr_jax import command, files, images, metrics
 from sr_jax.data import sources
 from sr_jax.errors import InputError
-from sr_jax.logs import write_json, write_whole
 from sr_jax.models.lpips import LPIPS
 from sr_jax.weights.lpips import load_lpips
 
@@ -190,40 +189,32 @@ def main(argv: list[str] | None = None) -> None:
   meanings = protocol(border, args.lpips, bool(args.lr))
   cropped = [name for name, _, cut in results if cut]
   if args.json:
-    write_out(args.json, lambda path: write_json(path, {'protocol': meanings, **summary(scores)}))
+    files.write_json(args.json, {'protocol': meanings, **summary(scores)})
   if args.markdown:
-    text = f'{table({"": scores}, markdown=True)}\n\n{legend(meanings, markdown=True)}\n'
-    write_out(args.markdown, lambda path: write_whole(path, text))
+    files.write_text(args.markdown, f'{table({"": scores}, markdown=True)}\n\n'
+                                    f'{legend(meanings, markdown=True)}\n')
   print(table({'': scores}))
   if cropped:
     print(f'HR cropped to a multiple of {args.scale}: {sources.listed(cropped)}')
   print(f'\n{legend(meanings)}')
 
 
-def write_out(path, write: Callable[[pathlib.Path], None]) -> None:
-  """write(path), whose failure is the user's to put right."""
-  try:
-    write(pathlib.Path(path).expanduser())
-  except OSError as error:
-    raise InputError(f'{path}: can not be written ({error.strerror})') from None
-
-
 def _partners(args) -> list[tuple[str, pathlib.Path, pathlib.Path, pathlib.Path | None]]:
   """(name, HR, SR, LR or None) of every picture."""
-  files = {}
+  sides = {}
   for side in ('hr', 'sr', 'lr'):
     path = getattr(args, side) and pathlib.Path(getattr(args, side)).expanduser()
     if path and not path.exists():
       raise InputError(f'{path}: no such file or folder')
-    files[side] = path and (sources.named(path) if path.is_dir() else {path.stem: path})
-  if all(len(found) == 1 for found in files.values() if found):  # names do not matter then
-    hr, sr, lr = (next(iter(found.values())) if found else None for found in files.values())
+    sides[side] = path and (sources.named(path) if path.is_dir() else {path.stem: path})
+  if all(len(found) == 1 for found in sides.values() if found):  # names do not matter then
+    hr, sr, lr = (next(iter(found.values())) if found else None for found in sides.values())
     return [(hr.stem, hr, sr, lr)]
-  pairs, alone = sources.pair_by_name(files['hr'], files['sr'], args.scale)
+  pairs, alone = sources.pair_by_name(sides['hr'], sides['sr'], args.scale)
   sources.refuse_unpaired(alone)
-  if not files['lr']:
+  if not sides['lr']:
     return [(*pair, None) for pair in pairs]
-  with_lr, alone = sources.pair_by_name(files['hr'], files['lr'], args.scale)
+  with_lr, alone = sources.pair_by_name(sides['hr'], sides['lr'], args.scale)
   sources.refuse_unpaired(alone)
   lr = {name: path for name, _, path in with_lr}
   return [(*pair, lr[pair[0]]) for pair in pairs]

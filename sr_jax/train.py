@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sr_jax import build, evaluate, images, logs, score, steps
+from sr_jax import build, evaluate, files, images, logs, score, steps
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import bank, benchmarks, sources
 from sr_jax.errors import InputError
@@ -58,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   try:  # not before here: a refused start leaves the run as it was
     workdir.mkdir(parents=True, exist_ok=True)
     log = logs.Logs(workdir, begin, config.steps, config.batch_size)
-    logs.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+    files.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
     checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
   except OSError as error:
     path = error.filename or workdir
@@ -268,7 +268,7 @@ def _record(path: pathlib.Path, record: dict) -> None:
   except (FileNotFoundError, json.JSONDecodeError):
     records = []
   earlier = [entry for entry in records if entry['started'] != record['started']]
-  logs.write_json(path, [*earlier, record])
+  files.write_json(path, [*earlier, record])
 
 
 def _print_validations(workdir) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.logs import Logs, read_metrics, strip, write_json
+from sr_jax.logs import Logs, read_metrics, strip
 
 
 def test_lines_points_and_a_plain_terminal(tmp_path, capsys):
@@ -85,11 +85,3 @@ def test_strip():
   assert (row[:, 11:18] == 9).all()
   with pytest.raises(ValueError, match='dimensions'):
     strip([black, grey[1:]])
-
-
-def test_json_is_whole_or_not_there(tmp_path):
-  write_json(tmp_path / 'a.json', {'x': 1})
-  with pytest.raises(TypeError):
-    write_json(tmp_path / 'a.json', {'x': object()})
-  assert json.loads((tmp_path / 'a.json').read_text()) == {'x': 1}
-  assert [path.name for path in tmp_path.iterdir()] == ['a.json']

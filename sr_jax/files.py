@@ -1,0 +1,46 @@
+"""Writes files whole or not at all, so that neither a reader nor a crash leaves half of one."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+from sr_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path) -> Iterator[pathlib.Path]:
+  """Yields an empty file beside `path`, which takes its place if the block succeeds.
+
+  The folder is made where there is none. The file keeps the suffix, by which some writers
+  choose a format.
+
+  Raises:
+    InputError: it can not be written.
+  """
+  path, temporary = pathlib.Path(path).expanduser(), None
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix='.', suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    yield temporary
+    temporary.chmod(0o644)  # mkstemp's are for the owner alone
+    temporary.replace(path)
+  except OSError as error:
+    raise InputError(f'{path}: can not be written ({error.strerror or error})') from None
+  finally:
+    if temporary:
+      temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text: str) -> None:
+  """UTF-8, whatever the locale."""
+  with replacing(path) as temporary:
+    temporary.write_text(text, encoding='utf-8')
+
+
+def write_json(path, value) -> None:
+  write_text(path, json.dumps(value, indent=2) + '\n')
