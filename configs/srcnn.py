@@ -32,8 +32,8 @@ def get_config(variant: str = ''):
   if 'small' in variants or 'sample' in variants:
     config.generator.kernels = (9, 1, 5)
     config.data.valid = 'sample:valid'
-    config.hr_patch, config.steps = 48, 8_000
-    adam.learning_rate, adam.ramp = 1e-3, 100
+    config.batch_size, config.steps = 4, 8_000
+    adam.learning_rate, adam.ramp = 3e-3, 100
     config.eval.every = config.sample_every = config.checkpoint_every = 1_000
     config.log_every = 100
   if 'sample' in variants:

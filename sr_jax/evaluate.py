@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import tqdm
 
 from sr_jax import build, files, images, score
 from sr_jax.checkpoints import Checkpoints
@@ -111,10 +112,14 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
   for name, spec in zip(names, sets, strict=True):
     folder = pathlib.Path(output) / f'{name}-{step}'
     pairs = list(read_set(spec, scale))  # all of it, before anything is written
-    methods = {method: score_set(pairs, functools.partial(
+
+    def watched(method, pairs=pairs, name=name):
+      return tqdm.tqdm(pairs, f'{name} {method}', leave=False, disable=None, unit=' pictures')
+
+    methods = {method: score_set(watched(method), functools.partial(
         images.imresize, scale=scale, method=method), scorer) for method in BASELINES}
     methods['model'] = score_set(
-        pairs, functools.partial(upscale, variables), scorer,
+        watched('model'), functools.partial(upscale, variables), scorer,
         lambda pair, sr, folder=folder: images.write_image(folder / f'{pair.name}.png', sr))
     protocol = score.protocol(scale, lpips, own_lr[name])
     results[name] = {

@@ -64,6 +64,8 @@ def find_set(spec: str, scale: int) -> list[Files]:
                            if path.stem.endswith(ending)} for ending in ('_HR', '_LR'))
   pairs, alone = sources.pair_by_name(hr_files, lr_files, scale)
   sources.refuse_unpaired(alone)
+  if not pairs:
+    raise InputError(f'{hr}: no picture called NAME_HR in it')
   plain = [sources.plain_name(name, scale) for name, *_ in pairs]
   return [Files(short if plain.count(short) == 1 else name, *paths)
           for short, (name, *paths) in zip(plain, pairs, strict=True)]
