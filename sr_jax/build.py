@@ -6,15 +6,15 @@ The one place that turns a config's words into objects; below it nothing knows a
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
-from sr_jax import losses, optim, score, steps
+from sr_jax import files, losses, metrics, optim, steps
 from sr_jax.data import bank
 from sr_jax.errors import InputError
 from sr_jax.models import DISCRIMINATORS, GENERATORS
@@ -108,23 +108,31 @@ def check_against(workdir, config, keys: Sequence[str]) -> dict:
     InputError: no run there, or a key differs.
   """
   try:
-    trained = json.loads((pathlib.Path(workdir).expanduser() / 'config.json').read_text())
+    trained = json.loads((files.expand(workdir) / 'config.json').read_text())
   except (OSError, json.JSONDecodeError):
     raise InputError(f'{workdir}: no run there (no readable config.json)') from None
-  given = json.loads(config.to_json_best_effort())
   for key in keys:
-    have, want = (_stated(tree.get(key)) for tree in (trained, given))
-    if have != want:
-      raise InputError(f'{workdir}: the run has {key} {json.dumps(have)}, the config '
-                       f'{json.dumps(want)}')
+    have, want = (_described(ConfigDict(tree), key) for tree in (trained, config))
+    for field in dict.fromkeys((*have, *want)):
+      if have.get(field) != want.get(field):
+        raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
+                         f'{want.get(field)!r}')
   return trained
 
 
-def _stated(value):
-  """A config value without the keys that were left to the module."""
-  if not isinstance(value, dict):
-    return value
-  return {name: field for name, field in value.items() if field is not None}
+def _described(config, key: str) -> dict:
+  """What a config says under `key`, a network's fields with the module's own where it says
+  nothing: a default that moves from a config to its module changes no run.
+  """
+  if key not in ('generator', 'discriminator'):
+    return {key: config[key]}
+  named = {f'{key}.name': config[key].name}
+  module = {'generator': build_generator, 'discriminator': build_discriminator}[key](config)
+  if module is None:
+    return named
+  return named | {f'{key}.{field.name}': getattr(module, field.name)
+                  for field in dataclasses.fields(module)
+                  if field.name not in ('parent', 'name', 'dtype')}
 
 
 def build_generator(config):
@@ -145,8 +153,8 @@ def _module(modules, fields, key, **more):
   make = modules[fields.name]
   module = make.func if isinstance(make, functools.partial) else make
   known = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}
-  wanted = {name: value for name, value in fields.items()
-            if name != 'name' and value is not None} | more
+  wanted = {name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+            for name, value in fields.items() if name != 'name' and value is not None} | more
   for name in wanted.keys() - known:
     raise InputError(f'config.{key}.{name}: {fields.name} has no such field; it has '
                      f'{", ".join(sorted(known))}')
@@ -210,7 +218,7 @@ def build(config) -> Experiment:
     InputError: a value, a field or a combination that makes no sense; no VGG weights.
   """
   check(config)
-  measured = score.figure_names(config.eval.lpips)
+  measured = metrics.figure_names(config.eval.lpips)
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')

@@ -6,13 +6,13 @@ step needs, and `ema`, the averaged generator, which is all that evaluation read
 """
 
 import math
-import pathlib
 from collections.abc import Sequence
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
+from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.state import TrainState
 
@@ -32,7 +32,7 @@ class Checkpoints:
       keep_steps: steps never deleted, such as the end of the warm-up.
       read_only: for evaluation: nothing is made, cleaned or deleted.
     """
-    self.folder = pathlib.Path(workdir).expanduser().absolute() / FOLDER
+    self.folder = files.expand(workdir).absolute() / FOLDER
     self.best_metric = best_metric
     policies = [keep.LatestN(2), keep.CustomSteps(list(keep_steps))]
     if best_metric:

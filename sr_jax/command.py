@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import tqdm
 
+from sr_jax import files
 from sr_jax.errors import InputError
 
 
@@ -22,14 +24,30 @@ class Parser(argparse.ArgumentParser):
     raise InputError(message)
 
 
+def path(text: str) -> pathlib.Path:
+  """The type of an argument that names a file or a folder."""
+  if not text:
+    raise argparse.ArgumentTypeError('the empty name (a variable that is not set?)')
+  return files.expand(text)
+
+
 def run(command: Callable[[], int | None]) -> int:
   """The exit status of `command()`: its own, 1 if the input was wrong, 130 after Ctrl-C."""
   try:
-    return command() or 0
+    status = command() or 0
+    sys.stdout.flush()
+    return status
   except InputError as error:
     return refuse(str(error), 1)
   except KeyboardInterrupt:
     return refuse('interrupted', 130)
+  except BrokenPipeError:  # whoever read the output has enough of it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+  except MemoryError:
+    return refuse('not enough memory', 1)
+  except OSError as error:
+    return refuse(f'{error.filename or "output"}: {error.strerror or error}', 1)
 
 
 def on_all_cores(function: Callable, items: Sequence) -> list:
@@ -49,5 +67,5 @@ def on_all_cores(function: Callable, items: Sequence) -> list:
 
 
 def refuse(message: str, status: int) -> int:
-  print(f'sr_jax: {message}', file=sys.stderr)
+  print('sr_jax:', ' '.join(message.splitlines()), file=sys.stderr)
   return status

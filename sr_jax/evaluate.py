@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 from collections.abc import Callable
 
 import jax
@@ -21,7 +22,9 @@ def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
   """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
   @jax.jit
   def forward(variables, lr):
-    return generator.apply(variables, lr)
+    # Not in TF32, which a GPU would choose for float32: figures are the weights', not its.
+    with jax.default_matmul_precision('highest'):
+      return generator.apply(variables, lr)
 
   def upscale(variables, lr):
     sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
@@ -57,7 +60,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
     InputError: no run there, another architecture, no such step, a set that can't be read.
   """
   build.check(config)
-  workdir = pathlib.Path(workdir).expanduser()
+  workdir = files.expand(workdir)
   trained = build.check_against(workdir, config, ('generator', 'scale'))
   generator = build.build_generator(config)
   lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
@@ -83,9 +86,12 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
                   number)
 
 
-def _set_name(spec: str) -> str:
-  path = pathlib.Path(spec.replace(':', '-') if spec.startswith('sample') else spec)
-  return path.parent.name if path.name == 'HR' else path.name
+def set_name(spec: str) -> str:
+  """What a set's table is called: its folder, also where its HR folder was named."""
+  if spec.partition(':')[0] == 'sample':
+    return spec.replace(':', '-')
+  path = files.expand(spec.removeprefix('folder:')).resolve()
+  return path.parent.name if re.fullmatch(r'HR(_x\d+)?|GTmod12|GT', path.name) else path.name
 
 
 def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,
@@ -102,7 +108,7 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
     `bicubic` under their names, and the protocol.
   """
   upscale, scorer = make_upscaler(generator), score.make_scorer(scale, lpips)
-  names = [_set_name(spec) for spec in sets]
+  names = [set_name(spec) for spec in sets]
   own_lr, results = {}, {}
   for name, spec in zip(names, sets, strict=True):
     # A mistyped one is refused before the first is scored.

@@ -10,6 +10,11 @@ from collections.abc import Iterator
 from sr_jax.errors import InputError
 
 
+def expand(path) -> pathlib.Path:
+  """A path with the ~ of a known user written out; of an unknown one it stays a name."""
+  return pathlib.Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def replacing(path) -> Iterator[pathlib.Path]:
   """Yields an empty file beside `path`, which takes its place if the block succeeds.
@@ -20,7 +25,7 @@ def replacing(path) -> Iterator[pathlib.Path]:
   Raises:
     InputError: it can not be written.
   """
-  path, temporary = pathlib.Path(path).expanduser(), None
+  path, temporary = expand(path), None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix='.', suffix=path.suffix, dir=path.parent)

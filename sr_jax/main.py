@@ -13,7 +13,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from sr_jax import command
+from sr_jax import command, files
 from sr_jax.errors import InputError
 
 MODES = ('train', 'evaluate', 'profile')
@@ -72,7 +72,7 @@ def _run(argv: list[str]) -> int:
   _parse(argv)
   # JAX is imported late, so that --help and a mistyped flag answer at once.
   config = _CONFIG.value
-  workdir = pathlib.Path(_WORKDIR.value or default_workdir()).expanduser()
+  workdir = files.expand(_WORKDIR.value or default_workdir())
   if _MODE.value == 'train':
     from sr_jax.train import Stopped, train
     try:

@@ -19,6 +19,11 @@ FIGURES = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb')
 C1, C2 = 0.01**2, 0.03**2  # SSIM's (K L)^2 with the range L = 1
 
 
+def figure_names(lpips: str) -> tuple[str, ...]:
+  """The figures that score.py gives a picture, with `lpips` 'alex', 'vgg' or 'none'."""
+  return (*FIGURES, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']))
+
+
 def decibels(mean_squared_error):
   """PSNR of a mean squared error of samples in [0, 1]; infinity for zero."""
   return -10 * jnp.log10(mean_squared_error)
@@ -67,7 +72,7 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
   scikit-image's with gaussian_weights=True, use_sample_covariance=False.
 
   The windows are weighted by two banded matrices, the quickest way up to a few hundred
-  pixels a side; score.py cuts whole pictures into tiles.
+  pixels a side; `figures_of_picture` cuts whole pictures into tiles.
 
   Args:
     a, b: [B, H, W, C] in [0, 1].
@@ -215,7 +220,9 @@ def figures_of_picture(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str,
     pixels = np.zeros((2, BATCH, TILE, TILE, 3), np.uint8)
     sizes = np.zeros((2, BATCH, 2), np.int32)
     for index, (tile, *counts) in enumerate(tiles[first:first + BATCH]):
-      pixels[:, index, :tile.shape[1], :tile.shape[2]] = tile
+      # Filled up with the edge: black would take part in ssim_map's mean.
+      missing = [(0, TILE - side) for side in tile.shape[1:3]]
+      pixels[:, index] = np.pad(tile, ((0, 0), *missing, (0, 0)), 'edge')
       sizes[:, index] = counts
     sums = jax.device_get(_tile_sums(pixels, sizes, hr.shape[-1] == 1))
     squares += sums[0].sum(axis=0, dtype=np.float64)

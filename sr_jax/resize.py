@@ -36,7 +36,11 @@ def resize_file(source, target, scale: Fraction, method: str = 'bicubic') -> boo
   image = images.crop_to_multiple(whole, scale.denominator)
   if not image.size:
     raise InputError(f'{source}: {whole.shape[0]}x{whole.shape[1]} is too small for scale {scale}')
-  images.write_image(target, images.imresize(image, scale, method))
+  try:
+    images.write_image(target, images.imresize(image, scale, method))
+  except MemoryError:
+    raise InputError(f'{source}: not enough memory to resize {image.shape[0]}x{image.shape[1]} '
+                     f'by {scale}') from None
   return image.shape != whole.shape
 
 
@@ -53,9 +57,7 @@ def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path,
       target = target / f'{source.stem}.png'
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is written; name a .png file or a folder')
-    if target.resolve() == source.resolve():
-      raise InputError(f'{target}: would overwrite the original')
-    return [(source, target)]
+    return _kept({source: target})
   if target.resolve().is_relative_to(source.resolve()):
     raise InputError(f'{target}: lies in {source}, whose pictures are read; name another folder')
   if target.is_file():
@@ -66,6 +68,15 @@ def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path,
   clashes = [path for path, png in files.items() if times[png] > 1]
   if clashes:
     raise InputError(f'several pictures of one name but for the suffix: {sources.listed(clashes)}')
+  return _kept(files)
+
+
+def _kept(files: dict[pathlib.Path, pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """The items, if none of the originals would be overwritten."""
+  originals = {path.resolve() for path in files}
+  for target in files.values():
+    if target.resolve() in originals:
+      raise InputError(f'{target}: would overwrite an original')
   return list(files.items())
 
 
@@ -86,13 +97,14 @@ def parse_scale(text: str) -> Fraction:
 
 def main(argv: list[str] | None = None) -> None:
   parser = command.Parser('python -m sr_jax.resize', __doc__)
-  parser.add_argument('source', metavar='IN', help='a picture or a folder of pictures')
-  parser.add_argument('target', metavar='OUT', help='a .png file or a folder')
-  parser.add_argument('--scale', required=True, help='1/4 shrinks four times, 2 doubles')
-  parser.add_argument('--method', choices=tuple(images.KERNELS), default='bicubic')
+  add = parser.add_argument
+  add('source', metavar='IN', type=command.path, help='a picture or a folder of pictures')
+  add('target', metavar='OUT', type=command.path, help='a .png file or a folder')
+  add('--scale', required=True, help='1/4 shrinks four times, 2 doubles')
+  add('--method', choices=tuple(images.KERNELS), default='bicubic')
   args = parser.parse_args(argv)
   scale = parse_scale(args.scale)
-  files = plan(*(pathlib.Path(path).expanduser() for path in (args.source, args.target)))
+  files = plan(args.source, args.target)
 
   def one(paths):
     try:

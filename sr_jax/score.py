@@ -7,7 +7,6 @@ Pairs files by name; baby_x4.png, babyx4.png and baby_SR.png are scored against 
 """
 
 import math
-import pathlib
 import sys
 import threading
 from collections.abc import Callable
@@ -23,11 +22,6 @@ from sr_jax.models.lpips import LPIPS
 from sr_jax.weights.lpips import load_lpips
 
 SMALLEST_LPIPS = 32  # AlexNet shrinks a picture 16 times and more
-
-
-def figure_names(lpips: str) -> tuple[str, ...]:
-  """The figures that a picture gets, with `lpips` 'alex', 'vgg' or 'none'."""
-  return (*metrics.FIGURES, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']))
 
 
 def protocol(border: int, lpips: str, own_lr: bool) -> dict[str, str]:
@@ -71,8 +65,14 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> C
   """
   border = scale if border is None else border
   if lpips != 'none':
-    variables, distance = load_lpips(lpips), jax.jit(LPIPS(lpips).apply)
+    variables = load_lpips(lpips)
     one_at_a_time = threading.Lock()  # VGG's features of a large picture are gigabytes
+
+  @jax.jit
+  def distance(variables, sr, hr):
+    # A GPU would otherwise take float32 convolutions in TF32, and lose the third decimal.
+    with jax.default_matmul_precision('highest'):
+      return LPIPS(lpips).apply(variables, sr, hr)
 
   def shrink(picture):
     return images.imresize(images.crop_to_multiple(picture, scale), Fraction(1, scale))
@@ -154,86 +154,91 @@ def legend(meanings: dict[str, str], markdown: bool = False) -> str:
 
 def main(argv: list[str] | None = None) -> None:
   parser = command.Parser('python -m sr_jax.score', __doc__)
-  parser.add_argument('--sr', required=True, help='results: a folder or a picture')
-  parser.add_argument('--hr', required=True, help='originals: a folder or a picture')
-  parser.add_argument('--lr', help='the LR pictures that SR was made from, for psnr_lr; without '
-                      "it HR by MATLAB's bicubic")
-  parser.add_argument('--scale', required=True, type=int, help='HR / LR')
-  parser.add_argument('--border', type=int, help='pixels left out on each side; default: the scale')
-  parser.add_argument('--lpips', choices=('alex', 'vgg', 'none'), default='alex')
-  parser.add_argument('--json', metavar='FILE', help='writes figures and protocol there too')
-  parser.add_argument('--markdown', metavar='FILE', help='writes the table there too')
+  add = parser.add_argument
+  add('--sr', required=True, type=command.path, help='results: a folder or a picture')
+  add('--hr', required=True, type=command.path, help='originals: a folder or a picture')
+  add('--lr', type=command.path, help='the LR pictures that SR was made from, for psnr_lr; '
+      "without it HR shrunk by MATLAB's bicubic")
+  add('--scale', required=True, type=int, help='HR / LR')
+  add('--border', type=int, help='pixels left out on each side; default: the scale')
+  add('--lpips', choices=('alex', 'vgg', 'none'), default='alex')
+  add('--json', metavar='FILE', type=command.path, help='writes figures and protocol there too')
+  add('--markdown', metavar='FILE', type=command.path, help='writes the table there too')
   args = parser.parse_args(argv)
   border = args.scale if args.border is None else args.border
   if args.scale < 1 or border < 0:
     raise InputError(f'--scale={args.scale}, --border={border}: expected at least 1 and 0')
+  for path in filter(None, (args.json, args.markdown)):
+    if path.is_dir():
+      raise InputError(f'{path}: can not be written, it is a folder')
 
-  triples = _partners(args)
+  triples = _partners(args.hr, args.sr, args.lr, args.scale)
   _check_sizes(triples, args.scale, border)
   scorer = make_scorer(args.scale, args.lpips, border)
 
   def score_one(triple):
-    name, hr_path, sr_path, lr_path = triple
-    sr, hr = images.read_image(sr_path), images.read_image(hr_path)
-    lr = images.read_image(lr_path) if lr_path else None
+    name, *paths = triple
+    hr, sr, lr = (images.read_image(path) if path else None for path in paths)
     cropped = hr.shape[:2] != sr.shape[:2]
     if cropped:
       hr = images.crop_to_multiple(hr, args.scale)
-    try:
-      return name, scorer(sr, hr, lr), cropped
-    except ValueError as error:  # a header may lie about what the picture is
-      raise InputError(f'{sr_path} and {hr_path}: {error}') from None
+    return name, scorer(sr, hr, lr), cropped
 
   results = command.on_all_cores(score_one, triples)
   scores = {name: figures for name, figures, _ in results}
-  meanings = protocol(border, args.lpips, bool(args.lr))
   cropped = [name for name, _, cut in results if cut]
+  meanings = protocol(border, args.lpips, bool(args.lr))
+  print(table({'': scores}))
+  if cropped:
+    print(f'HR cropped to a multiple of {args.scale}: {sources.listed(cropped)}')
+  print(f'\n{legend(meanings)}')
   if args.json:
     files.write_json(args.json, {'protocol': meanings, **summary(scores)})
   if args.markdown:
     files.write_text(args.markdown, f'{table({"": scores}, markdown=True)}\n\n'
                                     f'{legend(meanings, markdown=True)}\n')
-  print(table({'': scores}))
-  if cropped:
-    print(f'HR cropped to a multiple of {args.scale}: {sources.listed(cropped)}')
-  print(f'\n{legend(meanings)}')
 
 
-def _partners(args) -> list[tuple[str, pathlib.Path, pathlib.Path, pathlib.Path | None]]:
-  """(name, HR, SR, LR or None) of every picture."""
-  sides = {}
-  for side in ('hr', 'sr', 'lr'):
-    path = getattr(args, side) and pathlib.Path(getattr(args, side)).expanduser()
-    if path and not path.exists():
+def _partners(hr, sr, lr, scale: int):
+  """[(name, HR file, SR file, LR file or None)] of every picture.
+
+  Raises:
+    InputError: something is not there, or has no partner.
+  """
+  sides = [path for path in (hr, sr, lr) if path]
+  for path in sides:
+    if not path.exists():
       raise InputError(f'{path}: no such file or folder')
-    sides[side] = path and (sources.named(path) if path.is_dir() else {path.stem: path})
-  if all(len(found) == 1 for found in sides.values() if found):  # names do not matter then
-    hr, sr, lr = (next(iter(found.values())) if found else None for found in sides.values())
-    return [(hr.stem, hr, sr, lr)]
-  pairs, alone = sources.pair_by_name(sides['hr'], sides['sr'], args.scale)
-  sources.refuse_unpaired(alone)
-  if not sides['lr']:
-    return [(*pair, None) for pair in pairs]
-  with_lr, alone = sources.pair_by_name(sides['hr'], sides['lr'], args.scale)
-  sources.refuse_unpaired(alone)
-  lr = {name: path for name, _, path in with_lr}
-  return [(*pair, lr[pair[0]]) for pair in pairs]
+  if not any(path.is_dir() for path in sides):
+    return [(hr.stem, hr, sr, lr)]  # two files need no common name
+  first, *others = ({path.stem: path} if path.is_file() else sources.named(path)
+                    for path in sides)
+  found = {name: [path] for name, path in first.items()}
+  for other in others:
+    pairs, alone = sources.pair_by_name(first, other, scale)
+    if alone:
+      raise InputError(f'{len(alone)} without a partner of the same name: {sources.listed(alone)}')
+    for name, _, partner in pairs:
+      found[name].append(partner)
+  return [(name, *paths, *([] if lr else [None])) for name, paths in found.items()]
 
 
 def _check_sizes(triples, scale: int, border: int) -> None:
   """Refuses before the first is scored what can't be, all of it in one line."""
-  wrong = []
-  for _, hr_path, sr_path, lr_path in triples:
-    hr, sr = images.image_size(hr_path), images.image_size(sr_path)
-    cropped = tuple(side // scale * scale for side in hr)
-    if sr not in (hr, cropped):
-      wrong.append(f'{sr_path} is {sr[0]}x{sr[1]}, {hr_path.name} {hr[0]}x{hr[1]}')
-    elif min(sr) <= 2 * border:
-      wrong.append(f'{sr_path}: a border of {border} leaves nothing of {sr[0]}x{sr[1]}')
-    elif lr_path:
-      lr = images.image_size(lr_path)
-      if lr != tuple(side // scale for side in sr):
-        wrong.append(f'{lr_path} is {lr[0]}x{lr[1]}, its SR {sr[0]}x{sr[1]}')
+  def fault(hr_path, sr_path, lr_path, size):
+    hr, sr = size(hr_path), size(sr_path)
+    if sr not in (hr, tuple(side // scale * scale for side in hr)):
+      return f'{sr_path} is {sr[0]}x{sr[1]}, {hr_path.name} {hr[0]}x{hr[1]}'
+    if min(sr) <= 2 * border:
+      return f'{sr_path}: a border of {border} leaves nothing of {sr[0]}x{sr[1]}'
+    if lr_path and (lr := size(lr_path)) != tuple(side // scale for side in sr):
+      return f'{lr_path} is {lr[0]}x{lr[1]}, its SR {sr[0]}x{sr[1]}'
+    return None
+
+  # The header is quickly read, and seldom wrong: an EXIF tag may follow the pixels.
+  wrong = [paths for _, *paths in triples if fault(*paths, images.image_size)]
+  wrong = list(filter(None, (fault(*paths, lambda path: images.read_image(path).shape[:2])
+                             for paths in wrong)))
   if wrong:
     raise InputError(f'{len(wrong)} of wrong size: {sources.listed(wrong)}')
 

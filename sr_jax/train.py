@@ -40,7 +40,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     Stopped: a signal asked for it; the state is saved.
   """
   started = datetime.datetime.now(datetime.UTC)
-  workdir = pathlib.Path(workdir).expanduser()
+  workdir = files.expand(workdir)
   build.check(config)
   paths = sources.open_source(config.data.source)
   valid, skipped_valid = _validation_set(config)

@@ -21,7 +21,12 @@ from sr_jax.errors import InputError
     ('image_SRF_4/baby_SRF_4_HR.png', 'image_SRF_4/baby_SRF_4_LR.png', ''),
     ('DIV2K_valid_HR/baby.png', 'DIV2K_valid_LR_bicubic/X4/babyx4.png', ''),
     ('DIV2K_valid_HR/baby.png', 'DIV2K_valid_LR_bicubic/X4/babyx4.png', 'DIV2K_valid_HR'),
-    ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_x4/babyx4.png', 'DIV2K_train_HR')])
+    ('DIV2K_valid_HR/baby.png', 'DIV2K_valid_LR_x4/babyx4.png', ''),
+    ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_bicubic/X4/babyx4.png', ''),
+    ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_x4/babyx4.png', ''),
+    ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_x4/babyx4.png', 'DIV2K_train_HR'),
+    ('original/baby.png', 'LRbicx4/baby.png', ''),
+    ('GT/baby_GT.png', 'LR/baby.png', '')])
 def test_layouts(tmp_path, picture, hr, lr, inside):
   whole = picture(24, 36)
   own = 255 - images.imresize(whole, 1 / 4)  # such as nobody would make from HR
@@ -114,12 +119,13 @@ def test_limit_and_skipped(tmp_path, picture):
     'baby_x4', 'babyx4', 'baby-x4', 'baby_X4', 'baby_SR', 'baby_sr', 'baby_x4_SR', 'baby_out',
     'baby_SRF_4_SR', 'baby_SR_x4'])
 def test_plain_names(name):
-  assert sources.plain_name(name, 4) == 'baby'
+  assert sources.plain_names(name, 4)[0] == name
+  assert sources.plain_names(name, 4)[-1] == 'baby'
 
 
 @pytest.mark.parametrize('name', ['baby', 'babyx2', 'x4', 'a/x4', 'SR', 'babysr', 'baby_5'])
 def test_names_that_stay(name):
-  assert sources.plain_name(name, 4) == name
+  assert sources.plain_names(name, 4) == [name]
 
 
 def test_pairs_by_name():
@@ -132,11 +138,46 @@ def test_pairs_by_name():
       {'a': 'a', 'b': 'b_x4', 'd/c': 'd/cx4'}, [])
   assert pair(['max4', 'ma'], ['max4', 'ma_SR']) == ({'max4': 'max4', 'ma': 'ma_SR'}, [])
   assert pair(['a', 'b'], ['a_x4', 'a_SR', 'b_x2']) == ({}, ['a', 'a_SR', 'a_x4', 'b', 'b_x2'])
-  assert pair(['a'], ['a', 'a_x4']) == ({'a': 'a'}, ['a_x4'])
+  # Which of the two is a's can't be known.
+  assert pair(['a'], ['a', 'a_x4']) == ({}, ['a', 'a', 'a_x4'])
+  assert pair(['ma', 'max4'], ['max4', 'max4x4']) == ({}, ['ma', 'max4', 'max4', 'max4x4'])
+  # No more is taken off than has to be.
+  assert pair(['a', 'a_HR'], ['a_x4', 'a_HR_x4']) == ({'a': 'a_x4', 'a_HR': 'a_HR_x4'}, [])
+  assert pair(['a_HR', 'b_GT'], ['a_SR', 'b']) == ({'a_HR': 'a_SR', 'b_GT': 'b'}, [])
+  assert pair(['a_HR', 'a_GT'], ['a']) == ({}, ['a', 'a_GT', 'a_HR'])
 
 
 def test_every_layout_is_tested():
   cases = next(mark for mark in test_layouts.pytestmark if mark.name == 'parametrize').args[1]
-  found = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent)) for hr, lr, _ in cases}
-  tested = {(hr.replace('train', 'valid'), lr.replace('train', 'valid')) for hr, lr in found}
+  tested = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent)) for hr, lr, _ in cases}
   assert tested == {(hr.format(s=4), lr.format(s=4)) for hr, lr in benchmarks.LAYOUTS}
+
+
+@pytest.mark.parametrize('lr', ['LRbicx4', 'LR', 'Mine_LR_bicubic/X4'])
+def test_lr_pictures_are_never_taken_for_hr(tmp_path, picture, lr):
+  images.write_image(tmp_path / 'Unknown' / 'a.png', picture(28, 40))
+  images.write_image(tmp_path / lr / 'a.png', picture(24, 24))
+  with pytest.raises(InputError, match=f'{lr.split("/")[0]} in it looks like LR pictures'):
+    list(read_set(str(tmp_path), 4))
+
+
+def test_lr_of_another_scale_is_not_used(tmp_path, picture):
+  images.write_image(tmp_path / 'HR' / 'a.png', picture(28, 40))
+  for lr in ('LR/X2', 'LR_bicubic/X2'):
+    images.write_image(tmp_path / lr / 'a.png', picture(14, 20))
+  pair, = read_set(str(tmp_path), 4)
+  np.testing.assert_array_equal(pair.lr, images.imresize(pair.hr, 1 / 4))
+
+
+def test_linked_folders_are_seen_once(tmp_path, picture):
+  images.write_image(tmp_path / 'far' / 'a.png', picture(20, 20))
+  (tmp_path / 'set').mkdir()
+  (tmp_path / 'set' / 'near').symlink_to(tmp_path / 'far')
+  (tmp_path / 'far' / 'back').symlink_to(tmp_path / 'set')
+  assert list(sources.named(tmp_path / 'set')) == ['near/a']
+
+
+def test_no_picture_is_lost_among_names(tmp_path, picture):
+  for name in ('a.png', 'a.png.png', 'b.png.png'):
+    images.write_image(tmp_path / name, picture(20, 20))
+  assert list(sources.named(tmp_path)) == ['a', 'a.png.png', 'b.png']

@@ -81,6 +81,16 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
       results['two']['images']['a']['psnr_lr'])
 
 
+@pytest.mark.parametrize(('spec', 'name'), [
+    ('data/Set5', 'Set5'), ('data/Set5/', 'Set5'), ('data/Set5/HR', 'Set5'),
+    ('folder:data/Set14/HR_x4', 'Set14'), ('data/Set5/GTmod12', 'Set5'), ('.', 'here'),
+    ('sample:valid', 'sample-valid'), ('data/DIV2K_valid_HR', 'DIV2K_valid_HR')])
+def test_names_of_sets(tmp_path, monkeypatch, spec, name):
+  (tmp_path / 'here').mkdir()
+  monkeypatch.chdir(tmp_path / 'here')
+  assert evaluate.set_name(spec) == name
+
+
 def test_a_mistyped_set_is_refused_before_anything_is_scored(tmp_path, picture, network):
   images.write_image(tmp_path / 'one' / 'a.png', picture(20, 20))
   for sets, message in (([str(tmp_path / 'one'), '/nowhere'], '/nowhere: no such folder'),

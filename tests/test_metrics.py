@@ -107,6 +107,16 @@ def test_whole_pictures_by_tiles_are_the_definition(picture, size):
                                                                abs=1e-5)
 
 
+def test_flat_bright_pictures_lose_no_digits():
+  """Where float32's difference of squares would be lost, and padding could bring it back."""
+  for level, size in ((254, (40, 42)), (240, (109, 50)), (3, (150, 27))):
+    hr = np.full((*size, 3), level, np.uint8)
+    sr = hr + np.random.default_rng(0).integers(-1, 2, hr.shape).astype(np.uint8)
+    for one in (sr, hr - np.uint8(1)):
+      assert metrics.figures_of_picture(one, hr, 4) == pytest.approx(
+          reference_figures(one, hr, 4), abs=5e-6)
+
+
 def test_figures_of_a_batch_are_those_of_its_pictures(picture):
   sr, hr = (np.stack([picture(24, 32, seed) for seed in seeds]) for seeds in ((0, 1), (2, 3)))
   found = metrics.figures(images.to_float(sr) + 1e-4, images.to_float(hr), 2)  # and rounds
@@ -117,8 +127,12 @@ def test_figures_of_a_batch_are_those_of_its_pictures(picture):
 
 def test_one_compilation_whatever_the_shapes(picture):
   compiled = []
-  jax.monitoring.register_event_duration_secs_listener(
-      lambda event, _, **__: compiled.append(event) if 'jaxpr_trace' in event else None)
+
+  def listen(event, _, **__):
+    if 'jaxpr_trace' in event:
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
   metrics.figures_of_picture(picture(40, 30), picture(40, 30, 1), 2)
   jax.jit(lambda x: x + 1)(0)
   assert compiled  # the listener hears
@@ -126,6 +140,7 @@ def test_one_compilation_whatever_the_shapes(picture):
   for size in ((41, 30), (30, 200), (133, 140), (16, 16), (300, 150)):
     metrics.figures_of_picture(picture(*size), picture(*size, 1), 2)
   metrics.figures_of_picture(picture(40, 30)[..., :1], picture(40, 30, 1)[..., :1], 4)
+  jax.monitoring.unregister_event_duration_listener(listen)
   assert not compiled
 
 

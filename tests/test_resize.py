@@ -87,7 +87,11 @@ def test_one_bad_file_does_not_stop_the_rest(run, tmp_path, picture):
     (['hr', 'hr', '--scale', '1/2'], 'hr: lies in hr'),
     (['hr', 'hr/lr', '--scale', '1/2'], 'hr/lr: lies in hr'),
     (['hr', 'hr/a.png', '--scale', '1/2'], 'lies in hr'),
-    (['hr/a.png', 'hr', '--scale', '1/2'], 'overwrite the original'),
+    (['hr/a.png', 'hr', '--scale', '1/2'], 'overwrite an original'),
+    (['below', 'top', '--scale', '1/2'], 'top/below/a.png: would overwrite an original'),
+    (['hr', '', '--scale', '1/2'], 'OUT.*empty name'),
+    (['~nobody_here/x', 'lr', '--scale', '1/2'], 'nobody_here/x: no such file'),
+    (['n' * 300, 'lr', '--scale', '1/2'], 'nnn: File name too long'),
     (['hr/a.png', 'lr.jpg', '--scale', '1/2'], 'lr.jpg: only PNG'),
     (['hr', 'file.png', '--scale', '1/2'], 'file.png: is a file'),
     (['twice', 'lr', '--scale', '1/2'], r'one name.*twice/a\.bmp, twice/a\.png'),
@@ -97,6 +101,10 @@ def test_wrong_input_is_one_line_and_a_status(run, tmp_path, picture, arguments,
   for name in ('hr/a.png', 'twice/a.png', 'twice/a.bmp', 'file.png'):
     images.write_image(tmp_path / name, picture(20, 20))
   (tmp_path / 'empty').mkdir()
+  (tmp_path / 'top').mkdir()
+  images.write_image(tmp_path / 'top' / 'below' / 'below' / 'a.png', picture(20, 20))
+  images.write_image(tmp_path / 'top' / 'below' / 'a.png', picture(20, 20))
+  (tmp_path / 'below').symlink_to(tmp_path / 'top' / 'below')
   status, out, err = run(*arguments)
   assert (status, out) == (1, '')
   assert err.startswith('sr_jax: ')
@@ -113,9 +121,10 @@ def test_help_has_two_examples(run, capsys):
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, picture):
-  large = picture(1200, 1600)
-  for index in range(24):
-    images.write_image(tmp_path / 'hr' / f'{index:02}.bmp', large)
+  many = 12 * os.cpu_count()  # more than are in hand at a time
+  images.write_image(tmp_path / 'hr' / '000.bmp', picture(1200, 1600))
+  for index in range(1, many):
+    os.link(tmp_path / 'hr' / '000.bmp', tmp_path / 'hr' / f'{index:03}.bmp')
   environment = os.environ | {'PYTHONPATH': str(pathlib.Path(resize.__file__).parents[1])}
   with subprocess.Popen([sys.executable, '-m', 'sr_jax.resize', 'hr', 'lr', '--scale', '1/2'],
                         cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
@@ -130,6 +139,6 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, picture):
   assert process.returncode == 130
   assert err == 'sr_jax: interrupted\n'
   written = list((tmp_path / 'lr').iterdir())
-  assert 0 < len(written) < 24
+  assert 0 < len(written) < many
   for path in written:
     assert images.read_image(path).shape == (600, 800, 3)

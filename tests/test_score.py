@@ -146,7 +146,8 @@ def test_border_and_lpips_are_choices(run):
     (['--sr', 'nowhere.png', '--hr', 'hr/man.png', '--scale', '2'], r'nowhere\.png: no such'),
     (['--sr', 'sr', '--hr', 'hr', '--scale', '4'], r'4 without a partner.*baby\.png.*manx2\.png'),
     ([*FOLDERS, '--border', '18'], r'1 of wrong size: sr/manx2\.png: a border of 18 leaves'),
-    ([*FOLDERS, '--json', '/proc/none/s.json'], '/proc/none/s.json: can not be written'),
+    ([*FOLDERS, '--json', 'hr'], 'hr: can not be written, it is a folder'),
+    (['--sr', '', '--hr', 'hr', '--scale', '2'], '--sr.*empty name'),
 ])
 def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
   status, out, err = run(*arguments)
@@ -154,6 +155,37 @@ def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
   assert err.startswith('sr_jax: ')
   assert err.count('\n') == 1
   assert re.search(message, err), err
+
+
+def test_a_table_that_can_not_be_written_is_still_shown(run):
+  status, out, err = run(*FOLDERS, '--lpips', 'none', '--json', '/proc/none/s.json')
+  assert status == 1
+  assert err == 'sr_jax: /proc/none/s.json: can not be written (No such file or directory)\n'
+  assert 'mean' in out
+
+
+def test_folders_of_one_picture_are_paired_by_name_too(run, scored):
+  for side, name in (('sr', 'dog.png'), ('hr', 'cat.png')):
+    images.write_image(scored / f'one_{side}' / name, np.zeros((20, 20, 3), np.uint8))
+  status, _, err = run('--sr', 'one_sr', '--hr', 'one_hr', '--scale', '2')
+  assert status == 1
+  assert '2 without a partner of the same name: one_hr/cat.png, one_sr/dog.png' in err
+
+
+def test_a_late_exif_tag_is_no_wrong_size(run, scored, picture):
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(picture(20, 30)).save(scored / 'late.png')
+  data = (scored / 'late.png').read_bytes()
+  Image.fromarray(picture(20, 30)).save(scored / 'early.png', exif=exif)
+  early = (scored / 'early.png').read_bytes()
+  at, end = early.index(b'eXIf') - 4, data.index(b'IEND') - 4
+  chunk = early[at:at + 12 + int.from_bytes(early[at:at + 4], 'big')]
+  (scored / 'late.png').write_bytes(data[:end] + chunk + data[end:])
+  images.write_image(scored / 'sr.png', np.rot90(picture(20, 30), -1))
+  status, out, _ = run('--sr', 'sr.png', '--hr', 'late.png', '--scale', '2', '--lpips', 'none')
+  assert status == 0
+  assert out.splitlines()[1].split()[:2] == ['late', 'inf']
 
 
 def test_wrong_sizes_are_all_listed(run, scored, picture):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import images, train
+from sr_jax import build, files, images, train
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
@@ -216,9 +216,23 @@ def test_another_architecture_is_refused(config, tmp_path):
   with pytest.raises(InputError, match=r'config\.steps=19.*step 20'):
     run(config, tmp_path, steps=19, warmup_steps=19)
   config.generator.features = 6
-  with pytest.raises(InputError, match=r'the run has generator .*"features": 4.*"features": 6'):
+  with pytest.raises(InputError, match=r'the run has generator\.features=4, the config 6'):
     run(config, tmp_path)
   assert contents() == before
+
+
+def test_a_field_left_to_the_module_is_its_default(tmp_path):
+  from configs import srresnet
+  config = srresnet.get_config('small')
+  config.generator.update({'blocks': 16, 'features': 64})
+  files.write_json(tmp_path / 'config.json', json.loads(config.to_json_best_effort()))
+  config = srresnet.get_config('small')
+  with config.ignore_type():
+    config.generator.features = config.generator.blocks = None
+  assert build.check_against(tmp_path, config, ('generator', 'discriminator', 'scale'))
+  config.generator.kernel = 5
+  with pytest.raises(InputError, match=r'the run has generator\.kernel=3, the config 5'):
+    build.check_against(tmp_path, config, ('generator',))
 
 
 def test_a_refused_start_leaves_no_folder(config, tmp_path):

@@ -1,13 +1,14 @@
 """Benchmark sets, in the layouts that people have them in: pairs of LR and HR pictures."""
 
 import pathlib
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import images
+from sr_jax import files, images
 from sr_jax.data import sources
 from sr_jax.errors import InputError
 
@@ -15,12 +16,16 @@ from sr_jax.errors import InputError
 LAYOUTS = (
     ('HR_x{s}', 'LRbicx{s}'),
     ('GTmod12', 'LRbicx{s}'),  # BasicSR's, HR cropped to a multiple of 12
+    ('original', 'LRbicx{s}'),
+    ('GT', 'LR'),
     ('HR', 'LR_bicubic/X{s}'),  # EDSR's
     ('HR', 'LR/X{s}'),
     ('HR', 'LR'),
     ('image_SRF_{s}', 'image_SRF_{s}'),  # Huang et al.'s, NAME_SRF_4_HR.png and ..._LR.png
     ('DIV2K_valid_HR', 'DIV2K_valid_LR_bicubic/X{s}'),
     ('DIV2K_valid_HR', 'DIV2K_valid_LR_x{s}'),  # only x8 is called so
+    ('DIV2K_train_HR', 'DIV2K_train_LR_bicubic/X{s}'),
+    ('DIV2K_train_HR', 'DIV2K_train_LR_x{s}'),
 )
 
 
@@ -49,24 +54,31 @@ def find_set(spec: str, scale: int) -> list[Files]:
       official '..._HR' folder beside its '..._LR_bicubic/X4', or any pictures, taken as HR.
 
   Raises:
-    InputError: a folder that is missing or empty or for other scales, files without a partner.
+    InputError: a folder that is missing, empty, for other scales or of an unknown layout,
+      files without a partner.
   """
   if spec.partition(':')[0] == 'sample':
     return [Files(path.stem, path, None) for path in sources.open_source(spec)]
-  folder = pathlib.Path(spec.removeprefix('folder:')).expanduser()
+  folder = files.expand(spec.removeprefix('folder:'))
   hr, lr = _folders(folder, scale)
   hr_files = sources.named(hr)
   if lr is None:
+    for path in hr_files.values():
+      for part in path.relative_to(hr).parts[:-1]:
+        if re.match(r'LR|.*_LR', part):
+          raise InputError(f'{hr}: {part} in it looks like LR pictures, and the layout is none '
+                           'that is known; name the folder of the HR ones')
     return [Files(name, path, None) for name, path in hr_files.items()]
   lr_files = sources.named(lr)
   if lr == hr:
     hr_files, lr_files = ({name: path for name, path in hr_files.items()
                            if path.stem.endswith(ending)} for ending in ('_HR', '_LR'))
   pairs, alone = sources.pair_by_name(hr_files, lr_files, scale)
-  sources.refuse_unpaired(alone)
+  if alone:
+    raise InputError(f'{len(alone)} without a partner of the same name: {sources.listed(alone)}')
   if not pairs:
     raise InputError(f'{hr}: no picture called NAME_HR in it')
-  plain = [sources.plain_name(name, scale) for name, *_ in pairs]
+  plain = [sources.plain_names(name, scale)[-1] for name, *_ in pairs]
   return [Files(short if plain.count(short) == 1 else name, *paths)
           for short, (name, *paths) in zip(plain, pairs, strict=True)]
 
@@ -79,7 +91,8 @@ def _folders(folder: pathlib.Path, scale: int) -> tuple[pathlib.Path, pathlib.Pa
     layouts += [(folder, folder.parent / f'{beside}_bicubic' / f'X{scale}'),
                 (folder, folder.parent / f'{beside}_x{scale}')]
   for hr, lr in layouts:
-    if hr.is_dir() and lr.is_dir():
+    # LR may hold a folder for each scale, of which this one is not there.
+    if hr.is_dir() and lr.is_dir() and not any(lr.glob('[xX][0-9]')):
       return hr, lr
   for hr, _ in layouts:
     if hr.is_dir():
@@ -105,11 +118,11 @@ def read_set(spec: str, scale: int, limit: int | None = None,
   Raises:
     InputError: as `find_set`; a damaged picture, pairs that don't fit, one that is too small.
   """
-  for files in find_set(spec, scale)[:limit]:
+  for found in find_set(spec, scale)[:limit]:
     try:
-      pair = _read(files, scale)
+      pair = _read(found, scale)
       if min(pair.hr.shape[:2]) <= 2 * scale:
-        raise InputError(f'{files.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is too small for '
+        raise InputError(f'{found.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is too small for '
                          f'scale {scale}')
       yield pair
     except InputError as error:
@@ -118,17 +131,17 @@ def read_set(spec: str, scale: int, limit: int | None = None,
       skipped.append(str(error))
 
 
-def _read(files: Files, scale: int) -> Pair:
-  whole = images.read_image(files.hr)
+def _read(found: Files, scale: int) -> Pair:
+  whole = images.read_image(found.hr)
   hr = images.crop_to_multiple(whole, scale)
   cropped = hr.shape != whole.shape
-  if files.lr is None:
-    return Pair(files.name, images.imresize(hr, Fraction(1, scale)), hr, cropped)
-  lr = _like(images.read_image(files.lr), hr)
+  if found.lr is None:
+    return Pair(found.name, images.imresize(hr, Fraction(1, scale)), hr, cropped)
+  lr = _like(images.read_image(found.lr), hr)
   wanted = (lr.shape[0] * scale, lr.shape[1] * scale, lr.shape[2])
   if hr.shape != wanted:
-    raise InputError(f'{files.hr}: {whole.shape}, expected {scale} times its LR, {wanted}')
-  return Pair(files.name, lr, hr, cropped)
+    raise InputError(f'{found.hr}: {whole.shape}, expected {scale} times its LR, {wanted}')
+  return Pair(found.name, lr, hr, cropped)
 
 
 def _like(lr: np.ndarray, hr: np.ndarray) -> np.ndarray:

