@@ -12,6 +12,9 @@ x4, 27.50 dB / .7513 on Set14, after 8e8 back-propagations on ImageNet.
 
 Adam instead of the paper's SGD, whose last layer learns ten times slower than the others.
 Cost and result of the full run: unmeasured.
+`:small`, on the 400 training and test photographs of BSDS500: twenty minutes on two CPU
+cores; 29.70 dB / .8393 on Set5 x4, 26.89 dB / .7352 on Set14 (bicubic 28.43 and 26.00).
+`:sample`: fifty seconds; 31.61 dB on the held-out picture (bicubic 31.47).
 """
 
 from configs.common import defaults, parse_variants, use_sample_data
@@ -32,8 +35,8 @@ def get_config(variant: str = ''):
   if 'small' in variants or 'sample' in variants:
     config.generator.kernels = (9, 1, 5)
     config.data.valid = 'sample:valid'
-    config.batch_size, config.steps = 4, 8_000
-    adam.learning_rate, adam.ramp = 3e-3, 100
+    config.hr_patch, config.steps = 48, 8_000
+    adam.learning_rate, adam.ramp = 1e-3, 100
     config.eval.every = config.sample_every = config.checkpoint_every = 1_000
     config.log_every = 100
   if 'sample' in variants:

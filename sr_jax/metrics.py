@@ -157,8 +157,8 @@ def lr_consistency(sr: jax.Array, lr: jax.Array, scale: int) -> jax.Array:
   """PSNR between the LR and the SR shrunk again by MATLAB's bicubic, RGB, whole picture.
 
   What an SR network may add is what the LR has lost; where this is low, it has shifted
-  colours or invented low frequencies. SRFlow (Lugmayr et al. 2020) calls it LR-PSNR and
-  asks for 45 dB or more.
+  colours or invented low frequencies. The NTIRE 2021 challenge on the super-resolution
+  space (Lugmayr et al. 2021) calls it LR-PSNR and asks for 45 dB.
 
   Args:
     sr: [B, h * scale, w * scale, C] in [0, 1]; lr: [B, h, w, C]; both rounded to 8 bits.
