@@ -42,6 +42,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   started = datetime.datetime.now(datetime.UTC)
   workdir = files.expand(workdir)
   build.check(config)
+  resumes = _resumes(workdir, config)
   paths = sources.open_source(config.data.source)
   valid, skipped_valid = _validation_set(config)
   experiment = build.build(config)
@@ -49,7 +50,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
   pictures, skipped = bank.pack(paths, config.scale, config.hr_patch)
   skipped += skipped_valid
-  state = _restored(state, workdir, config) or state
+  if resumes:
+    state = _restored(state, workdir)
   begin = int(state.step)
   if begin > config.steps:
     raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {begin}')
@@ -171,13 +173,20 @@ def _strip(pair: benchmarks.Pair, sr: np.ndarray) -> np.ndarray:
   return logs.strip([images.as_rgb(picture) for picture in row])
 
 
-def _restored(state: TrainState, workdir, config) -> TrainState | None:
-  """The run's latest checkpoint; None where there is none."""
+def _resumes(workdir, config) -> bool:
+  """Whether there is a run to go on with, which must be of these networks, scale and seed."""
+  checkpoints = Checkpoints(workdir, read_only=True)
+  latest = checkpoints.latest()
+  checkpoints.close()
+  if latest is not None:
+    build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
+  return latest is not None
+
+
+def _restored(state: TrainState, workdir) -> TrainState:
+  """The run's latest checkpoint."""
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
-    if checkpoints.latest() is None:
-      return None
-    build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
     return checkpoints.restore(state)
   finally:
     checkpoints.close()
