@@ -108,11 +108,17 @@ def check_against(workdir, config, keys: Sequence[str]) -> dict:
     InputError: no run there, or a key differs.
   """
   try:
-    trained = json.loads((files.expand(workdir) / 'config.json').read_text())
-  except (OSError, json.JSONDecodeError):
+    trained = dict(json.loads((files.expand(workdir) / 'config.json').read_text()))
+  except (OSError, ValueError, TypeError):
     raise InputError(f'{workdir}: no run there (no readable config.json)') from None
   for key in keys:
-    have, want = (_described(ConfigDict(tree), key) for tree in (trained, config))
+    want = _described(config, key)
+    try:
+      have = _described(ConfigDict(trained), key)
+    except InputError as error:
+      raise InputError(f'{workdir}/config.json: {error}') from None
+    except (KeyError, AttributeError, TypeError):
+      raise InputError(f'{workdir}/config.json: states no {key} that is known here') from None
     for field in dict.fromkeys((*have, *want)):
       if have.get(field) != want.get(field):
         raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '

@@ -66,7 +66,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
   variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
   target = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
-  checkpoints = Checkpoints(workdir, trained['best_metric'], read_only=True)
+  checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:
     if step == 'best':
       number = checkpoints.best()
@@ -91,7 +91,8 @@ def set_name(spec: str) -> str:
   if spec.partition(':')[0] == 'sample':
     return spec.replace(':', '-')
   path = files.expand(spec.removeprefix('folder:')).resolve()
-  return path.parent.name if re.fullmatch(r'HR(_x\d+)?|GTmod12|GT', path.name) else path.name
+  inside = re.fullmatch(r'HR(_x\d+)?|GT(mod12)?|original|image_SRF_\d+', path.name)
+  return path.parent.name if inside else path.name
 
 
 def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,

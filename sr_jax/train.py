@@ -52,11 +52,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   skipped += skipped_valid
   if resumes:
     state = _restored(state, workdir)
-  begin = int(state.step)
-  if begin > config.steps:
-    raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {begin}')
-  if config.init_from and begin == 0:
+  elif config.init_from:
     state = start_from(state, config)
+  begin = int(state.step)
   try:  # not before here: a refused start leaves the run as it was
     workdir.mkdir(parents=True, exist_ok=True)
     log = logs.Logs(workdir, begin, config.steps, config.batch_size)
@@ -174,13 +172,23 @@ def _strip(pair: benchmarks.Pair, sr: np.ndarray) -> np.ndarray:
 
 
 def _resumes(workdir, config) -> bool:
-  """Whether there is a run to go on with, which must be of these networks, scale and seed."""
+  """Whether there is a run to go on with; all that can be refused about it, at once.
+
+  Raises:
+    InputError: it is of other networks, another scale or seed, or past `config.steps`; or
+      `config.init_from`, which a new run starts from, is no run or of another network.
+  """
   checkpoints = Checkpoints(workdir, read_only=True)
   latest = checkpoints.latest()
   checkpoints.close()
-  if latest is not None:
-    build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
-  return latest is not None
+  if latest is None:
+    if config.init_from:
+      build.check_against(config.init_from, config, ('generator', 'scale'))
+    return False
+  build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
+  if latest > config.steps:
+    raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {latest}')
+  return True
 
 
 def _restored(state: TrainState, workdir) -> TrainState:

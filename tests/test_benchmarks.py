@@ -26,7 +26,10 @@ from sr_jax.errors import InputError
     ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_x4/babyx4.png', ''),
     ('DIV2K_train_HR/baby.png', 'DIV2K_train_LR_x4/babyx4.png', 'DIV2K_train_HR'),
     ('original/baby.png', 'LRbicx4/baby.png', ''),
-    ('GT/baby_GT.png', 'LR/baby.png', '')])
+    ('GT/baby_GT.png', 'LR/baby.png', ''),
+    ('GT/baby.png', 'LR/X4/baby.png', ''),
+    ('HR/baby.png', 'LR/x4/baby.png', ''),
+    ('image_SRF_4/baby_SRF_4_HR.png', 'image_SRF_4/baby_SRF_4_LR.png', 'image_SRF_4')])
 def test_layouts(tmp_path, picture, hr, lr, inside):
   whole = picture(24, 36)
   own = 255 - images.imresize(whole, 1 / 4)  # such as nobody would make from HR
@@ -149,7 +152,9 @@ def test_pairs_by_name():
 
 def test_every_layout_is_tested():
   cases = next(mark for mark in test_layouts.pytestmark if mark.name == 'parametrize').args[1]
-  tested = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent)) for hr, lr, _ in cases}
+  tested = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent).replace('x4', 'X4')
+             if '/' in lr.partition('/')[2] else str(pathlib.Path(lr).parent))
+            for hr, lr, _ in cases}
   assert tested == {(hr.format(s=4), lr.format(s=4)) for hr, lr in benchmarks.LAYOUTS}
 
 
@@ -159,6 +164,20 @@ def test_lr_pictures_are_never_taken_for_hr(tmp_path, picture, lr):
   images.write_image(tmp_path / lr / 'a.png', picture(24, 24))
   with pytest.raises(InputError, match=f'{lr.split("/")[0]} in it looks like LR pictures'):
     list(read_set(str(tmp_path), 4))
+
+
+def test_lr_files_are_never_taken_for_hr(tmp_path, picture):
+  for name in ('a_HR', 'a_LR'):
+    images.write_image(tmp_path / 'image_SRF_4' / f'{name}.png', picture(28, 40))
+  for folder in ('', 'image_SRF_4'):
+    with pytest.raises(InputError, match=r'a_LR\.png in it looks like LR'):
+      list(read_set(str(tmp_path / folder), 2))
+
+
+@pytest.mark.parametrize('name', ['LRO', 'COLOR_LRT', 'LaRge'])
+def test_other_names_may_begin_so(tmp_path, picture, name):
+  images.write_image(tmp_path / name / 'a.png', picture(28, 40))
+  assert [pair.name for pair in read_set(str(tmp_path), 4)] == [f'{name}/a']
 
 
 def test_lr_of_another_scale_is_not_used(tmp_path, picture):

@@ -84,6 +84,7 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
 @pytest.mark.parametrize(('spec', 'name'), [
     ('data/Set5', 'Set5'), ('data/Set5/', 'Set5'), ('data/Set5/HR', 'Set5'),
     ('folder:data/Set14/HR_x4', 'Set14'), ('data/Set5/GTmod12', 'Set5'), ('.', 'here'),
+    ('data/Set5/original', 'Set5'), ('data/Set5/image_SRF_4', 'Set5'),
     ('sample:valid', 'sample-valid'), ('data/DIV2K_valid_HR', 'DIV2K_valid_HR')])
 def test_names_of_sets(tmp_path, monkeypatch, spec, name):
   (tmp_path / 'here').mkdir()

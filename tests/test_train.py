@@ -235,6 +235,21 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
     build.check_against(tmp_path, config, ('generator',))
 
 
+@pytest.mark.parametrize(('text', 'message'), [
+    ('[]', 'states no generator'), ('3', 'no run there'), ('{', 'no run there'),
+    ('{}', 'config.json: states no generator'),
+    ('{"scale": 2, "dtype": "float32", "generator": {"name": "unet"}}', 'states no generator'),
+    ('{"scale": 2, "dtype": "float32", "generator": {"name": "srresnet", "depth": 3}}',
+     'config.json: config.generator.depth: srresnet has no such field')])
+def test_a_strange_config_json_is_named(config, tmp_path, text, message):
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(InputError, match=f'{tmp_path}.*{message}'):
+    build.check_against(tmp_path, config, ('generator', 'scale'))
+  with pytest.raises(InputError, match=message):
+    run(config, tmp_path / 'new', init_from=str(tmp_path))
+  assert not (tmp_path / 'new').exists()
+
+
 def test_a_refused_start_leaves_no_folder(config, tmp_path):
   for changes in ({'data.source': 'folder:/nowhere'}, {'loss.perceptual.weight': 1.0,
                   'loss.perceptual.weights': '/nowhere.pth'}, {'hr_patch': 1000}, {'scale': 0},

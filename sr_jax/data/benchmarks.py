@@ -12,11 +12,13 @@ from sr_jax import files, images
 from sr_jax.data import sources
 from sr_jax.errors import InputError
 
-# (HR folder, LR folder) inside a set; {s} is the scale. The first that is there counts.
+# (HR folder, LR folder) inside a set; {s} is the scale, and X may be small. The first that
+# is there counts.
 LAYOUTS = (
     ('HR_x{s}', 'LRbicx{s}'),
     ('GTmod12', 'LRbicx{s}'),  # BasicSR's, HR cropped to a multiple of 12
     ('original', 'LRbicx{s}'),
+    ('GT', 'LR/X{s}'),
     ('GT', 'LR'),
     ('HR', 'LR_bicubic/X{s}'),  # EDSR's
     ('HR', 'LR/X{s}'),
@@ -27,6 +29,7 @@ LAYOUTS = (
     ('DIV2K_train_HR', 'DIV2K_train_LR_bicubic/X{s}'),
     ('DIV2K_train_HR', 'DIV2K_train_LR_x{s}'),
 )
+LR_FOLDER = re.compile(r'(.*_)?LR(bic\w*|_.*|[xX]?\d+)?')
 
 
 class Pair(NamedTuple):
@@ -63,11 +66,13 @@ def find_set(spec: str, scale: int) -> list[Files]:
   hr, lr = _folders(folder, scale)
   hr_files = sources.named(hr)
   if lr is None:
-    for path in hr_files.values():
-      for part in path.relative_to(hr).parts[:-1]:
-        if re.match(r'LR|.*_LR', part):
-          raise InputError(f'{hr}: {part} in it looks like LR pictures, and the layout is none '
-                           'that is known; name the folder of the HR ones')
+    for name, path in hr_files.items():
+      low = [part for part in path.relative_to(hr).parts[:-1] if LR_FOLDER.fullmatch(part)]
+      if name.endswith('_LR') and f'{name.removesuffix("_LR")}_HR' in hr_files:
+        low = [path.name]
+      if low:
+        raise InputError(f'{hr}: {low[0]} in it looks like LR pictures, and the layout is none '
+                         'that is known; name a folder of HR ones')
     return [Files(name, path, None) for name, path in hr_files.items()]
   lr_files = sources.named(lr)
   if lr == hr:
@@ -85,7 +90,10 @@ def find_set(spec: str, scale: int) -> list[Files]:
 
 def _folders(folder: pathlib.Path, scale: int) -> tuple[pathlib.Path, pathlib.Path | None]:
   """Where a set's HR pictures lie and, if it has its own, the LR ones."""
-  layouts = [(folder / hr.format(s=scale), folder / lr.format(s=scale)) for hr, lr in LAYOUTS]
+  layouts = [(folder / hr.format(s=scale), folder / written.format(s=scale))
+             for hr, lr in LAYOUTS for written in (lr, lr.replace('X{s}', 'x{s}'))]
+  if folder.name == f'image_SRF_{scale}':
+    layouts.append((folder, folder))
   if folder.name.endswith('_HR'):
     beside = folder.name.removesuffix('_HR') + '_LR'
     layouts += [(folder, folder.parent / f'{beside}_bicubic' / f'X{scale}'),

@@ -44,12 +44,8 @@ def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
       hint = ("; README.md says how to download DIV2K; the config's variant ':sample' needs no "
               'download, --config.data.valid=sample:valid no validation pictures')
     raise InputError(f'{folder}: no such folder{hint}')
-  found, seen = [], set()
-
-  def unreadable(error):
-    raise InputError(f'{error.filename}: {error.strerror.lower()}')
-
-  for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+  found, seen, unreadable = [], set(), []
+  for place, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
     real = os.path.realpath(place)
     if real in seen:  # a link led back
       folders.clear()
@@ -59,6 +55,8 @@ def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
     found += [path for name in names if not name.startswith('.')
               and (path := pathlib.Path(place, name)).suffix.lower() in SUFFIXES
               and path.is_file()]
+  if not found and unreadable:
+    raise InputError(f'{unreadable[0].filename}: {unreadable[0].strerror.lower()}')
   if not found:
     raise InputError(f'{folder}: no picture in it ({", ".join(SUFFIXES)})')
   return sorted(found)
