@@ -72,7 +72,9 @@ def defaults() -> ConfigDict:
   config.data.augment = True  # flips and quarter turns
 
   config.eval = ConfigDict()
-  config.eval.sets = 'data/Set5,data/Set14'  # for --mode evaluate: folders, comma between
+  # For --mode evaluate: folders, comma between, of HR pictures or in one of the layouts with
+  # LR that sr_jax/data/benchmarks.py lists; data.valid may be one too.
+  config.eval.sets = 'data/Set5,data/Set14'
   config.eval.every = 5_000  # steps between validations
   config.eval.pictures = 10  # of data.valid, the first so many
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
