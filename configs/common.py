@@ -110,6 +110,18 @@ def parse_variants(variant: str, known: tuple[str, ...]) -> set[str]:
   return variants
 
 
+def use_scale(config: ConfigDict, variant: str) -> None:
+  """Sets the scale that 'x2', 'x3' or 'x8' among the variants names, if one does.
+
+  Raises:
+    ValueError: two of them.
+  """
+  scales = {int(part[1:]) for part in (variant or '').split(',') if part in ('x2', 'x3', 'x8')}
+  if len(scales) > 1:
+    raise ValueError(f'variant {variant!r}: two scales')
+  config.scale = next(iter(scales), config.scale)
+
+
 def use_sample_data(config: ConfigDict) -> None:
   """The pictures inside scikit-image: trains on seven, is scored on the cat."""
   config.data.source, config.data.valid = 'sample', 'sample:valid'

@@ -17,7 +17,7 @@ cores; 29.70 dB / .8393 on Set5 x4, 26.89 dB / .7352 on Set14 (bicubic 28.43 and
 `:sample`: fifty seconds; 31.61 dB on the held-out picture (bicubic 31.47).
 """
 
-from configs.common import defaults, parse_variants, use_sample_data
+from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x3')
 
@@ -44,8 +44,5 @@ def get_config(variant: str = ''):
     config.steps = 300
     config.eval.every = config.sample_every = config.checkpoint_every = 100
     config.log_every = 20
-  scales = [scale for scale in (2, 3) if f'x{scale}' in variants]
-  if len(scales) > 1:
-    raise ValueError(f'variant {variant!r}: two scales')
-  config.scale = scales[0] if scales else config.scale
+  use_scale(config, variant)
   return config

@@ -16,7 +16,7 @@ cores; 30.96 dB on Set5 x4 and 27.76 on Set14 (bicubic 28.43 and 26.00, SRCNN's 
 `:sample`: fifteen seconds; 32.00 dB on the held-out picture (bicubic 31.47).
 """
 
-from configs.common import defaults, parse_variants, use_sample_data
+from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x3', 'x8')
 
@@ -36,10 +36,7 @@ def get_config(variant: str = ''):
     config.batch_size, config.generator.features, config.generator.blocks = 8, 24, 4
     config.eval.every = config.sample_every = config.checkpoint_every = 100
     config.log_every = 20
-  scales = [scale for scale in (2, 3, 8) if f'x{scale}' in variants]
-  if len(scales) > 1:
-    raise ValueError(f'variant {variant!r}: two scales')
-  config.scale = scales[0] if scales else config.scale
+  use_scale(config, variant)
   return config
 
 

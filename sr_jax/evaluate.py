@@ -95,6 +95,19 @@ def set_name(spec: str) -> str:
   return path.parent.name if inside else path.name
 
 
+def _score_methods(name: str, pairs: list[Pair], upscalers: dict[str, Callable], scorer,
+                   folder: pathlib.Path) -> dict[str, dict]:
+  """{method: {picture: figures}} behind a progress bar; the model's pictures go to folder."""
+  def keep(pair, sr):
+    images.write_image(folder / f'{pair.name}.png', sr)
+
+  methods = {}
+  for method, upscale in upscalers.items():
+    watched = tqdm.tqdm(pairs, f'{name} {method}', leave=False, disable=None, unit=' pictures')
+    methods[method] = score_set(watched, upscale, scorer, keep if method == 'model' else None)
+  return methods
+
+
 def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,
              step: int) -> dict[str, dict]:
   """Scores a generator on sets beside bilinear and bicubic; prints and writes the tables.
@@ -119,15 +132,9 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
   for name, spec in zip(names, sets, strict=True):
     folder = pathlib.Path(output) / f'{name}-{step}'
     pairs = list(read_set(spec, scale))  # all of it, before anything is written
-
-    def watched(method, pairs=pairs, name=name):
-      return tqdm.tqdm(pairs, f'{name} {method}', leave=False, disable=None, unit=' pictures')
-
-    methods = {method: score_set(watched(method), functools.partial(
-        images.imresize, scale=scale, method=method), scorer) for method in BASELINES}
-    methods['model'] = score_set(
-        watched('model'), functools.partial(upscale, variables), scorer,
-        lambda pair, sr, folder=folder: images.write_image(folder / f'{pair.name}.png', sr))
+    upscalers = {method: functools.partial(images.imresize, scale=scale, method=method)
+                 for method in BASELINES} | {'model': functools.partial(upscale, variables)}
+    methods = _score_methods(name, pairs, upscalers, scorer, folder)
     protocol = score.protocol(scale, lpips, own_lr[name])
     results[name] = {
         'protocol': protocol, 'scale': scale, 'step': step, **score.summary(methods['model']),

@@ -4,6 +4,7 @@ Between modules a picture is float [..., H, W, C] in [0, 1]; only this file and 
 data bank hold uint8. C is 3 (RGB) or 1 (grey).
 """
 
+import contextlib
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,24 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 
 
 # Files ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path, otherwise: str):
+  """Image.open, whose failures are InputErrors; Pillow's parsers raise many kinds on damaged
+  files, which `otherwise` words.
+  """
+  try:
+    with Image.open(path) as picture:
+      yield picture
+  except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    raise InputError(f'{path}: {error.strerror.lower()}') from None
+  except PIL.UnidentifiedImageError:
+    raise InputError(f'{path}: not a picture that can be read') from None
+  except Image.DecompressionBombError as error:
+    raise InputError(f'{path}: too large ({error})') from None
+  except Exception as error:
+    raise InputError(f'{path}: {otherwise.format(error=error)}') from None
 
 
 def read_image(path) -> np.ndarray:
@@ -37,18 +56,9 @@ def read_image(path) -> np.ndarray:
   Raises:
     InputError: the file is missing, truncated or no picture.
   """
-  try:
-    with Image.open(path) as picture:
-      picture.load()
-      picture = _to_eight_bit(ImageOps.exif_transpose(picture))
-  except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-    raise InputError(f'{path}: {error.strerror.lower()}') from None
-  except PIL.UnidentifiedImageError:
-    raise InputError(f'{path}: not a picture that can be read') from None
-  except Image.DecompressionBombError as error:
-    raise InputError(f'{path}: too large ({error})') from None
-  except Exception as error:  # Pillow's parsers raise many kinds on damaged files
-    raise InputError(f'{path}: damaged picture ({error})') from None
+  with _opened(path, 'damaged picture ({error})') as picture:
+    picture.load()
+    picture = _to_eight_bit(ImageOps.exif_transpose(picture))
   array = np.asarray(picture)
   return array[..., None] if array.ndim == 2 else array
 
@@ -77,20 +87,13 @@ def image_size(path) -> tuple[int, int]:
   Raises:
     InputError: the file is missing or no picture.
   """
-  try:
-    with Image.open(path) as picture:
-      width, height = picture.size
-      if picture.format == 'TIFF':  # newer versions of Pillow turn its size already
-        width, height = picture.tag_v2[256], picture.tag_v2[257]
-      # Asking a PNG for its EXIF decodes it, for the tag may come last; commonly it is first.
-      early = picture.format != 'PNG' or 'exif' in picture.info
-      turned = early and picture.getexif().get(0x0112, 1) >= 5
-  except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-    raise InputError(f'{path}: {error.strerror.lower()}') from None
-  except Image.DecompressionBombError as error:
-    raise InputError(f'{path}: too large ({error})') from None
-  except Exception:  # as above
-    raise InputError(f'{path}: not a picture that can be read') from None
+  with _opened(path, 'not a picture that can be read') as picture:
+    width, height = picture.size
+    if picture.format == 'TIFF':  # newer versions of Pillow turn its size already
+      width, height = picture.tag_v2[256], picture.tag_v2[257]
+    # Asking a PNG for its EXIF decodes it, for the tag may come last; commonly it is first.
+    early = picture.format != 'PNG' or 'exif' in picture.info
+    turned = early and picture.getexif().get(0x0112, 1) >= 5
   return (width, height) if turned else (height, width)
 
 

@@ -215,10 +215,7 @@ def _partners(hr, sr, lr, scale: int):
                     for path in sides)
   found = {name: [path] for name, path in first.items()}
   for other in others:
-    pairs, alone = sources.pair_by_name(first, other, scale)
-    if alone:
-      raise InputError(f'{len(alone)} without a partner of the same name: {sources.listed(alone)}')
-    for name, _, partner in pairs:
+    for name, _, partner in sources.partners(first, other, scale):
       found[name].append(partner)
   return [(name, *paths, *([] if lr else [None])) for name, paths in found.items()]
 

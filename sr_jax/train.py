@@ -204,9 +204,8 @@ def start_from(state: TrainState, config) -> TrainState:
   """`state` with the averaged generator of `config.init_from`, as weights and as average.
 
   Raises:
-    InputError: no run there, or its generator is another architecture.
+    InputError: it has no checkpoint, or one of other shapes; `_resumes` has looked at the rest.
   """
-  build.check_against(config.init_from, config, ('generator', 'scale'))
   source = Checkpoints(config.init_from, read_only=True)
   variables, _ = source.restore_ema(state.ema)
   source.close()

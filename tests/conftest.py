@@ -2,6 +2,10 @@
 
 import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from flax import traverse_util
 
 from configs.common import defaults
-from sr_jax import images
+from sr_jax import command, images
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -91,6 +95,33 @@ def config(folder):
   config.eval.every = config.sample_every = 1000
   config.log_every, config.checkpoint_every = 10, 20
   return config
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+  """call(main, 'ARGUMENT', ...) -> (exit status, stdout, stderr) of a command line, in tmp_path."""
+  monkeypatch.chdir(tmp_path)
+
+  def run(main, *arguments):
+    status = command.run(lambda: main(list(arguments)))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+  return run
+
+
+def interrupt(arguments: list[str], folder, ready, environment) -> tuple[int, str]:
+  """(exit status, stderr) of `python ARGUMENTS` in folder, sent Ctrl-C once `ready()` is true."""
+  with subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, text=True,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    deadline = time.monotonic() + 240
+    while not ready():
+      assert process.poll() is None, process.stderr.read()
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+  return process.returncode, err
 
 
 def same_bits(a, b) -> list[str]:

@@ -4,16 +4,15 @@ import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 from absl import flags
 
 from sr_jax import main
+from tests.conftest import interrupt
 
 ROOT = pathlib.Path(main.__file__).parents[1]
 
@@ -179,19 +178,12 @@ def test_training_never_imports_tensorflow(tmp_path, config_file):
 
 
 def test_ctrl_c_saves_and_exits_with_130(tmp_path, config_file):
-  command = [sys.executable, '-m', 'sr_jax.main', f'--config={config_file}', '--workdir=run',
-             '--config.steps=1000000', '--config.warmup_steps=1000000', '--config.log_every=1']
-  with subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), text=True,
-                        stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-    deadline = time.monotonic() + 240
-    metrics = tmp_path / 'run' / 'metrics.jsonl'
-    while not (metrics.exists() and metrics.read_text().count('\n') > 5):
-      assert process.poll() is None, process.stderr.read()
-      assert time.monotonic() < deadline
-      time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-  assert process.returncode == 130
+  metrics = tmp_path / 'run' / 'metrics.jsonl'
+  status, err = interrupt(
+      ['-m', 'sr_jax.main', f'--config={config_file}', '--workdir=run', '--config.steps=1000000',
+       '--config.warmup_steps=1000000', '--config.log_every=1'], tmp_path,
+      lambda: metrics.exists() and metrics.read_text().count('\n') > 5, environment(tmp_path))
+  assert status == 130
   assert 'Traceback' not in err
   assert 'stopped by SIGINT; the same command goes on' in err
   assert len(list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))) == 1

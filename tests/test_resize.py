@@ -1,31 +1,22 @@
 """The command line that makes low-resolution sets."""
 
+import functools
 import os
 import pathlib
 import re
-import signal
-import subprocess
-import sys
-import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from sr_jax import command, images, resize
+from sr_jax import images, resize
+from tests.conftest import interrupt
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(call):
   """run('IN', 'OUT', ...) -> (exit status, stdout, stderr)."""
-  monkeypatch.chdir(tmp_path)
-
-  def call(*arguments):
-    status = command.run(lambda: resize.main(list(arguments)))
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-  return call
+  return functools.partial(call, resize.main)
 
 
 def test_a_folder_keeps_its_structure(run, tmp_path, picture):
@@ -126,17 +117,9 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, picture):
   for index in range(1, many):
     os.link(tmp_path / 'hr' / '000.bmp', tmp_path / 'hr' / f'{index:03}.bmp')
   environment = os.environ | {'PYTHONPATH': str(pathlib.Path(resize.__file__).parents[1])}
-  with subprocess.Popen([sys.executable, '-m', 'sr_jax.resize', 'hr', 'lr', '--scale', '1/2'],
-                        cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
-                        stderr=subprocess.PIPE) as process:
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob('lr/0*.png')):
-      assert process.poll() is None, process.stderr.read()
-      assert time.monotonic() < deadline
-      time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-  assert process.returncode == 130
+  status, err = interrupt(['-m', 'sr_jax.resize', 'hr', 'lr', '--scale', '1/2'], tmp_path,
+                          lambda: list(tmp_path.glob('lr/0*.png')), environment)
+  assert status == 130
   assert err == 'sr_jax: interrupted\n'
   written = list((tmp_path / 'lr').iterdir())
   assert 0 < len(written) < many

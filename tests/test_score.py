@@ -1,5 +1,6 @@
 """The scorer and its command line: pairing, tables, files, and what is refused."""
 
+import functools
 import importlib.util
 import json
 import math
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax import command, images, metrics, score
+from sr_jax import images, metrics, score
 
 
 @pytest.fixture
@@ -26,16 +27,9 @@ def scored(tmp_path, picture):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, scored):
-  """run('--flag', ...) -> (exit status, stdout, stderr)."""
-  monkeypatch.chdir(scored)
-
-  def call(*arguments):
-    status = command.run(lambda: score.main(list(arguments)))
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-  return call
+def run(call, scored):
+  """run('--flag', ...) -> (exit status, stdout, stderr), beside the pictures of `scored`."""
+  return functools.partial(call, score.main)
 
 
 FOLDERS = '--sr', 'sr', '--hr', 'hr', '--scale', '2'

@@ -78,9 +78,7 @@ def find_set(spec: str, scale: int) -> list[Files]:
   if lr == hr:
     hr_files, lr_files = ({name: path for name, path in hr_files.items()
                            if path.stem.endswith(ending)} for ending in ('_HR', '_LR'))
-  pairs, alone = sources.pair_by_name(hr_files, lr_files, scale)
-  if alone:
-    raise InputError(f'{len(alone)} without a partner of the same name: {sources.listed(alone)}')
+  pairs = sources.partners(hr_files, lr_files, scale)
   if not pairs:
     raise InputError(f'{hr}: no picture called NAME_HR in it')
   plain = [sources.plain_names(name, scale)[-1] for name, *_ in pairs]

@@ -115,6 +115,18 @@ def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path]
   return pairs, [path for path in (*first.values(), *second.values()) if path not in taken]
 
 
+def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int):
+  """The pairs of `pair_by_name`.
+
+  Raises:
+    InputError: listing the files without a partner.
+  """
+  pairs, alone = pair_by_name(first, second, scale)
+  if alone:
+    raise InputError(f'{len(alone)} without a partner of the same name: {listed(alone)}')
+  return pairs
+
+
 def listed(things, most: int = 20) -> str:
   """'a, b, c' of anything, cut off after `most`."""
   shown = ', '.join(str(thing) for thing in things[:most])

@@ -142,13 +142,9 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
     raise InputError(f'{path}: its metadata states the unknown identity {identity!r}')
   flat = {f'{name}.{kind}': np.ascontiguousarray(array) for name, layer in params.items()
           for kind, array in layer.items()}
-  with contextlib.suppress(OSError, SafetensorError):
+  with contextlib.suppress(InputError, SafetensorError), files.replacing(cached) as temporary:
     # A cache that can't be written only costs the conversion next time.
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-      temporary = pathlib.Path(folder) / cached.name
-      save_file(flat, temporary, {'identity': identity, 'source': path.name})
-      os.replace(temporary, cached)
+    save_file(flat, temporary, {'identity': identity, 'source': path.name})
   return params, identity
 
 
