@@ -6,6 +6,7 @@ The one place that turns a config's words into objects; below it nothing knows a
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 from sr_jax import files, losses, metrics, optim, steps
 from sr_jax.data import bank
 from sr_jax.errors import InputError
-from sr_jax.models import DISCRIMINATORS, GENERATORS
+from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.vgg import VGGS
 from sr_jax.state import TrainState, init_state
 from sr_jax.weights.vgg import load_vgg
@@ -99,18 +100,27 @@ def check(config) -> None:
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
 
 
-def check_against(workdir, config, keys: Sequence[str]) -> dict:
-  """The config.json of a run, whose `keys` must be those of `config`.
+def run_config(workdir) -> dict:
+  """The config.json of a run.
+
+  Raises:
+    InputError: no run there.
+  """
+  try:
+    return dict(json.loads((files.expand(workdir) / 'config.json').read_text()))
+  except (OSError, ValueError, TypeError):
+    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
+
+
+def check_against(workdir, config, keys: Sequence[str]) -> None:
+  """Refuses a run in whose config.json one of `keys` is not as in `config`.
 
   Shapes alone do not tell a network: its skip, its output and its activations have none.
 
   Raises:
     InputError: no run there, or a key differs.
   """
-  try:
-    trained = dict(json.loads((files.expand(workdir) / 'config.json').read_text()))
-  except (OSError, ValueError, TypeError):
-    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
+  trained = run_config(workdir)
   for key in keys:
     want = _described(config, key)
     try:
@@ -123,7 +133,6 @@ def check_against(workdir, config, keys: Sequence[str]) -> dict:
       if have.get(field) != want.get(field):
         raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
                          f'{want.get(field)!r}')
-  return trained
 
 
 def _described(config, key: str) -> dict:
@@ -134,11 +143,20 @@ def _described(config, key: str) -> dict:
     return {key: config[key]}
   named = {f'{key}.name': config[key].name}
   module = {'generator': build_generator, 'discriminator': build_discriminator}[key](config)
-  if module is None:
-    return named
-  return named | {f'{key}.{field.name}': getattr(module, field.name)
-                  for field in dataclasses.fields(module)
-                  if field.name not in ('parent', 'name', 'dtype')}
+  return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
+
+
+def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = ()) -> None:
+  """Refuses two networks that differ in kind or in a field that is not in `besides`.
+
+  Raises:
+    InputError: naming the field and both values.
+  """
+  fields, others = architecture(have), architecture(want)
+  for field in dict.fromkeys((*fields, *others)):
+    if field not in besides and fields.get(field) != others.get(field):
+      raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '
+                       f'{others.get(field)!r}')
 
 
 def build_generator(config):
@@ -158,13 +176,18 @@ def build_discriminator(config):
 def _module(modules, fields, key, **more):
   make = modules[fields.name]
   module = make.func if isinstance(make, functools.partial) else make
-  known = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}
+  defaults = {field.name: field.default for field in dataclasses.fields(module)}
+  known = defaults.keys() - {'parent', 'name', 'kernel_init'}
   wanted = {name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
             for name, value in fields.items() if name != 'name' and value is not None} | more
   for name in wanted.keys() - known:
     raise InputError(f'config.{key}.{name}: {fields.name} has no such field; it has '
                      f'{", ".join(sorted(known))}')
   for name, value in wanted.items():
+    kind = type(defaults[name])
+    if (kind in (bool, int, str, tuple) and type(value) is not kind) or (kind is float and not (
+        isinstance(value, float | int) and math.isfinite(value))):
+      raise InputError(f'config.{key}.{name}={value!r}: expected {kind.__name__}')
     sizes = value if isinstance(value, tuple) else (value,)
     if any(type(size) is int and size < 1 for size in sizes):
       raise InputError(f'config.{key}.{name}={value}: expected at least 1')

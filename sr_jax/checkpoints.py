@@ -5,11 +5,13 @@ A checkpoint has two items, each a flat dict of arrays by name: `state`, everyth
 step needs, and `ema`, the averaged generator, which is all that evaluation reads.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from sr_jax import files
@@ -38,13 +40,14 @@ class Checkpoints:
     if best_metric:
       policies.append(keep.BestN(n=1, get_metric_fn=self._merit,
                                  keep_checkpoints_without_metrics=False))
-    self._manager = ocp.CheckpointManager(
-        self.folder,
-        item_handlers={name: ocp.StandardCheckpointHandler() for name in ('state', 'ema')},
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=keep.AnyPreservationPolicy(policies),
-            best_fn=self._merit if best_metric else None,  # without it no metrics are written
-            create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
+    with _quiet():
+      self._manager = ocp.CheckpointManager(
+          self.folder,
+          item_handlers={name: ocp.StandardCheckpointHandler() for name in ('state', 'ema')},
+          options=ocp.CheckpointManagerOptions(
+              preservation_policy=keep.AnyPreservationPolicy(policies),
+              best_fn=self._merit if best_metric else None,  # without it no metrics are written
+              create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
     best = self.best()
     self._best_merit = -math.inf if best is None else self._merit(self._manager.metrics(best))
 
@@ -91,10 +94,33 @@ class Checkpoints:
     return _unflat(bare, self._read(step, 'state', flat(bare)))._replace(
         ema=_unflat(target.ema, self._read(step, 'ema', flat(target.ema))))
 
-  def restore_ema(self, target: dict, step: int | None = None) -> tuple[dict, int]:
-    """(the averaged generator's variables, its step); `target` gives names and shapes."""
-    step = self._existing(step)
-    return _unflat(target, self._read(step, 'ema', flat(target))), step
+  def restore_generator(self, target: dict, step: int, raw: bool = False) -> dict:
+    """The averaged generator's variables, or its `raw` ones; `target` gives names and shapes."""
+    step, wanted = self._existing(step), flat(target)
+    if not raw:
+      return _unflat(target, self._read(step, 'ema', wanted))
+    stored = dict(self._manager.item_metadata(step)['state'])
+    everything = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+                  for name, leaf in stored.items()}
+    mine = {name: everything.get(f'g/{name}') for name in wanted}
+    self._compare(step, wanted, mine)
+    found = self._read(step, 'state', everything)
+    return _unflat(target, {name: found[f'g/{name}'] for name in wanted})
+
+  def named(self, step: str) -> int:
+    """The step that 'latest', 'best' or a number in digits names.
+
+    Raises:
+      InputError: there is none such, or it is no such word.
+    """
+    if step == 'best':
+      number = self.best()
+      if number is None:
+        raise InputError(f'{self.folder}: no checkpoint has a validation figure to be best by')
+      return number
+    if step != 'latest' and not step.isdecimal():
+      raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
+    return self._existing(None if step == 'latest' else int(step))
 
   def wait(self) -> None:
     self._manager.wait_until_finished()
@@ -114,18 +140,20 @@ class Checkpoints:
 
   def _read(self, step: int, item: str, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
     # Orbax casts a wrong dtype and names no array of a wrong shape: compare beforehand.
-    stored = dict(self._manager.item_metadata(step)[item])
-    for name in sorted(wanted.keys() | stored.keys()):
-      want, have = (_describe(tree.get(name)) for tree in (wanted, stored))
-      if want != have:
-        raise InputError(f'{self.folder / str(step)}: {name} is {have} in the checkpoint and '
-                         f'{want} in the config: another architecture or optimiser')
+    self._compare(step, wanted, dict(self._manager.item_metadata(step)[item]))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
                                          sharding=getattr(leaf, 'sharding', None) or here)
               for name, leaf in wanted.items()}
     args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
     return self._manager.restore(step, args=args)[item]
+
+  def _compare(self, step: int, wanted: dict, stored: dict) -> None:
+    for name in sorted(wanted.keys() | stored.keys()):
+      want, have = (_describe(tree.get(name)) for tree in (wanted, stored))
+      if want != have:
+        raise InputError(f'{self.folder / str(step)}: {name} is {have} in the checkpoint and '
+                         f'{want} in the config: another architecture or optimiser')
 
 
 def flat(tree) -> dict[str, jax.Array]:
@@ -140,3 +168,14 @@ def _unflat(like, arrays: dict[str, jax.Array]):
 
 def _describe(leaf) -> str:
   return 'absent' if leaf is None else f'{leaf.dtype}{list(leaf.shape)}'
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Without Orbax's warnings that what is opened for reading is open for reading."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)

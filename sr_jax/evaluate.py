@@ -5,34 +5,15 @@ import pathlib
 import re
 from collections.abc import Callable
 
-import jax
 import numpy as np
 import tqdm
 
-from sr_jax import build, files, images, score
-from sr_jax.checkpoints import Checkpoints
+from sr_jax import build, files, images, restore, score
 from sr_jax.data.benchmarks import Pair, find_set, read_set
 from sr_jax.data.sources import listed
 from sr_jax.errors import InputError
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
-
-
-def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
-  """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
-  @jax.jit
-  def forward(variables, lr):
-    # Not in TF32, which a GPU would choose for float32: figures are the weights', not its.
-    with jax.default_matmul_precision('highest'):
-      return generator.apply(variables, lr)
-
-  def upscale(variables, lr):
-    sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
-    if lr.shape[-1] == 1:
-      sr = np.asarray(sr).mean(-1, keepdims=True)
-    return images.to_uint8(sr)
-
-  return upscale
 
 
 def score_set(pairs, upscale: Callable[[np.ndarray], np.ndarray], scorer,
@@ -51,7 +32,8 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   """Scores a run's averaged generator on `config.eval.sets`; no training data is needed.
 
   The architecture is the run's own (its config.json); one that differs in the config
-  given is refused, because figures would be read as the config's.
+  given is refused, because figures would be read as the config's. A run of imported weights
+  has no config to be taken for: it is scored with its network and scale, whatever the config.
 
   Args:
     step: a checkpoint's step, 'latest' or 'best'.
@@ -61,29 +43,15 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   """
   build.check(config)
   workdir = files.expand(workdir)
-  trained = build.check_against(workdir, config, ('generator', 'scale'))
-  generator = build.build_generator(config)
-  lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
-  variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
-  target = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
-  checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
-  try:
-    if step == 'best':
-      number = checkpoints.best()
-      if number is None:
-        raise InputError(f'{workdir}: no checkpoint has a validation figure to be best by')
-    elif step == 'latest' or step.isdecimal():
-      number = None if step == 'latest' else int(step)
-    else:
-      raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
-    variables, number = checkpoints.restore_ema(target, number)
-  finally:
-    checkpoints.close()
+  if not build.run_config(workdir).get('imported'):
+    build.check_against(workdir, config, ('generator', 'scale'))
+  model = restore.load_run(workdir, step)
   sets = [part.strip() for part in config.eval.sets.split(',') if part.strip()]
   if not sets:
     raise InputError('config.eval.sets is empty: name folders, comma between')
-  return evaluate(generator, variables, sets, config.scale, config.eval.lpips, workdir / 'eval',
-                  number)
+  generator = model.generator.clone(dtype=np.dtype(config.dtype))
+  return evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
+                  workdir / 'eval', model.step)
 
 
 def set_name(spec: str) -> str:
@@ -121,7 +89,7 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
     {set: what its JSON holds}: the model's `score.summary`, those of `bilinear` and
     `bicubic` under their names, and the protocol.
   """
-  upscale, scorer = make_upscaler(generator), score.make_scorer(scale, lpips)
+  upscale, scorer = restore.make_upscaler(generator), score.make_scorer(scale, lpips)
   names = [set_name(spec) for spec in sets]
   own_lr, results = {}, {}
   for name, spec in zip(names, sets, strict=True):

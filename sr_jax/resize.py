@@ -7,7 +7,6 @@ IN is a file or a folder, whose structure is kept; OUT gets PNG files. A picture
 to shrink is cropped first, at the bottom and right, to a multiple of what it shrinks by.
 """
 
-import collections
 import pathlib
 import sys
 from fractions import Fraction
@@ -45,39 +44,16 @@ def resize_file(source, target, scale: Fraction, method: str = 'bicubic') -> boo
 
 
 def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
-  """(picture, its PNG) of a file or of every picture of a folder.
+  """(picture, its PNG) of a file, whose PNG `target` may name, or of a folder's pictures.
 
   Raises:
-    InputError: nothing there; OUT lies in IN or would overwrite it; two pictures of one name.
+    InputError: as `sources.png_targets`; or `target` is a file that is no PNG.
   """
-  if not source.is_dir():
-    if not source.exists():
-      raise InputError(f'{source}: no such file or folder')
-    if target.is_dir() or not target.suffix:
-      target = target / f'{source.stem}.png'
+  if source.is_file() and target.suffix and not target.is_dir():
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is written; name a .png file or a folder')
-    return _kept({source: target})
-  if target.resolve().is_relative_to(source.resolve()):
-    raise InputError(f'{target}: lies in {source}, whose pictures are read; name another folder')
-  if target.is_file():
-    raise InputError(f'{target}: is a file; a folder of pictures needs a folder')
-  files = {path: target / path.relative_to(source).with_suffix('.png')
-           for path in sources.open_source(f'folder:{source}')}
-  times = collections.Counter(files.values())
-  clashes = [path for path, png in files.items() if times[png] > 1]
-  if clashes:
-    raise InputError(f'several pictures of one name but for the suffix: {sources.listed(clashes)}')
-  return _kept(files)
-
-
-def _kept(files: dict[pathlib.Path, pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]:
-  """The items, if none of the originals would be overwritten."""
-  originals = {path.resolve() for path in files}
-  for target in files.values():
-    if target.resolve() in originals:
-      raise InputError(f'{target}: would overwrite an original')
-  return list(files.items())
+    return sources.refuse_originals({source: target})
+  return sources.png_targets([source], target)
 
 
 def parse_scale(text: str) -> Fraction:

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sr_jax import build, evaluate, files, images, logs, score, steps
+from sr_jax import build, evaluate, files, images, logs, restore, score, steps
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import bank, benchmarks, sources
 from sr_jax.errors import InputError
@@ -43,6 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   workdir = files.expand(workdir)
   build.check(config)
   resumes = _resumes(workdir, config)
+  initial = None if resumes or not config.init_from else _initial(config)
   paths = sources.open_source(config.data.source)
   valid, skipped_valid = _validation_set(config)
   experiment = build.build(config)
@@ -52,8 +53,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   skipped += skipped_valid
   if resumes:
     state = _restored(state, workdir)
-  elif config.init_from:
-    state = start_from(state, config)
+  elif initial:
+    state, taken, fresh = restore.start_from(state, experiment.generator, initial)
   begin = int(state.step)
   try:  # not before here: a refused start leaves the run as it was
     workdir.mkdir(parents=True, exist_ok=True)
@@ -66,6 +67,10 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   log.say(_opening(config, experiment, state, pictures, skipped, workdir, begin))
   record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
             'skipped_pictures': skipped, **_surroundings(experiment)}
+  if initial:
+    log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
+            + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else ''))
+    record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
   _record(workdir / 'run.json', record)
   try:
     with _Signals() as signals:
@@ -98,7 +103,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
   """Runs to config.steps. The host stays one dispatch ahead of what it looks at."""
   begin = step = int(state.step)
   phase = pending = None
-  upscale = evaluate.make_upscaler(experiment.generator)
+  upscale = restore.make_upscaler(experiment.generator)
   scorer = score.make_scorer(config.scale, config.eval.lpips) if valid else None
 
   def validate(step, name, upscale):
@@ -176,19 +181,32 @@ def _resumes(workdir, config) -> bool:
 
   Raises:
     InputError: it is of other networks, another scale or seed, or past `config.steps`; or
-      `config.init_from`, which a new run starts from, is no run or of another network.
+      it is imported weights and no training.
   """
   checkpoints = Checkpoints(workdir, read_only=True)
   latest = checkpoints.latest()
   checkpoints.close()
   if latest is None:
-    if config.init_from:
-      build.check_against(config.init_from, config, ('generator', 'scale'))
     return False
+  if build.run_config(workdir).get('imported'):
+    raise InputError(f'{workdir}: imported weights, no training to go on with; train in a new '
+                     f'--workdir, with --config.init_from={workdir}')
   build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
   if latest > config.steps:
     raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {latest}')
   return True
+
+
+def _initial(config) -> restore.Model:
+  """The generator that `config.init_from` names, if the config's may start from it.
+
+  Raises:
+    InputError: it can not be read, or is another network; another scale is none.
+  """
+  model = restore.load(config.init_from)
+  build.refuse_unless_equal(model.generator, model.origin, build.build_generator(config),
+                            'the config', ('scale',))
+  return model
 
 
 def _restored(state: TrainState, workdir) -> TrainState:
@@ -198,20 +216,6 @@ def _restored(state: TrainState, workdir) -> TrainState:
     return checkpoints.restore(state)
   finally:
     checkpoints.close()
-
-
-def start_from(state: TrainState, config) -> TrainState:
-  """`state` with the averaged generator of `config.init_from`, as weights and as average.
-
-  Raises:
-    InputError: it has no checkpoint, or one of other shapes; `_resumes` has looked at the rest.
-  """
-  source = Checkpoints(config.init_from, read_only=True)
-  variables, _ = source.restore_ema(state.ema)
-  source.close()
-  g = state.g._replace(params=jax.tree.map(jax.numpy.copy, variables['params']),
-                       batch_stats=jax.tree.map(jax.numpy.copy, variables['batch_stats']))
-  return state._replace(g=g, ema=variables)
 
 
 class _Signals:

@@ -32,9 +32,11 @@ def test_round_trip_without_a_discriminator(folder):
   checkpoints = Checkpoints(folder, read_only=True)
   assert same_bits(checkpoints.restore(make_state(0)), make_state(4)) == []
   assert same_bits(checkpoints.restore(make_state(0), 3), make_state(3)) == []
-  ema, step = checkpoints.restore_ema(make_state(0).ema)
-  assert step == 4
+  assert checkpoints.named('latest') == 4
+  ema = checkpoints.restore_generator(make_state(0).ema, 4)
   assert same_bits(ema, make_state(4).ema) == []
+  raw = checkpoints.restore_generator(make_state(0).ema, 3, raw=True)
+  assert same_bits(raw['params'], make_state(3).g.params) == []
 
 
 def test_last_two_and_best(folder):

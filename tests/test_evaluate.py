@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import evaluate, images, score
+from sr_jax import evaluate, images, restore, score
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.models import MSRRESNET
@@ -39,7 +39,7 @@ def network():
 
 def test_grey_stays_grey(picture, network):
   model, variables = network
-  upscale = evaluate.make_upscaler(model)
+  upscale = restore.make_upscaler(model)
   lr = picture(9, 8)
   assert upscale(variables, lr).shape == (18, 16, 3)
   grey = upscale(variables, lr[..., :1])
@@ -74,7 +74,7 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   assert 'made' not in results['two']['protocol']['lr']
   assert 'shrunk' in results['one']['protocol']['lr']
   sr = images.read_image(tmp_path / 'out' / 'two-7' / 'a.png')
-  np.testing.assert_array_equal(sr, evaluate.make_upscaler(network[0])(network[1], own))
+  np.testing.assert_array_equal(sr, restore.make_upscaler(network[0])(network[1], own))
   # The figures are of these pictures and this LR.
   assert results['two']['images']['a'] == score.make_scorer(2, 'none')(sr, hr, own)
   assert results['two']['bicubic']['images']['a']['psnr_lr'] > (

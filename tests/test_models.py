@@ -144,7 +144,7 @@ def test_unknown_field_values_are_named():
   for fields in ({'kernels': (9, 5)}, {'kernels': (9, 4, 5)}):
     with pytest.raises(ValueError, match='kernels'):
       SRCNN(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
-  for fields in ({'scale': 5}, {'upsample': 'nearest'}, {'skip': 'none'}, {'output': 'relu'}):
+  for fields in ({'scale': 5}, {'upsample': 'linear'}, {'skip': 'none'}, {'output': 'relu'}):
     with pytest.raises(ValueError, match=next(iter(fields))):
       SRResNet(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
 

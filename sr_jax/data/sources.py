@@ -127,6 +127,50 @@ def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], sc
   return pairs
 
 
+def png_targets(places: list[pathlib.Path],
+                folder: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """(picture, its PNG in `folder`) of pictures and of all pictures in folders.
+
+  A folder's structure is kept.
+
+  Raises:
+    InputError: nothing there; `folder` is a file or lies in a folder that is read; two
+      pictures of one name, or one that would be overwritten.
+  """
+  targets = {}
+  for place in places:
+    if not place.is_dir():
+      if not place.exists():
+        raise InputError(f'{place}: no such file or folder')
+      targets[place] = folder / f'{place.stem}.png'
+      continue
+    if folder.resolve().is_relative_to(place.resolve()):
+      raise InputError(f'{folder}: lies in {place}, whose pictures are read; name another folder')
+    targets |= {path: folder / path.relative_to(place).with_suffix('.png')
+                for path in _pictures_below(place)}
+  if folder.is_file():
+    raise InputError(f'{folder}: is a file; pictures need a folder')
+  times = collections.Counter(targets.values())
+  clashes = [path for path, png in targets.items() if times[png] > 1]
+  if clashes:
+    raise InputError(f'several pictures of one name but for the suffix: {listed(clashes)}')
+  return refuse_originals(targets)
+
+
+def refuse_originals(
+    targets: dict[pathlib.Path, pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """The items, if none of the originals would be overwritten.
+
+  Raises:
+    InputError: one would.
+  """
+  originals = {path.resolve() for path in targets}
+  for target in targets.values():
+    if target.resolve() in originals:
+      raise InputError(f'{target}: would overwrite an original')
+  return list(targets.items())
+
+
 def listed(things, most: int = 20) -> str:
   """'a, b, c' of anything, cut off after `most`."""
   shown = ', '.join(str(thing) for thing in things[:most])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
+from sr_jax.models.layers import coloured, seen
 
 
 class SRCNN(nn.Module):
@@ -48,12 +49,8 @@ class SRCNN(nn.Module):
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
     """lr to float32 sr; the features are lr itself."""
-    enlarged = images.resize(features, self.scale, 'bicubic')
-    if not self.luma_only or enlarged.shape[-1] == 1:
-      return self._layers(enlarged)
-    ycbcr = images.rgb_to_ycbcr(enlarged)
-    y = self._layers(ycbcr[..., :1])
-    return images.ycbcr_to_rgb(jnp.concatenate([y, ycbcr[..., 1:]], axis=-1))
+    enlarged = images.resize(seen(features, 1 if self.luma_only else 3), self.scale, 'bicubic')
+    return coloured(self._layers(enlarged), lr, self.scale)
 
   def _layers(self, x):
     for index, layer in enumerate(self.layers):

@@ -14,9 +14,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
-from sr_jax.models.layers import SMALL_KAIMING, Activation, Upsample, pixel_shuffle
-
-STAGES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}  # scale: its upsampling stages
+from sr_jax.models.layers import (
+  SMALL_KAIMING,
+  STAGES,
+  Activation,
+  Upsample,
+  coloured,
+  pixel_shuffle,
+  seen,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -49,13 +55,14 @@ class SRResNet(nn.Module):
     features: channels of the trunk.
     blocks: residual blocks.
     scale: 2, 3, 4 or 8.
-    channels: 3 (RGB) or 1.
+    channels: 3 (RGB) or 1 (luma; of a colour picture, Cb and Cr are enlarged by bicubic).
     kernel: side of the first and last convolutions.
     batch_norm: BatchNorm in the trunk; the network is then called with `train=True`
       and `mutable=['batch_stats']` in training.
     skip: 'features' adds the first features to the trunk's last (Ledig);
       'bilinear' adds the enlarged input to the output instead (MSRResNet).
-    upsample: 'shuffle' or 'transposed', stages of 2 or 3 with an activation after each;
+    upsample: 'shuffle', 'nearest' or 'transposed', stages of 2 or 3 (`layers.Upsample`) with
+      an activation after each;
       'direct', one convolution to channels * scale^2 and one PixelShuffle (ESPCN, Shi et
       al. 2016), which does all its work at low resolution: for small and fast networks.
     refine: one more 3x3 convolution at high resolution before the last (MSRResNet); 'direct'
@@ -82,8 +89,8 @@ class SRResNet(nn.Module):
 
   def setup(self):
     for field, allowed in (('skip', ('features', 'bilinear')), ('output', ('linear', 'tanh')),
-                           ('upsample', ('shuffle', 'transposed', 'direct')),
-                           ('scale', tuple(STAGES))):
+                           ('upsample', ('shuffle', 'nearest', 'transposed', 'direct')),
+                           ('scale', (2, 3, 4, 8))):
       if getattr(self, field) not in allowed:
         raise ValueError(f'{field}={getattr(self, field)!r}: expected one of {allowed}')
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
@@ -112,7 +119,7 @@ class SRResNet(nn.Module):
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
     """lr [B, h, w, C] to features [B, h, w, features]."""
-    first = self.head_activation(self.head(lr.astype(self.dtype)))
+    first = self.head_activation(self.head(seen(lr, self.channels).astype(self.dtype)))
     x = first
     for block in self.body:
       x = block(x, train)
@@ -136,8 +143,8 @@ class SRResNet(nn.Module):
       x = self.last(x)
     x = x.astype(jnp.float32)
     if self.skip == 'bilinear':
-      x = x + images.resize(lr, self.scale, 'bilinear')
-    return (jnp.tanh(x) + 1) / 2 if self.output == 'tanh' else x
+      x = x + images.resize(seen(lr, self.channels), self.scale, 'bilinear')
+    return coloured((jnp.tanh(x) + 1) / 2 if self.output == 'tanh' else x, lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)

@@ -28,16 +28,22 @@ STORAGES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorag
             'ByteStorage': np.uint8, 'BoolStorage': np.bool_}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LARGEST_PICKLE = 64 << 20  # a state dict's pickle holds names and shapes, not numbers
+# Trainers keep the state dict under one of these, the averaged weights first.
+WRAPPERS = ('params_ema', 'params', 'state_dict')
 
 
-def read_tensors(path, prefix: str = '') -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(path, prefix: str = '',
+                 wrapper: str = '') -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Reads the tensors whose names start with `prefix`, without running the file.
 
   Args:
     path: `.safetensors`, or `.pth`/`.pt` in PyTorch's zip format or the one before it.
+    wrapper: the key of a `.pth` whose dict is meant; '' takes tensors at the top or else the
+      first of WRAPPERS that is there. A 'module.' before every name is taken off.
 
   Returns:
-    (tensors by name, metadata): a safetensors file's own text metadata, else {}.
+    (tensors by name, metadata): a safetensors file's own text metadata; of a `.pth`, the
+    'wrapper' that was opened, if any.
 
   Raises:
     InputError: missing, damaged, or a pickle that asks for more than tensors.
@@ -47,11 +53,13 @@ def read_tensors(path, prefix: str = '') -> tuple[dict[str, np.ndarray], dict[st
     if path.suffix == '.safetensors':
       with safetensors.safe_open(path, 'np') as file:
         metadata = file.metadata() or {}
-      found = load_file(path)
+      if wrapper:
+        raise InputError(f'has no {wrapper!r}: a safetensors file holds one set of tensors')
+      found = _without_module(load_file(path))
       return {name: found[name] for name in found if name.startswith(prefix)}, metadata
     with open(path, 'rb') as file:
       read = _read_zip if zipfile.is_zipfile(path) else _read_legacy
-      return read(file, prefix), {}
+      return read(file, prefix, wrapper)
   except FileNotFoundError:
     raise InputError(f'{path}: no such file') from None
   except InputError as error:
@@ -94,6 +102,7 @@ def _rebuild_tensor(storage, offset, shape, stride, *_):
 
 ALLOWED = {
     ('collections', 'OrderedDict'): OrderedDict,
+    ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,  # before PyTorch 0.4
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): lambda data, *_: data,
     **{('torch', name): dtype for name, dtype in STORAGES.items()},
@@ -101,6 +110,10 @@ ALLOWED = {
 
 
 class _Unpickler(pickle.Unpickler):
+
+  def __init__(self, file):
+    super().__init__(file)
+    self.storages = {}
 
   def find_class(self, module, name):
     if (module, name) not in ALLOWED:
@@ -111,11 +124,14 @@ class _Unpickler(pickle.Unpickler):
     kind, dtype, key, _, length = pid[:5]
     if kind != 'storage' or not isinstance(length, int):
       raise InputError('an unknown kind of storage')
-    return _Storage(str(key), np.dtype(dtype), length)
+    return self.storages.setdefault(str(key), _Storage(str(key), np.dtype(dtype), length))
 
 
-def _unpickle(file) -> Any:
-  """One pickle from the file's position, its opcodes read through before it is run."""
+def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
+  """(what one pickle from the file's position holds, the storages that it speaks of).
+
+  Its opcodes are read through before it is run.
+  """
   start = file.tell()
   for opcode, argument, position in pickletools.genops(file):
     # The C unpickler sizes its memo by the largest index, which a few bytes can state.
@@ -124,25 +140,44 @@ def _unpickle(file) -> Any:
     if position - start > LARGEST_PICKLE:
       raise InputError(f'its pickle is larger than {LARGEST_PICKLE} bytes')
   file.seek(start)
-  return _Unpickler(file).load()
+  unpickler = _Unpickler(file)
+  return unpickler.load(), unpickler.storages
 
 
-def _tensors(state: Any, prefix: str) -> dict[str, _Tensor]:
+def _unwrapped(state: Any, wrapper: str) -> tuple[dict[str, _Tensor], dict[str, str]]:
+  """(the tensors of a state dict, which key of a larger dict it lay under, if any)."""
   if not isinstance(state, dict):
     raise InputError(f'holds a {type(state).__name__}, not a dict of tensors')
-  return {name: value for name, value in state.items()
-          if isinstance(name, str) and isinstance(value, _Tensor) and name.startswith(prefix)}
+  dicts = {name: value for name, value in state.items() if isinstance(value, dict)}
+  if wrapper and wrapper not in dicts:
+    raise InputError(f'has no {wrapper!r}, but {", ".join(map(str, state)) or "nothing"}'[:200])
+  if not wrapper and not any(isinstance(value, _Tensor) for value in state.values()):
+    wrapper = next((name for name in WRAPPERS if name in dicts), '')
+  found = dicts[wrapper] if wrapper else state
+  tensors = {name: value for name, value in found.items()
+             if isinstance(name, str) and isinstance(value, _Tensor)}
+  return _without_module(tensors), {'wrapper': wrapper} if wrapper else {}
 
 
-def _read_zip(file, prefix: str) -> dict[str, np.ndarray]:
+def _without_module(tensors: dict) -> dict:
+  """Names as they were before DataParallel put 'module.' in front of each."""
+  if all(name.startswith('module.') for name in tensors):
+    return {name.removeprefix('module.'): value for name, value in tensors.items()}
+  return tensors
+
+
+def _read_zip(file, prefix: str, wrapper: str):
   with zipfile.ZipFile(file) as archive:
     pickles = [name for name in archive.namelist() if name.endswith('/data.pkl')]
     if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
       raise InputError('a zip file, but not one that PyTorch wrote')
     root = pickles[0].removesuffix('data.pkl')
-    wanted = _tensors(_unpickle(io.BytesIO(archive.read(pickles[0]))), prefix)
+    state, _ = _unpickle(io.BytesIO(archive.read(pickles[0])))
+    tensors, metadata = _unwrapped(state, wrapper)
     found, memories = {}, {}
-    for name, tensor in wanted.items():
+    for name, tensor in tensors.items():
+      if not name.startswith(prefix):
+        continue
       storage = tensor.storage
       if storage.key not in memories:
         member = archive.getinfo(f'{root}data/{storage.key}')
@@ -152,20 +187,20 @@ def _read_zip(file, prefix: str) -> dict[str, np.ndarray]:
           raise InputError(f'the numbers of {name} have the wrong length')
         memories[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
       found[name] = tensor.read(memories[storage.key])
-    return found
+    return found, metadata
 
 
-def _read_legacy(file, prefix: str) -> dict[str, np.ndarray]:
+def _read_legacy(file, prefix: str, wrapper: str):
   """PyTorch before 1.6: pickles of a magic number, a version, facts about the machine,
   the state and its storages' keys, then each storage as its length and its numbers.
   """
-  if _unpickle(file) != LEGACY_MAGIC:
+  if _unpickle(file)[0] != LEGACY_MAGIC:
     raise InputError('not a PyTorch file')
   _unpickle(file), _unpickle(file)
-  state = _unpickle(file)
-  keys = [str(key) for key in _unpickle(file)]
-  everything, wanted = _tensors(state, ''), _tensors(state, prefix)
-  storages = {tensor.storage.key: tensor.storage for tensor in everything.values()}
+  state, storages = _unpickle(file)
+  keys = [str(key) for key in _unpickle(file)[0]]
+  tensors, metadata = _unwrapped(state, wrapper)
+  wanted = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
   needed = {tensor.storage.key for tensor in wanted.values()}
   memories = {}
   for key in keys:
@@ -180,4 +215,6 @@ def _read_legacy(file, prefix: str) -> dict[str, np.ndarray]:
       memories[key] = np.frombuffer(file.read(size), storage.dtype)
     else:
       file.seek(size, io.SEEK_CUR)
-  return {name: tensor.read(memories[tensor.storage.key]) for name, tensor in wanted.items()}
+  return {name: tensor.read(memories[tensor.storage.key])
+          for name, tensor in wanted.items()}, metadata
+

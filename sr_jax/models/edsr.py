@@ -1,0 +1,104 @@
+"""EDSR (Lim et al. 2017, "Enhanced Deep Residual Networks for Single Image Super-Resolution").
+
+SRResNet without BatchNorm and without activations outside its blocks, and a factor on each
+block's residual that lets a wide one train. `EDSR_BASELINE` and `EDSR_FULL` are the paper's.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from sr_jax.images import luma
+from sr_jax.models.layers import PYTORCH_UNIFORM, STAGES, Upsample, coloured, seen
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B over its training pictures
+
+
+class ResidualBlock(nn.Module):
+  """x + residual_scale * conv(relu(conv(x)))."""
+
+  features: int
+  residual_scale: float
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x):
+    conv = partial(nn.Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
+    return x + self.residual_scale * conv()(nn.relu(conv()(x)))
+
+
+class EDSR(nn.Module):
+  """lr [B, h, w, C] in [0, 1] to sr [B, h * scale, w * scale, C].
+
+  Attributes:
+    features: channels of the trunk.
+    blocks: residual blocks.
+    residual_scale: of each block's residual; 0.1 where the network is wide (section 3.3).
+    scale: 2, 3, 4 or 8.
+    channels: 3 (RGB) or 1 (luma; of a colour picture, Cb and Cr are enlarged by bicubic).
+    mean: subtracted from the input and added to the output, [0, 1]; of one channel, its luma.
+    image_range: what 1 is inside the network. The authors' networks see 0 to 255; their
+      weights are meant for it.
+    remat: computes the blocks anew in the backward pass rather than keep their activations:
+      memory for a third more time.
+    kernel_init: the paper names none; PyTorch's default is what its code has.
+    dtype: of the computation; parameters stay float32.
+  """
+
+  features: int = 64
+  blocks: int = 16
+  residual_scale: float = 1.0
+  scale: int = 4
+  channels: int = 3
+  mean: tuple[float, ...] = DIV2K_MEAN
+  image_range: float = 255.0
+  remat: bool = False
+  kernel_init: Callable = PYTORCH_UNIFORM
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    if self.scale not in (2, 3, 4, 8):
+      raise ValueError(f'scale={self.scale}: expected 2, 3, 4 or 8')
+    if len(self.mean) != 3:
+      raise ValueError(f'mean={self.mean}: expected three numbers')
+    options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
+    block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+    self.head = nn.Conv(self.features, (3, 3), **options)
+    self.body = [block(self.features, self.residual_scale, **options)
+                 for _ in range(self.blocks)]
+    self.body_end = nn.Conv(self.features, (3, 3), **options)
+    self.stages = [Upsample(stage, self.features, 'shuffle', 'none', **options)
+                   for stage in STAGES[self.scale]]
+    self.last = nn.Conv(self.channels, (3, 3), **options)
+
+  def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    """lr [B, h, w, C] to features [B, h, w, features]."""
+    x = (seen(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
+    first = x = self.head(x.astype(self.dtype))
+    for block in self.body:
+      x = block(x)
+    return self.body_end(x) + first
+
+  def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
+    """features [B, h, w, features] and the lr they came from to float32 sr."""
+    x = features
+    for stage in self.stages:
+      x = stage(x)
+    x = self.last(x).astype(jnp.float32) / self.image_range + self._mean()
+    return coloured(x, lr, self.scale)
+
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    return self.tail(self.trunk(lr, train), lr)
+
+  def _mean(self) -> np.ndarray:
+    mean = np.array(self.mean, np.float32)
+    return mean if self.channels == 3 else luma(mean)
+
+
+EDSR_BASELINE = partial(EDSR, features=64, blocks=16, residual_scale=1.0)
+EDSR_FULL = partial(EDSR, features=256, blocks=32, residual_scale=0.1)

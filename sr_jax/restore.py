@@ -1,0 +1,279 @@
+"""A generator with its weights, from a run or from a weight file; `sr_jax.load`."""
+
+import ast
+import dataclasses
+import functools
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from sr_jax import build, files, images
+from sr_jax.checkpoints import Checkpoints
+from sr_jax.errors import InputError
+from sr_jax.state import NetState, TrainState
+from sr_jax.weights import generators
+from sr_jax.weights.published import PUBLISHED, published_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """`sr = model(lr)`: NumPy uint8 [h, w], [h, w, 1] or [h, w, 3] in, the same `scale` times
+  larger out. Grey stays grey. Each new size of picture is compiled once.
+
+  Attributes:
+    generator: the flax module, float [B, h, w, C] in [0, 1] in and out.
+    variables: {'params', 'batch_stats'}.
+    config: the part of a config that describes it: `generator`, `scale`, `dtype`.
+    names: the family of names that its weights had in the file they came from, or ''.
+    origin: where it is from, in words.
+    usual: fields that the file does not tell and that have their usual value.
+    step: of a run, else 0.
+  """
+
+  generator: Any
+  variables: dict
+  config: dict
+  names: str
+  origin: str
+  usual: Sequence[str] = ()
+  step: int = 0
+
+  @property
+  def scale(self) -> int:
+    return self.generator.scale
+
+  @property
+  def fields(self) -> dict[str, Any]:
+    """The generator's fields that the config sets, its scale among them."""
+    fields = {key: value for key, value in self.config['generator'].items() if value is not None}
+    return {key: value for key, value in fields.items() if key != 'name'} | {'scale': self.scale}
+
+  def __call__(self, image: np.ndarray) -> np.ndarray:
+    if (not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not image.size
+        or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,))):
+      kind = (f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray)
+              else type(image).__name__)
+      raise InputError(f'a picture is expected as NumPy uint8 [h, w], [h, w, 1] or [h, w, 3], '
+                       f'got {kind}')
+    sr = self._upscale(self.variables, image if image.ndim == 3 else image[..., None])
+    return sr if image.ndim == 3 else sr[..., 0]
+
+  @functools.cached_property
+  def _upscale(self):
+    return make_upscaler(self.generator)
+
+
+def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
+  """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
+  @jax.jit
+  def forward(variables, lr):
+    # Not in TF32, which a GPU would choose for float32: figures are the weights', not its.
+    with jax.default_matmul_precision('highest'):
+      return generator.apply(variables, lr)
+
+  def upscale(variables, lr):
+    sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
+    if lr.shape[-1] == 1:
+      sr = np.asarray(sr).mean(-1, keepdims=True)
+    return images.to_uint8(sr)
+
+  return upscale
+
+
+def load(source, *, step: str = 'latest', raw: bool = False, wrapper: str = '',
+         **fields) -> Model:
+  """The generator of a run, of a weight file or of a published network.
+
+    model = sr_jax.load('realesr-animevideov3-x2')
+    sr = model(lr)  # NumPy uint8 [h, w, 3] to [2 * h, 2 * w, 3]
+
+  Args:
+    source: the folder of a run; a `.safetensors`, `.pth` or ncnn file; or a name in
+      `weights.published.PUBLISHED`.
+    step: of a run: a checkpoint's step, 'latest' or 'best'.
+    raw: of a run: the weights themselves rather than their average (EMA).
+    wrapper: of a `.pth`: the key that the weights lie under, such as 'params'.
+    fields: of a file: fields of the network that the file can't tell, such as
+      residual_scale=0.1 of an EDSR.
+
+  Raises:
+    InputError: nothing there, not readable, of no known network, a tensor that is missing,
+      one too many or of another shape.
+  """
+  path = files.expand(source)
+  if path.is_dir():
+    if fields or wrapper:
+      raise InputError(f'{path}: is a run, whose network is known: no {", ".join(fields) or "key"} '
+                       'can be set')
+    return load_run(path, step, raw)
+  if step != 'latest' or raw:
+    raise InputError(f'{path}: is no run: it has no steps and no average')
+  if not path.exists() and str(source) in PUBLISHED:
+    path = published_file(str(source))
+  if not path.exists():
+    raise InputError(f'{source}: no run, no weight file and no published network, of which there '
+                     f'are {", ".join(PUBLISHED)}')
+  return load_file(path, fields, wrapper)
+
+
+def load_run(workdir, step: str = 'latest', raw: bool = False) -> Model:
+  """The generator of the run in `workdir`; see `load`."""
+  workdir = files.expand(workdir)
+  trained = build.run_config(workdir)
+  try:
+    config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
+    generator = build.build_generator(ConfigDict(config))
+  except InputError as error:
+    raise InputError(f'{workdir}/config.json: {error}') from None
+  except (KeyError, AttributeError, TypeError):
+    raise InputError(f'{workdir}/config.json: states no generator that is known here') from None
+  lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+  variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
+  target = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+  checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
+  try:
+    number = checkpoints.named(step)
+    variables = checkpoints.restore_generator(target, number, raw)
+  finally:
+    checkpoints.close()
+  return Model(generator, variables, config, (trained.get('imported') or {}).get('names', ''),
+               f'{workdir}, step {number}{", raw" if raw else ""}', step=number)
+
+
+def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '') -> Model:
+  """The generator in a weight file; see `load`."""
+  found = generators.read_generator(path, fields, wrapper)
+  rest = {key: value for key, value in found.fields.items() if key != 'scale'}
+  config = {'generator': {'name': found.name, **rest},
+            'scale': found.fields.get('scale', 0), 'dtype': 'float32'}
+  try:
+    generator = build.build_generator(ConfigDict(config))
+    variables = generators.to_variables(found, generator)
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from None
+  except ValueError as error:  # a module refuses its fields when it is first called
+    raise InputError(f'{path}: {str(error).splitlines()[0]}') from None
+  return Model(generator, variables, config, found.family, f'{path} ({found.origin})', found.usual)
+
+
+def save_run(model: Model, workdir) -> None:
+  """Makes a run at step 0 of a generator, for evaluating, upscaling and `config.init_from`.
+
+  Raises:
+    InputError: there is something in `workdir` already, or it can not be written.
+  """
+  workdir = files.expand(workdir)
+  if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    raise InputError(f'{workdir}: is there already; name a new folder')
+  params, batch_stats = (model.variables[key] for key in ('params', 'batch_stats'))
+  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
+                     {'params': params, 'batch_stats': batch_stats})
+  try:
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place and moved there as a whole: no half of a run is ever seen.
+    with tempfile.TemporaryDirectory(prefix='.', dir=workdir.parent) as folder:
+      made = pathlib.Path(folder) / 'run'
+      checkpoints = Checkpoints(made)
+      checkpoints.save(jax.tree.map(jnp.asarray, state))
+      checkpoints.wait()
+      checkpoints.close()
+      files.write_json(made / 'config.json', model.config | {
+          'imported': {'from': model.origin, 'names': model.names}})
+      if workdir.exists():
+        workdir.rmdir()  # it is empty
+      shutil.move(made, workdir)
+  except OSError as error:
+    raise InputError(f'{workdir}: can not be written ({error.strerror or error})') from None
+
+
+def start_from(state: TrainState, generator, model: Model) -> tuple[TrainState, list, list]:
+  """`state` with the weights of `model`, as weights and as average.
+
+  Of another scale, what `generator.trunk` computes with is taken and the upsampling stays
+  fresh (EDSR, Lim et al. 2017, section 3.3, trains x3 and x4 so from x2).
+
+  Returns:
+    (state, names of the arrays taken, names of those left fresh).
+
+  Raises:
+    InputError: another scale, and a network without a trunk.
+  """
+  fresh = traverse_util.flatten_dict(state.ema, sep='/')
+  given = traverse_util.flatten_dict(model.variables, sep='/')
+  taken = list(fresh)
+  if model.scale != generator.scale:
+    lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+    trunk = jax.eval_shape(functools.partial(generator.init, method='trunk'),
+                           jax.random.key(0), lr)
+    trunk = traverse_util.flatten_dict(dict(trunk), sep='/')
+    taken = [name for name in fresh if name in trunk]
+    if not taken:
+      raise InputError(f'{model.origin}: of scale {model.scale}; at scale {generator.scale} '
+                       f'nothing of a {type(generator).__name__} can be taken over')
+  ema = {name: jnp.asarray(given[name]) if name in taken else array
+         for name, array in fresh.items()}
+  ema = {'batch_stats': {}} | traverse_util.unflatten_dict(ema, sep='/')
+  # Copies: the step donates the state, and a buffer can't be given away twice.
+  copies = jax.tree.map(jnp.copy, ema)
+  g = state.g._replace(params=copies['params'], batch_stats=copies['batch_stats'])
+  return state._replace(g=g, ema=ema), taken, [name for name in fresh if name not in taken]
+
+
+def layers(names: Sequence[str]) -> str:
+  """'head, body_0 to body_15' of the names of arrays."""
+  numbers = {}
+  for layer in dict.fromkeys(name.split('/')[1] for name in names):
+    stem, _, number = layer.rpartition('_')
+    numbers.setdefault(*((stem, []) if number.isdecimal() else (layer, None)))
+    if number.isdecimal():
+      numbers[stem].append(int(number))
+  return ', '.join(stem if not found else f'{stem}_{min(found)}' + (
+      f' to {stem}_{max(found)}' if len(found) > 1 else '') for stem, found in numbers.items())
+
+
+def interpolate(a: Model, b: Model, alpha: float) -> Model:
+  """(1 - alpha) * a + alpha * b, weight by weight (ESRGAN, Wang et al. 2018, section 3.4).
+
+  With a trained on pixels and b against a discriminator, alpha goes from smooth to sharp.
+
+  Raises:
+    InputError: alpha beyond [0, 1], or networks that differ; the message names the field.
+  """
+  if not 0 <= alpha <= 1:
+    raise InputError(f'alpha={alpha}: expected 0 to 1')
+  build.refuse_unless_equal(a.generator, a.origin, b.generator, b.origin)
+
+  def mix(x, y):
+    # In float64, so that alpha 0 and 1 give the bits of one or the other.
+    mixed = (1 - alpha) * np.asarray(x, np.float64) + alpha * np.asarray(y, np.float64)
+    return np.float32(mixed)
+
+  return dataclasses.replace(
+      a, variables=jax.tree.map(mix, a.variables, b.variables),
+      origin=f'{1 - alpha:g} of {a.origin} and {alpha:g} of {b.origin}')
+
+
+def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
+  """['residual_scale=0.1', 'activation=relu'] to {'residual_scale': 0.1, 'activation': 'relu'}.
+
+  Raises:
+    InputError: one without a name or a value.
+  """
+  fields = {}
+  for setting in settings:
+    name, _, value = setting.partition('=')
+    if not name.isidentifier() or not value:
+      raise InputError(f'--set {setting}: expected FIELD=VALUE')
+    try:
+      fields[name] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      fields[name] = value
+  return fields

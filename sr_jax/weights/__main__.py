@@ -1,0 +1,117 @@
+"""Networks of other tools in, networks of ours out.
+
+  python -m sr_jax.weights info RealESRGAN_x4plus.pth
+  python -m sr_jax.weights import edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1
+  python -m sr_jax.weights export --workdir runs/esrgan --output esrgan.safetensors
+  python -m sr_jax.weights interpolate psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors
+
+FILE is `.safetensors`, `.pth`, an ncnn pair (`.param` or `.bin`) or the name of a published
+network. Read are BasicSR's and Real-ESRGAN's names (EDSR, MSRResNet, RRDBNet,
+SRVGGNetCompact), ESRGAN's old and later ones and EDSR-PyTorch's; the network is told from
+names and shapes, and what these can't tell is asked for, as --set FIELD=VALUE.
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from sr_jax import command, restore
+from sr_jax.errors import InputError
+from sr_jax.weights import generators
+
+
+def info(args) -> None:
+  model = _load(args.file, args)
+  leaves = jax.tree.leaves(model.variables)
+  rows = [('file', model.origin), ('names', model.names),
+          ('network', model.config['generator']['name']),
+          *((key, f'{value}{" (usual; the file does not say)" if key in model.usual else ""}')
+            for key, value in model.fields.items()),
+          ('parameters', f'{sum(leaf.size for leaf in leaves):,} in {len(leaves)} arrays')]
+  width = max(len(key) for key, _ in rows)
+  print('\n'.join(f'{key.ljust(width)}  {value}' for key, value in rows))
+  if args.tensors:
+    tensors = generators.to_tensors(model.names, model.config['generator']['name'],
+                                    model.generator, model.variables)
+    for name, tensor in tensors.items():
+      print(f'{name}  {list(tensor.shape)}  mean {tensor.mean():.4g}  std {np.std(tensor):.4g}')
+
+
+def import_(args) -> None:
+  model = _load(args.file, args)
+  restore.save_run(model, args.workdir)
+  fields = ', '.join(f'{key} {value}' for key, value in model.fields.items())
+  print(f'{args.workdir}: {model.config["generator"]["name"]} ({fields}) from {model.origin}, '
+        f'{model.names} names')
+
+
+def export(args) -> None:
+  model = restore.load(args.workdir, step=args.step, raw=args.raw)
+  _write(model, args.output, args.names)
+
+
+def interpolate(args) -> None:
+  a, b = (_load(file, args) for file in (args.a, args.b))
+  _write(restore.interpolate(a, b, args.alpha), args.output, args.names)
+
+
+def _load(source, args) -> restore.Model:
+  return restore.load(source, wrapper=args.key, **restore.parse_fields(args.set))
+
+
+def _write(model: restore.Model, path, names: str) -> None:
+  name = model.config['generator']['name']
+  names = names or model.names or generators.default_family(name)
+  generators.write_generator(path, names, name, model.fields, model.generator, model.variables)
+  print(f'{path}: {name}, {names} names, {model.origin}')
+
+
+def main(argv: list[str] | None = None) -> None:
+  parser = command.Parser('python -m sr_jax.weights', __doc__)
+  actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+
+  def action(function, name, doc):
+    added = actions.add_parser(name, doc=doc, help=doc)
+    added.set_defaults(function=function)
+    return added
+
+  def reads(added):
+    added.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
+                       help='a field of the network that the file does not tell')
+    added.add_argument('--key', default='', help='of a .pth: what its weights lie under, such as '
+                       'params (params_ema is taken where there is one)')
+
+  def writes(added):
+    added.add_argument('--output', required=True, type=command.path, metavar='FILE.safetensors')
+    added.add_argument('--names', default='', metavar='|'.join((*generators.FAMILIES,
+                                                                generators.OWN)),
+                       help='whose names; those that the weights came with, or the usual')
+
+  added = action(info, 'info', 'which network a file holds')
+  added.add_argument('file', metavar='FILE')
+  added.add_argument('--tensors', action='store_true', help='every tensor, too')
+  reads(added)
+  added = action(import_, 'import', 'makes a run of a file')
+  added.add_argument('file', metavar='FILE')
+  added.add_argument('--workdir', required=True, type=command.path, help='the run, a new folder')
+  reads(added)
+  added = action(export, 'export', 'writes the generator of a run to a file')
+  added.add_argument('--workdir', required=True, type=command.path, help='the run')
+  added.add_argument('--step', default='latest', help="a number, 'latest' or 'best'")
+  added.add_argument('--raw', action='store_true', help='the weights, not their average (EMA)')
+  writes(added)
+  added = action(interpolate, 'interpolate', '(1 - alpha) * A + alpha * B, of two files or runs')
+  added.add_argument('a', metavar='A')
+  added.add_argument('b', metavar='B')
+  added.add_argument('--alpha', required=True, type=float, help='0 is A, 1 is B')
+  reads(added)
+  writes(added)
+  args = parser.parse_args(argv)
+  if args.function is export and not args.workdir.is_dir():
+    raise InputError(f'{args.workdir}: no run there')
+  args.function(args)
+
+
+if __name__ == '__main__':
+  sys.exit(command.run(main))

@@ -1,0 +1,57 @@
+"""EDSR-PyTorch's names for EDSR, with the mean shift that it keeps as 1x1 convolutions.
+
+Source: https://github.com/sanghyun-son/EDSR-PyTorch, src/model/edsr.py and common.py.
+"""
+
+import numpy as np
+
+from sr_jax.errors import InputError
+from sr_jax.models.edsr import EDSR
+from sr_jax.weights.basicsr import edsr_unstated
+from sr_jax.weights.shapes import convolution, count, shuffled_scale
+
+NETWORKS = ('edsr',)
+
+
+def infer(tensors: dict) -> tuple[str, dict] | None:
+  """As `basicsr.infer`."""
+  if not any(name.startswith('body.0.body.0.') and name.count('.') == 4 for name in tensors):
+    return None
+  features, channels = convolution(tensors, 'head.0')
+  blocks = count(tensors, r'body\.(\d+)\.body\.')
+  stages = [f'tail.0.{index}' for index in range(0, count(tensors, r'tail\.0\.(\d+)\.'), 2)]
+  fields = {'features': features, 'blocks': blocks, 'channels': channels,
+            'scale': shuffled_scale(tensors, stages, features), **edsr_unstated(features, blocks)}
+  if 'sub_mean.bias' in tensors:
+    fields |= _mean_shift(tensors['sub_mean.bias'])
+  return 'edsr', fields
+
+
+def _mean_shift(bias: np.ndarray) -> dict:
+  """mean and image_range of a shift by -image_range * mean.
+
+  Only the product is there: a multiple of DIV2K's mean tells the range, else it is the usual.
+  """
+  if bias.shape != (3,):
+    raise InputError(f'sub_mean.bias is {list(bias.shape)}, expected [3]')
+  ranges = -np.float64(bias) / EDSR.mean
+  if np.ptp(ranges) < 1e-4 * abs(ranges[0]):
+    return {'mean': EDSR.mean, 'image_range': float(np.round(ranges.mean(), 3))}
+  mean = tuple(float(value) for value in -np.float64(bias) / EDSR.image_range)
+  return {'mean': mean, 'image_range': EDSR.image_range}
+
+
+def names(name: str, generator) -> dict[str, str]:
+  """As `basicsr.names`."""
+  found = {f'body_{block}/Conv_{index}': f'body.{block}.body.{2 * index}'
+           for block in range(generator.blocks) for index in range(2)}
+  found |= {f'stages_{stage}/Conv_0': f'tail.0.{2 * stage}' for stage in range(4)}
+  return found | {'head': 'head.0', 'body_end': f'body.{generator.blocks}', 'last': 'tail.1'}
+
+
+def constants(generator) -> dict[str, np.ndarray]:
+  """Tensors that are not learnt: x - image_range * mean, and back."""
+  shift = np.float32(generator.image_range) * np.array(generator.mean, np.float32)
+  identity = np.eye(3, dtype=np.float32)[:, :, None, None]
+  return {'sub_mean.weight': identity, 'sub_mean.bias': -shift,
+          'add_mean.weight': identity, 'add_mean.bias': shift}

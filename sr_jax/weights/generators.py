@@ -1,0 +1,232 @@
+"""Generators in weight files: whose names they have, what network it is, there and back."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import save_file
+
+from sr_jax import files
+from sr_jax.errors import InputError
+from sr_jax.models import GENERATORS, architecture
+from sr_jax.weights import basicsr, edsr_pytorch, esrgan, ncnn
+from sr_jax.weights.files import read_tensors
+from sr_jax.weights.shapes import Unstated
+
+
+class Family(NamedTuple):
+  """One project's names: `infer(tensors)`, `names(name, generator)`, the networks that have
+  them, and the tensors of a generator that are not learnt.
+  """
+
+  infer: Callable
+  names: Callable
+  networks: tuple[str, ...]
+  constants: Callable = lambda generator: {}
+
+
+FAMILIES = {
+    'basicsr': Family(basicsr.infer, basicsr.names, basicsr.NETWORKS),
+    'esrgan': Family(esrgan.infer_later, esrgan.names_later, esrgan.NETWORKS),
+    'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
+    'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
+                           edsr_pytorch.constants)}
+OWN = 'sr_jax'  # our names and axes, for what no other project has
+METADATA = 'sr_jax'  # the key of a safetensors file's metadata that describes the generator
+LEAVES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight'}
+
+
+class Found(NamedTuple):
+  """What a file holds: tensors in a family's names, of a network with these fields."""
+
+  family: str
+  name: str  # of models.GENERATORS
+  fields: dict[str, Any]  # its scale among them
+  usual: list[str]  # fields that the file does not tell and that have their usual value
+  tensors: dict[str, np.ndarray]
+  origin: str  # the format in a few words
+
+
+def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '') -> Found:
+  """Reads a weight file and tells its network from names and shapes.
+
+  Args:
+    path: `.safetensors`, `.pth`, `.pt`, or one of an ncnn pair `.param`, `.bin`.
+    given: fields that override what was found, or that it can't tell.
+    wrapper: as in `files.read_tensors`.
+
+  Raises:
+    InputError: unreadable, of no known network, or a field is wanting, which it names.
+  """
+  path = pathlib.Path(path)
+  if path.suffix in ('.param', '.bin'):
+    tensors, stated = ncnn.read_ncnn(path)
+    origin = 'ncnn'
+  else:
+    tensors, metadata = read_tensors(path, wrapper=wrapper)
+    origin = path.suffix.removeprefix('.')
+    if 'wrapper' in metadata:
+      origin += f', {metadata["wrapper"]}'
+    stated = _stated(path, metadata)
+  try:
+    family, name, fields = _recognise(tensors, stated)
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from None
+  fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
+  fields |= given or {}
+  wanting = [field for field, value in fields.items() if value == Unstated()]
+  if wanting:
+    raise InputError(f'{path}: {name} has a {wanting[0]} that no tensor tells: name it with '
+                     f'--set {wanting[0]}=VALUE')
+  usual = [field for field, value in fields.items() if isinstance(value, Unstated)]
+  fields = {field: value.usual if isinstance(value, Unstated) else value
+            for field, value in fields.items()}
+  return Found(family, name, fields, usual, tensors, origin)
+
+
+def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
+  """What our own metadata says of the generator: {} in a file of somebody else."""
+  if METADATA not in metadata:
+    return {}
+  try:
+    stated = dict(json.loads(metadata[METADATA]))
+    return {str(field): tuple(value) if isinstance(value, list) else value
+            for field, value in stated.items()}
+  except (ValueError, TypeError):
+    raise InputError(f'{path}: its metadata {METADATA!r} is damaged') from None
+
+
+def _recognise(tensors: dict, stated: dict) -> tuple[str, str, dict]:
+  if stated.get('names') == OWN:
+    if stated.get('name') not in GENERATORS:
+      raise InputError(f'holds a {stated.get("name")!r}; known are {", ".join(GENERATORS)}')
+    return OWN, stated['name'], {}
+  for family, (infer, *_) in FAMILIES.items():
+    found = infer(tensors)
+    if found:
+      return family, *found
+  some = ', '.join(f'{name} {list(tensor.shape)}' for name, tensor in list(tensors.items())[:3])
+  raise InputError(f'no network that is known here: {len(tensors)} tensors'
+                   + (f' such as {some}' if some else ''))
+
+
+def to_variables(found: Found, generator) -> dict:
+  """The tensors as `generator`'s variables, float32: {'params': ..., 'batch_stats': ...}.
+
+  Raises:
+    InputError: a tensor is missing, has another shape or is one too many; the message has
+      its name, its shape and the shape expected.
+  """
+  layout = _layout(found.family, found.name, generator)
+  constants = _constants(found.family, generator)
+  expected = {theirs: shape for theirs, shape, _ in layout.values()}
+  what = f'{found.name} ({", ".join(f"{key} {value}" for key, value in found.fields.items())})'
+  for name, shape in expected.items():
+    if name in found.tensors and found.tensors[name].shape != shape:
+      raise InputError(f'{name} is {list(found.tensors[name].shape)}, expected {list(shape)} of '
+                       f'{what}')
+  for name, shape in expected.items():
+    if name not in found.tensors:
+      raise InputError(f'{name} is missing, expected {list(shape)} of {what}')
+  for name, tensor in found.tensors.items():
+    if name in constants:
+      if not np.allclose(tensor, constants[name], rtol=1e-5):
+        raise InputError(f'{name} is {tensor.ravel().tolist()[:9]}, expected '
+                         f'{constants[name].ravel().tolist()[:9]} of {what}')
+    elif name not in expected:
+      raise InputError(f'{name} {list(tensor.shape)} is one too many for {what}')
+  flat = {}
+  for path, (theirs, _, ours) in layout.items():
+    array = np.float32(found.tensors[theirs])
+    flat[path] = np.ascontiguousarray(array.transpose(ours))
+  return {'batch_stats': {}} | traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _layout(family: str, name: str, generator) -> dict[str, tuple]:
+  """{our path: (their name, their shape, axes that turn theirs into ours)}."""
+  sample = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+  shapes = jax.eval_shape(generator.init, jax.random.key(0), sample)
+  shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep='/').items()}
+  if family == OWN:
+    return {path: (path, shape, tuple(range(len(shape)))) for path, shape in shapes.items()}
+  names, layout = FAMILIES[family].names(name, generator), {}
+  for path, shape in shapes.items():
+    layer, _, leaf = path.removeprefix('params/').rpartition('/')
+    if layer not in names or leaf not in LEAVES:
+      raise InputError(f"{path} has no counterpart in {family}'s names; --names {OWN} has them all")
+    theirs = f'{names[layer]}.{LEAVES[leaf]}'
+    if leaf == 'kernel':  # ours [height, width, in, out], theirs [out, in, height, width]
+      layout[path] = theirs, (*shape[:1:-1], *shape[:2]), (2, 3, 1, 0)
+    else:
+      layout[path] = theirs, shape, (0,)
+  return layout
+
+
+def _constants(family: str, generator) -> dict[str, np.ndarray]:
+  return {} if family == OWN else FAMILIES[family].constants(generator)
+
+
+def default_family(name: str) -> str:
+  """The names that an export has if nobody says otherwise."""
+  return next((family for family, (_, _, networks, _) in FAMILIES.items() if name in networks),
+              OWN)
+
+
+def to_tensors(family: str, name: str, generator, variables: dict) -> dict[str, np.ndarray]:
+  """The inverse of `to_variables`.
+
+  Raises:
+    InputError: the family has no such network, or not with these fields; it names the field.
+  """
+  if family != OWN and family not in FAMILIES:
+    raise InputError(f'names {family!r}: expected one of {", ".join((*FAMILIES, OWN))}')
+  if family != OWN and name not in FAMILIES[family].networks:
+    raise InputError(f"{family} has no {name}: its names are {', '.join(FAMILIES[family].networks)}"
+                     f"'s; --names {OWN} has them all")
+  layout, flat = _layout(family, name, generator), traverse_util.flatten_dict(variables, sep='/')
+  tensors = {}
+  for path, (theirs, _, ours) in layout.items():
+    tensors[theirs] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(ours)))
+  if family != OWN:
+    _refuse_unless_read_back(family, name, generator, tensors)
+  return tensors | _constants(family, generator)
+
+
+def _refuse_unless_read_back(family: str, name: str, generator, tensors: dict) -> None:
+  """Whoever reads the names sees another network where ours has fields that theirs has not."""
+  try:
+    _, fields = FAMILIES[family].infer(tensors) or ('', None)
+  except InputError:
+    fields = None
+  if fields is None:
+    raise InputError(f"{family}'s {name} has no such layers; --names {OWN} has them all")
+  stated = {field: value for field, value in fields.items() if not isinstance(value, Unstated)}
+  unstated = {field: getattr(generator, field) for field in fields.keys() - stated.keys()}
+  theirs = architecture(GENERATORS[name](**stated, **unstated))
+  for field, want in architecture(generator).items():
+    if theirs[field] != want:
+      raise InputError(f"{field}={want!r}: {family}'s {name} has {theirs[field]!r}; --names {OWN} "
+                       'writes any')
+
+
+def write_generator(path, family: str, name: str, fields: dict, generator,
+                    variables: dict) -> None:
+  """Writes a `.safetensors` file, whole or not at all, that `read_generator` reads back.
+
+  Args:
+    fields: what to say of the generator in the file's metadata, which other readers ignore.
+
+  Raises:
+    InputError: as `to_tensors`, or it can not be written.
+  """
+  path = files.expand(path)
+  if path.suffix != '.safetensors':
+    raise InputError(f'{path}: only .safetensors is written')
+  tensors = to_tensors(family, name, generator, variables)
+  stated = fields | ({'name': name, 'names': OWN} if family == OWN else {})
+  with files.replacing(path) as temporary:
+    save_file(tensors, temporary, {METADATA: json.dumps(stated, sort_keys=True)})
