@@ -12,27 +12,40 @@ def defaults() -> ConfigDict:
   """Every key there is; a key that is not here is refused on the command line."""
   config = ConfigDict()
   config.seed = 0  # with the step number, all the randomness of a run
-  config.scale = 4  # HR / LR: 2, 3, 4 or 8
+  config.scale = 4  # HR / LR: 2, 3, 4 or 8; srcnn and compact take any, rrdb also 1
   config.steps = 100_000  # all of the run, the warm-up included
   config.warmup_steps = 0  # of them, first, on the pixel loss alone (adversarial runs)
   config.batch_size = 16
   config.hr_patch = 96  # side of the HR crops, pixels
   config.dtype = 'float32'  # of the computation: 'float32' or 'bfloat16'; weights stay float32
   config.ema = 0.999  # decay of the generator's moving average, which evaluation uses
-  config.init_from = ''  # the workdir of a run whose averaged generator this one starts from
+  # A run, a weight file or a published network whose generator this one starts from; of one
+  # of another scale all but the upsampling is taken.
+  config.init_from = ''
   config.device_loop = 'auto'  # many steps in a dispatch: 'yes', 'no', 'auto' (not on a CPU)
 
   # Fields of the modules in sr_jax/models, which say what each means. One that is not set
   # is the module's own.
   config.generator = ConfigDict({
-      'name': 'srresnet',  # of models.GENERATORS: 'srcnn', 'srresnet' (Ledig's), 'msrresnet'
+      # Of models.GENERATORS: 'srcnn', 'srresnet' (Ledig's), 'msrresnet', 'edsr', 'rrdb', 'compact'.
+      'name': 'srresnet',
       'features': placeholder(int), 'blocks': placeholder(int),
+      'channels': placeholder(int),  # 3, or 1: luma, on which Cb and Cr are put by bicubic
+      'upsample': placeholder(str),  # 'shuffle', 'nearest', 'transposed' or 'direct'
+      'activation': placeholder(str),
+      # SRResNet's and MSRResNet's
       'kernel': placeholder(int), 'batch_norm': placeholder(bool),
       'skip': placeholder(str),  # 'features' or 'bilinear'
-      'upsample': placeholder(str),  # 'shuffle', 'transposed' or 'direct'
       'output': placeholder(str),  # 'linear' or 'tanh'
-      'activation': placeholder(str), 'block_activation': placeholder(str),
-      'refine': placeholder(bool),
+      'block_activation': placeholder(str), 'refine': placeholder(bool),
+      # EDSR's
+      'residual_scale': placeholder(float), 'mean': placeholder(tuple),
+      'image_range': placeholder(float),
+      # RRDB's
+      'growth': placeholder(int), 'unshuffle': placeholder(int),
+      'remat': placeholder(bool),  # and EDSR's: saves memory in training for a third more time
+      # Compact's
+      'inner_scale': placeholder(int),
       # SRCNN's
       'widths': placeholder(tuple), 'kernels': placeholder(tuple),
       'luma_only': placeholder(bool)})
@@ -111,12 +124,13 @@ def parse_variants(variant: str, known: tuple[str, ...]) -> set[str]:
 
 
 def use_scale(config: ConfigDict, variant: str) -> None:
-  """Sets the scale that 'x2', 'x3' or 'x8' among the variants names, if one does.
+  """Sets the scale that 'x2', 'x3', 'x4' or 'x8' among the variants names, if one does.
 
   Raises:
     ValueError: two of them.
   """
-  scales = {int(part[1:]) for part in (variant or '').split(',') if part in ('x2', 'x3', 'x8')}
+  scales = {int(part[1:]) for part in (variant or '').split(',')
+            if part in ('x2', 'x3', 'x4', 'x8')}
   if len(scales) > 1:
     raise ValueError(f'variant {variant!r}: two scales')
   config.scale = next(iter(scales), config.scale)

@@ -110,6 +110,15 @@ def call(capsys, monkeypatch, tmp_path):
   return run
 
 
+def filled(model, lr, seed=0) -> dict:
+  """Variables of a model with random numbers in them; its own initialisers compile for seconds."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0), lr)
+  rng = np.random.default_rng(seed)
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: np.float32(rng.uniform(0.5, 1.5, leaf.shape) if 'var' in str(path[-1])
+                                    else rng.normal(0, 0.1, leaf.shape)), shapes)
+
+
 def interrupt(arguments: list[str], folder, ready, environment) -> tuple[int, str]:
   """(exit status, stderr) of `python ARGUMENTS` in folder, sent Ctrl-C once `ready()` is true."""
   with subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, text=True,

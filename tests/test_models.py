@@ -10,11 +10,31 @@ import pytest
 from flax import linen as nn
 
 from sr_jax import images
-from sr_jax.models import GENERATORS, MSRRESNET, SRCNN, SRRESNET, Discriminator, SRResNet
-from sr_jax.models.layers import Activation, Upsample, pixel_shuffle
+from sr_jax.models import (
+  EDSR,
+  EDSR_BASELINE,
+  EDSR_FULL,
+  GENERATORS,
+  MSRRESNET,
+  RRDB,
+  SRCNN,
+  SRRESNET,
+  Compact,
+  Discriminator,
+  SRResNet,
+)
+from sr_jax.models.layers import (
+  Activation,
+  Upsample,
+  coloured,
+  nearest,
+  pixel_shuffle,
+  pixel_unshuffle,
+  seen,
+)
 from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
 from sr_jax.weights.vgg import load_vgg
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, filled
 
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
@@ -82,9 +102,17 @@ def test_only_the_first_convolution_has_no_norm():
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4, 8])
-@pytest.mark.parametrize('upsample', ['shuffle', 'transposed', 'direct'])
-def test_scales_and_upsamplings(scale, upsample):
-  model = SRResNet(features=4, blocks=1, scale=scale, upsample=upsample, dtype=jnp.bfloat16)
+@pytest.mark.parametrize('make', [
+    *(partial(SRResNet, upsample=upsample) for upsample in ('shuffle', 'nearest', 'transposed',
+                                                            'direct')),
+    EDSR, partial(RRDB, growth=2), partial(RRDB, growth=2, upsample='shuffle'),
+    partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)], ids=str)
+def test_scales_and_upsamplings(scale, make):
+  if scale == 3 and getattr(make, 'keywords', {}).get('unshuffle'):
+    with pytest.raises(ValueError, match='unshuffle=2 at scale 3'):
+      jax.eval_shape(make(4, 1, scale=3).init, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
+    return
+  model = make(features=4, blocks=1, scale=scale, dtype=jnp.bfloat16)
   shapes = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
   sr, variables = shapes
   assert sr.shape == (2, 6 * scale, 5 * scale, 3)
@@ -92,15 +120,117 @@ def test_scales_and_upsamplings(scale, upsample):
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
 
 
-@pytest.mark.parametrize('model', [SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1)])
+@pytest.mark.parametrize('model', [
+    SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1), EDSR(4, 1), RRDB(4, 1, 2),
+    Compact(4, 1, inner_scale=2)], ids=lambda model: type(model).__name__)
 def test_trunk_then_tail_is_the_whole(model):
   assert {type(model)} <= {type(make()) for make in GENERATORS.values()}
   lr = jax.random.uniform(jax.random.key(1), (1, 7, 6, 3))
-  variables = model.init(jax.random.key(0), lr)
-  features = model.apply(variables, lr, method='trunk')
+  variables = filled(model, lr)
+  @jax.jit
+  def both(variables, lr):
+    features = model.apply(variables, lr, method='trunk')
+    return features, model.apply(variables, features, lr, method='tail'), model.apply(variables, lr)
+
+  features, parts, whole = both(variables, lr)
   assert features.shape[:3] == (1, 7, 6)  # at low resolution
-  np.testing.assert_array_equal(model.apply(variables, features, lr, method='tail'),
-                                model.apply(variables, lr))
+  np.testing.assert_array_equal(parts, whole)
+
+
+def parameters(model):
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def test_edsr_rrdb_and_compact_have_their_authors_parameters():
+  # EDSR-PyTorch's and BasicSR's model zoos; MeanShift is no parameter here.
+  assert parameters(EDSR_BASELINE(scale=2)) == 1_369_859
+  assert parameters(EDSR_BASELINE(scale=4)) == 1_517_571
+  assert parameters(EDSR_FULL(scale=2)) == 40_729_603
+  assert parameters(EDSR_FULL(scale=4)) == 43_089_923
+  assert parameters(RRDB()) == 16_697_987
+  assert parameters(RRDB(scale=2, unshuffle=2)) == 16_697_987 + 64 * 9 * 9
+  assert parameters(Compact()) == 621_424  # realesr-animevideov3
+  assert parameters(Compact(blocks=32)) == 1_213_296  # realesr-general-x4v3
+
+
+def test_initial_weights():
+  key, lr = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+  def init(model):  # what is not returned is not compiled
+    return jax.jit(lambda: model.init(key, lr)['params']['body_end']['kernel'])()
+
+  kernel = init(RRDB(32, 1, 16))
+  assert np.std(kernel) == pytest.approx(0.1 * (2 / (9 * 32))**0.5, rel=0.05)  # Kaiming's x 0.1
+  kernel = init(EDSR(64, 1))
+  bound = (9 * 64)**-0.5  # PyTorch's default
+  assert 0.99 * bound < np.abs(kernel).max() <= bound
+  assert np.std(kernel) == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize('make', [partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2)],
+                         ids=['edsr', 'rrdb'])
+def test_rematerialisation_changes_memory_alone(make):
+  lr = jax.random.uniform(jax.random.key(1), (1, 5, 6, 3))
+  plain, spared = make(scale=2), make(scale=2, remat=True)
+  variables = filled(plain, lr)
+
+  def gradient(model):
+    return jax.jit(jax.value_and_grad(lambda variables: (model.apply(variables, lr)**2).mean()))
+
+  for a, b in zip(*(jax.tree.leaves(gradient(model)(variables)) for model in (plain, spared)),
+                  strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+  text = (str(jax.make_jaxpr(gradient(model))(variables)) for model in (plain, spared))
+  assert ['remat' in jaxpr or 'checkpoint' in jaxpr for jaxpr in text] == [False, True]
+
+
+@pytest.mark.parametrize('make', [
+    partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
+    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=str)
+def test_a_network_of_one_channel_makes_luma_and_leaves_colour_to_bicubic(make):
+  model = make(scale=2, channels=1)
+  lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
+  variables = filled(model, lr)
+  assert variables['params']['last']['bias'].shape[0] in (1, 4)
+  apply = jax.jit(model.apply)
+  sr = apply(variables, lr)
+  own, wide = images.rgb_to_ycbcr(sr), images.rgb_to_ycbcr(images.resize(lr, 2))
+  np.testing.assert_allclose(own[..., 1:], wide[..., 1:], atol=1e-5)
+  grey = apply(variables, images.luma(lr))
+  assert grey.shape == (1, 16, 18, 1)
+  np.testing.assert_allclose(own[..., :1], grey, atol=1e-5)
+
+
+def test_channels_of_pictures_and_networks():
+  colour, grey = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 1), 0.5)
+  assert seen(colour, 3) is colour
+  assert seen(grey, 1) is grey
+  np.testing.assert_allclose(seen(colour, 1), images.luma(colour))
+  assert coloured(grey, grey, 2) is grey
+  for lr, channels in ((grey, 3), (colour, 2), (jnp.zeros((1, 2, 2, 4)), 3)):
+    with pytest.raises(ValueError, match=f'channels={channels} and a picture of'):
+      seen(lr, channels)
+
+
+def test_folding_and_repeating_pixels():
+  x = jax.random.uniform(jax.random.key(1), (2, 6, 4, 3))
+  np.testing.assert_array_equal(pixel_shuffle(pixel_unshuffle(x, 2), 2), x)
+  folded = pixel_unshuffle(x, 2)
+  assert folded.shape == (2, 3, 2, 12)
+  assert folded[1, 2, 1, 2 * 4 + 1 * 2 + 0] == x[1, 2 * 2 + 1, 2 * 1 + 0, 2]
+  wide = nearest(x, 3)
+  assert wide.shape == (2, 18, 12, 3)
+  np.testing.assert_array_equal(wide[:, 1::3, 2::3], x)
+
+
+def test_a_folded_picture_of_odd_size_is_continued_by_reflection():
+  model = RRDB(4, 1, 2, scale=2, unshuffle=2)
+  lr = jax.random.uniform(jax.random.key(1), (1, 5, 7, 3))
+  variables = filled(model, lr)
+  whole = jnp.pad(lr, ((0, 0), (0, 1), (0, 1), (0, 0)), 'reflect')
+  apply = jax.jit(model.apply)
+  np.testing.assert_allclose(apply(variables, lr), apply(variables, whole)[:, :10, :14], atol=1e-6)
+  assert jax.eval_shape(apply, variables, lr[:, :1, :1]).shape == (1, 2, 2, 3)
 
 
 def test_srcnn_has_the_papers_parameters():
@@ -115,7 +245,7 @@ def test_srcnn_has_the_papers_parameters():
 def test_srcnn_leaves_colour_to_bicubic_and_grey_grey():
   model = SRCNN((4,), (5, 3), scale=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
-  variables = model.init(jax.random.key(0), lr)
+  variables = filled(model, lr)
   sr = model.apply(variables, lr)
   wide = images.resize(lr, 2)
   chroma, luma = (np.abs(images.rgb_to_ycbcr(sr) - images.rgb_to_ycbcr(wide))[..., part].max()
@@ -127,16 +257,16 @@ def test_srcnn_leaves_colour_to_bicubic_and_grey_grey():
   flat = model.apply(variables, jnp.full((1, 5, 5, 3), 0.5))
   assert np.ptp(flat) < 1e-5
   colour = SRCNN((4,), (5, 3), scale=2, luma_only=False)
-  assert colour.init(jax.random.key(0), lr)['params']['layers_0']['kernel'].shape == (5, 5, 3, 4)
+  assert filled(colour, lr)['params']['layers_0']['kernel'].shape == (5, 5, 3, 4)
 
 
 def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_picture():
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
   ledig = SRRESNET(features=4, blocks=1)
-  sr = ledig.apply(ledig.init(jax.random.key(0), lr), lr)
+  sr = jax.jit(ledig.apply)(filled(ledig, lr), lr)
   assert 0 <= sr.min() < sr.max() <= 1
   msr = MSRRESNET(features=4, blocks=1)
-  sr = msr.apply(msr.init(jax.random.key(0), lr), lr)
+  sr = jax.jit(msr.apply)(jax.jit(msr.init)(jax.random.key(0), lr), lr)
   assert jnp.abs(sr - jax.image.resize(lr, sr.shape, 'bilinear')).max() < 1e-2
 
 
@@ -147,6 +277,10 @@ def test_unknown_field_values_are_named():
   for fields in ({'scale': 5}, {'upsample': 'linear'}, {'skip': 'none'}, {'output': 'relu'}):
     with pytest.raises(ValueError, match=next(iter(fields))):
       SRResNet(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+  for model in (EDSR(scale=1), EDSR(mean=(0.5,)), RRDB(scale=5), RRDB(upsample='direct'),
+                RRDB(scale=8, unshuffle=4), Compact(activation='tanh')):
+    with pytest.raises(ValueError, match=r'scale|mean=|upsample=|activation'):
+      jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
 
 
 def test_vgg16_is_pytorchs_in_every_layer(golden):

@@ -29,7 +29,8 @@ class ResidualBlock(nn.Module):
   @nn.compact
   def __call__(self, x):
     conv = partial(nn.Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
-    return x + self.residual_scale * conv()(nn.relu(conv()(x)))
+    y = nn.relu(conv()(x))
+    return x + self.residual_scale * conv()(y)
 
 
 class EDSR(nn.Module):

@@ -37,15 +37,16 @@ def infer(tensors: dict) -> tuple[str, dict] | None:
   # activation, with the enlargement before it ('nearest') or after it ('shuffle'); the last
   # two have an activation between them.
   outer = sorted({int(match[1]) for name in tensors if (match := re.match(
-      r'model\.(\d+)\.weight$', name))} - {0})
-  if len(outer) < 2:
-    raise InputError('the last two convolutions, model.N.weight, are missing')
+      r'model\.(\d+)\.(weight|bias)$', name))} - {0})
+  upsample = 'shuffle' if outer[:1] == [2] and len(outer) > 2 else 'nearest'
+  if outer != _outer(len(outer) - 2, upsample):
+    raise InputError(f'its outer convolutions are model.{", model.".join(map(str, [0, *outer]))}: '
+                     'one is missing or one too many (x4 has 0, 3, 6, 8 and 10)')
   features, inputs = convolution(tensors, 'model.0')
   channels, _ = convolution(tensors, f'model.{outer[-1]}')
   growth, _ = convolution(tensors, 'model.1.sub.0.RDB1.conv1.0')
   unshuffle = folding(tensors, 'model.0', channels, inputs)
   stages = outer[:-2]
-  upsample = 'shuffle' if stages and stages[0] == 2 else 'nearest'
   if upsample == 'shuffle':
     scale = shuffled_scale(tensors, [f'model.{index}' for index in stages], features) // unshuffle
   else:
@@ -55,13 +56,19 @@ def infer(tensors: dict) -> tuple[str, dict] | None:
                   'channels': channels}
 
 
+def _outer(stages: int, upsample: str) -> list[int]:
+  """Where the convolutions after the trunk stand: each stage's, then the last two."""
+  first = 3 if upsample == 'nearest' else 2
+  return [first + 3 * stage for stage in range(stages)] + [3 * stages + 2, 3 * stages + 4]
+
+
 def names(name: str, generator) -> dict[str, str]:
   """As `basicsr.names`, in the old names."""
-  stages = len(STAGES[generator.scale * generator.unshuffle])
-  first = 3 if generator.upsample == 'nearest' else 2
+  *stages, refinement, last = _outer(len(STAGES[generator.scale * generator.unshuffle]),
+                                     generator.upsample)
   found = {f'body_{block}/DenseBlock_{dense}/Conv_{index}':
            f'model.1.sub.{block}.RDB{dense + 1}.conv{index + 1}.0'
            for block in range(generator.blocks) for dense in range(3) for index in range(5)}
-  found |= {f'stages_{stage}/Conv_0': f'model.{first + 3 * stage}' for stage in range(stages)}
+  found |= {f'stages_{stage}/Conv_0': f'model.{index}' for stage, index in enumerate(stages)}
   return found | {'head': 'model.0', 'body_end': f'model.1.sub.{generator.blocks}',
-                  'refinement': f'model.{3 * stages + 2}', 'last': f'model.{3 * stages + 4}'}
+                  'refinement': f'model.{refinement}', 'last': f'model.{last}'}

@@ -207,14 +207,24 @@ def _follow(graph: _Graph, layers: list[Layer]) -> int:
   Raises:
     InputError: a layer makes something else than the network written down, and which.
   """
-  allowed, blobs = len(graph.known), {}
+  allowed, blobs, factors = len(graph.known), {}, {}
   graph.convolutions = slopes = 0
   for layer in layers:
     if any(blob not in blobs for blob in layer.inputs):
       raise InputError(f'layer {layer.name} reads a blob that no layer before it makes')
     x, get = [blobs[blob] for blob in layer.inputs], layer.parameters.get
-    made = None
-    if layer.kind == 'Input':
+    # What a scalar was multiplied with is waiting for a sum, the only place for factors.
+    scaled = [factors.get(blob, 1) for blob in layer.inputs]
+    factor, made = 1, None
+    if layer.kind == 'BinaryOp' and get(0, 0) == 0 and len(x) == 2:
+      made = graph.add(*zip(scaled, x, strict=True))
+    elif any(value != 1 for value in scaled):
+      pass
+    elif layer.kind == 'BinaryOp' and get(0) == 2 and get(1) == 1:
+      made, factor = x[0], get(2, 0)
+    elif layer.kind == 'Eltwise' and get(0) == 1:
+      made = graph.add(*zip(get(1, (1,) * len(x)), x, strict=True))
+    elif layer.kind == 'Input':
       made = graph.node('input')
     elif layer.kind == 'Split':
       made = x[0]
@@ -227,18 +237,17 @@ def _follow(graph: _Graph, layers: list[Layer]) -> int:
       made = graph.node('prelu', slopes, x[0])
     elif layer.kind == 'Concat' and get(0, 0) == 0:
       made = graph.node('concat', *x)
-    elif layer.kind == 'Eltwise' and get(0) == 1:
-      made = graph.add(*zip(get(1, (1,) * len(x)), x, strict=True))
-    elif layer.kind == 'BinaryOp' and get(0, 0) == 0 and len(x) == 2:
-      made = graph.add((1, x[0]), (1, x[1]))
-    elif layer.kind == 'PixelShuffle':
+    elif layer.kind == 'PixelShuffle' and get(1, 0) == 0:
       made = graph.node('shuffle', get(0, 1), x[0])
     elif layer.kind == 'Interp' and get(0) in (1, 3) and get(1) == get(2) and not get(6, 0):
       made = graph.node('nearest' if get(0) == 1 else 'bicubic', get(1), x[0])
     if made is None or made >= allowed:
       raise InputError(f'layer {layer.name} ({layer.kind}) is not what the network has there')
     for blob in layer.outputs:
-      blobs[blob] = made
+      blobs[blob], factors[blob] = made, factor
+  if factor != 1:
+    raise InputError(f'layer {layers[-1].name} ({layers[-1].kind}) is not what the network has '
+                     'there')
   return made
 
 

@@ -1,0 +1,39 @@
+"""SRVGGNetCompact trained on pixels alone: small and fast.
+
+Paper: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
+Synthetic Data", ICCVW 2021, whose repository has the network (no figures on bicubic LR are
+Published). The recipe here is ESRGAN's PSNR stage: L1, 16 crops of 128x128 HR pixels, Adam 2e-4.
+
+  python -m sr_jax.main --config configs/compact.py                  (DIV2K)
+  python -m sr_jax.main --config configs/compact.py:sample           (no download)
+  python -m sr_jax.main --config configs/compact.py \\
+      --config.init_from=realesr-animevideov3-x4                     (a published network)
+
+Cost and result of the full run: unmeasured.
+SAMPLE
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data, use_scale
+
+VARIANTS = ('sample', 'x2', 'x3')
+
+
+def get_config(variant: str = ''):
+  """Variants: `sample` (small data and network), `x2`, `x3`."""
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.generator.name = 'compact'
+  use_scale(config, variant)
+  config.hr_patch = 32 * config.scale
+  config.steps = 300_000
+  adam = config.optimizer.g
+  adam.learning_rate, adam.schedule = 2e-4, 'cosine'
+  if 'sample' in variants:
+    use_sample_data(config)
+    config.hr_patch = 16 * config.scale
+    config.steps, config.batch_size = 600, 8
+    config.generator.features, config.generator.blocks = 24, 6
+    adam.learning_rate, adam.ramp = 2e-3, 20
+    config.eval.every = config.sample_every = config.checkpoint_every = 100
+    config.log_every = 20
+  return config

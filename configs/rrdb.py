@@ -1,0 +1,42 @@
+"""RRDBNet trained on pixels alone: the PSNR stage that ESRGAN starts from.
+
+Paper: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks",
+ECCVW 2018: 23 blocks, 64 features, growth 32; 16 crops of 128x128 HR pixels, L1, Adam 2e-4,
+halved every 2e5 of 1e6 steps. Published (DF2K): 32.73 dB / .9011 on Set5 x4, 28.99 / .7917 on
+Set14.
+
+  python -m sr_jax.main --config configs/rrdb.py                     (DIV2K)
+  python -m sr_jax.main --config configs/rrdb.py --config.generator.blocks=6
+  python -m sr_jax.main --config configs/rrdb.py:sample              (no download)
+
+With too little memory, --config.generator.remat=True keeps no activations inside the blocks.
+
+Cost and result of the full run: unmeasured.
+SAMPLE
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data, use_scale
+
+VARIANTS = ('sample', 'x2', 'x8')
+
+
+def get_config(variant: str = ''):
+  """Variants: `sample` (small data and network), `x2`, `x8`."""
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.generator.name = 'rrdb'
+  config.hr_patch = 128
+  config.steps = 1_000_000
+  adam = config.optimizer.g
+  adam.learning_rate = 2e-4
+  adam.schedule, adam.boundaries = 'multistep', (200_000, 400_000, 600_000, 800_000)
+  use_scale(config, variant)
+  if 'sample' in variants:
+    use_sample_data(config)
+    config.hr_patch = 64
+    config.steps, config.batch_size = 300, 8
+    config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 20
+    config.eval.every = config.sample_every = config.checkpoint_every = 100
+    config.log_every = 20
+  return config

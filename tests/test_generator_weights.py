@@ -1,0 +1,442 @@
+"""Networks in other projects' names: PyTorch's results, there and back, and wrong files."""
+
+import importlib.util
+import json
+import re
+import sys
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import sr_jax
+from sr_jax import images, restore, upscale
+from sr_jax.errors import InputError
+from sr_jax.models import GENERATORS
+from sr_jax.weights import __main__ as cli
+from sr_jax.weights import generators
+from tests.conftest import GOLDEN, filled, same_bits
+
+EDSR = {'residual_scale': 0.1}
+CASES = {  # the network in foreign.npz: what must be told, what must be found
+    **{f'{kind}-x{scale}': (given, family, name, fields | {'scale': scale})
+       for scale in (2, 3, 4) for kind, given, family, name, fields in (
+           ('edsr', EDSR, 'basicsr', 'edsr', {'features': 4, 'blocks': 2, 'channels': 3}),
+           ('edsr-pytorch', EDSR, 'edsr-pytorch', 'edsr', {'image_range': 255.0}),
+           ('msrresnet', {}, 'basicsr', 'msrresnet', {'features': 4, 'blocks': 2}),
+           ('compact', {}, 'basicsr', 'compact', {'features': 4, 'blocks': 2}))},
+    'compact-shrunk-x3': ({'scale': 3, 'inner_scale': 4}, 'basicsr', 'compact', {'scale': 3}),
+    **{f'rrdb-x{scale}': ({}, 'basicsr', 'rrdb', {'scale': scale, 'unshuffle': 4 // scale})
+       for scale in (1, 2, 4)},
+    'esrgan-x4': ({}, 'esrgan', 'rrdb', {'scale': 4, 'features': 4, 'growth': 1, 'blocks': 1}),
+    **{f'esrgan-old-x{scale}': ({'scale': 3} if scale == 3 else {}, 'esrgan-old', 'rrdb',
+                                {'scale': scale, 'upsample': 'nearest', 'blocks': 1})
+       for scale in (1, 2, 3, 4, 8)},
+    **{f'esrgan-old-shuffle-x{scale}': ({}, 'esrgan-old', 'rrdb',
+                                        {'scale': scale, 'upsample': 'shuffle'})
+       for scale in (3, 4)}}
+
+
+@pytest.fixture(scope='module')
+def foreign(tmp_path_factory):
+  """foreign('edsr-x2') -> (tensors by name, lr, sr), made by PyTorch; and a file of them."""
+  with np.load(GOLDEN / 'foreign.npz') as file:
+    arrays = dict(file)
+  folder = tmp_path_factory.mktemp('foreign')
+
+  def read(name):
+    shapes = json.loads(str(arrays[f'{name}/shapes']))
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
+    parts = np.split(arrays[f'{name}/numbers'], ends[:-1])
+    tensors = {key: part.reshape(shape)
+               for (key, shape), part in zip(shapes.items(), parts, strict=True)}
+    path = folder / f'{name}.safetensors'
+    if not path.exists():
+      save_file(tensors, path)
+    return tensors, arrays[f'{name}/lr'], arrays[f'{name}/sr'], path
+
+  return read
+
+
+@pytest.fixture
+def weights(call):
+  """weights('info', FILE) -> (status, stdout, stderr) of python -m sr_jax.weights."""
+  return lambda *arguments: call(cli.main, *map(str, arguments))
+
+
+def described(model):
+  return generators.architecture(model.generator)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_pytorchs_result_and_there_and_back(foreign, tmp_path, case):
+  tensors, lr, sr, path = foreign(case)
+  given, family, name, fields = CASES[case]
+  model = sr_jax.load(path, **given)
+  assert (model.names, model.config['generator']['name']) == (family, name)
+  assert {key: model.fields[key] for key in fields} == fields
+  found = jax.jit(model.generator.apply)(model.variables, lr)
+  np.testing.assert_allclose(found, sr, rtol=0, atol=1e-5)
+  if 'shrunk' in case:
+    return  # no PyTorch project has that network: see the next test
+  out = tmp_path / 'out.safetensors'
+  generators.write_generator(out, family, name, model.fields, model.generator, model.variables)
+  written = load_file(out)
+  assert same_bits(written, tensors) == []
+  again = sr_jax.load(out)  # what had to be told is in the file's metadata now
+  assert described(again) == described(model)
+  assert same_bits(again.variables, model.variables) == []
+
+
+def test_every_generator_with_foreign_names_is_tested():
+  known = {name for family in generators.FAMILIES.values() for name in family.networks}
+  assert known == {name for _, _, name, _ in CASES.values()}
+  assert known <= set(GENERATORS)
+  assert set(generators.FAMILIES) == {family for _, family, _, _ in CASES.values()}
+
+
+@pytest.mark.parametrize('name', GENERATORS)
+def test_any_generator_goes_out_and_in_under_our_own_names(tmp_path, name):
+  small = {'widths': (4, 3)} if name == 'srcnn' else {'features': 4, 'blocks': 1}
+  config = {'generator': {'name': name, **small}, 'scale': 2, 'dtype': 'float32'}
+  generator = restore.build.build_generator(restore.ConfigDict(config))
+  variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
+  out = tmp_path / 'out.safetensors'
+  generators.write_generator(out, 'sr_jax', name, small | {'scale': 2}, generator, variables)
+  model = sr_jax.load(out)
+  assert described(model) == generators.architecture(generator)
+  assert same_bits(model.variables, {'batch_stats': {}} | variables) == []
+
+
+def test_what_other_names_can_not_say_is_refused(foreign, tmp_path):
+  def write(family, name, **fields):
+    generator = GENERATORS[name](features=4, blocks=1, **fields)
+    variables = jax.eval_shape(generator.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), variables)
+    generators.write_generator(tmp_path / 'out.safetensors', family, name, fields, generator,
+                               variables)
+
+  for family, name, fields, message in (
+      ('basicsr', 'msrresnet', {'output': 'tanh'}, "output='tanh'.*'linear'.*sr_jax"),
+      ('basicsr', 'msrresnet', {'upsample': 'direct'}, 'no such layers'),
+      ('basicsr', 'msrresnet', {'skip': 'features'}, 'body_end.*no counterpart'),
+      ('basicsr', 'rrdb', {'upsample': 'shuffle'}, "upsample='shuffle'.*'nearest'"),
+      ('basicsr', 'compact', {'scale': 2, 'inner_scale': 4}, "scale=2: basicsr's compact has 4"),
+      ('basicsr', 'srresnet', {}, 'basicsr has no srresnet'),
+      ('esrgan', 'edsr', {}, 'esrgan has no edsr'),
+      ('caffe', 'edsr', {}, "names 'caffe': expected one of basicsr"),
+  ):
+    with pytest.raises(InputError, match=message):
+      write(family, name, **fields)
+  with pytest.raises(InputError, match=r'only \.safetensors'):
+    generators.write_generator(tmp_path / 'out.pth', 'basicsr', 'edsr', {}, None, {})
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_wrappers_and_module_prefixes_of_pth_files(tmp_path):
+  averaged = sr_jax.load(GOLDEN / 'wrapped.pth')
+  assert 'params_ema' in averaged.origin
+  plain = sr_jax.load(GOLDEN / 'wrapped.pth', wrapper='params')
+  kernels = (model.variables['params']['layers_0']['kernel'] for model in (averaged, plain))
+  np.testing.assert_allclose(next(kernels) - next(kernels), 1, rtol=1e-6)
+  assert (plain.scale, plain.fields['features'], plain.fields['blocks']) == (2, 4, 2)
+  with pytest.raises(InputError, match="has no 'net', but params, params_ema, epoch"):
+    sr_jax.load(GOLDEN / 'wrapped.pth', wrapper='net')
+  with pytest.raises(InputError, match='no network that is known'):
+    sr_jax.load(GOLDEN / 'wrapped.pth', wrapper='optimizer')
+
+
+# Wrong files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('case', 'change', 'message'), [
+    ('rrdb-x4', {'conv_body.weight': None}, r'conv_body\.weight is missing, expected '
+     r'\[4, 4, 3, 3\] of rrdb \(features 4, blocks 1'),
+    ('rrdb-x4', {'conv_first.weight': None}, r'conv_first\.weight is missing'),
+    ('rrdb-x4', {'body.0.rdb2.conv3.bias': (2,)}, r'rdb2\.conv3\.bias is \[2\], expected \[1\]'),
+    ('rrdb-x4', {'conv_last.weight': (3, 4, 5, 5)},
+     r'conv_last\.weight is \[3, 4, 5, 5\], expected \[3, 4, 3, 3\]'),
+    ('rrdb-x4', {'conv_last.weight': (3, 4)}, r'conv_last\.weight is \[3, 4\], expected a kernel'),
+    ('rrdb-x4', {'conv_first.weight': (4, 5, 3, 3)}, r'conv_first\.weight is \[4, 5, 3, 3\]'),
+    ('rrdb-x4', {'conv_up2.bias': None}, r'conv_up2\.bias is missing'),
+    ('rrdb-x1', {'conv_up2.weight': None, 'conv_up2.bias': None}, 'upsampling are missing'),
+    ('rrdb-x4', {'body.0.rdb1.conv1x1.weight': (4, 4, 1, 1)},
+     r'conv1x1\.weight \[4, 4, 1, 1\] is one too many for rrdb'),
+    ('edsr-x2', {'upsample.0.weight': (15, 4, 3, 3)}, r'upsample\.0\.weight.*15 is not 4 times'),
+    ('edsr-x2', {'body.7.conv1.weight': (4, 4, 3, 3)}, r'body\.2\.conv1\.\w+ is missing'),
+    ('edsr-pytorch-x2', {'add_mean.bias': (3,)}, r'add_mean\.bias is \[0.*expected \[114\.4'),
+    ('edsr-pytorch-x2', {'sub_mean.bias': (1,)}, r'sub_mean\.bias is \[1\], expected \[3\]'),
+    ('esrgan-old-x4', {'model.10.weight': None}, r'model\.10\.weight is missing'),
+    ('esrgan-old-x4', {'model.10.weight': None, 'model.10.bias': None},
+     r'model\.0, model\.3, model\.6, model\.8: one is missing or one too many'),
+    ('compact-x2', {'body.2.weight': (4, 4)}, r'body\.2\.weight is \[4, 4\], expected'),
+    ('msrresnet-x2', {'body.0.conv1.weight': None, 'body.0.conv1.bias': None},
+     r'(body\.0\.conv1|no network)')])
+def test_a_wrong_tensor_is_named(foreign, tmp_path, weights, case, change, message):
+  tensors = dict(foreign(case)[0])
+  for name, shape in change.items():
+    tensors.pop(name, None)
+    if shape:
+      tensors[name] = np.zeros(shape, np.float32)
+  path = tmp_path / 'wrong.safetensors'
+  save_file(tensors, path)
+  given = [f'--set={key}={value}' for key, value in CASES[case][0].items()]
+  status, out, err = weights('import', path, '--workdir', tmp_path / 'run', *given)
+  assert (status, out) == (1, '')
+  assert err.count('\n') == 1
+  assert re.search(r'wrong\.safetensors: ' + '.*' + message, err), err
+  assert [file.name for file in tmp_path.iterdir()] == ['wrong.safetensors']
+
+
+def test_what_no_tensor_tells_is_asked_for(foreign, tmp_path, weights):
+  path = foreign('edsr-x2')[3]
+  status, _, err = weights('info', path)
+  assert (status, err.count('\n')) == (1, 1)
+  assert 'residual_scale that no tensor tells: name it with --set residual_scale=VALUE' in err
+  status, out, _ = weights('info', path, '--set', 'residual_scale=0.1', '--tensors')
+  assert status == 0
+  assert re.search(r'network +edsr\n', out)
+  assert re.search(r'residual_scale +0\.1\n', out)
+  assert re.search(r'image_range +255\.0 \(usual; the file does not say\)', out)
+  assert re.search(r'conv_first\.weight +\[4, 3, 3, 3\] +mean', out)
+  for setting, message in (('residual_scale', 'expected FIELD=VALUE'), ('=3', 'FIELD=VALUE'),
+                           ('depth=3', r'config\.generator\.depth: edsr has no such field'),
+                           ('residual_scale=big', 'expected float'), ('blocks=0', 'at least 1'),
+                           ('mean=(1,2)', 'three numbers'), ('features=2.5', 'expected int'),
+                           ('kernel_init=3', 'no such field'), ('scale=5', 'scale=5: expected')):
+    settings = ['--set', 'residual_scale=0.1', '--set', setting]
+    status, out, err = weights('import', path, '--workdir', tmp_path / 'run', *settings)
+    assert (status, out, err.count('\n')) == (1, '', 1)
+    assert re.search(message, err), err
+  # The paper's two networks are known by their size.
+  for features, blocks, scale in ((64, 16, 1.0), (256, 32, 0.1)):
+    assert generators.basicsr.edsr_unstated(features, blocks)['residual_scale'].usual == scale
+  # Without slopes, the activation.
+  tensors = {name: tensor for name, tensor in foreign('compact-x2')[0].items() if tensor.ndim == 4
+             or name.endswith('bias')}
+  save_file(tensors, tmp_path / 'relu.safetensors')
+  assert '--set activation=VALUE' in weights('info', tmp_path / 'relu.safetensors')[2]
+  model = sr_jax.load(tmp_path / 'relu.safetensors', activation='leaky_relu')
+  assert model.generator.activation == 'leaky_relu'
+
+
+def test_a_mean_and_a_range_of_ones_own_are_read_from_the_shift(foreign, tmp_path):
+  tensors = dict(foreign('edsr-pytorch-x2')[0])
+  for shift, mean, image_range in (((-0.4488, -0.4371, -0.4040), (0.4488, 0.4371, 0.4040), 1.0),
+                                   ((-127.5, -127.5, -51), (0.5, 0.5, 0.2), 255.0)):
+    tensors['sub_mean.bias'] = np.float32(shift)
+    tensors['add_mean.bias'] = -np.float32(shift)
+    save_file(tensors, tmp_path / 'a.safetensors')
+    model = sr_jax.load(tmp_path / 'a.safetensors', residual_scale=1.0)
+    assert model.generator.mean == pytest.approx(mean)
+    assert model.generator.image_range == image_range
+    written = generators.to_tensors('edsr-pytorch', 'edsr', model.generator, model.variables)
+    assert same_bits(written, tensors) == []
+
+
+@pytest.fixture
+def imported(foreign, tmp_path, weights):
+  """A run made of esrgan-old-x2, x2."""
+  status, out, err = weights('import', foreign('esrgan-old-x2')[3], '--workdir', tmp_path / 'run')
+  assert (status, err) == (0, '')
+  assert out == (f'{tmp_path}/run: rrdb (features 4, blocks 1, growth 1, unshuffle 1, upsample '
+                 f'nearest, channels 3, scale 2) from {foreign("esrgan-old-x2")[3]} (safetensors), '
+                 'esrgan-old names\n')
+  return tmp_path / 'run'
+
+
+def test_an_imported_run_is_exported_evaluated_and_upscales(foreign, imported, tmp_path, weights,
+                                                            picture, call):
+  tensors, _, _, path = foreign('esrgan-old-x2')
+  out = tmp_path / 'out.safetensors'
+  status, text, _ = weights('export', '--workdir', imported, '--output', out)
+  assert (status, text) == (0, f'{out}: rrdb, esrgan-old names, {imported}, step 0\n')
+  assert same_bits(load_file(out), tensors) == []
+  weights('export', '--workdir', imported, '--output', out, '--names', 'basicsr', '--raw')
+  assert 'conv_first.weight' in load_file(out)
+  assert same_bits(sr_jax.load(out).variables, sr_jax.load(path).variables) == []
+
+  hr = picture(20, 24)
+  images.write_image(tmp_path / 'set' / 'a.png', hr)
+  from configs import srresnet
+  from sr_jax.evaluate import evaluate_run
+  config = srresnet.get_config('sample')  # of another network and scale
+  config.eval.sets, config.eval.lpips = str(tmp_path / 'set'), 'none'
+  results = evaluate_run(config, imported)
+  assert results['set']['scale'] == 2
+  low = images.imresize(hr, 1 / 2)
+  images.write_image(tmp_path / 'low' / 'in' / 'a.png', low)
+  status, text, _ = call(upscale.main, str(tmp_path / 'low'), '--output', 'large', '--workdir',
+                         str(imported))
+  assert status == 0
+  assert text.endswith(f'\n1 of 1 upscaled x2 to large by {imported}, step 0\n')
+  large = images.read_image(tmp_path / 'large' / 'in' / 'a.png')
+  np.testing.assert_array_equal(large, images.read_image(imported / 'eval' / 'set-0' / 'a.png'))
+  np.testing.assert_array_equal(large, sr_jax.load(imported)(low))
+
+
+def test_half_an_import_never_stays(foreign, tmp_path, weights, monkeypatch):
+  path = foreign('rrdb-x4')[3]
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'notes.txt').write_text('mine')
+  status, _, err = weights('import', path, '--workdir', tmp_path / 'run')
+  assert status == 1
+  assert err == f'sr_jax: {tmp_path}/run: is there already; name a new folder\n'
+  (tmp_path / 'run' / 'notes.txt').unlink()
+
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(restore.files, 'write_json', interrupted)
+    assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 130
+  assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*')] == ['run']
+  assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 0  # an empty folder is fine
+  assert sorted(file.name for file in (tmp_path / 'run').iterdir()) == ['checkpoints',
+                                                                        'config.json']
+
+
+def test_interpolation(foreign, tmp_path, weights, imported):
+  tensors, _, _, a = foreign('esrgan-old-x2')
+  other = {name: tensor[::-1] + 1 for name, tensor in tensors.items()}
+  b = tmp_path / 'b.safetensors'
+  save_file({name: np.ascontiguousarray(tensor) for name, tensor in other.items()}, b)
+  out = tmp_path / 'out.safetensors'
+  for alpha in (0, 0.25, 1):
+    assert weights('interpolate', imported, b, '--alpha', alpha, '--output', out)[0] == 0
+    found = load_file(out)
+    for name, tensor in tensors.items():
+      expected = (1 - alpha) * tensor + alpha * other[name]
+      np.testing.assert_allclose(found[name], expected, rtol=1e-6, atol=1e-7)
+      assert alpha or same_bits(found[name], tensor) == []
+  x4 = foreign('esrgan-old-x4')[3]
+  for arguments, message in (((a, x4, '--alpha', 0.5), 'has scale=2, .* 4'),
+                             ((a, foreign('compact-x2')[3], '--alpha', 0.5),
+                              "has network='RRDB', .* 'Compact'"),
+                             ((a, b, '--alpha', 1.5), r'alpha=1\.5: expected 0 to 1'),
+                             ((a, b, '--alpha', 'nan'), 'alpha=nan'),
+                             ((a, tmp_path / 'none.pth', '--alpha', 0), r'none\.pth: no run'),
+                             ((a, b, '--alpha', 'x'), 'invalid float')):
+    status, text, err = weights('interpolate', *arguments, '--output', tmp_path / 'c.safetensors')
+    assert (status, text, err.count('\n')) == (1, '', 1)
+    assert re.search(message, err), err
+  assert not (tmp_path / 'c.safetensors').exists()
+
+
+def test_wrong_arguments_are_one_line(foreign, tmp_path, weights, imported):
+  path = foreign('rrdb-x4')[3]
+  (tmp_path / 'text.safetensors').write_text('hello')
+  cut = tmp_path / 'cut.safetensors'
+  cut.write_bytes(path.read_bytes()[:-100])
+  other = tmp_path / 'other.safetensors'
+  save_file({'conv1.weight': np.zeros((3, 3), np.float32)}, other)
+  damaged = tmp_path / 'damaged.safetensors'
+  save_file({'a': np.zeros(1, np.float32)}, damaged, {'sr_jax': '{'})
+  unknown = tmp_path / 'unknown.safetensors'
+  save_file({'a': np.zeros(1, np.float32)}, unknown, {'sr_jax': '{"names": "sr_jax", "name": "x"}'})
+  run = tmp_path / 'new'
+  for arguments, message in (
+      (('info',), 'required: FILE'), ((), 'required: ACTION'), (('inf', path), "'inf'"),
+      (('info', tmp_path / 'none.pth'), r'none\.pth: no run, no weight file and no published'),
+      (('info', cut), r'cut\.safetensors: not a readable weight file'),
+      (('info', tmp_path / 'text.safetensors'), r'text\.safetensors: not a readable'),
+      (('info', other), r'other\.safetensors: no network that is known here: 1 tensors such as '
+       r'conv1\.weight \[3, 3\]'),
+      (('info', damaged), 'metadata.*damaged'), (('info', unknown), "holds a 'x'; known are srcnn"),
+      (('info', path, '--key', 'params'), "has no 'params'"),
+      (('info', imported, '--set', 'blocks=3'), 'is a run, whose network is known'),
+      (('import', path), 'required: --workdir'), (('import', path, '--workdir', ''), 'empty name'),
+      (('import', other, '--workdir', run), 'no network'),
+      (('export', '--workdir', run, '--output', 'a.safetensors'), 'new: no run there'),
+      (('export', '--workdir', tmp_path, '--output', 'a.safetensors'), r'no readable config\.json'),
+      (('export', '--workdir', imported, '--output', 'a.pth'), r'a\.pth: only \.safetensors'),
+      (('export', '--workdir', imported, '--output', 'a.safetensors', '--names', 'x'), "names 'x'"),
+      (('export', '--workdir', imported, '--output', 'a.safetensors', '--step', '7'),
+       'no checkpoint of step 7, but of'),
+      (('export', '--workdir', imported, '--output', 'a.safetensors', '--step', 'best'), 'best by'),
+      (('export', '--workdir', imported, '--output', '/proc/none/a.safetensors'), 'be written')):
+    status, text, err = weights(*arguments)
+    assert (status, text, err.count('\n')) == (1, '', 1), err
+    assert re.search(message, err), err
+  assert not run.exists()
+  assert not list(tmp_path.glob('a.*'))
+
+
+def test_the_published_rrdb_of_23_blocks(assets):
+  with np.load(assets / 'rrdb23_x4_realsr_df2k_expected.npz') as file:
+    lr, expected = file['lr'], file['sr']
+  model = sr_jax.load(assets / 'rrdb23_x4_realsr_df2k.safetensors')
+  sr = jax.jit(model.generator.apply)(model.variables, lr[None])[0]
+  np.testing.assert_allclose(sr, expected, rtol=0, atol=1e-4)
+  tensors = generators.to_tensors('basicsr', 'rrdb', model.generator, model.variables)
+  assert same_bits(tensors, load_file(assets / 'rrdb23_x4_realsr_df2k.safetensors')) == []
+
+
+@pytest.fixture(scope='module')
+def spandrel():
+  """The package; of its torchvision it uses here nothing, and one made for CUDA can't be loaded
+  beside a CPU build of PyTorch.
+  """
+  pytest.importorskip('torch')
+  if importlib.util.find_spec('spandrel') is None:
+    pytest.skip('spandrel is not installed')
+  with pytest.MonkeyPatch.context() as patch:
+    try:
+      import torchvision  # noqa: F401
+    except RuntimeError:
+      for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
+        patch.delitem(sys.modules, name)
+      for name in ('torchvision', 'torchvision.transforms', 'torchvision.transforms.functional'):
+        patch.setitem(sys.modules, name, mock.MagicMock())
+    import spandrel
+    yield spandrel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'fields', 'families'), [
+    *(('compact', {'scale': scale}, ['basicsr']) for scale in (2, 3, 4)),
+    ('compact', {'scale': 4, 'channels': 1}, ['basicsr']),
+    # spandrel takes a growth of 32 for granted.
+    *(('rrdb', {'scale': scale, 'unshuffle': 4 // scale}, ['basicsr', 'esrgan', 'esrgan-old'])
+      for scale in (1, 2, 4)),
+    *(('rrdb', {'scale': scale}, ['basicsr', 'esrgan-old']) for scale in (2, 8)),
+    ('rrdb', {'scale': 1}, ['esrgan-old'])], ids=str)
+def test_spandrel_reads_what_is_exported(tmp_path, spandrel, name, fields, families):
+  import torch
+  model = GENERATORS[name](features=8, blocks=2, **fields)
+  # Sides of which spandrel, which pads to multiples of 4, makes no larger ones.
+  lr = np.random.default_rng(1).uniform(size=(1, 8, 4, model.channels)).astype(np.float32)
+  variables = filled(model, np.zeros((1, 7, 6, 3), np.float32))
+  own = np.asarray(jax.jit(model.apply)(variables, lr))
+  low, high = np.percentile(own, (10, 90))  # spandrel clips to [0, 1]: most of it shall be inside
+  last = variables['params']['last']
+  if name == 'rrdb':
+    last['kernel'] = last['kernel'] / (high - low)
+    last['bias'] = (last['bias'] - low) / (high - low)
+    own = np.asarray(jax.jit(model.apply)(variables, lr))
+  for family in families:
+    out = tmp_path / f'{family}.safetensors'
+    generators.write_generator(out, family, name, fields, model, variables)
+    theirs = spandrel.ModelLoader().load_from_file(str(out))
+    assert theirs.architecture.id == {'rrdb': 'ESRGAN', 'compact': 'Compact'}[name]
+    assert (theirs.scale, theirs.input_channels) == (model.scale, model.channels)
+    with torch.no_grad():
+      sr = theirs(torch.tensor(lr).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(np.clip(own, 0, 1), sr, rtol=0, atol=1e-4)
+    assert np.mean((sr > 0) & (sr < 1)) > 0.3
+
+
+@pytest.mark.slow
+def test_foreign_golden_files_are_what_pytorch_says(tmp_path):
+  pytest.importorskip('torch')
+  from tests.golden import make_foreign
+  make_foreign.main(tmp_path)
+  with np.load(tmp_path / 'foreign.npz') as new, np.load(GOLDEN / 'foreign.npz') as old:
+    assert set(new) == set(old)
+    for name in new:
+      if name.endswith('shapes'):
+        assert str(new[name]) == str(old[name])
+      else:
+        np.testing.assert_allclose(new[name], old[name], rtol=1e-5, atol=1e-6, err_msg=name)

