@@ -9,11 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import build, files, images, train
+from sr_jax import build, files, images, restore, train
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
-from tests.conftest import same_bits
+from sr_jax.models import EDSR, SRCNN
+from sr_jax.state import NetState, TrainState
+from sr_jax.weights import generators
+from tests.conftest import filled, same_bits
 
 
 def run(config, workdir, **changes):
@@ -165,6 +168,86 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
   config.init_from = str(tmp_path / 'nothing')
   with pytest.raises(InputError, match='nothing'):
     run(config, tmp_path / 'third')
+
+
+@pytest.fixture
+def edsr_x2(tmp_path):
+  """(file of an EDSR x2 in EDSR-PyTorch's names, its variables)."""
+  model = EDSR(4, 2, scale=2)
+  variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
+  path = tmp_path / 'x2.safetensors'
+  stated = {'residual_scale': 1.0}
+  generators.write_generator(path, 'edsr-pytorch', 'edsr', stated, model, variables)
+  return path, variables
+
+
+def pixels_alone(config):
+  """The experiment without its discriminator, of an EDSR."""
+  with config.ignore_type():
+    config.generator.update({'name': 'edsr', 'features': 4, 'blocks': 2, 'kernel': None})
+  config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
+  config.warmup_steps, config.steps = 0, 1
+  config.optimizer.g.learning_rate = 0.0
+  return config
+
+
+def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
+  path, given = edsr_x2
+  config = pixels_alone(config)
+  config.scale, config.init_from = 4, str(path)
+  state = run(config, tmp_path / 'x4')
+  record, = json.loads((tmp_path / 'x4' / 'run.json').read_text())
+  for params in (state.g.params, state.ema['params']):
+    for layer in ('head', 'body_0', 'body_1', 'body_end'):
+      assert same_bits(params[layer], given['params'][layer]) == []
+    for layer in ('stages_0', 'last'):  # of the same shape, and yet of another resolution
+      assert len(same_bits(params[layer], given['params'][layer])) >= 1
+  assert sorted({name.split('/')[1] for name in record['taken']}) == [
+      'body_0', 'body_1', 'body_end', 'head']
+  assert len(record['taken']) == 12
+  assert record['fresh'] == [f'params/{layer}/{kind}' for layer in (
+      'last', 'stages_0/Conv_0', 'stages_1/Conv_0') for kind in ('bias', 'kernel')]
+  assert (f'starts from {path} (safetensors): 12 arrays taken (body_0 to body_1, body_end, head), '
+          '6 fresh (last, stages_0 to stages_1)') in capsys.readouterr().out
+  for name, fields, scale, message in (
+      ('edsr', {'blocks': 3}, 4, 'has blocks=2, the config 3'),
+      ('edsr', {'residual_scale': 0.1}, 4, r'has residual_scale=1\.0, the config 0\.1'),
+      ('rrdb', {'blocks': 2}, 2, "has network='EDSR', the config 'RRDB'")):
+    changed = config.copy_and_resolve_references()
+    changed.generator.update({'name': name, **fields})
+    changed.scale = scale
+    with pytest.raises(InputError, match=message):
+      run(changed, tmp_path / 'other')
+  assert not (tmp_path / 'other').exists()
+
+
+def test_a_network_without_a_trunk_is_of_its_scale_alone(tmp_path):
+  model = SRCNN((4,), (5, 3), scale=2)
+  variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
+  given = restore.Model(model, variables, {}, '', 'a run')
+  for scale, taken in ((2, 4), (3, 0)):
+    generator = SRCNN((4,), (5, 3), scale=scale)
+    ema = {'params': filled(generator, np.zeros((1, 8, 8, 3), np.float32), 1)['params'],
+           'batch_stats': {}}
+    state = TrainState(0, 0, NetState(ema['params'], {}, ()), None, ema)
+    if taken:
+      assert len(restore.start_from(state, generator, given)[1]) == taken
+    else:
+      with pytest.raises(InputError, match='a run: of scale 2; at scale 3 nothing of a SRCNN'):
+        restore.start_from(state, generator, given)
+
+
+def test_imported_weights_are_started_from_and_not_gone_on_with(config, tmp_path, edsr_x2):
+  path, given = edsr_x2
+  restore.save_run(restore.load(path), tmp_path / 'imported')
+  config = pixels_alone(config)
+  with pytest.raises(InputError, match=r'imported: imported weights.*init_from=.*imported'):
+    run(config, tmp_path / 'imported')
+  config.init_from = str(tmp_path / 'imported')
+  state = run(config, tmp_path / 'new')
+  assert same_bits(state.g.params, given['params']) == []
+  record, = json.loads((tmp_path / 'new' / 'run.json').read_text())
+  assert (record['init_from'], record['fresh']) == (f'{tmp_path}/imported, step 0', [])
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
