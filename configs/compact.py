@@ -10,7 +10,7 @@ Published). The recipe here is ESRGAN's PSNR stage: L1, 16 crops of 128x128 HR p
       --config.init_from=realesr-animevideov3-x4                     (a published network)
 
 Cost and result of the full run: unmeasured.
-SAMPLE
+`:sample`: twenty seconds on two CPU cores; 32.03 dB on the held-out picture (bicubic 31.47).
 """
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale

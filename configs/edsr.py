@@ -12,7 +12,8 @@ on Set5 x4 and 28.80 / .7876 on Set14.
   python -m sr_jax.main --config configs/edsr.py:sample              (no download)
 
 Cost and result of the full run: unmeasured.
-SAMPLE
+`:sample`: a minute on two CPU cores. On the held-out picture x2 reaches 36.07 dB (bicubic
+35.25), x4 31.75 dB (31.47) from scratch and 31.94 dB from that x2.
 """
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
@@ -36,7 +37,7 @@ def get_config(variant: str = ''):
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch = 24 * config.scale
-    config.steps, config.batch_size = 300, 8
+    config.steps, config.batch_size, config.ema = 600, 8, 0.99
     config.generator.features, config.generator.blocks = 24, 4
     adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 20
     config.eval.every = config.sample_every = config.checkpoint_every = 100

@@ -12,7 +12,7 @@ Set14.
 With too little memory, --config.generator.remat=True keeps no activations inside the blocks.
 
 Cost and result of the full run: unmeasured.
-SAMPLE
+`:sample`: two minutes on two CPU cores; 31.89 dB on the held-out picture (bicubic 31.47).
 """
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
@@ -34,9 +34,9 @@ def get_config(variant: str = ''):
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch = 64
-    config.steps, config.batch_size = 300, 8
+    config.steps, config.batch_size, config.ema = 800, 8, 0.99
     config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
-    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 20
+    adam.learning_rate, adam.schedule, adam.ramp = 2e-3, 'cosine', 50
     config.eval.every = config.sample_every = config.checkpoint_every = 100
     config.log_every = 20
   return config

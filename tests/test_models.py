@@ -1,5 +1,6 @@
 """Networks against PyTorch's results on the same weights (tests/golden), and their shapes."""
 
+import functools
 import json
 from functools import partial
 
@@ -156,15 +157,19 @@ def test_edsr_rrdb_and_compact_have_their_authors_parameters():
 
 def test_initial_weights():
   key, lr = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
-  def init(model):  # what is not returned is not compiled
-    return jax.jit(lambda: model.init(key, lr)['params']['body_end']['kernel'])()
+  def init(model, *path):  # what is not returned is not compiled
+    return jax.jit(lambda: functools.reduce(lambda tree, name: tree[name], (*path, 'kernel'),
+                                            model.init(key, lr)['params']))()
 
-  kernel = init(RRDB(32, 1, 16))
-  assert np.std(kernel) == pytest.approx(0.1 * (2 / (9 * 32))**0.5, rel=0.05)  # Kaiming's x 0.1
-  kernel = init(EDSR(64, 1))
-  bound = (9 * 64)**-0.5  # PyTorch's default
-  assert 0.99 * bound < np.abs(kernel).max() <= bound
-  assert np.std(kernel) == pytest.approx(bound / 3**0.5, rel=0.02)
+  for index, inputs in enumerate((32, 48, 64)):
+    kernel = init(RRDB(32, 1, 16), 'body_0', 'DenseBlock_1', f'Conv_{index}')
+    expected = 0.1 * (2 / (9 * inputs))**0.5  # Kaiming's x 0.1
+    assert np.std(kernel) == pytest.approx(expected, rel=0.05)
+  for model in (EDSR(64, 1), RRDB(64, 1, 2), Compact(64, 1)):
+    kernel = init(model, 'layers_1' if isinstance(model, Compact) else 'body_end')
+    bound = (9 * 64)**-0.5  # PyTorch's default
+    assert 0.99 * bound < np.abs(kernel).max() <= bound
+    assert np.std(kernel) == pytest.approx(bound / 3**0.5, rel=0.02)
 
 
 @pytest.mark.parametrize('make', [partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2)],
