@@ -31,6 +31,8 @@ def get_config(variant: str = ''):
   adam.learning_rate = 2e-4
   adam.schedule, adam.boundaries = 'multistep', (200_000, 400_000, 600_000, 800_000)
   use_scale(config, variant)
+  if config.scale == 2:
+    config.generator.unshuffle = 2  # as Real-ESRGAN's x2, so that BasicSR can read it
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch = 64

@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import json
 import math
+import types
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.vgg import VGGS
 from sr_jax.state import TrainState, init_state
 from sr_jax.weights.vgg import load_vgg
+
+LARGEST_SCALE = 64  # a larger one is a slip of the pen
 
 
 class Phase(NamedTuple):
@@ -159,9 +163,13 @@ def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = 
                        f'{others.get(field)!r}')
 
 
-def build_generator(config):
-  """The generator that `config.generator`, `config.scale` and `config.dtype` describe."""
-  return _module(GENERATORS, config.generator, 'generator', scale=config.scale,
+def build_generator(config, where: str = 'config.generator.'):
+  """The generator that `config.generator`, `config.scale` and `config.dtype` describe.
+
+  Args:
+    where: what messages put before the name of a field.
+  """
+  return _module(GENERATORS, config.generator, where, scale=config.scale,
                  dtype=jnp.dtype(config.dtype))
 
 
@@ -169,32 +177,45 @@ def build_discriminator(config):
   """The discriminator, or None."""
   if config.discriminator.name == 'none':
     return None
-  return _module(DISCRIMINATORS, config.discriminator, 'discriminator',
+  return _module(DISCRIMINATORS, config.discriminator, 'config.discriminator.',
                  dtype=jnp.dtype(config.dtype))
 
 
-def _module(modules, fields, key, **more):
+def _module(modules, fields, where, **more):
   make = modules[fields.name]
   module = make.func if isinstance(make, functools.partial) else make
-  defaults = {field.name: field.default for field in dataclasses.fields(module)}
-  known = defaults.keys() - {'parent', 'name', 'kernel_init'}
+  kinds = {field.name: field.type for field in dataclasses.fields(module)
+           if field.name not in ('parent', 'name', 'kernel_init')}
   wanted = {name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
             for name, value in fields.items() if name != 'name' and value is not None} | more
-  for name in wanted.keys() - known:
-    raise InputError(f'config.{key}.{name}: {fields.name} has no such field; it has '
-                     f'{", ".join(sorted(known))}')
+  for name in wanted.keys() - kinds.keys():
+    raise InputError(f'{where}{name}: {fields.name} has no such field; it has '
+                     f'{", ".join(sorted(kinds.keys() - more.keys()))}')
   for name, value in wanted.items():
-    kind = type(defaults[name])
-    if (kind in (bool, int, str, tuple) and type(value) is not kind) or (kind is float and not (
-        isinstance(value, float | int) and math.isfinite(value))):
-      raise InputError(f'config.{key}.{name}={value!r}: expected {kind.__name__}')
+    if not _is_of_kind(value, kinds[name]):
+      kind = getattr(kinds[name], '__name__', kinds[name])
+      raise InputError(f'{where}{name}={value!r}: expected {kind}')
     sizes = value if isinstance(value, tuple) else (value,)
-    if any(type(size) is int and size < 1 for size in sizes):
-      raise InputError(f'config.{key}.{name}={value}: expected at least 1')
+    if any(type(size) is int and size < 1 for size in sizes) and 'float' not in str(kinds[name]):
+      raise InputError(f'{where}{name}={value}: expected at least 1')
+    if name == 'scale' and value > LARGEST_SCALE:
+      raise InputError(f'{where}scale={value}: expected at most {LARGEST_SCALE}')
   try:
     return make(**wanted)
   except ValueError as error:
-    raise InputError(f'config.{key}: {error}') from None
+    raise InputError(f'{where.rstrip(".") or fields.name}: {error}') from None
+
+
+def _is_of_kind(value, kind) -> bool:
+  """Whether value has the type that a module's field is annotated with."""
+  parts = typing.get_args(kind)
+  if typing.get_origin(kind) in (types.UnionType, typing.Union):
+    return any(_is_of_kind(value, part) for part in parts)
+  if typing.get_origin(kind) is tuple:
+    return isinstance(value, tuple) and all(_is_of_kind(part, parts[0]) for part in value)
+  if kind is float:
+    return type(value) in (int, float) and math.isfinite(value)
+  return kind not in (int, bool, str, type(None)) or type(value) is kind
 
 
 def parse_layers(text: str) -> dict[str, float]:

@@ -107,8 +107,8 @@ class Checkpoints:
     found = self._read(step, 'state', everything)
     return _unflat(target, {name: found[f'g/{name}'] for name in wanted})
 
-  def named(self, step: str) -> int:
-    """The step that 'latest', 'best' or a number in digits names.
+  def named(self, step: str | int) -> int:
+    """The step that 'latest', 'best' or a number names.
 
     Raises:
       InputError: there is none such, or it is no such word.
@@ -118,7 +118,7 @@ class Checkpoints:
       if number is None:
         raise InputError(f'{self.folder}: no checkpoint has a validation figure to be best by')
       return number
-    if step != 'latest' and not step.isdecimal():
+    if step != 'latest' and not str(step).isdecimal():
       raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
     return self._existing(None if step == 'latest' else int(step))
 

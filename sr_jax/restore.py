@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,8 +16,8 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from sr_jax import build, files, images
-from sr_jax.checkpoints import Checkpoints
+from sr_jax import build, files, images, signals
+from sr_jax.checkpoints import FOLDER, Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.state import NetState, TrainState
 from sr_jax.weights import generators
@@ -49,6 +50,11 @@ class Model:
   @property
   def scale(self) -> int:
     return self.generator.scale
+
+  @property
+  def name(self) -> str:
+    """Of `models.GENERATORS`."""
+    return self.config['generator']['name']
 
   @property
   def fields(self) -> dict[str, Any]:
@@ -88,8 +94,8 @@ def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
   return upscale
 
 
-def load(source, *, step: str = 'latest', raw: bool = False, wrapper: str = '',
-         **fields) -> Model:
+def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str = '',
+         fields: dict[str, Any] | None = None, usual: dict[str, Any] | None = None) -> Model:
   """The generator of a run, of a weight file or of a published network.
 
     model = sr_jax.load('realesr-animevideov3-x2')
@@ -102,29 +108,36 @@ def load(source, *, step: str = 'latest', raw: bool = False, wrapper: str = '',
     raw: of a run: the weights themselves rather than their average (EMA).
     wrapper: of a `.pth`: the key that the weights lie under, such as 'params'.
     fields: of a file: fields of the network that the file can't tell, such as
-      residual_scale=0.1 of an EDSR.
+      {'residual_scale': 0.1} of an EDSR.
+    usual: as `fields`, for those alone that the file does not tell.
 
   Raises:
     InputError: nothing there, not readable, of no known network, a tensor that is missing,
       one too many or of another shape.
   """
+  if not str(source):
+    raise InputError('the empty name of a network (a variable that is not set?)')
   path = files.expand(source)
-  if path.is_dir():
+  try:
+    is_run, is_file = (path / 'config.json').exists() or path.is_dir(), path.exists()
+    if str(source) in PUBLISHED and not (path / 'config.json').exists() and not path.is_file():
+      path, is_run, is_file = published_file(str(source)), False, True
+  except OSError as error:
+    raise InputError(f'{source}: {error.strerror}') from None
+  if is_run:
     if fields or wrapper:
-      raise InputError(f'{path}: is a run, whose network is known: no {", ".join(fields) or "key"} '
-                       'can be set')
+      raise InputError(f'{path}: is a run, whose network is known: no '
+                       f'{", ".join(fields or ["key"])} can be set')
     return load_run(path, step, raw)
   if step != 'latest' or raw:
     raise InputError(f'{path}: is no run: it has no steps and no average')
-  if not path.exists() and str(source) in PUBLISHED:
-    path = published_file(str(source))
-  if not path.exists():
+  if not is_file:
     raise InputError(f'{source}: no run, no weight file and no published network, of which there '
                      f'are {", ".join(PUBLISHED)}')
-  return load_file(path, fields, wrapper)
+  return load_file(path, fields, wrapper, usual)
 
 
-def load_run(workdir, step: str = 'latest', raw: bool = False) -> Model:
+def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
   """The generator of the run in `workdir`; see `load`."""
   workdir = files.expand(workdir)
   trained = build.run_config(workdir)
@@ -148,14 +161,15 @@ def load_run(workdir, step: str = 'latest', raw: bool = False) -> Model:
                f'{workdir}, step {number}{", raw" if raw else ""}', step=number)
 
 
-def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '') -> Model:
+def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
+              usual: dict[str, Any] | None = None) -> Model:
   """The generator in a weight file; see `load`."""
-  found = generators.read_generator(path, fields, wrapper)
+  found = generators.read_generator(path, fields, wrapper, usual)
   rest = {key: value for key, value in found.fields.items() if key != 'scale'}
   config = {'generator': {'name': found.name, **rest},
-            'scale': found.fields.get('scale', 0), 'dtype': 'float32'}
+            'scale': found.fields['scale'], 'dtype': 'float32'}
   try:
-    generator = build.build_generator(ConfigDict(config))
+    generator = build.build_generator(ConfigDict(config), '')
     variables = generators.to_variables(found, generator)
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
@@ -170,7 +184,7 @@ def save_run(model: Model, workdir) -> None:
   Raises:
     InputError: there is something in `workdir` already, or it can not be written.
   """
-  workdir = files.expand(workdir)
+  workdir = files.expand(workdir).resolve()
   if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
     raise InputError(f'{workdir}: is there already; name a new folder')
   params, batch_stats = (model.variables[key] for key in ('params', 'batch_stats'))
@@ -178,20 +192,26 @@ def save_run(model: Model, workdir) -> None:
                      {'params': params, 'batch_stats': batch_stats})
   try:
     workdir.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place and moved there as a whole: no half of a run is ever seen.
-    with tempfile.TemporaryDirectory(prefix='.', dir=workdir.parent) as folder:
+    # Orbax's threads can not be cut short; made beside its place, nobody sees half of a run.
+    with signals.Held() as held, tempfile.TemporaryDirectory(prefix='.',
+                                                             dir=workdir.parent) as folder:
       made = pathlib.Path(folder) / 'run'
       checkpoints = Checkpoints(made)
-      checkpoints.save(jax.tree.map(jnp.asarray, state))
-      checkpoints.wait()
-      checkpoints.close()
+      try:
+        checkpoints.save(jax.tree.map(jnp.asarray, state))
+        checkpoints.wait()
+      finally:
+        checkpoints.close()
       files.write_json(made / 'config.json', model.config | {
           'imported': {'from': model.origin, 'names': model.names}})
-      if workdir.exists():
-        workdir.rmdir()  # it is empty
-      shutil.move(made, workdir)
+      if not held.caught:
+        workdir.mkdir(exist_ok=True)
+        for name in (FOLDER, 'config.json'):  # which makes it a run
+          shutil.move(made / name, workdir / name)
   except OSError as error:
     raise InputError(f'{workdir}: can not be written ({error.strerror or error})') from None
+  if held.caught:
+    signal.raise_signal(held.caught)
 
 
 def start_from(state: TrainState, generator, model: Model) -> tuple[TrainState, list, list]:
@@ -270,8 +290,8 @@ def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
   fields = {}
   for setting in settings:
     name, _, value = setting.partition('=')
-    if not name.isidentifier() or not value:
-      raise InputError(f'--set {setting}: expected FIELD=VALUE')
+    if not name.isidentifier() or not value or name in fields:
+      raise InputError(f'--set {setting}: expected FIELD=VALUE, each once')
     try:
       fields[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -1,6 +1,5 @@
 """The training loop: build or restore, dispatch, log, save. All side effects are here."""
 
-import contextlib
 import datetime
 import functools
 import json
@@ -14,10 +13,11 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sr_jax import build, evaluate, files, images, logs, restore, score, steps
+from sr_jax import build, evaluate, files, images, logs, restore, score, signals, steps
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import bank, benchmarks, sources
 from sr_jax.errors import InputError
+from sr_jax.models import architecture
 from sr_jax.state import TrainState
 
 
@@ -73,8 +73,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
   _record(workdir / 'run.json', record)
   try:
-    with _Signals() as signals:
-      state = _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
+    with signals.Held() as held:
+      state = _loop(config, experiment, state, pictures, valid, checkpoints, log, held)
   finally:
     log.close()
     checkpoints.close()
@@ -82,8 +82,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     _record(workdir / 'run.json', record)
   print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
         f'{record["ended"]}, {record["total"]} in all.')
-  if signals.caught and int(state.step) < config.steps:
-    raise Stopped(signals.caught)
+  if held.caught and int(state.step) < config.steps:
+    raise Stopped(held.caught)
   _print_validations(workdir)
   return state
 
@@ -99,7 +99,7 @@ class Stopped(Exception):  # noqa: N818, it is no error
 # The loop ----------------------------------------------------------------------------------
 
 
-def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals) -> TrainState:
+def _loop(config, experiment, state, pictures, valid, checkpoints, log, held) -> TrainState:
   """Runs to config.steps. The host stays one dispatch ahead of what it looks at."""
   begin = step = int(state.step)
   phase = pending = None
@@ -141,7 +141,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
     if pending:
       show(pending)
     pending = (step, phase.name, metrics)
-    ending, last = bool(signals.caught), step == phase.stop
+    ending, last = bool(held.caught), step == phase.stop
     scoring, sampling, saving = (last or step % every == 0 for every in (
         config.eval.every, config.sample_every, config.checkpoint_every))
     if not (ending or scoring or sampling or saving):
@@ -153,7 +153,7 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, signals)
         figures = validate(step, phase.name, functools.partial(upscale, state.ema))
       if valid and sampling:
         log.picture(step, valid[0].name, _strip(valid[0], upscale(state.ema, valid[0].lr)))
-      ending = bool(signals.caught)  # it may have come meanwhile
+      ending = bool(held.caught)  # it may have come meanwhile
       if ending or saving or checkpoints.is_best(figures):
         checkpoints.save(state, figures or None)
     if ending:
@@ -203,9 +203,11 @@ def _initial(config) -> restore.Model:
   Raises:
     InputError: it can not be read, or is another network; another scale is none.
   """
-  model = restore.load(config.init_from)
-  build.refuse_unless_equal(model.generator, model.origin, build.build_generator(config),
-                            'the config', ('scale',))
+  generator = build.build_generator(config)
+  # What a file does not tell of its network is as the config has it; the scale may be another.
+  usual = {field: value for field, value in architecture(generator).items() if field != 'scale'}
+  model = restore.load(config.init_from, usual=usual)
+  build.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',))
   return model
 
 
@@ -216,29 +218,6 @@ def _restored(state: TrainState, workdir) -> TrainState:
     return checkpoints.restore(state)
   finally:
     checkpoints.close()
-
-
-class _Signals:
-  """Notes SIGINT and SIGTERM for the loop to see; the second one is not held back."""
-
-  def __init__(self):
-    self.caught = 0
-
-  def _note(self, number, frame):
-    if self.caught:
-      signal.default_int_handler(number, frame)
-    self.caught = number
-
-  def __enter__(self):
-    self._old = {}
-    with contextlib.suppress(ValueError):  # not the main thread: whoever owns it decides
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._old[number] = signal.signal(number, self._note)
-    return self
-
-  def __exit__(self, *_):
-    for number, handler in self._old.items():
-      signal.signal(number, handler)
 
 
 # Around the loop ---------------------------------------------------------------------------

@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
   pictures = sources.png_targets(args.sources, args.output)
   if args.workdir and not args.workdir.is_dir():
     raise InputError(f'{args.workdir}: no run there')
-  model = restore.load(args.workdir or args.weights, step=args.step,
-                       **restore.parse_fields(args.set))
+  model = restore.load(args.workdir or args.weights or '', step=args.step,
+                       fields=restore.parse_fields(args.set))
   wrong = []
   for source, target in tqdm.tqdm(pictures, unit=' pictures', leave=False, disable=None):
     try:

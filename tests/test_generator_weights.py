@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import re
+import signal
 import sys
 from unittest import mock
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -74,7 +76,7 @@ def described(model):
 def test_pytorchs_result_and_there_and_back(foreign, tmp_path, case):
   tensors, lr, sr, path = foreign(case)
   given, family, name, fields = CASES[case]
-  model = sr_jax.load(path, **given)
+  model = sr_jax.load(path, fields=given)
   assert (model.names, model.config['generator']['name']) == (family, name)
   assert {key: model.fields[key] for key in fields} == fields
   found = jax.jit(model.generator.apply)(model.variables, lr)
@@ -82,7 +84,7 @@ def test_pytorchs_result_and_there_and_back(foreign, tmp_path, case):
   if 'shrunk' in case:
     return  # no PyTorch project has that network: see the next test
   out = tmp_path / 'out.safetensors'
-  generators.write_generator(out, family, name, model.fields, model.generator, model.variables)
+  generators.write_generator(out, family, name, model.generator, model.variables)
   written = load_file(out)
   assert same_bits(written, tensors) == []
   again = sr_jax.load(out)  # what had to be told is in the file's metadata now
@@ -104,10 +106,35 @@ def test_any_generator_goes_out_and_in_under_our_own_names(tmp_path, name):
   generator = restore.build.build_generator(restore.ConfigDict(config))
   variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
   out = tmp_path / 'out.safetensors'
-  generators.write_generator(out, 'sr_jax', name, small | {'scale': 2}, generator, variables)
+  generators.write_generator(out, 'sr_jax', name, generator, variables)
   model = sr_jax.load(out)
   assert described(model) == generators.architecture(generator)
   assert same_bits(model.variables, {'batch_stats': {}} | variables) == []
+
+
+@pytest.mark.parametrize(('family', 'name', 'fields'), [
+    # Fields left at the module's default, which no tensor tells.
+    ('basicsr', 'edsr', {'scale': 2}), ('basicsr', 'edsr', {'mean': (0.5, 0.5, 0), 'scale': 3}),
+    ('basicsr', 'msrresnet', {}), ('basicsr', 'compact', {'activation': 'relu'}),
+    ('esrgan-old', 'rrdb', {'scale': 3}), ('basicsr', 'rrdb', {'channels': 1}),
+    ('edsr-pytorch', 'edsr', {'image_range': 1.0, 'scale': 2})], ids=str)
+def test_an_export_says_all_of_its_network(tmp_path, family, name, fields):
+  generator = GENERATORS[name](features=4, blocks=1, **fields)
+  variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
+  out = tmp_path / 'out.safetensors'
+  generators.write_generator(out, family, name, generator, variables)
+  model = sr_jax.load(out)
+  assert (model.names, model.name, described(model)) == (family, name,
+                                                         generators.architecture(generator))
+  assert same_bits(model.variables, {'batch_stats': {}} | variables) == []
+
+
+def test_default_names_are_those_of_a_tool_that_has_the_network():
+  for name, fields, family in (('rrdb', {}, 'basicsr'), ('edsr', {}, 'basicsr'),
+                               ('rrdb', {'scale': 2, 'unshuffle': 2}, 'basicsr'),
+                               ('rrdb', {'scale': 2}, 'esrgan-old'), ('srcnn', {}, 'sr_jax'),
+                               ('rrdb', {'scale': 8}, 'esrgan-old'), ('srresnet', {}, 'sr_jax')):
+    assert generators.default_family(name, GENERATORS[name](**fields)) == family
 
 
 def test_what_other_names_can_not_say_is_refused(foreign, tmp_path):
@@ -115,8 +142,7 @@ def test_what_other_names_can_not_say_is_refused(foreign, tmp_path):
     generator = GENERATORS[name](features=4, blocks=1, **fields)
     variables = jax.eval_shape(generator.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), variables)
-    generators.write_generator(tmp_path / 'out.safetensors', family, name, fields, generator,
-                               variables)
+    generators.write_generator(tmp_path / 'out.safetensors', family, name, generator, variables)
 
   for family, name, fields, message in (
       ('basicsr', 'msrresnet', {'output': 'tanh'}, "output='tanh'.*'linear'.*sr_jax"),
@@ -131,7 +157,7 @@ def test_what_other_names_can_not_say_is_refused(foreign, tmp_path):
     with pytest.raises(InputError, match=message):
       write(family, name, **fields)
   with pytest.raises(InputError, match=r'only \.safetensors'):
-    generators.write_generator(tmp_path / 'out.pth', 'basicsr', 'edsr', {}, None, {})
+    generators.write_generator(tmp_path / 'out.pth', 'basicsr', 'edsr', None, {})
   assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +170,7 @@ def test_wrappers_and_module_prefixes_of_pth_files(tmp_path):
   assert (plain.scale, plain.fields['features'], plain.fields['blocks']) == (2, 4, 2)
   with pytest.raises(InputError, match="has no 'net', but params, params_ema, epoch"):
     sr_jax.load(GOLDEN / 'wrapped.pth', wrapper='net')
-  with pytest.raises(InputError, match='no network that is known'):
+  with pytest.raises(InputError, match="no tensors under 'optimizer'; at its top are params"):
     sr_jax.load(GOLDEN / 'wrapped.pth', wrapper='optimizer')
 
 
@@ -168,6 +194,13 @@ def test_wrappers_and_module_prefixes_of_pth_files(tmp_path):
     ('edsr-x2', {'body.7.conv1.weight': (4, 4, 3, 3)}, r'body\.2\.conv1\.\w+ is missing'),
     ('edsr-pytorch-x2', {'add_mean.bias': (3,)}, r'add_mean\.bias is \[0.*expected \[114\.4'),
     ('edsr-pytorch-x2', {'sub_mean.bias': (1,)}, r'sub_mean\.bias is \[1\], expected \[3\]'),
+    ('edsr-pytorch-x2', {'add_mean.bias': None}, r'add_mean\.bias is missing, expected \[3\]'),
+    ('edsr-pytorch-x2', {'sub_mean.weight': (2, 1, 1, 1)},
+     r'sub_mean\.weight is \[2, 1, 1, 1\], expected \[3, 3, 1, 1\]'),
+    ('edsr-x2', {'body.999999999.conv1.weight': (4, 4, 3, 3)},
+     r'body\.999999999\.conv1\.weight has a number beyond the \d+ tensors'),
+    ('rrdb-x4', {'conv_up999999999999.weight': (4, 4, 3, 3)}, 'has a number beyond'),
+    ('compact-x2', {'body.' + '9' * 5000 + '.weight': (4, 4)}, 'has a number beyond'),
     ('esrgan-old-x4', {'model.10.weight': None}, r'model\.10\.weight is missing'),
     ('esrgan-old-x4', {'model.10.weight': None, 'model.10.bias': None},
      r'model\.0, model\.3, model\.6, model\.8: one is missing or one too many'),
@@ -202,11 +235,19 @@ def test_what_no_tensor_tells_is_asked_for(foreign, tmp_path, weights):
   assert re.search(r'image_range +255\.0 \(usual; the file does not say\)', out)
   assert re.search(r'conv_first\.weight +\[4, 3, 3, 3\] +mean', out)
   for setting, message in (('residual_scale', 'expected FIELD=VALUE'), ('=3', 'FIELD=VALUE'),
-                           ('depth=3', r'config\.generator\.depth: edsr has no such field'),
+                           ('depth=3', r'x2\.safetensors: depth: edsr has no such field; it has b'),
                            ('residual_scale=big', 'expected float'), ('blocks=0', 'at least 1'),
                            ('mean=(1,2)', 'three numbers'), ('features=2.5', 'expected int'),
-                           ('kernel_init=3', 'no such field'), ('scale=5', 'scale=5: expected')):
-    settings = ['--set', 'residual_scale=0.1', '--set', setting]
+                           ('kernel_init=3', 'no such field'), ('scale=5', 'scale=5: expected'),
+                           ('scale=65', 'at most 64'), ('image_range=0', 'more than 0'),
+                           ('image_range=inf', 'expected float'), ('name=srcnn', 'can not be set'),
+                           ('dtype=bfloat16', 'can not be set'), ('wrapper=x', 'no such field'),
+                           ('source=x', 'no such field'), ('step=3', 'no such field'),
+                           ('residual_scale=0.2', 'each once'), ('blocks=10**9', 'expected int'),
+                           ('blocks=1000000000', 'tensors in all')):
+    settings = ['--set', setting]
+    if not setting.startswith('residual_scale=b'):
+      settings += ['--set', 'residual_scale=0.1']
     status, out, err = weights('import', path, '--workdir', tmp_path / 'run', *settings)
     assert (status, out, err.count('\n')) == (1, '', 1)
     assert re.search(message, err), err
@@ -218,7 +259,7 @@ def test_what_no_tensor_tells_is_asked_for(foreign, tmp_path, weights):
              or name.endswith('bias')}
   save_file(tensors, tmp_path / 'relu.safetensors')
   assert '--set activation=VALUE' in weights('info', tmp_path / 'relu.safetensors')[2]
-  model = sr_jax.load(tmp_path / 'relu.safetensors', activation='leaky_relu')
+  model = sr_jax.load(tmp_path / 'relu.safetensors', fields={'activation': 'leaky_relu'})
   assert model.generator.activation == 'leaky_relu'
 
 
@@ -229,11 +270,43 @@ def test_a_mean_and_a_range_of_ones_own_are_read_from_the_shift(foreign, tmp_pat
     tensors['sub_mean.bias'] = np.float32(shift)
     tensors['add_mean.bias'] = -np.float32(shift)
     save_file(tensors, tmp_path / 'a.safetensors')
-    model = sr_jax.load(tmp_path / 'a.safetensors', residual_scale=1.0)
+    model = sr_jax.load(tmp_path / 'a.safetensors', fields={'residual_scale': 1.0})
     assert model.generator.mean == pytest.approx(mean)
     assert model.generator.image_range == image_range
     written = generators.to_tensors('edsr-pytorch', 'edsr', model.generator, model.variables)
     assert same_bits(written, tensors) == []
+
+
+def test_numbers_that_are_no_weights_are_refused(foreign, tmp_path):
+  tensors, path = dict(foreign('compact-x2')[0]), tmp_path / 'a.safetensors'
+  kernel = tensors['body.2.weight']
+  for wrong, message in ((np.int32(kernel), r'is of type int32, expected a float'),
+                         (kernel > 0, 'is of type bool'), (kernel * np.nan, 'infinite or none'),
+                         (np.float64(kernel) * 1e300, 'infinite or none')):
+    save_file(tensors | {'body.2.weight': wrong}, path)
+    with pytest.raises(InputError, match=r'body\.2\.weight \[4, 4, 3, 3\] ' + f'.*{message}'):
+      sr_jax.load(path)
+  for kind in (np.float16, np.float64, ml_dtypes.bfloat16):  # all exact: they come from bfloat16
+    save_file({name: tensor.astype(kind) for name, tensor in tensors.items()}, path)
+    assert same_bits(sr_jax.load(path).variables, sr_jax.load(foreign('compact-x2')[3]).variables
+                     ) == [] or kind == np.float16
+
+
+@pytest.mark.parametrize(('metadata', 'message'), [
+    ('{', 'damaged'), ('[' * 100_000, 'damaged'), ('{"blocks": {"a": 1}}', 'damaged'),
+    ('{"a.b": 3}', 'damaged'), ('{"blocks": null}', 'damaged'), ('3', 'damaged'),
+    ('{"names": "sr_jax", "name": "x"}', "holds a 'x'; known are srcnn"),
+    ('{"names": "sr_jax", "name": "edsr"}', 'states no scale'),
+    ('{"names": "sr_jax", "name": "edsr", "scale": 2, "blocks": 1000000000}', 'tensors in all'),
+    ('{"scale": 100000000, "inner_scale": 2}', 'expected at most 64'),
+    ('{"inner_scale": "x"}', r'inner_scale=.x.: expected int \| None'),
+    ('{"features": 2.5}', r'features=2\.5: expected int'),
+    ('{"depth": 3}', 'depth: compact has no such field')])
+def test_hostile_metadata_is_refused(foreign, tmp_path, metadata, message):
+  save_file(foreign('compact-x2')[0], tmp_path / 'a.safetensors', {'sr_jax': metadata})
+  with pytest.raises(InputError, match=r'a\.safetensors: .*' + message) as error:
+    sr_jax.load(tmp_path / 'a.safetensors')
+  assert '\n' not in str(error.value)
 
 
 @pytest.fixture
@@ -254,6 +327,8 @@ def test_an_imported_run_is_exported_evaluated_and_upscales(foreign, imported, t
   status, text, _ = weights('export', '--workdir', imported, '--output', out)
   assert (status, text) == (0, f'{out}: rrdb, esrgan-old names, {imported}, step 0\n')
   assert same_bits(load_file(out), tensors) == []
+  status, text, _ = weights('info', imported, '--tensors')
+  assert re.search(r'names +esrgan-old\n.*model\.0\.weight +\[4, 3, 3, 3\]', text, re.S)
   weights('export', '--workdir', imported, '--output', out, '--names', 'basicsr', '--raw')
   assert 'conv_first.weight' in load_file(out)
   assert same_bits(sr_jax.load(out).variables, sr_jax.load(path).variables) == []
@@ -286,12 +361,17 @@ def test_half_an_import_never_stays(foreign, tmp_path, weights, monkeypatch):
   assert err == f'sr_jax: {tmp_path}/run: is there already; name a new folder\n'
   (tmp_path / 'run' / 'notes.txt').unlink()
 
-  def interrupted(*_):
-    raise KeyboardInterrupt
+  save = restore.Checkpoints.save
+  for number in (signal.SIGINT, signal.SIGTERM):
+    def interrupted(*arguments, number=number):
+      signal.raise_signal(number)
+      save(*arguments)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(restore.files, 'write_json', interrupted)
-    assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 130
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with monkeypatch.context() as patch:
+      patch.setattr(restore.Checkpoints, 'save', interrupted)
+      assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 130
+    signal.signal(signal.SIGTERM, before)
   assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*')] == ['run']
   assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 0  # an empty folder is fine
   assert sorted(file.name for file in (tmp_path / 'run').iterdir()) == ['checkpoints',
@@ -332,10 +412,6 @@ def test_wrong_arguments_are_one_line(foreign, tmp_path, weights, imported):
   cut.write_bytes(path.read_bytes()[:-100])
   other = tmp_path / 'other.safetensors'
   save_file({'conv1.weight': np.zeros((3, 3), np.float32)}, other)
-  damaged = tmp_path / 'damaged.safetensors'
-  save_file({'a': np.zeros(1, np.float32)}, damaged, {'sr_jax': '{'})
-  unknown = tmp_path / 'unknown.safetensors'
-  save_file({'a': np.zeros(1, np.float32)}, unknown, {'sr_jax': '{"names": "sr_jax", "name": "x"}'})
   run = tmp_path / 'new'
   for arguments, message in (
       (('info',), 'required: FILE'), ((), 'required: ACTION'), (('inf', path), "'inf'"),
@@ -344,7 +420,7 @@ def test_wrong_arguments_are_one_line(foreign, tmp_path, weights, imported):
       (('info', tmp_path / 'text.safetensors'), r'text\.safetensors: not a readable'),
       (('info', other), r'other\.safetensors: no network that is known here: 1 tensors such as '
        r'conv1\.weight \[3, 3\]'),
-      (('info', damaged), 'metadata.*damaged'), (('info', unknown), "holds a 'x'; known are srcnn"),
+      (('info', ''), 'the empty name of a network'), (('info', 'x' * 300), 'File name too long'),
       (('info', path, '--key', 'params'), "has no 'params'"),
       (('info', imported, '--set', 'blocks=3'), 'is a run, whose network is known'),
       (('import', path), 'required: --workdir'), (('import', path, '--workdir', ''), 'empty name'),
@@ -371,7 +447,8 @@ def test_the_published_rrdb_of_23_blocks(assets):
   sr = jax.jit(model.generator.apply)(model.variables, lr[None])[0]
   np.testing.assert_allclose(sr, expected, rtol=0, atol=1e-4)
   tensors = generators.to_tensors('basicsr', 'rrdb', model.generator, model.variables)
-  assert same_bits(tensors, load_file(assets / 'rrdb23_x4_realsr_df2k.safetensors')) == []
+  original = load_file(assets / 'rrdb23_x4_realsr_df2k.safetensors')  # kernels in float16
+  assert same_bits(tensors, {name: np.float32(tensor) for name, tensor in original.items()}) == []
 
 
 @pytest.fixture(scope='module')
@@ -418,7 +495,7 @@ def test_spandrel_reads_what_is_exported(tmp_path, spandrel, name, fields, famil
     own = np.asarray(jax.jit(model.apply)(variables, lr))
   for family in families:
     out = tmp_path / f'{family}.safetensors'
-    generators.write_generator(out, family, name, fields, model, variables)
+    generators.write_generator(out, family, name, model, variables)
     theirs = spandrel.ModelLoader().load_from_file(str(out))
     assert theirs.architecture.id == {'rrdb': 'ESRGAN', 'compact': 'Compact'}[name]
     assert (theirs.scale, theirs.input_channels) == (model.scale, model.channels)

@@ -129,7 +129,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, c
     (['--config.loss.perceptual.weight=1', '--config.loss.perceptual.weights=/no.pth'], '/no.pth'),
     (['--config.generator.features=0'], 'config.generator'),
     (['--config.scale=5', '--config.hr_patch=20'], 'scale=5'),
-    (['--config.generator.upsample=nearest'], "upsample='nearest'"),
+    (['--config.generator.upsample=linear'], "upsample='linear'"),
     (['--mode=evaluate', '--config.dtype=float8'], "config.dtype='float8'"),
     (['--mode=evaluate', '--config.eval.lpips=squeeze'], "config.eval.lpips='squeeze'"),
     (['--mode=evaluate', '--workdir=/proc/version'], '/proc/version: no run there'),

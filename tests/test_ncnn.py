@@ -132,6 +132,13 @@ def exchange(old, new, nth=0):
   return change
 
 
+@pytest.mark.parametrize('factor', [250.0, 1.0, 1e7, -0.5, 0.6])
+def test_a_network_made_larger_at_its_end_is_none(tmp_path, factor):
+  param = write_compact(tmp_path / 'net', tensors_of('compact-shrunk-x3')[0], 4, factor)
+  with pytest.raises(InputError, match='layer Interp'):
+    read_ncnn(param)
+
+
 @pytest.mark.parametrize(('change', 'message'), [
     (exchange('2.000000e-01,1.0', '3.000000e-01,1.0'), r'layer Eltwise_\d+ \(Eltwise\) is not'),
     (exchange('2.000000e-01,1.0', '3.000000e-01,1.0', 3), r'layer Eltwise_\d+ \(Eltwise\) is not'),
@@ -148,6 +155,11 @@ def exchange(old, new, nth=0):
     (exchange('6=108', '6=1080'), r'net\.bin.*'),
     (exchange('0=4 ', '0=inf '), r'net\.bin: not readable'),
     (exchange('0=4 ', '0=x '), r'net\.param: not readable'),
+    (exchange('0=4 ', '-23300=1,4 '), 'not readable'),
+    (exchange('0=1 -23301=2,2.000000e-01,1.000000e+00', '0=1 1=0.2'), 'not readable'),
+    (exchange('Convolution_4 ', 'Convolution_2 '), 'two layers are called Convolution_2'),
+    (exchange('5=1', '5=1 8=1'), r'Convolution_1 \(Convolution\) has the parameter 8=1\.0, which'),
+    (exchange('1=2.0 2=2.0', '1=2.0 2=2.0 3=7 4=7'), r'Interp_\d+ \(Interp\) has the parameter'),
     (exchange('5=1', '5=0'), 'layer Convolution_1 has no bias'),
     (lambda lines: lines[:-1], 'bytes more than the layers|convolutions: no RRDBNet'),
     (lambda lines: lines[:3], 'bytes more'),

@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from sr_jax import build, files, images, restore, train
 from sr_jax.checkpoints import Checkpoints
@@ -179,8 +180,7 @@ def edsr_x2(tmp_path):
   model = EDSR(4, 1, scale=2)
   variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
   path = tmp_path / 'x2.safetensors'
-  stated = {'residual_scale': 1.0}
-  generators.write_generator(path, 'edsr-pytorch', 'edsr', stated, model, variables)
+  generators.write_generator(path, 'edsr-pytorch', 'edsr', model, variables)
   return path, variables
 
 
@@ -200,6 +200,11 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   config = pixels_alone(config)
   with pytest.raises(InputError, match=r'x2: imported weights, no training.*init_from=.*x2'):
     run(config, tmp_path / 'x2')
+  # A file that does not tell its residual scale is taken to have the config's.
+  bare = tmp_path / 'bare.safetensors'
+  save_file(load_file(path), bare)
+  config.init_from = str(bare)
+  assert train._initial(config).generator.residual_scale == 1.0
   config.scale, config.init_from = 4, str(tmp_path / 'x2')
   state = run(config, tmp_path / 'x4')
   record, = json.loads((tmp_path / 'x4' / 'run.json').read_text())

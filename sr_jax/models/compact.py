@@ -32,7 +32,7 @@ class Compact(nn.Module):
       the x2 and x3 of realesr-animevideov3 are its x4 made smaller.
     channels: 3 (RGB) or 1 (luma; of a colour picture, Cb and Cr are enlarged by bicubic).
     activation: 'prelu' (a slope for each channel), 'relu' or 'leaky_relu'.
-    kernel_init: PyTorch's default, as the authors'.
+    kernel_init: PyTorch's default, as the authors'. Biases start at zero.
     dtype: of the computation; parameters stay float32.
   """
 

@@ -47,7 +47,8 @@ class EDSR(nn.Module):
       weights are meant for it.
     remat: computes the blocks anew in the backward pass rather than keep their activations:
       memory for a third more time.
-    kernel_init: the paper names none; PyTorch's default is what its code has.
+    kernel_init: the paper names none; PyTorch's default is what its code has. Biases start
+      at zero.
     dtype: of the computation; parameters stay float32.
   """
 
@@ -67,6 +68,8 @@ class EDSR(nn.Module):
       raise ValueError(f'scale={self.scale}: expected 2, 3, 4 or 8')
     if len(self.mean) != 3:
       raise ValueError(f'mean={self.mean}: expected three numbers')
+    if self.image_range <= 0:
+      raise ValueError(f'image_range={self.image_range}: expected more than 0')
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     self.head = nn.Conv(self.features, (3, 3), **options)

@@ -13,7 +13,7 @@ STAGES = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}  #
 # Kaiming's variance times 0.1^2: networks without BatchNorm start near the identity
 # (ESRGAN, Wang et al. 2018, section 3.1 and its supplement).
 SMALL_KAIMING = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
-# PyTorch's default for convolutions, which networks have whose papers name no other.
+# PyTorch's default for kernels, which networks have whose papers name no other.
 PYTORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 

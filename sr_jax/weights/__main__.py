@@ -11,12 +11,13 @@ SRVGGNetCompact), ESRGAN's old and later ones and EDSR-PyTorch's; the network is
 names and shapes, and what these can't tell is asked for, as --set FIELD=VALUE.
 """
 
+import argparse
 import sys
 
 import jax
 import numpy as np
 
-from sr_jax import command, restore
+from sr_jax import command, files, restore
 from sr_jax.errors import InputError
 from sr_jax.weights import generators
 
@@ -24,16 +25,18 @@ from sr_jax.weights import generators
 def info(args) -> None:
   model = _load(args.file, args)
   leaves = jax.tree.leaves(model.variables)
-  rows = [('file', model.origin), ('names', model.names),
-          ('network', model.config['generator']['name']),
+  rows = [('file', model.origin), ('names', model.names or generators.OWN), ('network', model.name),
           *((key, f'{value}{" (usual; the file does not say)" if key in model.usual else ""}')
             for key, value in model.fields.items()),
           ('parameters', f'{sum(leaf.size for leaf in leaves):,} in {len(leaves)} arrays')]
   width = max(len(key) for key, _ in rows)
   print('\n'.join(f'{key.ljust(width)}  {value}' for key, value in rows))
   if args.tensors:
-    tensors = generators.to_tensors(model.names, model.config['generator']['name'],
-                                    model.generator, model.variables)
+    try:
+      tensors = generators.to_tensors(model.names or generators.OWN, model.name, model.generator,
+                                      model.variables)
+    except InputError:  # the family has no names for all of it
+      tensors = generators.to_tensors(generators.OWN, model.name, model.generator, model.variables)
     for name, tensor in tensors.items():
       print(f'{name}  {list(tensor.shape)}  mean {tensor.mean():.4g}  std {np.std(tensor):.4g}')
 
@@ -42,8 +45,7 @@ def import_(args) -> None:
   model = _load(args.file, args)
   restore.save_run(model, args.workdir)
   fields = ', '.join(f'{key} {value}' for key, value in model.fields.items())
-  print(f'{args.workdir}: {model.config["generator"]["name"]} ({fields}) from {model.origin}, '
-        f'{model.names} names')
+  print(f'{args.workdir}: {model.name} ({fields}) from {model.origin}, {model.names} names')
 
 
 def export(args) -> None:
@@ -52,19 +54,23 @@ def export(args) -> None:
 
 
 def interpolate(args) -> None:
-  a, b = (_load(file, args) for file in (args.a, args.b))
+  # --set and --key are for files; of a run all is known.
+  sources = {source: argparse.Namespace(set=args.set, key=args.key) for source in (args.a, args.b)}
+  for source, options in sources.items():
+    if files.expand(source).is_dir():
+      options.set, options.key = [], ''
+  a, b = (_load(source, sources[source]) for source in (args.a, args.b))
   _write(restore.interpolate(a, b, args.alpha), args.output, args.names)
 
 
 def _load(source, args) -> restore.Model:
-  return restore.load(source, wrapper=args.key, **restore.parse_fields(args.set))
+  return restore.load(source, wrapper=args.key, fields=restore.parse_fields(args.set))
 
 
 def _write(model: restore.Model, path, names: str) -> None:
-  name = model.config['generator']['name']
-  names = names or model.names or generators.default_family(name)
-  generators.write_generator(path, names, name, model.fields, model.generator, model.variables)
-  print(f'{path}: {name}, {names} names, {model.origin}')
+  names = names or model.names or generators.default_family(model.name, model.generator)
+  generators.write_generator(path, names, model.name, model.generator, model.variables)
+  print(f'{path}: {model.name}, {names} names, {model.origin}')
 
 
 def main(argv: list[str] | None = None) -> None:

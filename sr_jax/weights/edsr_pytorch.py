@@ -30,15 +30,23 @@ def infer(tensors: dict) -> tuple[str, dict] | None:
 def _mean_shift(bias: np.ndarray) -> dict:
   """mean and image_range of a shift by -image_range * mean.
 
-  Only the product is there: a multiple of DIV2K's mean tells the range, else it is the usual.
+  Only the product is there: DIV2K's mean times a whole number tells the range, else it is the
+  usual one.
   """
   if bias.shape != (3,):
     raise InputError(f'sub_mean.bias is {list(bias.shape)}, expected [3]')
-  ranges = -np.float64(bias) / EDSR.mean
-  if np.ptp(ranges) < 1e-4 * abs(ranges[0]):
-    return {'mean': EDSR.mean, 'image_range': float(np.round(ranges.mean(), 3))}
+  image_range = float(np.round(-bias[0] / EDSR.mean[0]))
+  if image_range > 0 and np.array_equal(_shift(image_range, EDSR.mean), -bias):
+    return {'mean': EDSR.mean, 'image_range': image_range}
   mean = tuple(float(value) for value in -np.float64(bias) / EDSR.image_range)
   return {'mean': mean, 'image_range': EDSR.image_range}
+
+
+def _shift(image_range: float, mean: tuple) -> np.ndarray:
+  """image_range * mean as PyTorch has it: of DIV2K's decimals, rounded before the product."""
+  if mean == EDSR.mean:
+    return np.float32(image_range) * np.array(mean, np.float32)
+  return np.float32(image_range * np.array(mean, np.float64))
 
 
 def names(name: str, generator) -> dict[str, str]:
@@ -51,7 +59,7 @@ def names(name: str, generator) -> dict[str, str]:
 
 def constants(generator) -> dict[str, np.ndarray]:
   """Tensors that are not learnt: x - image_range * mean, and back."""
-  shift = np.float32(generator.image_range) * np.array(generator.mean, np.float32)
+  shift = _shift(generator.image_range, generator.mean)
   identity = np.eye(3, dtype=np.float32)[:, :, None, None]
   return {'sub_mean.weight': identity, 'sub_mean.bias': -shift,
           'add_mean.weight': identity, 'add_mean.bias': shift}

@@ -1,8 +1,8 @@
 """Tensors by name from `.safetensors` and PyTorch `.pth` files.
 
-A `.pth` is a pickle, and a pickle is a program. This reader looks at its opcodes first,
-resolves a dozen names that a state dict needs and refuses all others, so that a file from
-the internet can at worst be rejected.
+A `.pth` is a pickle, and a pickle is a program. This reader looks at its opcodes first and
+refuses those that a state dict does not need, resolves a dozen names to functions of its own
+and no others, so that a file from the internet can at worst be rejected.
 """
 
 import io
@@ -12,8 +12,7 @@ import pickle
 import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -26,8 +25,16 @@ STORAGES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorag
             'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64,
             'IntStorage': np.int32, 'ShortStorage': np.int16, 'CharStorage': np.int8,
             'ByteStorage': np.uint8, 'BoolStorage': np.bool_}
+OPCODES = {  # all that torch.save writes
+    'PROTO', 'FRAME', 'STOP', 'MARK', 'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'BUILD', 'BINPERSID',
+    'PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GET', 'BINGET', 'LONG_BINGET', 'NONE', 'NEWTRUE',
+    'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE',
+    'SHORT_BINUNICODE', 'BINSTRING', 'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES',
+    'EMPTY_DICT', 'EMPTY_LIST', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'SETITEM',
+    'SETITEMS', 'APPEND', 'APPENDS'}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LARGEST_PICKLE = 64 << 20  # a state dict's pickle holds names and shapes, not numbers
+MOST_VIEWS = 4  # numbers in all tensors for each number in a file: weights may be shared
 # Trainers keep the state dict under one of these, the averaged weights first.
 WRAPPERS = ('params_ema', 'params', 'state_dict')
 
@@ -37,9 +44,10 @@ def read_tensors(path, prefix: str = '',
   """Reads the tensors whose names start with `prefix`, without running the file.
 
   Args:
-    path: `.safetensors`, or `.pth`/`.pt` in PyTorch's zip format or the one before it.
-    wrapper: the key of a `.pth` whose dict is meant; '' takes tensors at the top or else the
-      first of WRAPPERS that is there. A 'module.' before every name is taken off.
+    path: a safetensors file, or PyTorch's in its zip format or the one before it; told by its
+      contents, not by its name.
+    wrapper: the key of PyTorch's dict whose dict is meant; '' takes the first of WRAPPERS that
+      is there or else the tensors at the top. A 'module.' before every name is taken off.
 
   Returns:
     (tensors by name, metadata): a safetensors file's own text metadata; of a `.pth`, the
@@ -50,16 +58,20 @@ def read_tensors(path, prefix: str = '',
   """
   path = pathlib.Path(path)
   try:
-    if path.suffix == '.safetensors':
-      with safetensors.safe_open(path, 'np') as file:
-        metadata = file.metadata() or {}
-      if wrapper:
-        raise InputError(f'has no {wrapper!r}: a safetensors file holds one set of tensors')
-      found = _without_module(load_file(path))
-      return {name: found[name] for name in found if name.startswith(prefix)}, metadata
     with open(path, 'rb') as file:
-      read = _read_zip if zipfile.is_zipfile(path) else _read_legacy
-      return read(file, prefix, wrapper)
+      begins = file.read(9)
+      file.seek(0)
+      if begins[8:] != b'{':  # where a safetensors file has its JSON, after eight bytes of length
+        if begins[:4] == b'PK\3\4':
+          return _read_zip(file, prefix, wrapper)
+        if begins[:1] == b'\x80':  # PROTO, the first opcode of a pickle
+          return _read_legacy(file, prefix, wrapper)
+    with safetensors.safe_open(path, 'np') as file:
+      metadata = file.metadata() or {}
+    if wrapper:
+      raise InputError(f'has no {wrapper!r}: a safetensors file holds one set of tensors')
+    found = _without_module(load_file(path))
+    return {name: found[name] for name in found if name.startswith(prefix)}, metadata
   except FileNotFoundError:
     raise InputError(f'{path}: no such file') from None
   except InputError as error:
@@ -100,16 +112,27 @@ def _rebuild_tensor(storage, offset, shape, stride, *_):
   return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)))
 
 
+def _empty_dict(*arguments):
+  if arguments:
+    raise InputError('an OrderedDict that is not empty at first')
+  return {}
+
+
 ALLOWED = {
-    ('collections', 'OrderedDict'): OrderedDict,
+    ('collections', 'OrderedDict'): _empty_dict,
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,  # before PyTorch 0.4
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): lambda data, *_: data,
-    **{('torch', name): dtype for name, dtype in STORAGES.items()},
+    **{('torch', name): np.dtype(dtype) for name, dtype in STORAGES.items()},
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+  """Python's own implementation in Python: the one in C hashes any key, a tuple of tuples of
+  tuples until the stack overflows, and sets attributes of whatever a file likes.
+  """
+
+  dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
   def __init__(self, file):
     super().__init__(file)
@@ -122,9 +145,28 @@ class _Unpickler(pickle.Unpickler):
 
   def persistent_load(self, pid):
     kind, dtype, key, _, length = pid[:5]
-    if kind != 'storage' or not isinstance(length, int):
+    if kind != 'storage' or not isinstance(length, int) or not isinstance(dtype, np.dtype):
       raise InputError('an unknown kind of storage')
-    return self.storages.setdefault(str(key), _Storage(str(key), np.dtype(dtype), length))
+    return self.storages.setdefault(str(key), _Storage(str(key), dtype, length))
+
+  def _check_keys(self, keys):
+    if not all(isinstance(key, str | int) for key in keys):
+      raise InputError('a dict whose keys are neither text nor numbers')
+
+  def load_setitem(self):
+    self._check_keys(self.stack[-2:-1])
+    super().load_setitem()
+
+  def load_setitems(self):
+    self._check_keys(self.stack[::2])
+    super().load_setitems()
+
+  def load_build(self):
+    self.stack.pop()  # an OrderedDict's attributes: versions of modules, of no use here
+
+  dispatch[pickle.SETITEM[0]] = load_setitem
+  dispatch[pickle.SETITEMS[0]] = load_setitems
+  dispatch[pickle.BUILD[0]] = load_build
 
 
 def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
@@ -133,10 +175,9 @@ def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
   Its opcodes are read through before it is run.
   """
   start = file.tell()
-  for opcode, argument, position in pickletools.genops(file):
-    # The C unpickler sizes its memo by the largest index, which a few bytes can state.
-    if 'PUT' in opcode.name and int(argument) > position - start:
-      raise InputError('its pickle is made to exhaust the memory')
+  for opcode, _, position in pickletools.genops(file):
+    if opcode.name not in OPCODES:
+      raise InputError(f'its pickle has the opcode {opcode.name}, which no state dict needs')
     if position - start > LARGEST_PICKLE:
       raise InputError(f'its pickle is larger than {LARGEST_PICKLE} bytes')
   file.seek(start)
@@ -149,13 +190,20 @@ def _unwrapped(state: Any, wrapper: str) -> tuple[dict[str, _Tensor], dict[str, 
   if not isinstance(state, dict):
     raise InputError(f'holds a {type(state).__name__}, not a dict of tensors')
   dicts = {name: value for name, value in state.items() if isinstance(value, dict)}
+  keys = ', '.join(str(name)[:40] for name in list(state)[:10]) or 'nothing'
   if wrapper and wrapper not in dicts:
-    raise InputError(f'has no {wrapper!r}, but {", ".join(map(str, state)) or "nothing"}'[:200])
-  if not wrapper and not any(isinstance(value, _Tensor) for value in state.values()):
-    wrapper = next((name for name in WRAPPERS if name in dicts), '')
+    raise InputError(f'has no {wrapper!r}, but {keys}')
+  wrapper = wrapper or next((name for name in WRAPPERS if name in dicts), '')
   found = dicts[wrapper] if wrapper else state
   tensors = {name: value for name, value in found.items()
              if isinstance(name, str) and isinstance(value, _Tensor)}
+  if not tensors:
+    where = f' under {wrapper!r}' if wrapper else ''
+    raise InputError(f'has no tensors{where}; at its top are {keys}; --key names what they lie '
+                     'under')
+  whole = sum({tensor.storage: tensor.storage.length for tensor in tensors.values()}.values())
+  if sum(math.prod(tensor.shape) for tensor in tensors.values()) > MOST_VIEWS * whole:
+    raise InputError('its tensors are views of too few numbers, made to exhaust the memory')
   return _without_module(tensors), {'wrapper': wrapper} if wrapper else {}
 
 

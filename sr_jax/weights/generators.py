@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, architecture
+from sr_jax.models.layers import STAGES
 from sr_jax.weights import basicsr, edsr_pytorch, esrgan, ncnn
 from sr_jax.weights.files import read_tensors
 from sr_jax.weights.shapes import Unstated
@@ -51,19 +53,24 @@ class Found(NamedTuple):
   origin: str  # the format in a few words
 
 
-def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '') -> Found:
+def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
+                   usual: dict[str, Any] | None = None) -> Found:
   """Reads a weight file and tells its network from names and shapes.
 
   Args:
     path: `.safetensors`, `.pth`, `.pt`, or one of an ncnn pair `.param`, `.bin`.
     given: fields that override what was found, or that it can't tell.
     wrapper: as in `files.read_tensors`.
+    usual: what fields have that neither the file nor `given` tells, where a caller knows
+      better than the family of names.
 
   Raises:
     InputError: unreadable, of no known network, or a field is wanting, which it names.
   """
-  path = pathlib.Path(path)
-  if path.suffix in ('.param', '.bin'):
+  path, given = pathlib.Path(path), given or {}
+  for field in given.keys() & {'name', 'names', 'dtype'}:
+    raise InputError(f'{path}: {field} can not be set')
+  if path.suffix == '.param' or (path.suffix == '.bin' and path.with_suffix('.param').is_file()):
     tensors, stated = ncnn.read_ncnn(path)
     origin = 'ncnn'
   else:
@@ -77,15 +84,16 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '')
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
   fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
-  fields |= given or {}
-  wanting = [field for field, value in fields.items() if value == Unstated()]
-  if wanting:
-    raise InputError(f'{path}: {name} has a {wanting[0]} that no tensor tells: name it with '
-                     f'--set {wanting[0]}=VALUE')
-  usual = [field for field, value in fields.items() if isinstance(value, Unstated)]
-  fields = {field: value.usual if isinstance(value, Unstated) else value
-            for field, value in fields.items()}
-  return Found(family, name, fields, usual, tensors, origin)
+  fields |= given
+  untold = [field for field, value in fields.items() if isinstance(value, Unstated)]
+  for field in untold:
+    fields[field] = (usual or {}).get(field, fields[field].usual)
+    if fields[field] is None:
+      raise InputError(f'{path}: {name} has a {field} that no tensor tells: name it with '
+                       f'--set {field}=VALUE')
+  if type(fields.get('blocks')) is int and fields['blocks'] > len(tensors):
+    raise InputError(f'{path}: blocks={fields["blocks"]}, of {len(tensors)} tensors in all')
+  return Found(family, name, fields, untold, tensors, origin)
 
 
 def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -93,17 +101,22 @@ def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
   if METADATA not in metadata:
     return {}
   try:
-    stated = dict(json.loads(metadata[METADATA]))
-    return {str(field): tuple(value) if isinstance(value, list) else value
-            for field, value in stated.items()}
-  except (ValueError, TypeError):
-    raise InputError(f'{path}: its metadata {METADATA!r} is damaged') from None
+    stated = {field: tuple(value) if isinstance(value, list) else value
+              for field, value in dict(json.loads(metadata[METADATA])).items()}
+  except (ValueError, TypeError, RecursionError):
+    stated = None
+  if stated is None or not all(field.isidentifier() and isinstance(
+      value, str | int | float | tuple) for field, value in stated.items()):
+    raise InputError(f'{path}: its metadata {METADATA!r} is damaged')
+  return stated
 
 
 def _recognise(tensors: dict, stated: dict) -> tuple[str, str, dict]:
   if stated.get('names') == OWN:
     if stated.get('name') not in GENERATORS:
       raise InputError(f'holds a {stated.get("name")!r}; known are {", ".join(GENERATORS)}')
+    if 'scale' not in stated:
+      raise InputError('states no scale')
     return OWN, stated['name'], {}
   for family, (infer, *_) in FAMILIES.items():
     found = infer(tensors)
@@ -124,6 +137,8 @@ def to_variables(found: Found, generator) -> dict:
   layout = _layout(found.family, found.name, generator)
   constants = _constants(found.family, generator)
   expected = {theirs: shape for theirs, shape, _ in layout.values()}
+  if any(name in constants for name in found.tensors):  # all of them, or none
+    expected |= {name: tensor.shape for name, tensor in constants.items()}
   what = f'{found.name} ({", ".join(f"{key} {value}" for key, value in found.fields.items())})'
   for name, shape in expected.items():
     if name in found.tensors and found.tensors[name].shape != shape:
@@ -133,12 +148,16 @@ def to_variables(found: Found, generator) -> dict:
     if name not in found.tensors:
       raise InputError(f'{name} is missing, expected {list(shape)} of {what}')
   for name, tensor in found.tensors.items():
-    if name in constants:
-      if not np.allclose(tensor, constants[name], rtol=1e-5):
-        raise InputError(f'{name} is {tensor.ravel().tolist()[:9]}, expected '
-                         f'{constants[name].ravel().tolist()[:9]} of {what}')
-    elif name not in expected:
+    if name not in expected:
       raise InputError(f'{name} {list(tensor.shape)} is one too many for {what}')
+    if not (np.issubdtype(tensor.dtype, np.floating) or tensor.dtype == ml_dtypes.bfloat16):
+      raise InputError(f'{name} {list(tensor.shape)} is of type {tensor.dtype}, expected a float')
+    with np.errstate(over='ignore'):
+      if not np.isfinite(np.float32(tensor)).all():
+        raise InputError(f'{name} {list(tensor.shape)} has numbers that are infinite or none')
+    if name in constants and not np.allclose(tensor, constants[name], rtol=1e-5):
+      raise InputError(f'{name} is {tensor.ravel().tolist()}, expected '
+                       f'{constants[name].ravel().tolist()} of {what}')
   flat = {}
   for path, (theirs, _, ours) in layout.items():
     array = np.float32(found.tensors[theirs])
@@ -170,8 +189,10 @@ def _constants(family: str, generator) -> dict[str, np.ndarray]:
   return {} if family == OWN else FAMILIES[family].constants(generator)
 
 
-def default_family(name: str) -> str:
-  """The names that an export has if nobody says otherwise."""
+def default_family(name: str, generator) -> str:
+  """The names that an export has if nobody says otherwise: those of a tool that has it."""
+  if name == 'rrdb' and len(STAGES[generator.scale * generator.unshuffle]) != 2:
+    return 'esrgan-old'  # BasicSR's RRDBNet doubles twice, whatever the scale
   return next((family for family, (_, _, networks, _) in FAMILIES.items() if name in networks),
               OWN)
 
@@ -213,12 +234,10 @@ def _refuse_unless_read_back(family: str, name: str, generator, tensors: dict) -
                        'writes any')
 
 
-def write_generator(path, family: str, name: str, fields: dict, generator,
-                    variables: dict) -> None:
+def write_generator(path, family: str, name: str, generator, variables: dict) -> None:
   """Writes a `.safetensors` file, whole or not at all, that `read_generator` reads back.
 
-  Args:
-    fields: what to say of the generator in the file's metadata, which other readers ignore.
+  Every field of the generator is in the file's metadata, which other readers ignore.
 
   Raises:
     InputError: as `to_tensors`, or it can not be written.
@@ -227,6 +246,9 @@ def write_generator(path, family: str, name: str, fields: dict, generator,
   if path.suffix != '.safetensors':
     raise InputError(f'{path}: only .safetensors is written')
   tensors = to_tensors(family, name, generator, variables)
-  stated = fields | ({'name': name, 'names': OWN} if family == OWN else {})
+  stated = {field: value for field, value in architecture(generator).items()
+            if field != 'network' and value is not None}
+  if family == OWN:
+    stated |= {'name': name, 'names': OWN}
   with files.replacing(path) as temporary:
     save_file(tensors, temporary, {METADATA: json.dumps(stated, sort_keys=True)})

@@ -15,8 +15,10 @@ from sr_jax.weights import basicsr
 
 MAGIC = 7767517
 HALF = 0x01306B47  # the flag before weights in float16; zero is before float32
-READ = ('Input', 'Split', 'Convolution', 'ReLU', 'PReLU', 'Concat', 'Eltwise', 'BinaryOp',
-        'Interp', 'PixelShuffle')
+READ = {  # kinds of layers and the parameters that are looked at; others must be zero
+    'Input': {0, 1, 2}, 'Split': set(), 'ReLU': {0}, 'PReLU': {0}, 'Concat': {0},
+    'Convolution': {*range(7), *range(9, 17)}, 'Eltwise': {0, 1}, 'BinaryOp': {0, 1, 2},
+    'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}}
 
 
 class Layer(NamedTuple):
@@ -50,7 +52,7 @@ def read_ncnn(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return _named(layers, numbers)
   except InputError as error:
     raise InputError(f'{at}: {error}') from None
-  except (ValueError, LookupError, ArithmeticError) as error:
+  except (ValueError, TypeError, LookupError, ArithmeticError) as error:
     raise InputError(f'{at}: not readable as ncnn\'s ({error})') from None
 
 
@@ -70,6 +72,12 @@ def _read_param(text: str) -> list[Layer]:
         parameters[-23300 - int(key)] = tuple(float(number) for number in value.split(',')[1:])
       else:
         parameters[int(key)] = float(value)
+    for key in parameters.keys() - READ[kind]:
+      if parameters[key] != 0:
+        raise InputError(f'layer {name} ({kind}) has the parameter {key}={parameters[key]}, which '
+                         'no RRDBNet or SRVGGNetCompact has')
+    if any(layer.name == name for layer in layers):
+      raise InputError(f'two layers are called {name}')
     layers.append(Layer(kind, name, blobs[:inputs], blobs[inputs:], parameters))
   if len(layers) != int(lines[1][0]):
     raise InputError(f'has {len(layers)} layers and announces {lines[1][0]}')
@@ -157,6 +165,8 @@ def _named(layers: list[Layer], numbers: dict) -> tuple[dict[str, np.ndarray], d
     if last.kind == 'Interp' and last.parameters.get(0) == 3:
       given = {'inner_scale': fields['scale'],
                'scale': round(fields['scale'] * last.parameters.get(1, 1))}
+      if not 0 < given['scale'] < fields['scale']:
+        raise InputError(f'layer {last.name} does not make the picture smaller')
       output = graph.node('bicubic', given['scale'] / fields['scale'], output)
   else:
     blocks, rest = divmod(len(convolutions) - 6, 15)
@@ -239,7 +249,7 @@ def _follow(graph: _Graph, layers: list[Layer]) -> int:
       made = graph.node('concat', *x)
     elif layer.kind == 'PixelShuffle' and get(1, 0) == 0:
       made = graph.node('shuffle', get(0, 1), x[0])
-    elif layer.kind == 'Interp' and get(0) in (1, 3) and get(1) == get(2) and not get(6, 0):
+    elif layer.kind == 'Interp' and get(0) in (1, 3) and get(1) == get(2):
       made = graph.node('nearest' if get(0) == 1 else 'bicubic', get(1), x[0])
     if made is None or made >= allowed:
       raise InputError(f'layer {layer.name} ({layer.kind}) is not what the network has there')
@@ -261,5 +271,6 @@ def _activated(graph: _Graph, x: int, kind: float, parameters: tuple) -> int | N
 def _is_plain(layer: Layer) -> bool:
   """A 3x3 convolution of stride 1 that keeps the size."""
   get = layer.parameters.get
-  sides = get(1), get(11, get(1)), get(4, 0), get(14, get(4, 0))
-  return sides == (3, 3, 1, 1) and {get(key, 1) for key in (2, 3, 12, 13)} == {1}
+  pads = {get(key, get(4, 0)) for key in (4, 14, 15, 16)}
+  return (get(1), get(11, get(1)), pads) == (3, 3, {1}) and {
+      get(key, 1) for key in (2, 3, 12, 13)} == {1}

@@ -28,9 +28,20 @@ def convolution(tensors: dict, name: str) -> tuple[int, int]:
 
 
 def count(tensors: dict, pattern: str) -> int:
-  """1 + the largest number that the pattern's group finds at the start of a name."""
-  found = (re.match(pattern, name) for name in tensors)
-  return 1 + max((int(match[1]) for match in found if match), default=-1)
+  """1 + the largest number that the pattern's group finds at the start of a name.
+
+  Raises:
+    InputError: a number that so few tensors can not reach; nothing is made in its size.
+  """
+  largest = -1
+  for name in tensors:
+    match = re.match(pattern, name)
+    if not match:
+      continue
+    if len(match[1]) > 9 or int(match[1]) > 2 * len(tensors):  # counting weights and biases
+      raise InputError(f'{name[:80]} has a number beyond the {len(tensors)} tensors that there are')
+    largest = max(largest, int(match[1]))
+  return largest + 1
 
 
 def folding(tensors: dict, name: str, channels: int, whole: int) -> int:
