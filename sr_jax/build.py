@@ -5,22 +5,20 @@ The one place that turns a config's words into objects; below it nothing knows a
 
 import dataclasses
 import functools
-import json
 import math
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
-from sr_jax import files, losses, metrics, optim, steps
+from sr_jax import losses, metrics, optim, steps
 from sr_jax.data import bank
 from sr_jax.errors import InputError
-from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
+from sr_jax.models import DISCRIMINATORS, GENERATORS
 from sr_jax.models.vgg import VGGS
 from sr_jax.state import TrainState, init_state
 from sr_jax.weights.vgg import load_vgg
@@ -102,65 +100,6 @@ def check(config) -> None:
                      f'{config.steps if adversarial else 0} (warm-up is for adversarial runs)')
   if not adversarial and not any(term.weight for term in config.loss.values()):
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
-
-
-def run_config(workdir) -> dict:
-  """The config.json of a run.
-
-  Raises:
-    InputError: no run there.
-  """
-  try:
-    return dict(json.loads((files.expand(workdir) / 'config.json').read_text()))
-  except (OSError, ValueError, TypeError):
-    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
-
-
-def check_against(workdir, config, keys: Sequence[str]) -> None:
-  """Refuses a run in whose config.json one of `keys` is not as in `config`.
-
-  Shapes alone do not tell a network: its skip, its output and its activations have none.
-
-  Raises:
-    InputError: no run there, or a key differs.
-  """
-  trained = run_config(workdir)
-  for key in keys:
-    want = _described(config, key)
-    try:
-      have = _described(ConfigDict(trained), key)
-    except InputError as error:
-      raise InputError(f'{workdir}/config.json: {error}') from None
-    except (KeyError, AttributeError, TypeError):
-      raise InputError(f'{workdir}/config.json: states no {key} that is known here') from None
-    for field in dict.fromkeys((*have, *want)):
-      if have.get(field) != want.get(field):
-        raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
-                         f'{want.get(field)!r}')
-
-
-def _described(config, key: str) -> dict:
-  """What a config says under `key`, a network's fields with the module's own where it says
-  nothing: a default that moves from a config to its module changes no run.
-  """
-  if key not in ('generator', 'discriminator'):
-    return {key: config[key]}
-  named = {f'{key}.name': config[key].name}
-  module = {'generator': build_generator, 'discriminator': build_discriminator}[key](config)
-  return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
-
-
-def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = ()) -> None:
-  """Refuses two networks that differ in kind or in a field that is not in `besides`.
-
-  Raises:
-    InputError: naming the field and both values.
-  """
-  fields, others = architecture(have), architecture(want)
-  for field in dict.fromkeys((*fields, *others)):
-    if field not in besides and fields.get(field) != others.get(field):
-      raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '
-                       f'{others.get(field)!r}')
 
 
 def build_generator(config, where: str = 'config.generator.'):

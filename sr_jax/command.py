@@ -1,11 +1,13 @@
 """What the command lines share: one clear line for what is wrong, and the exit status."""
 
 import argparse
+import ast
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import tqdm
 
@@ -29,6 +31,24 @@ def path(text: str) -> pathlib.Path:
   if not text:
     raise argparse.ArgumentTypeError('the empty name (a variable that is not set?)')
   return files.expand(text)
+
+
+def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
+  """['residual_scale=0.1', 'activation=relu'] to {'residual_scale': 0.1, 'activation': 'relu'}.
+
+  Raises:
+    InputError: one without a name or a value.
+  """
+  fields = {}
+  for setting in settings:
+    name, _, value = setting.partition('=')
+    if not name.isidentifier() or not value or name in fields:
+      raise InputError(f'--set {setting}: expected FIELD=VALUE, each once')
+    try:
+      fields[name] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      fields[name] = value
+  return fields
 
 
 def run(command: Callable[[], int | None]) -> int:

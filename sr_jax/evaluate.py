@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tqdm
 
-from sr_jax import build, files, images, restore, score
+from sr_jax import build, files, images, restore, runs, score
 from sr_jax.data.benchmarks import Pair, find_set, read_set
 from sr_jax.data.sources import listed
 from sr_jax.errors import InputError
@@ -43,8 +43,8 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   """
   build.check(config)
   workdir = files.expand(workdir)
-  if not build.run_config(workdir).get('imported'):
-    build.check_against(workdir, config, ('generator', 'scale'))
+  if not runs.run_config(workdir).get('imported'):
+    runs.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)
   sets = [part.strip() for part in config.eval.sets.split(',') if part.strip()]
   if not sets:

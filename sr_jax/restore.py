@@ -1,12 +1,7 @@
 """A generator with its weights, from a run or from a weight file; `sr_jax.load`."""
 
-import ast
 import dataclasses
 import functools
-import pathlib
-import shutil
-import signal
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,10 +11,10 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from sr_jax import build, files, images, signals
-from sr_jax.checkpoints import FOLDER, Checkpoints
+from sr_jax import build, files, images, runs
+from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
-from sr_jax.state import NetState, TrainState
+from sr_jax.state import TrainState
 from sr_jax.weights import generators
 from sr_jax.weights.published import PUBLISHED, published_file
 
@@ -140,7 +135,7 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
 def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
   """The generator of the run in `workdir`; see `load`."""
   workdir = files.expand(workdir)
-  trained = build.run_config(workdir)
+  trained = runs.run_config(workdir)
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
     generator = build.build_generator(ConfigDict(config))
@@ -176,42 +171,6 @@ def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
   except ValueError as error:  # a module refuses its fields when it is first called
     raise InputError(f'{path}: {str(error).splitlines()[0]}') from None
   return Model(generator, variables, config, found.family, f'{path} ({found.origin})', found.usual)
-
-
-def save_run(model: Model, workdir) -> None:
-  """Makes a run at step 0 of a generator, for evaluating, upscaling and `config.init_from`.
-
-  Raises:
-    InputError: there is something in `workdir` already, or it can not be written.
-  """
-  workdir = files.expand(workdir).resolve()
-  if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-    raise InputError(f'{workdir}: is there already; name a new folder')
-  params, batch_stats = (model.variables[key] for key in ('params', 'batch_stats'))
-  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
-                     {'params': params, 'batch_stats': batch_stats})
-  try:
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    # Orbax's threads can not be cut short; made beside its place, nobody sees half of a run.
-    with signals.Held() as held, tempfile.TemporaryDirectory(prefix='.',
-                                                             dir=workdir.parent) as folder:
-      made = pathlib.Path(folder) / 'run'
-      checkpoints = Checkpoints(made)
-      try:
-        checkpoints.save(jax.tree.map(jnp.asarray, state))
-        checkpoints.wait()
-      finally:
-        checkpoints.close()
-      files.write_json(made / 'config.json', model.config | {
-          'imported': {'from': model.origin, 'names': model.names}})
-      if not held.caught:
-        workdir.mkdir(exist_ok=True)
-        for name in (FOLDER, 'config.json'):  # which makes it a run
-          shutil.move(made / name, workdir / name)
-  except OSError as error:
-    raise InputError(f'{workdir}: can not be written ({error.strerror or error})') from None
-  if held.caught:
-    signal.raise_signal(held.caught)
 
 
 def start_from(state: TrainState, generator, model: Model) -> tuple[TrainState, list, list]:
@@ -269,7 +228,7 @@ def interpolate(a: Model, b: Model, alpha: float) -> Model:
   """
   if not 0 <= alpha <= 1:
     raise InputError(f'alpha={alpha}: expected 0 to 1')
-  build.refuse_unless_equal(a.generator, a.origin, b.generator, b.origin)
+  runs.refuse_unless_equal(a.generator, a.origin, b.generator, b.origin)
 
   def mix(x, y):
     # In float64, so that alpha 0 and 1 give the bits of one or the other.
@@ -279,21 +238,3 @@ def interpolate(a: Model, b: Model, alpha: float) -> Model:
   return dataclasses.replace(
       a, variables=jax.tree.map(mix, a.variables, b.variables),
       origin=f'{1 - alpha:g} of {a.origin} and {alpha:g} of {b.origin}')
-
-
-def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
-  """['residual_scale=0.1', 'activation=relu'] to {'residual_scale': 0.1, 'activation': 'relu'}.
-
-  Raises:
-    InputError: one without a name or a value.
-  """
-  fields = {}
-  for setting in settings:
-    name, _, value = setting.partition('=')
-    if not name.isidentifier() or not value or name in fields:
-      raise InputError(f'--set {setting}: expected FIELD=VALUE, each once')
-    try:
-      fields[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      fields[name] = value
-  return fields

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sr_jax import build, evaluate, files, images, logs, restore, score, signals, steps
+from sr_jax import build, evaluate, files, images, logs, restore, runs, score, signals, steps
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import bank, benchmarks, sources
 from sr_jax.errors import InputError
@@ -188,10 +188,10 @@ def _resumes(workdir, config) -> bool:
   checkpoints.close()
   if latest is None:
     return False
-  if build.run_config(workdir).get('imported'):
+  if runs.run_config(workdir).get('imported'):
     raise InputError(f'{workdir}: imported weights, no training to go on with; train in a new '
                      f'--workdir, with --config.init_from={workdir}')
-  build.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
+  runs.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
   if latest > config.steps:
     raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {latest}')
   return True
@@ -207,7 +207,7 @@ def _initial(config) -> restore.Model:
   # What a file does not tell of its network is as the config has it; the scale may be another.
   usual = {field: value for field, value in architecture(generator).items() if field != 'scale'}
   model = restore.load(config.init_from, usual=usual)
-  build.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',))
+  runs.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',))
   return model
 
 

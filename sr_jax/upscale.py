@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
   if args.workdir and not args.workdir.is_dir():
     raise InputError(f'{args.workdir}: no run there')
   model = restore.load(args.workdir or args.weights or '', step=args.step,
-                       fields=restore.parse_fields(args.set))
+                       fields=command.parse_fields(args.set))
   wrong = []
   for source, target in tqdm.tqdm(pictures, unit=' pictures', leave=False, disable=None):
     try:

@@ -11,10 +11,11 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 import sr_jax
-from sr_jax import images, restore, upscale
+from sr_jax import build, images, runs, upscale
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS
 from sr_jax.weights import __main__ as cli
@@ -103,7 +104,7 @@ def test_every_generator_with_foreign_names_is_tested():
 def test_any_generator_goes_out_and_in_under_our_own_names(tmp_path, name):
   small = {'widths': (4, 3)} if name == 'srcnn' else {'features': 4, 'blocks': 1}
   config = {'generator': {'name': name, **small}, 'scale': 2, 'dtype': 'float32'}
-  generator = restore.build.build_generator(restore.ConfigDict(config))
+  generator = build.build_generator(ConfigDict(config))
   variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
   out = tmp_path / 'out.safetensors'
   generators.write_generator(out, 'sr_jax', name, generator, variables)
@@ -361,7 +362,7 @@ def test_half_an_import_never_stays(foreign, tmp_path, weights, monkeypatch):
   assert err == f'sr_jax: {tmp_path}/run: is there already; name a new folder\n'
   (tmp_path / 'run' / 'notes.txt').unlink()
 
-  save = restore.Checkpoints.save
+  save = runs.Checkpoints.save
   for number in (signal.SIGINT, signal.SIGTERM):
     def interrupted(*arguments, number=number):
       signal.raise_signal(number)
@@ -369,7 +370,7 @@ def test_half_an_import_never_stays(foreign, tmp_path, weights, monkeypatch):
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with monkeypatch.context() as patch:
-      patch.setattr(restore.Checkpoints, 'save', interrupted)
+      patch.setattr(runs.Checkpoints, 'save', interrupted)
       assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 130
     signal.signal(signal.SIGTERM, before)
   assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*')] == ['run']

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sr_jax import build, files, images, restore, train
+from sr_jax import files, images, restore, runs, train
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
@@ -196,7 +196,8 @@ def pixels_alone(config):
 
 def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   path, given = edsr_x2
-  restore.save_run(restore.load(path), tmp_path / 'x2')
+  model = restore.load(path)
+  runs.save_run(tmp_path / 'x2', model.variables, model.config, {'names': model.names})
   config = pixels_alone(config)
   with pytest.raises(InputError, match=r'x2: imported weights, no training.*init_from=.*x2'):
     run(config, tmp_path / 'x2')
@@ -309,10 +310,10 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
   config = srresnet.get_config('small')
   with config.ignore_type():
     config.generator.features = config.generator.blocks = None
-  build.check_against(tmp_path, config, ('generator', 'discriminator', 'scale'))
+  runs.check_against(tmp_path, config, ('generator', 'discriminator', 'scale'))
   config.generator.kernel = 5
   with pytest.raises(InputError, match=r'the run has generator\.kernel=3, the config 5'):
-    build.check_against(tmp_path, config, ('generator',))
+    runs.check_against(tmp_path, config, ('generator',))
 
 
 @pytest.mark.parametrize(('text', 'message'), [
@@ -324,7 +325,7 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
 def test_a_strange_config_json_is_named(config, tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   with pytest.raises(InputError, match=f'{tmp_path}.*{message}'):
-    build.check_against(tmp_path, config, ('generator', 'scale'))
+    runs.check_against(tmp_path, config, ('generator', 'scale'))
   with pytest.raises(InputError, match=message):
     run(config, tmp_path / 'new', init_from=str(tmp_path))
   assert not (tmp_path / 'new').exists()

@@ -17,7 +17,7 @@ import sys
 import jax
 import numpy as np
 
-from sr_jax import command, files, restore
+from sr_jax import command, files, restore, runs
 from sr_jax.errors import InputError
 from sr_jax.weights import generators
 
@@ -43,7 +43,8 @@ def info(args) -> None:
 
 def import_(args) -> None:
   model = _load(args.file, args)
-  restore.save_run(model, args.workdir)
+  runs.save_run(args.workdir, model.variables, model.config,
+                {'from': model.origin, 'names': model.names})
   fields = ', '.join(f'{key} {value}' for key, value in model.fields.items())
   print(f'{args.workdir}: {model.name} ({fields}) from {model.origin}, {model.names} names')
 
@@ -64,7 +65,7 @@ def interpolate(args) -> None:
 
 
 def _load(source, args) -> restore.Model:
-  return restore.load(source, wrapper=args.key, fields=restore.parse_fields(args.set))
+  return restore.load(source, wrapper=args.key, fields=command.parse_fields(args.set))
 
 
 def _write(model: restore.Model, path, names: str) -> None:

@@ -1,0 +1,118 @@
+"""What a run's folder says of its networks, and folders made of imported weights."""
+
+import json
+import pathlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sr_jax import build, files, signals
+from sr_jax.checkpoints import FOLDER, Checkpoints
+from sr_jax.errors import InputError
+from sr_jax.models import architecture
+from sr_jax.state import NetState, TrainState
+
+
+def run_config(workdir) -> dict:
+  """The config.json of a run.
+
+  Raises:
+    InputError: no run there.
+  """
+  try:
+    return dict(json.loads((files.expand(workdir) / 'config.json').read_text()))
+  except (OSError, ValueError, TypeError):
+    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
+
+
+def check_against(workdir, config, keys: Sequence[str]) -> None:
+  """Refuses a run in whose config.json one of `keys` is not as in `config`.
+
+  Shapes alone do not tell a network: its skip, its output and its activations have none.
+
+  Raises:
+    InputError: no run there, or a key differs.
+  """
+  trained = run_config(workdir)
+  for key in keys:
+    want = _described(config, key)
+    try:
+      have = _described(ConfigDict(trained), key)
+    except InputError as error:
+      raise InputError(f'{workdir}/config.json: {error}') from None
+    except (KeyError, AttributeError, TypeError):
+      raise InputError(f'{workdir}/config.json: states no {key} that is known here') from None
+    for field in dict.fromkeys((*have, *want)):
+      if have.get(field) != want.get(field):
+        raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
+                         f'{want.get(field)!r}')
+
+
+def _described(config, key: str) -> dict:
+  """What a config says under `key`, a network's fields with the module's own where it says
+  nothing: a default that moves from a config to its module changes no run.
+  """
+  if key not in ('generator', 'discriminator'):
+    return {key: config[key]}
+  named = {f'{key}.name': config[key].name}
+  module = {'generator': build.build_generator,
+            'discriminator': build.build_discriminator}[key](config)
+  return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
+
+
+def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = ()) -> None:
+  """Refuses two networks that differ in kind or in a field that is not in `besides`.
+
+  Raises:
+    InputError: naming the field and both values.
+  """
+  fields, others = architecture(have), architecture(want)
+  for field in dict.fromkeys((*fields, *others)):
+    if field not in besides and fields.get(field) != others.get(field):
+      raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '
+                       f'{others.get(field)!r}')
+
+
+def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
+  """Makes a run at step 0 of a generator, for evaluating, upscaling and `config.init_from`.
+
+  Args:
+    variables: its {'params', 'batch_stats'}.
+    config: what describes it: `generator`, `scale`, `dtype`.
+    imported: where it is from, kept in config.json.
+
+  Raises:
+    InputError: there is something in `workdir` already, or it can not be written.
+  """
+  workdir = files.expand(workdir).resolve()
+  if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    raise InputError(f'{workdir}: is there already; name a new folder')
+  params, batch_stats = (variables[key] for key in ('params', 'batch_stats'))
+  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
+                     {'params': params, 'batch_stats': batch_stats})
+  try:
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    # Orbax's threads can not be cut short; made beside its place, nobody sees half of a run.
+    with signals.Held() as held, tempfile.TemporaryDirectory(prefix='.',
+                                                             dir=workdir.parent) as folder:
+      made = pathlib.Path(folder) / 'run'
+      checkpoints = Checkpoints(made)
+      try:
+        checkpoints.save(jax.tree.map(jnp.asarray, state))
+        checkpoints.wait()
+      finally:
+        checkpoints.close()
+      files.write_json(made / 'config.json', config | {'imported': imported})
+      if not held.caught:
+        workdir.mkdir(exist_ok=True)
+        for name in (FOLDER, 'config.json'):  # which makes it a run
+          shutil.move(made / name, workdir / name)
+  except OSError as error:
+    raise InputError(f'{workdir}: can not be written ({error.strerror or error})') from None
+  if held.caught:
+    signal.raise_signal(held.caught)
