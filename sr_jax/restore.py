@@ -114,19 +114,22 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
     raise InputError('the empty name of a network (a variable that is not set?)')
   path = files.expand(source)
   try:
-    is_run, is_file = (path / 'config.json').exists() or path.is_dir(), path.exists()
-    if str(source) in PUBLISHED and not (path / 'config.json').exists() and not path.is_file():
-      path, is_run, is_file = published_file(str(source)), False, True
+    is_run, is_file = (path / 'config.json').exists(), path.is_file()
+    is_folder = path.is_dir()
   except OSError as error:
     raise InputError(f'{source}: {error.strerror}') from None
-  if is_run:
+  published = str(source) in PUBLISHED and not is_run and not is_file
+  if is_folder and not published:
     if fields or wrapper:
       raise InputError(f'{path}: is a run, whose network is known: no '
                        f'{", ".join(fields or ["key"])} can be set')
     return load_run(path, step, raw)
   if step != 'latest' or raw:
     raise InputError(f'{path}: is no run: it has no steps and no average')
-  if not is_file:
+  if published:
+    model = load_file(published_file(str(source)), fields, wrapper, usual)
+    return dataclasses.replace(model, origin=f'{source} ({PUBLISHED[source].package})')
+  if not path.exists():
     raise InputError(f'{source}: no run, no weight file and no published network, of which there '
                      f'are {", ".join(PUBLISHED)}')
   return load_file(path, fields, wrapper, usual)

@@ -217,6 +217,7 @@ def test_published_networks_give_what_ncnn_gives(name, picture):
   ncnn = pytest.importorskip('ncnn')
   model = sr_jax.load(name)
   assert (model.generator.blocks, model.scale) == FIELDS[name]
+  assert model.origin == f'{name} ({PUBLISHED[name].package})'
   net = ncnn.Net()
   net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_fp16_packed = False
   path = published_file(name)
