@@ -47,11 +47,12 @@ def main(argv: list[str] | None = None) -> None:
   add('--step', default='latest', help="of a run: a number, 'latest' or 'best'")
   add('--set', action='append', default=[], metavar='FIELD=VALUE',
       help='a field of the network that the weight file does not tell')
+  add('--key', default='', help='of a .pth: what its weights lie under, such as params')
   args = parser.parse_args(argv)
   pictures = sources.png_targets(args.sources, args.output)
   if args.workdir and not args.workdir.is_dir():
     raise InputError(f'{args.workdir}: no run there')
-  model = restore.load(args.workdir or args.weights or '', step=args.step,
+  model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
                        fields=command.parse_fields(args.set))
   wrong = []
   for source, target in tqdm.tqdm(pictures, unit=' pictures', leave=False, disable=None):
