@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 from sr_jax import build, files, images, runs
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
+from sr_jax.models import variable_shapes
 from sr_jax.state import TrainState
 from sr_jax.weights import generators
 from sr_jax.weights.published import PUBLISHED, published_file
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
   """`sr = model(lr)`: NumPy uint8 [h, w], [h, w, 1] or [h, w, 3] in, the same `scale` times
   larger out. Grey stays grey. Each new size of picture is compiled once.
@@ -32,10 +33,13 @@ class Model:
     origin: where it is from, in words.
     usual: fields that the file does not tell and that have their usual value.
     step: of a run, else 0.
+
+  Raises:
+    InputError: when called with anything else.
   """
 
   generator: Any
-  variables: dict
+  variables: dict = dataclasses.field(repr=False)
   config: dict
   names: str
   origin: str
@@ -104,7 +108,7 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
     wrapper: of a `.pth`: the key that the weights lie under, such as 'params'.
     fields: of a file: fields of the network that the file can't tell, such as
       {'residual_scale': 0.1} of an EDSR.
-    usual: as `fields`, for those alone that the file does not tell.
+    usual: as `fields`, for those alone that nobody can know of the file.
 
   Raises:
     InputError: nothing there, not readable, of no known network, a tensor that is missing,
@@ -146,13 +150,10 @@ def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
     raise InputError(f'{workdir}/config.json: {error}') from None
   except (KeyError, AttributeError, TypeError):
     raise InputError(f'{workdir}/config.json: states no generator that is known here') from None
-  lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
-  variables = jax.eval_shape(generator.init, jax.random.key(0), lr)
-  target = {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
   checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:
     number = checkpoints.named(step)
-    variables = checkpoints.restore_generator(target, number, raw)
+    variables = checkpoints.restore_generator(variable_shapes(generator), number, raw)
   finally:
     checkpoints.close()
   return Model(generator, variables, config, (trained.get('imported') or {}).get('names', ''),
@@ -168,7 +169,7 @@ def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
             'scale': found.fields['scale'], 'dtype': 'float32'}
   try:
     generator = build.build_generator(ConfigDict(config), '')
-    variables = generators.to_variables(found, generator)
+    variables = jax.tree.map(jnp.asarray, generators.to_variables(found, generator))
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
   except ValueError as error:  # a module refuses its fields when it is first called
@@ -192,10 +193,7 @@ def start_from(state: TrainState, generator, model: Model) -> tuple[TrainState, 
   given = traverse_util.flatten_dict(model.variables, sep='/')
   taken = list(fresh)
   if model.scale != generator.scale:
-    lr = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
-    trunk = jax.eval_shape(functools.partial(generator.init, method='trunk'),
-                           jax.random.key(0), lr)
-    trunk = traverse_util.flatten_dict(dict(trunk), sep='/')
+    trunk = traverse_util.flatten_dict(variable_shapes(generator, 'trunk'), sep='/')
     taken = [name for name in fresh if name in trunk]
     if not taken:
       raise InputError(f'{model.origin}: of scale {model.scale}; at scale {generator.scale} '

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sr_jax import build, files, signals
-from sr_jax.checkpoints import FOLDER, Checkpoints
+from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
 from sr_jax.state import NetState, TrainState
@@ -65,8 +64,12 @@ def _described(config, key: str) -> dict:
   return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
 
 
-def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = ()) -> None:
+def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = (),
+                        flag: str = '') -> None:
   """Refuses two networks that differ in kind or in a field that is not in `besides`.
+
+  Args:
+    flag: what, before a field's name, changes it in the second.
 
   Raises:
     InputError: naming the field and both values.
@@ -74,8 +77,10 @@ def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = 
   fields, others = architecture(have), architecture(want)
   for field in dict.fromkeys((*fields, *others)):
     if field not in besides and fields.get(field) != others.get(field):
+      advice = f'; {flag}{field}={fields[field]} makes them alike' if (
+          flag and fields.get(field) is not None and field != 'network') else ''
       raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '
-                       f'{others.get(field)!r}')
+                       f'{others.get(field)!r}{advice}')
 
 
 def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
@@ -90,7 +95,8 @@ def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
     InputError: there is something in `workdir` already, or it can not be written.
   """
   workdir = files.expand(workdir).resolve()
-  if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+  if workdir == pathlib.Path.cwd() or (workdir.exists() and (
+      not workdir.is_dir() or any(workdir.iterdir()))):
     raise InputError(f'{workdir}: is there already; name a new folder')
   params, batch_stats = (variables[key] for key in ('params', 'batch_stats'))
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
@@ -109,9 +115,7 @@ def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
         checkpoints.close()
       files.write_json(made / 'config.json', config | {'imported': imported})
       if not held.caught:
-        workdir.mkdir(exist_ok=True)
-        for name in (FOLDER, 'config.json'):  # which makes it a run
-          shutil.move(made / name, workdir / name)
+        made.rename(workdir)  # an empty folder gives way, a filled one does not
   except OSError as error:
     raise InputError(f'{workdir}: can not be written ({error.strerror or error})') from None
   if held.caught:

@@ -69,7 +69,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
             'skipped_pictures': skipped, **_surroundings(experiment)}
   if initial:
     log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
-            + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else ''))
+            + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else '')
+            + ''.join(f'; {field} {initial.fields[field]}, which the file does not tell'
+                      for field in initial.usual))
     record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
   _record(workdir / 'run.json', record)
   try:
@@ -204,10 +206,10 @@ def _initial(config) -> restore.Model:
     InputError: it can not be read, or is another network; another scale is none.
   """
   generator = build.build_generator(config)
-  # What a file does not tell of its network is as the config has it; the scale may be another.
-  usual = {field: value for field, value in architecture(generator).items() if field != 'scale'}
-  model = restore.load(config.init_from, usual=usual)
-  runs.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',))
+  # What nobody can know of a file's network is as the config has it.
+  model = restore.load(config.init_from, usual=architecture(generator))
+  runs.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
+                           '--config.generator.')
   return model
 
 

@@ -1,5 +1,6 @@
 """Fixtures: a cache of our own, small pictures, one small experiment for all tests."""
 
+import json
 import os
 import pathlib
 import signal
@@ -108,6 +109,17 @@ def call(capsys, monkeypatch, tmp_path):
     return status, captured.out, captured.err
 
   return run
+
+
+def foreign_network(name) -> tuple[dict, np.ndarray, np.ndarray]:
+  """(tensors by name, lr, sr) of a network in foreign.npz, made by PyTorch."""
+  with np.load(GOLDEN / 'foreign.npz') as file:
+    shapes, numbers = json.loads(str(file[f'{name}/shapes'])), file[f'{name}/numbers']
+    lr, sr = file[f'{name}/lr'], file[f'{name}/sr']
+  ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
+  parts = np.split(numbers, ends[:-1])
+  return {key: part.reshape(shape)
+          for (key, shape), part in zip(shapes.items(), parts, strict=True)}, lr, sr
 
 
 def filled(model, lr, seed=0) -> dict:

@@ -1,7 +1,6 @@
 """ncnn's files: read to the bit, compared layer by layer, and its runtime's own results."""
 
 import importlib.util
-import json
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from sr_jax.errors import InputError
 from sr_jax.weights import published
 from sr_jax.weights.ncnn import read_ncnn
 from sr_jax.weights.published import PUBLISHED, published_file
-from tests.conftest import GOLDEN
+from tests.conftest import foreign_network
 
 
 class Net:
@@ -42,17 +41,6 @@ class Net:
     return path.with_suffix('.param')
 
 
-def tensors_of(name):
-  with np.load(GOLDEN / 'foreign.npz') as file:
-    shapes, numbers = json.loads(str(file[f'{name}/shapes'])), file[f'{name}/numbers']
-    lr, sr = file[f'{name}/lr'], file[f'{name}/sr']
-  ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
-  parts = np.split(numbers, ends[:-1])
-  tensors = {key: part.reshape(shape)
-             for (key, shape), part in zip(shapes.items(), parts, strict=True)}
-  return tensors, lr, sr
-
-
 def write_compact(path, tensors, scale, shrunk=None, **form):
   net, x = Net(**form), 'data'
   last = max(int(name.split('.')[1]) for name in tensors)
@@ -70,7 +58,7 @@ def write_compact(path, tensors, scale, shrunk=None, **form):
   return net.write(path)
 
 
-def write_rrdb(path, tensors, change=lambda lines: lines, **form):
+def write_rrdb(path, tensors, change=lambda lines: lines, stages=2, **form):
   net = Net(**form)
 
   def conv(x, name, slope=None, output=None):
@@ -93,7 +81,7 @@ def write_rrdb(path, tensors, change=lambda lines: lines, **form):
       x = scaled(conv(net.add('Concat', known), f'body.{block}.rdb{dense}.conv5'), x)
     x = scaled(x, before)
   x = net.add('BinaryOp', [first, conv(x, 'conv_body')], '0=0')
-  for stage in (1, 2):
+  for stage in range(1, stages + 1):
     x = conv(net.add('Interp', [x], '0=1 1=2.0 2=2.0'), f'conv_up{stage}', 0.2)
   conv(conv(x, 'conv_hr', 0.2), 'conv_last', None, 'output')
   net.lines = change(net.lines)
@@ -105,7 +93,7 @@ def write_rrdb(path, tensors, change=lambda lines: lines, **form):
 def test_every_tensor_arrives_under_its_name(tmp_path, form):
   for name, write in (('rrdb-x4', write_rrdb), ('compact-x3', lambda *args, **form: write_compact(
       *args, 3, **form))):
-    tensors, _, _ = tensors_of(name)
+    tensors, _, _ = foreign_network(name)
     param = write(tmp_path / 'net', tensors, **form)
     for path in (param, param.with_suffix('.bin')):
       found, given = read_ncnn(path)
@@ -116,8 +104,27 @@ def test_every_tensor_arrives_under_its_name(tmp_path, form):
         np.testing.assert_array_equal(tensor, np.float16(tensors[key]) if half else tensors[key])
 
 
+@pytest.mark.parametrize('stages', [0, 1, 3])
+def test_rrdbnets_of_other_scales(tmp_path, stages):
+  tensors = dict(foreign_network('rrdb-x4')[0])
+  tensors |= {f'conv_up3.{key}': tensors[f'conv_up1.{key}'] for key in ('weight', 'bias')}
+  model = sr_jax.load(write_rrdb(tmp_path / 'net', tensors, stages=stages))
+  assert (model.scale, model.generator.blocks) == (2**stages, 1)
+
+
+def test_hints_and_layers_that_do_nothing_are_passed_over(tmp_path):
+  def change(lines):
+    head, *rest = lines
+    rest[0] = rest[0].replace(' data ', ' same ', 1) + ' -23330=4,3,5,3,4 31=1'
+    return [head + ' -23330=4,3,5,3,3', 'Noop noop 1 1 data same', *rest]
+
+  tensors = foreign_network('rrdb-x4')[0]
+  found, _ = read_ncnn(write_rrdb(tmp_path / 'net', tensors, change, half=False))
+  np.testing.assert_array_equal(found['conv_first.weight'], tensors['conv_first.weight'])
+
+
 def test_a_network_made_smaller_at_its_end(tmp_path):
-  tensors, lr, sr = tensors_of('compact-shrunk-x3')  # PyTorch's
+  tensors, lr, sr = foreign_network('compact-shrunk-x3')  # PyTorch's
   model = sr_jax.load(write_compact(tmp_path / 'net', tensors, 4, 0.75, half=False))
   assert (model.scale, model.fields['inner_scale']) == (3, 4)
   found = model.generator.apply(model.variables, lr)
@@ -134,7 +141,7 @@ def exchange(old, new, nth=0):
 
 @pytest.mark.parametrize('factor', [250.0, 1.0, 1e7, -0.5, 0.6])
 def test_a_network_made_larger_at_its_end_is_none(tmp_path, factor):
-  param = write_compact(tmp_path / 'net', tensors_of('compact-shrunk-x3')[0], 4, factor)
+  param = write_compact(tmp_path / 'net', foreign_network('compact-shrunk-x3')[0], 4, factor)
   with pytest.raises(InputError, match='layer Interp'):
     read_ncnn(param)
 
@@ -161,11 +168,11 @@ def test_a_network_made_larger_at_its_end_is_none(tmp_path, factor):
     (exchange('5=1', '5=1 8=1'), r'Convolution_1 \(Convolution\) has the parameter 8=1\.0, which'),
     (exchange('1=2.0 2=2.0', '1=2.0 2=2.0 3=7 4=7'), r'Interp_\d+ \(Interp\) has the parameter'),
     (exchange('5=1', '5=0'), 'layer Convolution_1 has no bias'),
-    (lambda lines: lines[:-1], 'bytes more than the layers|convolutions: no RRDBNet'),
+    (lambda lines: lines[:-1], 'bytes more than the layers'),
     (lambda lines: lines[:3], 'bytes more'),
     (lambda lines: ['Input'], 'not readable')])
 def test_another_wiring_is_refused_at_the_layer(tmp_path, change, message):
-  param = write_rrdb(tmp_path / 'net', tensors_of('rrdb-x4')[0], change)
+  param = write_rrdb(tmp_path / 'net', foreign_network('rrdb-x4')[0], change)
   with pytest.raises(InputError, match=message) as error:
     read_ncnn(param)
   assert 'net.' in str(error.value)
@@ -173,7 +180,7 @@ def test_another_wiring_is_refused_at_the_layer(tmp_path, change, message):
 
 
 def test_numbers_that_do_not_belong_are_refused(tmp_path):
-  param = write_compact(tmp_path / 'net', tensors_of('compact-x2')[0], 2)
+  param = write_compact(tmp_path / 'net', foreign_network('compact-x2')[0], 2)
   binary = param.with_suffix('.bin')
   whole = binary.read_bytes()
   for data, message in ((whole[:-8], r'net\.bin: ends within layer Convolution_7, which has'),

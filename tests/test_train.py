@@ -221,7 +221,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   assert (f'starts from {tmp_path}/x2, step 0: 8 arrays taken (body_0, body_end, head), 6 fresh '
           '(last, stages_0 to stages_1)') in capsys.readouterr().out
   for name, fields, scale, message in (
-      ('edsr', {'blocks': 3}, 4, 'has blocks=1, the config 3'),
+      ('edsr', {'blocks': 3}, 4, r'blocks=1, the config 3; --config\.generator\.blocks=1 makes'),
       ('edsr', {'residual_scale': 0.1}, 4, r'has residual_scale=1\.0, the config 0\.1'),
       ('rrdb', {'blocks': 1}, 2, "has network='EDSR', the config 'RRDB'")):
     changed = config.copy_and_resolve_references()

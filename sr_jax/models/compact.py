@@ -34,6 +34,10 @@ class Compact(nn.Module):
     activation: 'prelu' (a slope for each channel), 'relu' or 'leaky_relu'.
     kernel_init: PyTorch's default, as the authors'. Biases start at zero.
     dtype: of the computation; parameters stay float32.
+
+  Raises:
+    ValueError: when it is first called, a field that makes no sense, or a picture of other
+      channels.
   """
 
   features: int = 64

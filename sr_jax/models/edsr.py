@@ -19,7 +19,7 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B over its training picture
 
 
 class ResidualBlock(nn.Module):
-  """x + residual_scale * conv(relu(conv(x)))."""
+  """x + residual_scale * conv(relu(conv(x))), [B, h, w, features] both."""
 
   features: int
   residual_scale: float
@@ -50,6 +50,10 @@ class EDSR(nn.Module):
     kernel_init: the paper names none; PyTorch's default is what its code has. Biases start
       at zero.
     dtype: of the computation; parameters stay float32.
+
+  Raises:
+    ValueError: when it is first called, a field that makes no sense, or a picture of other
+      channels.
   """
 
   features: int = 64

@@ -71,6 +71,9 @@ class Activation(nn.Module):
 
   Attributes:
     slopes: 'prelu' has one for all channels, or one for each: their number.
+
+  Raises:
+    ValueError: when it is first called, another kind.
   """
 
   kind: str

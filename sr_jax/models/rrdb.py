@@ -27,7 +27,7 @@ ACTIVATION = 'leaky_relu_0.2'
 
 
 class DenseBlock(nn.Module):
-  """x + 0.2 * (five 3x3 convolutions, each on x and all outputs before it)."""
+  """x + 0.2 * (five 3x3 convolutions, each on x and all outputs before it), [B, h, w, C] both."""
 
   growth: int
   kernel_init: Callable
@@ -45,7 +45,7 @@ class DenseBlock(nn.Module):
 
 
 class ResidualDenseBlocks(nn.Module):
-  """x + 0.2 * (three dense blocks of it): an RRDB."""
+  """x + 0.2 * (three dense blocks of it), [B, h, w, C] both: an RRDB."""
 
   growth: int
   kernel_init: Callable
@@ -79,6 +79,10 @@ class RRDB(nn.Module):
       for the residual structure). The few convolutions around them have PyTorch's default, as
       in BasicSR: with a tenth there too, 1,000 steps of `rrdb.py:sample` brought no colour.
     dtype: of the computation; parameters stay float32.
+
+  Raises:
+    ValueError: when it is first called, a field that makes no sense, or a picture of other
+      channels.
   """
 
   features: int = 64

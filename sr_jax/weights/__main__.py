@@ -23,6 +23,7 @@ from sr_jax.weights import generators
 
 
 def info(args) -> None:
+  """Prints which network a file holds."""
   model = _load(args.file, args)
   leaves = jax.tree.leaves(model.variables)
   rows = [('file', model.origin), ('names', model.names or generators.OWN), ('network', model.name),
@@ -42,24 +43,30 @@ def info(args) -> None:
 
 
 def import_(args) -> None:
+  """Makes a run of a file."""
   model = _load(args.file, args)
   runs.save_run(args.workdir, model.variables, model.config,
                 {'from': model.origin, 'names': model.names})
-  fields = ', '.join(f'{key} {value}' for key, value in model.fields.items())
+  fields = ', '.join(f'{key} {value}' + ' (usual)' * (key in model.usual)
+                     for key, value in model.fields.items())
   print(f'{args.workdir}: {model.name} ({fields}) from {model.origin}, {model.names} names')
 
 
 def export(args) -> None:
+  """Writes the generator of a run to a file."""
   model = restore.load(args.workdir, step=args.step, raw=args.raw)
   _write(model, args.output, args.names)
 
 
 def interpolate(args) -> None:
+  """Writes (1 - alpha) * A + alpha * B, of two files or runs."""
   # --set and --key are for files; of a run all is known.
   sources = {source: argparse.Namespace(set=args.set, key=args.key) for source in (args.a, args.b)}
   for source, options in sources.items():
     if files.expand(source).is_dir():
       options.set, options.key = [], ''
+    if args.output.resolve() == files.expand(source).resolve():
+      raise InputError(f'{args.output}: would overwrite an original')
   a, b = (_load(source, sources[source]) for source in (args.a, args.b))
   _write(restore.interpolate(a, b, args.alpha), args.output, args.names)
 
@@ -69,7 +76,8 @@ def _load(source, args) -> restore.Model:
 
 
 def _write(model: restore.Model, path, names: str) -> None:
-  names = names or model.names or generators.default_family(model.name, model.generator)
+  names = names or generators.fitting_family(model.name, model.generator, model.variables,
+                                             model.names)
   generators.write_generator(path, names, model.name, model.generator, model.variables)
   print(f'{path}: {model.name}, {names} names, {model.origin}')
 
@@ -78,14 +86,16 @@ def main(argv: list[str] | None = None) -> None:
   parser = command.Parser('python -m sr_jax.weights', __doc__)
   actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
 
-  def action(function, name, doc):
-    added = actions.add_parser(name, doc=doc, help=doc)
+  def action(function, name, *examples):
+    examples = ''.join(f'  python -m sr_jax.weights {name} {example}\n' for example in examples)
+    added = actions.add_parser(name, doc=f'{function.__doc__}\n\n{examples}', help=function.__doc__)
     added.set_defaults(function=function)
     return added
 
   def reads(added):
     added.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
-                       help='a field of the network that the file does not tell')
+                       help='a field of the network that the file does not tell; '
+                       'sr_jax/models has them all')
     added.add_argument('--key', default='', help='of a .pth: what its weights lie under, such as '
                        'params (params_ema is taken where there is one)')
 
@@ -95,20 +105,24 @@ def main(argv: list[str] | None = None) -> None:
                                                                 generators.OWN)),
                        help='whose names; those that the weights came with, or the usual')
 
-  added = action(info, 'info', 'which network a file holds')
+  added = action(info, 'info', 'RealESRGAN_x4plus.pth', 'realesr-animevideov3-x2 --tensors')
   added.add_argument('file', metavar='FILE')
   added.add_argument('--tensors', action='store_true', help='every tensor, too')
   reads(added)
-  added = action(import_, 'import', 'makes a run of a file')
+  added = action(import_, 'import', 'RealESRGAN_x4plus.pth --workdir runs/x4plus',
+                 'edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1')
   added.add_argument('file', metavar='FILE')
   added.add_argument('--workdir', required=True, type=command.path, help='the run, a new folder')
   reads(added)
-  added = action(export, 'export', 'writes the generator of a run to a file')
+  added = action(export, 'export', '--workdir runs/esrgan --output esrgan.safetensors',
+                 '--workdir runs/esrgan --output esrgan.safetensors --raw --names esrgan-old')
   added.add_argument('--workdir', required=True, type=command.path, help='the run')
   added.add_argument('--step', default='latest', help="a number, 'latest' or 'best'")
   added.add_argument('--raw', action='store_true', help='the weights, not their average (EMA)')
   writes(added)
-  added = action(interpolate, 'interpolate', '(1 - alpha) * A + alpha * B, of two files or runs')
+  added = action(interpolate, 'interpolate',
+                 'psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors',
+                 'runs/rrdb runs/esrgan --alpha 0.5 --output mixed.safetensors')
   added.add_argument('a', metavar='A')
   added.add_argument('b', metavar='B')
   added.add_argument('--alpha', required=True, type=float, help='0 is A, 1 is B')

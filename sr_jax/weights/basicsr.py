@@ -11,12 +11,20 @@ from sr_jax.weights.shapes import Unstated, convolution, count, folding, shuffle
 
 # EDSR's residual scale is in no tensor; the paper's networks are known by their size.
 EDSR_RESIDUAL_SCALES = {(64, 16): 1.0, (256, 32): 0.1}  # (features, blocks)
-NETWORKS = ('edsr', 'msrresnet', 'rrdb', 'compact')
+NETWORKS = {  # what BasicSR has, and which of it
+    'edsr': lambda generator: generator.channels == 3,  # its mean has three
+    'msrresnet': lambda generator: generator.scale <= 4,
+    'rrdb': lambda generator: generator.scale * generator.unshuffle == 4,  # doubles twice, always
+    'compact': lambda generator: True}
 MOST_STAGES = 4  # of upsampling; a generator has its own number of them
 
 
-def infer(tensors: dict) -> tuple[str, dict] | None:
-  """(name in models.GENERATORS, its fields); None where these are other names."""
+def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
+  """(name in models.GENERATORS, its fields); None where these are other names.
+
+  Args:
+    told: fields that somebody has told.
+  """
   def any_begins(*beginnings):
     return any(name.startswith(beginnings) for name in tensors)
 

@@ -8,12 +8,12 @@ import numpy as np
 from sr_jax.errors import InputError
 from sr_jax.models.edsr import EDSR
 from sr_jax.weights.basicsr import edsr_unstated
-from sr_jax.weights.shapes import convolution, count, shuffled_scale
+from sr_jax.weights.shapes import Unstated, convolution, count, shuffled_scale
 
-NETWORKS = ('edsr',)
+NETWORKS = {'edsr': lambda generator: generator.channels == 3}  # its mean has three
 
 
-def infer(tensors: dict) -> tuple[str, dict] | None:
+def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
   """As `basicsr.infer`."""
   if not any(name.startswith('body.0.body.0.') and name.count('.') == 4 for name in tensors):
     return None
@@ -23,26 +23,34 @@ def infer(tensors: dict) -> tuple[str, dict] | None:
   fields = {'features': features, 'blocks': blocks, 'channels': channels,
             'scale': shuffled_scale(tensors, stages, features), **edsr_unstated(features, blocks)}
   if 'sub_mean.bias' in tensors:
-    fields |= _mean_shift(tensors['sub_mean.bias'])
+    fields |= _mean_shift(tensors['sub_mean.bias'], told)
   return 'edsr', fields
 
 
-def _mean_shift(bias: np.ndarray) -> dict:
+def _mean_shift(bias: np.ndarray, told: dict) -> dict:
   """mean and image_range of a shift by -image_range * mean.
 
-  Only the product is there: DIV2K's mean times a whole number tells the range, else it is the
-  usual one.
+  Only the product is there: DIV2K's mean times a whole number tells the range, else it must
+  be told.
   """
   if bias.shape != (3,):
     raise InputError(f'sub_mean.bias is {list(bias.shape)}, expected [3]')
+  both = {field: told[field] for field in ('mean', 'image_range') if field in told}
+  if len(both) == 2 and np.array_equal(_shift(**both), -bias):
+    return both
   image_range = float(np.round(-bias[0] / EDSR.mean[0]))
   if image_range > 0 and np.array_equal(_shift(image_range, EDSR.mean), -bias):
     return {'mean': EDSR.mean, 'image_range': image_range}
-  mean = tuple(float(value) for value in -np.float64(bias) / EDSR.image_range)
-  return {'mean': mean, 'image_range': EDSR.image_range}
+  if 'image_range' not in told:
+    return {'image_range': Unstated()}
+  image_range = float(told['image_range'])
+  if not image_range > 0:
+    raise InputError(f'image_range={image_range}: expected more than 0')
+  return {'mean': tuple(float(value) for value in -np.float64(bias) / image_range),
+          'image_range': image_range}
 
 
-def _shift(image_range: float, mean: tuple) -> np.ndarray:
+def _shift(image_range: float, mean: tuple[float, ...]) -> np.ndarray:
   """image_range * mean as PyTorch has it: of DIV2K's decimals, rounded before the product."""
   if mean == EDSR.mean:
     return np.float32(image_range) * np.array(mean, np.float32)

@@ -12,11 +12,12 @@ from sr_jax.models.layers import STAGES
 from sr_jax.weights import basicsr
 from sr_jax.weights.shapes import convolution, count, folding, shuffled_scale
 
-NETWORKS = ('rrdb',)
+NETWORKS = {'rrdb': lambda generator: True}
+NETWORKS_LATER = {'rrdb': lambda generator: generator.scale * generator.unshuffle in (2, 4)}
 LATER = basicsr.Words('RRDB_trunk', 'RDB', 'trunk_conv', 'upconv', 'HRconv')
 
 
-def infer_later(tensors: dict) -> tuple[str, dict] | None:
+def infer_later(tensors: dict, told: dict) -> tuple[str, dict] | None:
   """As `basicsr.infer`, of the later names."""
   if not any(name.startswith('RRDB_trunk.0.') for name in tensors):
     return None
@@ -28,7 +29,7 @@ def names_later(name: str, generator) -> dict[str, str]:
   return basicsr.names_rrdb(generator, LATER)
 
 
-def infer(tensors: dict) -> tuple[str, dict] | None:
+def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
   """As `basicsr.infer`, of the old names."""
   blocks = count(tensors, r'model\.1\.sub\.(\d+)\.RDB1\.')
   if not blocks:

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import ml_dtypes
 import numpy as np
 from flax import traverse_util
@@ -13,27 +12,27 @@ from safetensors.numpy import save_file
 
 from sr_jax import files
 from sr_jax.errors import InputError
-from sr_jax.models import GENERATORS, architecture
-from sr_jax.models.layers import STAGES
+from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.weights import basicsr, edsr_pytorch, esrgan, ncnn
 from sr_jax.weights.files import read_tensors
 from sr_jax.weights.shapes import Unstated
 
 
 class Family(NamedTuple):
-  """One project's names: `infer(tensors)`, `names(name, generator)`, the networks that have
-  them, and the tensors of a generator that are not learnt.
+  """One project's names: `infer(tensors, told)`, `names(name, generator)`, the networks that it
+  has, each with a function that says of a generator whether it is one of those, and the
+  tensors of a generator that are not learnt.
   """
 
   infer: Callable
   names: Callable
-  networks: tuple[str, ...]
+  networks: dict[str, Callable]
   constants: Callable = lambda generator: {}
 
 
 FAMILIES = {
     'basicsr': Family(basicsr.infer, basicsr.names, basicsr.NETWORKS),
-    'esrgan': Family(esrgan.infer_later, esrgan.names_later, esrgan.NETWORKS),
+    'esrgan': Family(esrgan.infer_later, esrgan.names_later, esrgan.NETWORKS_LATER),
     'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
     'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
                            edsr_pytorch.constants)}
@@ -61,8 +60,8 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
     path: `.safetensors`, `.pth`, `.pt`, or one of an ncnn pair `.param`, `.bin`.
     given: fields that override what was found, or that it can't tell.
     wrapper: as in `files.read_tensors`.
-    usual: what fields have that neither the file nor `given` tells, where a caller knows
-      better than the family of names.
+    usual: what fields have that neither the file nor `given` tells, and whose usual value the
+      family of names does not know.
 
   Raises:
     InputError: unreadable, of no known network, or a field is wanting, which it names.
@@ -71,6 +70,8 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
   for field in given.keys() & {'name', 'names', 'dtype'}:
     raise InputError(f'{path}: {field} can not be set')
   if path.suffix == '.param' or (path.suffix == '.bin' and path.with_suffix('.param').is_file()):
+    if wrapper:
+      raise InputError(f'{path}: has no {wrapper!r}: an ncnn network is one set of tensors')
     tensors, stated = ncnn.read_ncnn(path)
     origin = 'ncnn'
   else:
@@ -80,14 +81,16 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
       origin += f', {metadata["wrapper"]}'
     stated = _stated(path, metadata)
   try:
-    family, name, fields = _recognise(tensors, stated)
-  except InputError as error:
+    family, name, fields = _recognise(tensors, stated, stated | given)
+  except (ValueError, TypeError, ArithmeticError) as error:  # of what was told, or InputError
     raise InputError(f'{path}: {error}') from None
   fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
   fields |= given
   untold = [field for field, value in fields.items() if isinstance(value, Unstated)]
   for field in untold:
-    fields[field] = (usual or {}).get(field, fields[field].usual)
+    fields[field] = fields[field].usual
+    if fields[field] is None:
+      fields[field] = (usual or {}).get(field)
     if fields[field] is None:
       raise InputError(f'{path}: {name} has a {field} that no tensor tells: name it with '
                        f'--set {field}=VALUE')
@@ -111,7 +114,7 @@ def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
   return stated
 
 
-def _recognise(tensors: dict, stated: dict) -> tuple[str, str, dict]:
+def _recognise(tensors: dict, stated: dict, told: dict) -> tuple[str, str, dict]:
   if stated.get('names') == OWN:
     if stated.get('name') not in GENERATORS:
       raise InputError(f'holds a {stated.get("name")!r}; known are {", ".join(GENERATORS)}')
@@ -119,7 +122,7 @@ def _recognise(tensors: dict, stated: dict) -> tuple[str, str, dict]:
       raise InputError('states no scale')
     return OWN, stated['name'], {}
   for family, (infer, *_) in FAMILIES.items():
-    found = infer(tensors)
+    found = infer(tensors, told)
     if found:
       return family, *found
   some = ', '.join(f'{name} {list(tensor.shape)}' for name, tensor in list(tensors.items())[:3])
@@ -167,9 +170,8 @@ def to_variables(found: Found, generator) -> dict:
 
 def _layout(family: str, name: str, generator) -> dict[str, tuple]:
   """{our path: (their name, their shape, axes that turn theirs into ours)}."""
-  sample = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
-  shapes = jax.eval_shape(generator.init, jax.random.key(0), sample)
-  shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep='/').items()}
+  shapes = {path: leaf.shape for path, leaf in
+            traverse_util.flatten_dict(variable_shapes(generator), sep='/').items()}
   if family == OWN:
     return {path: (path, shape, tuple(range(len(shape)))) for path, shape in shapes.items()}
   names, layout = FAMILIES[family].names(name, generator), {}
@@ -189,12 +191,17 @@ def _constants(family: str, generator) -> dict[str, np.ndarray]:
   return {} if family == OWN else FAMILIES[family].constants(generator)
 
 
-def default_family(name: str, generator) -> str:
-  """The names that an export has if nobody says otherwise: those of a tool that has it."""
-  if name == 'rrdb' and len(STAGES[generator.scale * generator.unshuffle]) != 2:
-    return 'esrgan-old'  # BasicSR's RRDBNet doubles twice, whatever the scale
-  return next((family for family, (_, _, networks, _) in FAMILIES.items() if name in networks),
-              OWN)
+def fitting_family(name: str, generator, variables: dict, first: str = '') -> str:
+  """The names that an export has if nobody says otherwise: `first`, where the weights came with
+  it, or else those of the first project that has the network, or our own.
+  """
+  for family in (first, *FAMILIES):
+    try:
+      to_tensors(family, name, generator, variables)
+      return family
+    except InputError:
+      continue
+  return OWN
 
 
 def to_tensors(family: str, name: str, generator, variables: dict) -> dict[str, np.ndarray]:
@@ -208,19 +215,23 @@ def to_tensors(family: str, name: str, generator, variables: dict) -> dict[str, 
   if family != OWN and name not in FAMILIES[family].networks:
     raise InputError(f"{family} has no {name}: its names are {', '.join(FAMILIES[family].networks)}"
                      f"'s; --names {OWN} has them all")
+  if family != OWN and not FAMILIES[family].networks[name](generator):
+    raise InputError(f"{family}'s {name} has no scale {generator.scale}, channels "
+                     f'{generator.channels} as this one; --names {OWN} has them all')
   layout, flat = _layout(family, name, generator), traverse_util.flatten_dict(variables, sep='/')
   tensors = {}
   for path, (theirs, _, ours) in layout.items():
     tensors[theirs] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(ours)))
+  tensors |= _constants(family, generator)
   if family != OWN:
     _refuse_unless_read_back(family, name, generator, tensors)
-  return tensors | _constants(family, generator)
+  return tensors
 
 
 def _refuse_unless_read_back(family: str, name: str, generator, tensors: dict) -> None:
   """Whoever reads the names sees another network where ours has fields that theirs has not."""
   try:
-    _, fields = FAMILIES[family].infer(tensors) or ('', None)
+    _, fields = FAMILIES[family].infer(tensors, architecture(generator)) or ('', None)
   except InputError:
     fields = None
   if fields is None:

@@ -18,7 +18,8 @@ HALF = 0x01306B47  # the flag before weights in float16; zero is before float32
 READ = {  # kinds of layers and the parameters that are looked at; others must be zero
     'Input': {0, 1, 2}, 'Split': set(), 'ReLU': {0}, 'PReLU': {0}, 'Concat': {0},
     'Convolution': {*range(7), *range(9, 17)}, 'Eltwise': {0, 1}, 'BinaryOp': {0, 1, 2},
-    'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}}
+    'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}, 'Noop': set()}
+HINTS = {30, 31}  # any layer's: shapes of its blobs, features that a device may use
 
 
 class Layer(NamedTuple):
@@ -72,7 +73,7 @@ def _read_param(text: str) -> list[Layer]:
         parameters[-23300 - int(key)] = tuple(float(number) for number in value.split(',')[1:])
       else:
         parameters[int(key)] = float(value)
-    for key in parameters.keys() - READ[kind]:
+    for key in parameters.keys() - READ[kind] - HINTS:
       if parameters[key] != 0:
         raise InputError(f'layer {name} ({kind}) has the parameter {key}={parameters[key]}, which '
                          'no RRDBNet or SRVGGNetCompact has')
@@ -157,7 +158,7 @@ def _named(layers: list[Layer], numbers: dict) -> tuple[dict[str, np.ndarray], d
                for key, value in numbers[layer.name].items()}
     tensors |= {f'body.{2 * index + 1}.{key}': value for index, layer in enumerate(slopes)
                 for key, value in numbers[layer.name].items()}
-    name, fields = basicsr.infer(tensors) or ('', {})
+    name, fields = basicsr.infer(tensors, {}) or ('', {})
     if name != 'compact' or len(slopes) != len(convolutions) - 1:
       raise InputError(f'{len(convolutions)} convolutions and {len(slopes)} PReLU: no '
                        'SRVGGNetCompact')
@@ -169,16 +170,19 @@ def _named(layers: list[Layer], numbers: dict) -> tuple[dict[str, np.ndarray], d
         raise InputError(f'layer {last.name} does not make the picture smaller')
       output = graph.node('bicubic', given['scale'] / fields['scale'], output)
   else:
-    blocks, rest = divmod(len(convolutions) - 6, 15)
+    stages = sum(layer.kind == 'Interp' for layer in layers)
+    blocks, rest = divmod(len(convolutions) - 4 - stages, 15)
     if rest or blocks < 1:
-      raise InputError(f'{len(convolutions)} convolutions: no RRDBNet, which has 15 in each block '
-                       'and 6 around them, and no SRVGGNetCompact')
+      raise InputError(f'{len(convolutions)} convolutions and no PReLU: no RRDBNet, which with '
+                       f'{stages} Interp has {4 + stages} and 15 in each block, and no '
+                       'SRVGGNetCompact with PReLU')
     words = ['conv_first', *(f'body.{block}.rdb{dense}.conv{index}' for block in range(blocks)
                              for dense in (1, 2, 3) for index in (1, 2, 3, 4, 5)),
-             'conv_body', 'conv_up1', 'conv_up2', 'conv_hr', 'conv_last']
+             'conv_body', *(f'conv_up{stage + 1}' for stage in range(stages)), 'conv_hr',
+             'conv_last']
     tensors = {f'{word}.{key}': value for word, layer in zip(words, convolutions, strict=True)
                for key, value in numbers[layer.name].items()}
-    output = _rrdb(graph, blocks)
+    output = _rrdb(graph, blocks, stages)
   if _follow(graph, layers) != output:
     raise InputError(f'layer {last.name} is not what the network ends with')
   return tensors, given
@@ -192,7 +196,7 @@ def _compact(graph: _Graph, convolutions: int, scale: int) -> int:
   return graph.add((1, x), (1, graph.node('nearest', scale, graph.node('input'))))
 
 
-def _rrdb(graph: _Graph, blocks: int) -> int:
+def _rrdb(graph: _Graph, blocks: int, stages: int) -> int:
   def activated(x):
     return graph.node('leaky', 0.2, graph.convolution(x))
 
@@ -206,7 +210,7 @@ def _rrdb(graph: _Graph, blocks: int) -> int:
   for _ in range(blocks):
     x = graph.add((0.2, dense(dense(dense(x)))), (1, x))
   x = graph.add((1, graph.convolution(x)), (1, first))
-  for _ in range(2):
+  for _ in range(stages):
     x = activated(graph.node('nearest', 2, x))
   return graph.convolution(activated(x))
 
@@ -233,10 +237,10 @@ def _follow(graph: _Graph, layers: list[Layer]) -> int:
     elif layer.kind == 'BinaryOp' and get(0) == 2 and get(1) == 1:
       made, factor = x[0], get(2, 0)
     elif layer.kind == 'Eltwise' and get(0) == 1:
-      made = graph.add(*zip(get(1, (1,) * len(x)), x, strict=True))
+      made = graph.add(*zip(get(1) or (1,) * len(x), x, strict=True))
     elif layer.kind == 'Input':
       made = graph.node('input')
-    elif layer.kind == 'Split':
+    elif layer.kind in ('Split', 'Noop'):
       made = x[0]
     elif layer.kind == 'Convolution' and _is_plain(layer):
       made = _activated(graph, graph.convolution(x[0]), get(9, 0), get(10, (0,)))

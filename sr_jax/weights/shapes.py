@@ -21,7 +21,7 @@ def convolution(tensors: dict, name: str) -> tuple[int, int]:
   """
   weight = tensors.get(f'{name}.weight')
   if weight is None:
-    raise InputError(f'{name}.weight is missing')
+    raise InputError(f'{name}.weight is missing, expected a kernel [out, in, 3, 3]')
   if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or not weight.size:
     raise InputError(f'{name}.weight is {list(weight.shape)}, expected a kernel [out, in, 3, 3]')
   return weight.shape[:2]
@@ -58,6 +58,10 @@ def folding(tensors: dict, name: str, channels: int, whole: int) -> int:
 
 
 def shuffled_scale(tensors: dict, names: list[str], features: int) -> int:
-  """The product of stages of a convolution and a PixelShuffle each, which keep the features."""
+  """The product of stages of a convolution and a PixelShuffle each, which keep the features.
+
+  Raises:
+    InputError: as `convolution` and `folding`.
+  """
   return math.prod(folding(tensors, name, features, convolution(tensors, name)[0])
                    for name in names)
