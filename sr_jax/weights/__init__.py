@@ -1,1 +1,1 @@
-"""Foreign weight files in: read as data, never as code."""
+"""Foreign weight files in and out: read as data, never as code."""
