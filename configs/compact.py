@@ -34,6 +34,4 @@ def get_config(variant: str = ''):
     config.steps, config.batch_size = 600, 8
     config.generator.features, config.generator.blocks = 24, 6
     adam.learning_rate, adam.ramp = 2e-3, 20
-    config.eval.every = config.sample_every = config.checkpoint_every = 100
-    config.log_every = 20
   return config

@@ -40,6 +40,4 @@ def get_config(variant: str = ''):
     config.steps, config.batch_size, config.ema = 600, 8, 0.99
     config.generator.features, config.generator.blocks = 24, 4
     adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 20
-    config.eval.every = config.sample_every = config.checkpoint_every = 100
-    config.log_every = 20
   return config

@@ -39,6 +39,4 @@ def get_config(variant: str = ''):
     config.steps, config.batch_size, config.ema = 800, 8, 0.99
     config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
     adam.learning_rate, adam.schedule, adam.ramp = 2e-3, 'cosine', 50
-    config.eval.every = config.sample_every = config.checkpoint_every = 100
-    config.log_every = 20
   return config

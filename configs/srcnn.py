@@ -42,7 +42,5 @@ def get_config(variant: str = ''):
   if 'sample' in variants:
     use_sample_data(config)
     config.steps = 300
-    config.eval.every = config.sample_every = config.checkpoint_every = 100
-    config.log_every = 20
   use_scale(config, variant)
   return config

@@ -80,4 +80,3 @@ def _sample(config):
     adam.learning_rate, adam.schedule = 2e-4, 'constant'
   config.ema = 0.99
   config.log_every = 50
-  config.eval.every = config.sample_every = config.checkpoint_every = 100

@@ -34,8 +34,6 @@ def get_config(variant: str = ''):
     use_sample_data(config)
     config.steps = 300
     config.batch_size, config.generator.features, config.generator.blocks = 8, 24, 4
-    config.eval.every = config.sample_every = config.checkpoint_every = 100
-    config.log_every = 20
   use_scale(config, variant)
   return config
 

@@ -135,7 +135,8 @@ def _module(modules, fields, where, **more):
       kind = getattr(kinds[name], '__name__', kinds[name])
       raise InputError(f'{where}{name}={value!r}: expected {kind}')
     sizes = value if isinstance(value, tuple) else (value,)
-    if any(type(size) is int and size < 1 for size in sizes) and 'float' not in str(kinds[name]):
+    is_measure = float in (kinds[name], *typing.get_args(kinds[name]))  # a mean, a factor
+    if not is_measure and any(type(size) is int and size < 1 for size in sizes):
       raise InputError(f'{where}{name}={value}: expected at least 1')
     if name == 'scale' and value > LARGEST_SCALE:
       raise InputError(f'{where}scale={value}: expected at most {LARGEST_SCALE}')

@@ -99,12 +99,9 @@ class Checkpoints:
     step, wanted = self._existing(step), flat(target)
     if not raw:
       return _unflat(target, self._read(step, 'ema', wanted))
-    stored = dict(self._manager.item_metadata(step)['state'])
-    everything = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-                  for name, leaf in stored.items()}
-    mine = {name: everything.get(f'g/{name}') for name in wanted}
-    self._compare(step, wanted, mine)
-    found = self._read(step, 'state', everything)
+    stored = self._stored(step, 'state')
+    self._compare(step, wanted, {name: stored.get(f'g/{name}') for name in wanted})
+    found = self._restore(step, 'state', stored)  # an item is restored as a whole
     return _unflat(target, {name: found[f'g/{name}'] for name in wanted})
 
   def named(self, step: str | int) -> int:
@@ -140,7 +137,14 @@ class Checkpoints:
 
   def _read(self, step: int, item: str, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
     # Orbax casts a wrong dtype and names no array of a wrong shape: compare beforehand.
-    self._compare(step, wanted, dict(self._manager.item_metadata(step)[item]))
+    self._compare(step, wanted, self._stored(step, item))
+    return self._restore(step, item, wanted)
+
+  def _stored(self, step: int, item: str) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for name, leaf in dict(self._manager.item_metadata(step)[item]).items()}
+
+  def _restore(self, step: int, item: str, wanted: dict) -> dict[str, jax.Array]:
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
                                          sharding=getattr(leaf, 'sharding', None) or here)

@@ -51,6 +51,15 @@ def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
   return fields
 
 
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+  """--set and --key: what a weight file does not tell, and where in it the weights lie."""
+  parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
+                      help='a field of the network that the file does not tell; sr_jax/models '
+                      'has them all')
+  parser.add_argument('--key', default='', help='of a .pth: what its weights lie under, such as '
+                      'params (params_ema is taken where there is one)')
+
+
 def run(command: Callable[[], int | None]) -> int:
   """The exit status of `command()`: its own, 1 if the input was wrong, 130 after Ctrl-C."""
   try:

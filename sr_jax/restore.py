@@ -118,11 +118,11 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
     raise InputError('the empty name of a network (a variable that is not set?)')
   path = files.expand(source)
   try:
-    is_run, is_file = (path / 'config.json').exists(), path.is_file()
-    is_folder = path.is_dir()
+    published = str(source) in PUBLISHED and not path.is_file() and not (
+        path / 'config.json').exists()
+    is_folder, exists = path.is_dir(), path.exists()
   except OSError as error:
     raise InputError(f'{source}: {error.strerror}') from None
-  published = str(source) in PUBLISHED and not is_run and not is_file
   if is_folder and not published:
     if fields or wrapper:
       raise InputError(f'{path}: is a run, whose network is known: no '
@@ -133,7 +133,7 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
   if published:
     model = load_file(published_file(str(source)), fields, wrapper, usual)
     return dataclasses.replace(model, origin=f'{source} ({PUBLISHED[source].package})')
-  if not path.exists():
+  if not exists:
     raise InputError(f'{source}: no run, no weight file and no published network, of which there '
                      f'are {", ".join(PUBLISHED)}')
   return load_file(path, fields, wrapper, usual)
@@ -170,9 +170,7 @@ def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
   try:
     generator = build.build_generator(ConfigDict(config), '')
     variables = jax.tree.map(jnp.asarray, generators.to_variables(found, generator))
-  except InputError as error:
-    raise InputError(f'{path}: {error}') from None
-  except ValueError as error:  # a module refuses its fields when it is first called
+  except ValueError as error:  # InputError, or a module's own when it is first called
     raise InputError(f'{path}: {str(error).splitlines()[0]}') from None
   return Model(generator, variables, config, found.family, f'{path} ({found.origin})', found.usual)
 

@@ -46,10 +46,13 @@ def check_against(workdir, config, keys: Sequence[str]) -> None:
       raise InputError(f'{workdir}/config.json: {error}') from None
     except (KeyError, AttributeError, TypeError):
       raise InputError(f'{workdir}/config.json: states no {key} that is known here') from None
-    for field in dict.fromkeys((*have, *want)):
-      if have.get(field) != want.get(field):
-        raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
-                         f'{want.get(field)!r}')
+    for field in _differing(have, want):
+      raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
+                       f'{want.get(field)!r}')
+
+
+def _differing(have: dict, want: dict) -> list[str]:
+  return [field for field in dict.fromkeys((*have, *want)) if have.get(field) != want.get(field)]
 
 
 def _described(config, key: str) -> dict:
@@ -75,8 +78,8 @@ def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = 
     InputError: naming the field and both values.
   """
   fields, others = architecture(have), architecture(want)
-  for field in dict.fromkeys((*fields, *others)):
-    if field not in besides and fields.get(field) != others.get(field):
+  for field in _differing(fields, others):
+    if field not in besides:
       advice = f'; {flag}{field}={fields[field]} makes them alike' if (
           flag and fields.get(field) is not None and field != 'network') else ''
       raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '

@@ -45,9 +45,7 @@ def main(argv: list[str] | None = None) -> None:
   network.add_argument('--weights', metavar='FILE', help='a weight file, or one of '
                        + ', '.join(PUBLISHED))
   add('--step', default='latest', help="of a run: a number, 'latest' or 'best'")
-  add('--set', action='append', default=[], metavar='FIELD=VALUE',
-      help='a field of the network that the weight file does not tell')
-  add('--key', default='', help='of a .pth: what its weights lie under, such as params')
+  command.add_file_options(parser)
   args = parser.parse_args(argv)
   pictures = sources.png_targets(args.sources, args.output)
   if args.workdir and not args.workdir.is_dir():

@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from safetensors.numpy import save_file
 
 from configs.common import defaults
 from sr_jax import command, images
+from sr_jax.weights import __main__ as cli
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -109,6 +111,27 @@ def call(capsys, monkeypatch, tmp_path):
     return status, captured.out, captured.err
 
   return run
+
+
+@pytest.fixture(scope='session')
+def foreign(tmp_path_factory):
+  """foreign('edsr-x2') -> (tensors by name, lr, sr), made by PyTorch; and a file of them."""
+  folder = tmp_path_factory.mktemp('foreign')
+
+  def read(name):
+    tensors, lr, sr = foreign_network(name)
+    path = folder / f'{name}.safetensors'
+    if not path.exists():
+      save_file(tensors, path)
+    return tensors, lr, sr, path
+
+  return read
+
+
+@pytest.fixture
+def weights_command(call):
+  """weights_command('info', FILE) -> (status, stdout, stderr) of python -m sr_jax.weights."""
+  return lambda *arguments: call(cli.main, *map(str, arguments))
 
 
 def foreign_network(name) -> tuple[dict, np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import signal
 import sys
 from unittest import mock
 
@@ -14,12 +13,11 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 import sr_jax
-from sr_jax import build, images, runs, upscale
+from sr_jax import build
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS
-from sr_jax.weights import __main__ as cli
 from sr_jax.weights import generators
-from tests.conftest import GOLDEN, filled, foreign_network, same_bits
+from tests.conftest import GOLDEN, filled, same_bits
 
 EDSR = {'residual_scale': 0.1}
 CASES = {  # the network in foreign.npz: what must be told, what must be found
@@ -39,27 +37,6 @@ CASES = {  # the network in foreign.npz: what must be told, what must be found
     **{f'esrgan-old-shuffle-x{scale}': ({}, 'esrgan-old', 'rrdb',
                                         {'scale': scale, 'upsample': 'shuffle'})
        for scale in (3, 4)}}
-
-
-@pytest.fixture(scope='module')
-def foreign(tmp_path_factory):
-  """foreign('edsr-x2') -> (tensors by name, lr, sr), made by PyTorch; and a file of them."""
-  folder = tmp_path_factory.mktemp('foreign')
-
-  def read(name):
-    tensors, lr, sr = foreign_network(name)
-    path = folder / f'{name}.safetensors'
-    if not path.exists():
-      save_file(tensors, path)
-    return tensors, lr, sr, path
-
-  return read
-
-
-@pytest.fixture
-def weights(call):
-  """weights('info', FILE) -> (status, stdout, stderr) of python -m sr_jax.weights."""
-  return lambda *arguments: call(cli.main, *map(str, arguments))
 
 
 def described(model):
@@ -137,8 +114,7 @@ def test_names_of_an_export_are_those_of_a_tool_that_has_the_network():
       ('compact', {'scale': 2, 'inner_scale': 4}, 'basicsr', 'sr_jax')):
     size = {} if name == 'srcnn' else {'features': 4, 'blocks': 1}
     generator = GENERATORS[name](**fields, **size)
-    variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
-    assert generators.fitting_family(name, generator, variables, first) == family
+    assert generators.fitting_family(name, generator, first) == family
 
 
 def test_what_other_names_can_not_say_is_refused(foreign, tmp_path):
@@ -213,7 +189,7 @@ def test_wrappers_and_module_prefixes_of_pth_files(tmp_path):
     ('compact-x2', {'body.2.weight': (4, 4)}, r'body\.2\.weight is \[4, 4\], expected'),
     ('msrresnet-x2', {'body.0.conv1.weight': None, 'body.0.conv1.bias': None},
      r'no network that is known here: \d+ tensors such as')])
-def test_a_wrong_tensor_is_named(foreign, tmp_path, weights, case, change, message):
+def test_a_wrong_tensor_is_named(foreign, tmp_path, weights_command, case, change, message):
   tensors = dict(foreign(case)[0])
   for name, shape in change.items():
     tensors.pop(name, None)
@@ -222,51 +198,11 @@ def test_a_wrong_tensor_is_named(foreign, tmp_path, weights, case, change, messa
   path = tmp_path / 'wrong.safetensors'
   save_file(tensors, path)
   given = [f'--set={key}={value}' for key, value in CASES[case][0].items()]
-  status, out, err = weights('import', path, '--workdir', tmp_path / 'run', *given)
+  status, out, err = weights_command('import', path, '--workdir', tmp_path / 'run', *given)
   assert (status, out) == (1, '')
   assert err.count('\n') == 1
   assert re.search(r'wrong\.safetensors: ' + '.*' + message, err), err
   assert [file.name for file in tmp_path.iterdir()] == ['wrong.safetensors']
-
-
-def test_what_no_tensor_tells_is_asked_for(foreign, tmp_path, weights):
-  path = foreign('edsr-x2')[3]
-  status, _, err = weights('info', path)
-  assert (status, err.count('\n')) == (1, 1)
-  assert 'residual_scale that no tensor tells: name it with --set residual_scale=VALUE' in err
-  status, out, _ = weights('info', path, '--set', 'residual_scale=0.1', '--tensors')
-  assert status == 0
-  assert re.search(r'network +edsr\n', out)
-  assert re.search(r'residual_scale +0\.1\n', out)
-  assert re.search(r'image_range +255\.0 \(usual; the file does not say\)', out)
-  assert re.search(r'conv_first\.weight +\[4, 3, 3, 3\] +mean', out)
-  for setting, message in (('residual_scale', 'expected FIELD=VALUE'), ('=3', 'FIELD=VALUE'),
-                           ('depth=3', r'x2\.safetensors: depth: edsr has no such field; it has b'),
-                           ('residual_scale=big', 'expected float'), ('blocks=0', 'at least 1'),
-                           ('mean=(1,2)', 'three numbers'), ('features=2.5', 'expected int'),
-                           ('kernel_init=3', 'no such field'), ('scale=5', 'scale=5: expected'),
-                           ('scale=65', 'at most 64'), ('image_range=0', 'more than 0'),
-                           ('image_range=inf', 'expected float'), ('name=srcnn', 'can not be set'),
-                           ('dtype=bfloat16', 'can not be set'), ('wrapper=x', 'no such field'),
-                           ('source=x', 'no such field'), ('step=3', 'no such field'),
-                           ('residual_scale=0.2', 'each once'), ('blocks=10**9', 'expected int'),
-                           ('blocks=1000000000', 'tensors in all')):
-    settings = ['--set', setting]
-    if not setting.startswith('residual_scale=b'):
-      settings += ['--set', 'residual_scale=0.1']
-    status, out, err = weights('import', path, '--workdir', tmp_path / 'run', *settings)
-    assert (status, out, err.count('\n')) == (1, '', 1)
-    assert re.search(message, err), err
-  # The paper's two networks are known by their size.
-  for features, blocks, scale in ((64, 16, 1.0), (256, 32, 0.1)):
-    assert generators.basicsr.edsr_unstated(features, blocks)['residual_scale'].usual == scale
-  # Without slopes, the activation.
-  tensors = {name: tensor for name, tensor in foreign('compact-x2')[0].items() if tensor.ndim == 4
-             or name.endswith('bias')}
-  save_file(tensors, tmp_path / 'relu.safetensors')
-  assert '--set activation=VALUE' in weights('info', tmp_path / 'relu.safetensors')[2]
-  model = sr_jax.load(tmp_path / 'relu.safetensors', fields={'activation': 'leaky_relu'})
-  assert model.generator.activation == 'leaky_relu'
 
 
 def test_a_mean_and_a_range_of_ones_own_are_read_from_the_shift(foreign, tmp_path):
@@ -327,139 +263,6 @@ def test_hostile_metadata_is_refused(foreign, tmp_path, metadata, message):
   with pytest.raises(InputError, match=r'a\.safetensors: .*' + message) as error:
     sr_jax.load(tmp_path / 'a.safetensors')
   assert '\n' not in str(error.value)
-
-
-@pytest.fixture
-def imported(foreign, tmp_path, weights):
-  """A run made of esrgan-old-x2, x2."""
-  status, out, err = weights('import', foreign('esrgan-old-x2')[3], '--workdir', tmp_path / 'run')
-  assert (status, err) == (0, '')
-  assert out == (f'{tmp_path}/run: rrdb (features 4, blocks 1, growth 1, unshuffle 1, upsample '
-                 f'nearest, channels 3, scale 2 (usual)) from {foreign("esrgan-old-x2")[3]} '
-                 '(safetensors), esrgan-old names\n')
-  return tmp_path / 'run'
-
-
-def test_an_imported_run_is_exported_evaluated_and_upscales(foreign, imported, tmp_path, weights,
-                                                            picture, call):
-  tensors, _, _, path = foreign('esrgan-old-x2')
-  out = tmp_path / 'out.safetensors'
-  status, text, _ = weights('export', '--workdir', imported, '--output', out)
-  assert (status, text) == (0, f'{out}: rrdb, esrgan-old names, {imported}, step 0\n')
-  assert same_bits(load_file(out), tensors) == []
-  status, text, _ = weights('info', imported, '--tensors')
-  assert re.search(r'names +esrgan-old\n.*model\.0\.weight +\[4, 3, 3, 3\]', text, re.S)
-  weights('export', '--workdir', imported, '--output', out, '--names', 'esrgan', '--raw')
-  assert 'conv_first.weight' in load_file(out)
-  assert same_bits(sr_jax.load(out).variables, sr_jax.load(path).variables) == []
-
-  hr = picture(20, 24)
-  images.write_image(tmp_path / 'set' / 'a.png', hr)
-  from configs import srresnet
-  from sr_jax.evaluate import evaluate_run
-  config = srresnet.get_config('sample')  # of another network and scale
-  config.eval.sets, config.eval.lpips = str(tmp_path / 'set'), 'none'
-  results = evaluate_run(config, imported)
-  assert results['set']['scale'] == 2
-  low = images.imresize(hr, 1 / 2)
-  images.write_image(tmp_path / 'low' / 'in' / 'a.png', low)
-  status, text, _ = call(upscale.main, str(tmp_path / 'low'), '--output', 'large', '--workdir',
-                         str(imported))
-  assert status == 0
-  assert text.endswith(f'\n1 of 1 upscaled x2 to large by {imported}, step 0\n')
-  large = images.read_image(tmp_path / 'large' / 'in' / 'a.png')
-  np.testing.assert_array_equal(large, images.read_image(imported / 'eval' / 'set-0' / 'a.png'))
-  np.testing.assert_array_equal(large, sr_jax.load(imported)(low))
-
-
-def test_half_an_import_never_stays(foreign, tmp_path, weights, monkeypatch):
-  path = foreign('rrdb-x4')[3]
-  (tmp_path / 'run').mkdir()
-  (tmp_path / 'run' / 'notes.txt').write_text('mine')
-  status, _, err = weights('import', path, '--workdir', tmp_path / 'run')
-  assert status == 1
-  assert err == f'sr_jax: {tmp_path}/run: is there already; name a new folder\n'
-  (tmp_path / 'run' / 'notes.txt').unlink()
-
-  save = runs.Checkpoints.save
-  for number in (signal.SIGINT, signal.SIGTERM):
-    def interrupted(*arguments, number=number):
-      signal.raise_signal(number)
-      save(*arguments)
-
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with monkeypatch.context() as patch:
-      patch.setattr(runs.Checkpoints, 'save', interrupted)
-      assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 130
-    signal.signal(signal.SIGTERM, before)
-  assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*')] == ['run']
-  assert weights('import', path, '--workdir', tmp_path / 'run')[0] == 0  # an empty folder is fine
-  assert sorted(file.name for file in (tmp_path / 'run').iterdir()) == ['checkpoints',
-                                                                        'config.json']
-
-
-def test_interpolation(foreign, tmp_path, weights, imported):
-  tensors, _, _, a = foreign('esrgan-old-x2')
-  other = {name: tensor[::-1] + 1 for name, tensor in tensors.items()}
-  b = tmp_path / 'b.safetensors'
-  save_file({name: np.ascontiguousarray(tensor) for name, tensor in other.items()}, b)
-  out = tmp_path / 'out.safetensors'
-  for alpha in (0, 0.25, 1):
-    assert weights('interpolate', imported, b, '--alpha', alpha, '--output', out)[0] == 0
-    found = load_file(out)
-    for name, tensor in tensors.items():
-      expected = (1 - alpha) * tensor + alpha * other[name]
-      np.testing.assert_allclose(found[name], expected, rtol=1e-6, atol=1e-7)
-      if alpha in (0, 1):
-        assert same_bits(found[name], [tensor, other[name]][alpha]) == []
-  x4 = foreign('esrgan-old-x4')[3]
-  for arguments, message in (((a, x4, '--alpha', 0.5), 'has scale=2, .* 4'),
-                             ((a, foreign('compact-x2')[3], '--alpha', 0.5),
-                              "has network='RRDB', .* 'Compact'"),
-                             ((a, b, '--alpha', 1.5), r'alpha=1\.5: expected 0 to 1'),
-                             ((a, b, '--alpha', 'nan'), 'alpha=nan'),
-                             ((a, tmp_path / 'none.pth', '--alpha', 0), r'none\.pth: no run'),
-                             ((a, tmp_path / 'c.safetensors', '--alpha', 0), 'overwrite'),
-                             ((a, b, '--alpha', 'x'), 'invalid float')):
-    status, text, err = weights('interpolate', *arguments, '--output', tmp_path / 'c.safetensors')
-    assert (status, text, err.count('\n')) == (1, '', 1)
-    assert re.search(message, err), err
-  assert not (tmp_path / 'c.safetensors').exists()
-
-
-def test_wrong_arguments_are_one_line(foreign, tmp_path, weights, imported):
-  path = foreign('rrdb-x4')[3]
-  (tmp_path / 'text.safetensors').write_text('hello')
-  cut = tmp_path / 'cut.safetensors'
-  cut.write_bytes(path.read_bytes()[:-100])
-  other = tmp_path / 'other.safetensors'
-  save_file({'conv1.weight': np.zeros((3, 3), np.float32)}, other)
-  run = tmp_path / 'new'
-  for arguments, message in (
-      (('info',), 'required: FILE'), ((), 'required: ACTION'), (('inf', path), "'inf'"),
-      (('info', tmp_path / 'none.pth'), r'none\.pth: no run, no weight file and no published'),
-      (('info', cut), r'cut\.safetensors: not a readable weight file'),
-      (('info', tmp_path / 'text.safetensors'), r'text\.safetensors: not a readable'),
-      (('info', other), r'other\.safetensors: no network that is known here: 1 tensors such as '
-       r'conv1\.weight \[3, 3\]'),
-      (('info', ''), 'the empty name of a network'), (('info', 'x' * 300), 'File name too long'),
-      (('info', path, '--key', 'params'), "has no 'params'"),
-      (('info', imported, '--set', 'blocks=3'), 'is a run, whose network is known'),
-      (('import', path), 'required: --workdir'), (('import', path, '--workdir', ''), 'empty name'),
-      (('import', other, '--workdir', run), 'no network'),
-      (('export', '--workdir', run, '--output', 'a.safetensors'), 'new: no run there'),
-      (('export', '--workdir', tmp_path, '--output', 'a.safetensors'), r'no readable config\.json'),
-      (('export', '--workdir', imported, '--output', 'a.pth'), r'a\.pth: only \.safetensors'),
-      (('export', '--workdir', imported, '--output', 'a.safetensors', '--names', 'x'), "names 'x'"),
-      (('export', '--workdir', imported, '--output', 'a.safetensors', '--step', '7'),
-       'no checkpoint of step 7, but of'),
-      (('export', '--workdir', imported, '--output', 'a.safetensors', '--step', 'best'), 'best by'),
-      (('export', '--workdir', imported, '--output', '/proc/none/a.safetensors'), 'be written')):
-    status, text, err = weights(*arguments)
-    assert (status, text, err.count('\n')) == (1, '', 1), err
-    assert re.search(message, err), err
-  assert not run.exists()
-  assert not list(tmp_path.glob('a.*'))
 
 
 def test_the_published_rrdb_of_23_blocks(assets):
@@ -525,17 +328,3 @@ def test_spandrel_reads_what_is_exported(tmp_path, spandrel, name, fields, famil
       sr = theirs(torch.tensor(lr).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(np.clip(own, 0, 1), sr, rtol=0, atol=1e-4)
     assert np.mean((sr > 0) & (sr < 1)) > 0.3
-
-
-@pytest.mark.slow
-def test_foreign_golden_files_are_what_pytorch_says(tmp_path):
-  pytest.importorskip('torch')
-  from tests.golden import make_foreign
-  make_foreign.main(tmp_path)
-  with np.load(tmp_path / 'foreign.npz') as new, np.load(GOLDEN / 'foreign.npz') as old:
-    assert set(new) == set(old)
-    for name in new:
-      if name.endswith('shapes'):
-        assert str(new[name]) == str(old[name])
-      else:
-        np.testing.assert_allclose(new[name], old[name], rtol=1e-5, atol=1e-6, err_msg=name)

@@ -11,14 +11,13 @@ SRVGGNetCompact), ESRGAN's old and later ones and EDSR-PyTorch's; the network is
 names and shapes, and what these can't tell is asked for, as --set FIELD=VALUE.
 """
 
-import argparse
 import sys
 
 import jax
 import numpy as np
 
 from sr_jax import command, files, restore, runs
-from sr_jax.errors import InputError
+from sr_jax.data import sources
 from sr_jax.weights import generators
 
 
@@ -33,11 +32,8 @@ def info(args) -> None:
   width = max(len(key) for key, _ in rows)
   print('\n'.join(f'{key.ljust(width)}  {value}' for key, value in rows))
   if args.tensors:
-    try:
-      tensors = generators.to_tensors(model.names or generators.OWN, model.name, model.generator,
-                                      model.variables)
-    except InputError:  # the family has no names for all of it
-      tensors = generators.to_tensors(generators.OWN, model.name, model.generator, model.variables)
+    family = generators.fitting_family(model.name, model.generator, model.names or generators.OWN)
+    tensors = generators.to_tensors(family, model.name, model.generator, model.variables)
     for name, tensor in tensors.items():
       print(f'{name}  {list(tensor.shape)}  mean {tensor.mean():.4g}  std {np.std(tensor):.4g}')
 
@@ -54,20 +50,17 @@ def import_(args) -> None:
 
 def export(args) -> None:
   """Writes the generator of a run to a file."""
-  model = restore.load(args.workdir, step=args.step, raw=args.raw)
+  model = restore.load_run(args.workdir, args.step, args.raw)
   _write(model, args.output, args.names)
 
 
 def interpolate(args) -> None:
   """Writes (1 - alpha) * A + alpha * B, of two files or runs."""
+  paths = [files.expand(source) for source in (args.a, args.b)]
+  sources.refuse_originals(dict.fromkeys(paths, args.output))
   # --set and --key are for files; of a run all is known.
-  sources = {source: argparse.Namespace(set=args.set, key=args.key) for source in (args.a, args.b)}
-  for source, options in sources.items():
-    if files.expand(source).is_dir():
-      options.set, options.key = [], ''
-    if args.output.resolve() == files.expand(source).resolve():
-      raise InputError(f'{args.output}: would overwrite an original')
-  a, b = (_load(source, sources[source]) for source in (args.a, args.b))
+  a, b = (restore.load(source) if path.is_dir() else _load(source, args)
+          for source, path in zip((args.a, args.b), paths, strict=True))
   _write(restore.interpolate(a, b, args.alpha), args.output, args.names)
 
 
@@ -76,8 +69,7 @@ def _load(source, args) -> restore.Model:
 
 
 def _write(model: restore.Model, path, names: str) -> None:
-  names = names or generators.fitting_family(model.name, model.generator, model.variables,
-                                             model.names)
+  names = names or generators.fitting_family(model.name, model.generator, model.names)
   generators.write_generator(path, names, model.name, model.generator, model.variables)
   print(f'{path}: {model.name}, {names} names, {model.origin}')
 
@@ -92,13 +84,6 @@ def main(argv: list[str] | None = None) -> None:
     added.set_defaults(function=function)
     return added
 
-  def reads(added):
-    added.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
-                       help='a field of the network that the file does not tell; '
-                       'sr_jax/models has them all')
-    added.add_argument('--key', default='', help='of a .pth: what its weights lie under, such as '
-                       'params (params_ema is taken where there is one)')
-
   def writes(added):
     added.add_argument('--output', required=True, type=command.path, metavar='FILE.safetensors')
     added.add_argument('--names', default='', metavar='|'.join((*generators.FAMILIES,
@@ -108,12 +93,12 @@ def main(argv: list[str] | None = None) -> None:
   added = action(info, 'info', 'RealESRGAN_x4plus.pth', 'realesr-animevideov3-x2 --tensors')
   added.add_argument('file', metavar='FILE')
   added.add_argument('--tensors', action='store_true', help='every tensor, too')
-  reads(added)
+  command.add_file_options(added)
   added = action(import_, 'import', 'RealESRGAN_x4plus.pth --workdir runs/x4plus',
                  'edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1')
   added.add_argument('file', metavar='FILE')
   added.add_argument('--workdir', required=True, type=command.path, help='the run, a new folder')
-  reads(added)
+  command.add_file_options(added)
   added = action(export, 'export', '--workdir runs/esrgan --output esrgan.safetensors',
                  '--workdir runs/esrgan --output esrgan.safetensors --raw --names esrgan-old')
   added.add_argument('--workdir', required=True, type=command.path, help='the run')
@@ -126,11 +111,9 @@ def main(argv: list[str] | None = None) -> None:
   added.add_argument('a', metavar='A')
   added.add_argument('b', metavar='B')
   added.add_argument('--alpha', required=True, type=float, help='0 is A, 1 is B')
-  reads(added)
+  command.add_file_options(added)
   writes(added)
   args = parser.parse_args(argv)
-  if args.function is export and not args.workdir.is_dir():
-    raise InputError(f'{args.workdir}: no run there')
   args.function(args)
 
 

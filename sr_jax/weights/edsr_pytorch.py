@@ -7,7 +7,7 @@ import numpy as np
 
 from sr_jax.errors import InputError
 from sr_jax.models.edsr import EDSR
-from sr_jax.weights.basicsr import edsr_unstated
+from sr_jax.weights.basicsr import MOST_STAGES, edsr_unstated
 from sr_jax.weights.shapes import Unstated, convolution, count, shuffled_scale
 
 NETWORKS = {'edsr': lambda generator: generator.channels == 3}  # its mean has three
@@ -61,7 +61,7 @@ def names(name: str, generator) -> dict[str, str]:
   """As `basicsr.names`."""
   found = {f'body_{block}/Conv_{index}': f'body.{block}.body.{2 * index}'
            for block in range(generator.blocks) for index in range(2)}
-  found |= {f'stages_{stage}/Conv_0': f'tail.0.{2 * stage}' for stage in range(4)}
+  found |= {f'stages_{stage}/Conv_0': f'tail.0.{2 * stage}' for stage in range(MOST_STAGES)}
   return found | {'head': 'head.0', 'body_end': f'body.{generator.blocks}', 'last': 'tail.1'}
 
 

@@ -265,4 +265,3 @@ def _read_legacy(file, prefix: str, wrapper: str):
       file.seek(size, io.SEEK_CUR)
   return {name: tensor.read(memories[tensor.storage.key])
           for name, tensor in wanted.items()}, metadata
-

@@ -191,13 +191,13 @@ def _constants(family: str, generator) -> dict[str, np.ndarray]:
   return {} if family == OWN else FAMILIES[family].constants(generator)
 
 
-def fitting_family(name: str, generator, variables: dict, first: str = '') -> str:
+def fitting_family(name: str, generator, first: str = '') -> str:
   """The names that an export has if nobody says otherwise: `first`, where the weights came with
   it, or else those of the first project that has the network, or our own.
   """
-  for family in (first, *FAMILIES):
+  for family in (*filter(None, [first]), *FAMILIES):
     try:
-      to_tensors(family, name, generator, variables)
+      _refuse_unless_held(family, name, generator)
       return family
     except InputError:
       continue
@@ -210,26 +210,30 @@ def to_tensors(family: str, name: str, generator, variables: dict) -> dict[str, 
   Raises:
     InputError: the family has no such network, or not with these fields; it names the field.
   """
-  if family != OWN and family not in FAMILIES:
-    raise InputError(f'names {family!r}: expected one of {", ".join((*FAMILIES, OWN))}')
-  if family != OWN and name not in FAMILIES[family].networks:
-    raise InputError(f"{family} has no {name}: its names are {', '.join(FAMILIES[family].networks)}"
-                     f"'s; --names {OWN} has them all")
-  if family != OWN and not FAMILIES[family].networks[name](generator):
-    raise InputError(f"{family}'s {name} has no scale {generator.scale}, channels "
-                     f'{generator.channels} as this one; --names {OWN} has them all')
+  _refuse_unless_held(family, name, generator)
   layout, flat = _layout(family, name, generator), traverse_util.flatten_dict(variables, sep='/')
   tensors = {}
   for path, (theirs, _, ours) in layout.items():
     tensors[theirs] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(ours)))
+  return tensors | _constants(family, generator)
+
+
+def _refuse_unless_held(family: str, name: str, generator) -> None:
+  """Refuses a network that the family's project has not, or that its names tell as another."""
+  if family == OWN:
+    return
+  if family not in FAMILIES:
+    raise InputError(f'names {family!r}: expected one of {", ".join((*FAMILIES, OWN))}')
+  networks = FAMILIES[family].networks
+  if name not in networks:
+    raise InputError(f"{family} has no {name}: its names are {', '.join(networks)}'s; "
+                     f'--names {OWN} has them all')
+  if not networks[name](generator):
+    raise InputError(f"{family}'s {name} has no scale {generator.scale}, channels "
+                     f'{generator.channels} as this one; --names {OWN} has them all')
+  tensors = {theirs: np.broadcast_to(np.float32(0), shape)  # their shapes tell, not their numbers
+             for theirs, shape, _ in _layout(family, name, generator).values()}
   tensors |= _constants(family, generator)
-  if family != OWN:
-    _refuse_unless_read_back(family, name, generator, tensors)
-  return tensors
-
-
-def _refuse_unless_read_back(family: str, name: str, generator, tensors: dict) -> None:
-  """Whoever reads the names sees another network where ours has fields that theirs has not."""
   try:
     _, fields = FAMILIES[family].infer(tensors, architecture(generator)) or ('', None)
   except InputError:

@@ -61,7 +61,7 @@ def _read_param(text: str) -> list[Layer]:
   lines = [line.split() for line in text.splitlines() if line.strip()]
   if lines[0] != [str(MAGIC)]:
     raise InputError(f'does not begin with {MAGIC}, as ncnn\'s text format does')
-  layers = []
+  layers, names = [], set()
   for kind, name, inputs, outputs, *rest in lines[2:]:
     if kind not in READ:
       raise InputError(f'layer {name} is a {kind}, which no RRDBNet or SRVGGNetCompact has')
@@ -77,8 +77,9 @@ def _read_param(text: str) -> list[Layer]:
       if parameters[key] != 0:
         raise InputError(f'layer {name} ({kind}) has the parameter {key}={parameters[key]}, which '
                          'no RRDBNet or SRVGGNetCompact has')
-    if any(layer.name == name for layer in layers):
+    if name in names:
       raise InputError(f'two layers are called {name}')
+    names.add(name)
     layers.append(Layer(kind, name, blobs[:inputs], blobs[inputs:], parameters))
   if len(layers) != int(lines[1][0]):
     raise InputError(f'has {len(layers)} layers and announces {lines[1][0]}')
@@ -154,10 +155,9 @@ def _named(layers: list[Layer], numbers: dict) -> tuple[dict[str, np.ndarray], d
   last = layers[-1]
   graph, given = _Graph(), {}
   if slopes:
-    tensors = {f'body.{2 * index}.{key}': value for index, layer in enumerate(convolutions)
-               for key, value in numbers[layer.name].items()}
-    tensors |= {f'body.{2 * index + 1}.{key}': value for index, layer in enumerate(slopes)
-                for key, value in numbers[layer.name].items()}
+    words = {f'body.{2 * index}': layer for index, layer in enumerate(convolutions)}
+    words |= {f'body.{2 * index + 1}': layer for index, layer in enumerate(slopes)}
+    tensors = _under(words, numbers)
     name, fields = basicsr.infer(tensors, {}) or ('', {})
     if name != 'compact' or len(slopes) != len(convolutions) - 1:
       raise InputError(f'{len(convolutions)} convolutions and {len(slopes)} PReLU: no '
@@ -180,12 +180,16 @@ def _named(layers: list[Layer], numbers: dict) -> tuple[dict[str, np.ndarray], d
                              for dense in (1, 2, 3) for index in (1, 2, 3, 4, 5)),
              'conv_body', *(f'conv_up{stage + 1}' for stage in range(stages)), 'conv_hr',
              'conv_last']
-    tensors = {f'{word}.{key}': value for word, layer in zip(words, convolutions, strict=True)
-               for key, value in numbers[layer.name].items()}
+    tensors = _under(dict(zip(words, convolutions, strict=True)), numbers)
     output = _rrdb(graph, blocks, stages)
   if _follow(graph, layers) != output:
     raise InputError(f'layer {last.name} is not what the network ends with')
   return tensors, given
+
+
+def _under(words: dict[str, Layer], numbers: dict) -> dict[str, np.ndarray]:
+  return {f'{word}.{key}': value for word, layer in words.items()
+          for key, value in numbers[layer.name].items()}
 
 
 def _compact(graph: _Graph, convolutions: int, scale: int) -> int:
