@@ -79,7 +79,7 @@ def run(command: Callable[[], int | None]) -> int:
     return refuse(f'{error.filename or "output"}: {error.strerror or error}', 1)
 
 
-def on_all_cores(function: Callable, items: Sequence) -> list:
+def on_all_cores(function: Callable, items: Sequence, doing: str = '') -> list:
   """[function(item), ...] by as many threads as there are cores, behind a progress bar.
 
   For work on pictures: NumPy, zlib, the decoders and XLA all release the interpreter's lock.
@@ -88,7 +88,7 @@ def on_all_cores(function: Callable, items: Sequence) -> list:
   with ThreadPoolExecutor(os.cpu_count()) as pool:
     results = pool.map(function, items)
     try:
-      return list(tqdm.tqdm(results, total=len(items), unit=' pictures', leave=False,
+      return list(tqdm.tqdm(results, doing, len(items), unit=' pictures', leave=False,
                             disable=None))
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,8 @@ data bank hold uint8. C is 3 (RGB) or 1 (grey).
 """
 
 import contextlib
+import io
+import os
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,10 @@ from sr_jax.errors import InputError
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 
 
+class DamagedPicture(InputError):  # noqa: N818, the error is its base
+  """A file that is missing, cut off, too large or no picture; one among many may be skipped."""
+
+
 # Files ---------------------------------------------------------------------------
 
 
@@ -27,16 +33,19 @@ def _opened(path, otherwise: str):
   files, which `otherwise` words.
   """
   try:
-    with Image.open(path) as picture:
+    is_file = isinstance(path, (str, os.PathLike))
+    with Image.open(path if is_file else io.BytesIO(path.read_bytes())) as picture:
       yield picture
+  except DamagedPicture:  # says it itself
+    raise
   except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-    raise InputError(f'{path}: {error.strerror.lower()}') from None
+    raise DamagedPicture(f'{path}: {error.strerror.lower()}') from None
   except PIL.UnidentifiedImageError:
-    raise InputError(f'{path}: not a picture that can be read') from None
+    raise DamagedPicture(f'{path}: not a picture that can be read') from None
   except Image.DecompressionBombError as error:
-    raise InputError(f'{path}: too large ({error})') from None
+    raise DamagedPicture(f'{path}: too large ({error})') from None
   except Exception as error:
-    raise InputError(f'{path}: {otherwise.format(error=error)}') from None
+    raise DamagedPicture(f'{path}: {otherwise.format(error=error)}') from None
 
 
 def read_image(path) -> np.ndarray:
@@ -48,18 +57,19 @@ def read_image(path) -> np.ndarray:
   colour keeps its upper bytes, which is what Pillow reads.
 
   Args:
-    path: PNG, JPEG, WebP, BMP or TIFF.
+    path: of a PNG, JPEG, WebP, BMP or TIFF; or what has `read_bytes()` and a name as its
+      str(), such as a record of a data set.
 
   Returns:
     uint8 [H, W, 1] or [H, W, 3].
 
   Raises:
-    InputError: the file is missing, truncated or no picture.
+    DamagedPicture: the file is missing, truncated or no picture.
   """
   with _opened(path, 'damaged picture ({error})') as picture:
     picture.load()
-    picture = _to_eight_bit(ImageOps.exif_transpose(picture))
-  array = np.asarray(picture)
+    ImageOps.exif_transpose(picture, in_place=True)
+    array = np.asarray(_to_eight_bit(picture))
   return array[..., None] if array.ndim == 2 else array
 
 
@@ -76,16 +86,16 @@ def _to_eight_bit(picture: Image.Image) -> Image.Image:
     rgba = picture.convert('RGBA')
     white = Image.new('RGBA', rgba.size, 'white')
     return Image.alpha_composite(white, rgba).convert('L' if grey else 'RGB')
-  if picture.mode in ('1', 'L'):
-    return picture.convert('L')
-  return picture.convert('RGB')
+  if picture.mode in ('L', 'RGB'):
+    return picture
+  return picture.convert('L' if picture.mode == '1' else 'RGB')
 
 
 def image_size(path) -> tuple[int, int]:
   """(height, width) from the file's header, turned by EXIF as far as the header tells.
 
   Raises:
-    InputError: the file is missing or no picture.
+    DamagedPicture: the file is missing or no picture.
   """
   with _opened(path, 'not a picture that can be read') as picture:
     width, height = picture.size
@@ -98,8 +108,8 @@ def image_size(path) -> tuple[int, int]:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-  """[H, W, 1 or 3] to [H, W, 3]: grey is repeated."""
-  return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+  """[..., 1 or 3] to [..., 3]: grey is repeated (NumPy or JAX)."""
+  return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
 
 
 def write_image(path, image: np.ndarray) -> None:
@@ -204,11 +214,12 @@ def _box(x: np.ndarray) -> np.ndarray:
 KERNELS = {'bicubic': (_cubic, 4), 'bilinear': (_triangle, 2), 'nearest': (_box, 1)}  # and width
 
 
-def _taps(size: int, scale: float, method: str) -> tuple[np.ndarray, np.ndarray]:
+def _taps(size: int, scale, method: str,
+          count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
   """What each output sample is made of along one axis, as MATLAB's imresize has it.
 
   Returns:
-    (indices, weights), both [ceil(size * scale), taps]; each row of weights sums to 1.
+    (indices, weights), both [ceil(size * scale) or count, taps]; rows of weights sum to 1.
     Shrinking stretches the kernel by 1 / scale (antialiasing; 'nearest' has none).
     Indices beyond the border are the border's (replication).
   """
@@ -218,7 +229,7 @@ def _taps(size: int, scale: float, method: str) -> tuple[np.ndarray, np.ndarray]
   # that lies half-way between two levels would fall to the other one.
   shrink = 1.0 if method == 'nearest' else min(1.0, scale)
   width = width / shrink
-  out = np.arange(1, int(np.ceil(size * scale)) + 1)
+  out = np.arange(1, (count or int(np.ceil(size * scale))) + 1)
   centre = out / scale + 0.5 * (1 - 1 / scale)
   first = np.floor(centre - width / 2).astype(np.int64)
   indices = first[:, None] + np.arange(int(np.ceil(width)) + 2)
@@ -227,8 +238,9 @@ def _taps(size: int, scale: float, method: str) -> tuple[np.ndarray, np.ndarray]
   return np.clip(indices - 1, 0, size - 1), weights
 
 
-def imresize(image: np.ndarray, scale, method: str = 'bicubic') -> np.ndarray:
-  """MATLAB's `imresize(image, scale)` for uint8, on the host in float64.
+def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
+             size: tuple[int, int] | None = None) -> np.ndarray:
+  """MATLAB's `imresize(image, scale or size)` for uint8, on the host in float64.
 
   Rows first, rounded to uint8 between the two passes. Every byte of the public Set5 and
   Set14 LR files (x2, x3, x4) comes out so; other scales and methods follow the same formula.
@@ -237,12 +249,15 @@ def imresize(image: np.ndarray, scale, method: str = 'bicubic') -> np.ndarray:
     image: uint8 [H, W, C].
     scale: an integer, float or Fraction, above 1 to enlarge.
     method: 'bicubic' or 'bilinear', antialiased when it shrinks, or 'nearest', which is not.
+    size: in place of a scale, the (height, width) to come to, the proportions whatever they be.
 
   Returns:
     uint8 [ceil(H * scale), ceil(W * scale), C].
   """
-  for axis in (0, 1):
-    indices, weights = _taps(image.shape[axis], scale, method)
+  # MATLAB begins with the axis that shrinks most, with rows where both shrink alike.
+  for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):
+    side, count = image.shape[axis], size and size[axis]
+    indices, weights = _taps(side, count / side if size else scale, method, count)
     total = 0.0
     for tap in range(indices.shape[1]):
       column = weights[:, tap]
