@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests, from a fresh clone: environment, install, run. --all adds what needs PyTorch
-# or minutes. What needs pictures and weights beside the repository reads SR_JAX_ASSETS.
+# The tests, from a fresh clone: environment, install, run. --all adds what needs PyTorch,
+# TensorFlow or minutes. What needs pictures and weights beside the repository reads SR_JAX_ASSETS.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 

@@ -1,0 +1,310 @@
+"""TFDS sets: as their own builders store them, read without TensorFlow, every mistake one line."""
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_jax.data import records
+from sr_jax.data.records import find_records
+from sr_jax.errors import InputError
+from tests.golden import make_tfds
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Set and split, where its pictures are in make_tfds, how many, of how many channels.
+SPLITS = [('div2k/bicubic_x4', 'train_hr_url', [3, 3, 3]),
+          ('div2k/bicubic_x4:validation', 'valid_hr_url', [3]),
+          ('coco/2017', 'train_images', [1, 3, 3]),
+          ('coco/2017:test', 'test_images', [3]),
+          ('celeb_a:all', 'img_align_celeba', [3] * 5)]
+
+# Finds no TensorFlow, wherever it may lie, like an environment without it.
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+class Finder:
+  find_spec = staticmethod(lambda name, *more: None if name.partition('.')[0] == 'tensorflow'
+                           else PathFinder.find_spec(name, *more))
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+"""
+
+
+@pytest.fixture(autouse=True)
+def data(tfds_sets, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tfds_sets))
+
+
+@pytest.fixture
+def own(tfds_sets, tmp_path, monkeypatch):
+  """own('coco', 'dataset_info.json', 'array', 'tf') -> the set copied, its file edited."""
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+
+  def copy(name, file=None, *replacement):
+    shutil.copytree(tfds_sets / name, tmp_path / name)
+    if file:
+      file = next((tmp_path / name).rglob(file))
+      file.write_text(file.read_text().replace(*replacement))
+    return next((tmp_path / name).rglob('features.json')).parent
+
+  return copy
+
+
+def decoded(record) -> np.ndarray:
+  return np.asarray(Image.open(io.BytesIO(record.read_bytes())))
+
+
+def check(spec, place, channels):
+  """The records are the pictures below `place`, each once, in TFDS's order."""
+  made = {path: array.squeeze() for path, array in make_tfds.pictures().items()
+          if path.startswith(place)}
+  found = find_records(spec)
+  assert [name for name, *_ in found] == [str(index) for index in range(len(channels))]
+  for _, hr, lr in found:
+    array = decoded(hr)
+    jpeg = hr.read_bytes()[:2] == b'\xff\xd8'
+    same = [path for path in made if made[path].shape == array.shape
+            and np.abs(np.int16(made[path]) - array).mean() <= (4 if jpeg else 0)]
+    assert len(same) == 1
+    del made[same[0]]
+    assert (lr is not None) == (hr.feature == 'hr')
+    if lr:
+      np.testing.assert_array_equal(decoded(lr), array[::4, ::4])
+  assert not made
+  shapes = [decoded(hr).shape for _, hr, _ in found]
+  assert sorted(1 if len(shape) == 2 else 3 for shape in shapes) == channels
+  if spec.startswith('celeb_a'):
+    assert set(shapes) == {(218, 178, 3)}
+
+
+@pytest.mark.parametrize(('spec', 'place', 'channels'), SPLITS)
+def test_records_are_the_pictures_that_went_in(spec, place, channels):
+  check(spec, place, channels)
+
+
+def test_slices_are_parts_of_a_split():
+  def contents(split):
+    return [hr.read_bytes() for _, hr, _ in find_records(f'celeb_a:{split}')]
+  assert contents('train[:34%]') + contents('train[34%:]') == contents('train') != []
+  assert contents('train[1:]+validation') == contents('train')[1:] + contents('validation')
+
+
+def test_a_record_names_its_picture():
+  (_, hr, lr), *_ = find_records('div2k/bicubic_x4:train[1:]')
+  assert str(hr) == 'tfds:div2k/bicubic_x4:train[1:][0] hr'
+  assert str(lr) == 'tfds:div2k/bicubic_x4:train[1:][0] lr'
+  assert str(find_records('celeb_a')[2][1]) == 'tfds:celeb_a:train[2]'
+
+
+def test_the_stamp_changes_with_set_version_and_place(own):
+  folder = own('celeb_a')
+  stamps = [hr.stamp for _, hr, _ in find_records('celeb_a:all')]
+  assert len(set(stamps)) == len(stamps)
+  assert [hr.stamp for _, hr, _ in find_records('celeb_a:all')] == stamps
+  info = folder / 'dataset_info.json'
+  info.write_text(info.read_text().replace('"numBytes": "', '"numBytes": "1'))
+  assert not set(stamps) & {hr.stamp for _, hr, _ in find_records('celeb_a:all')}
+
+
+def test_a_record_is_small():
+  (_, record, _), *_ = find_records('celeb_a')
+  many = [record._replace(index=index) for index in range(10_000)]
+  assert len(pickle.dumps(many)) < 20 * len(many)
+
+
+@pytest.mark.parametrize('prelude', ['', WITHOUT_TENSORFLOW])
+def test_reading_imports_no_tensorflow_and_says_nothing(tfds_sets, tmp_path, prelude):
+  """In a new process, as of a data loader: pickled records, read by several threads."""
+  found = [record for spec, *_ in SPLITS for _, *pair in find_records(spec) for record in pair
+           if record]
+  (tmp_path / 'records').write_bytes(pickle.dumps(found))
+  code = prelude + """
+import hashlib, pathlib, pickle, sys
+from concurrent.futures import ThreadPoolExecutor
+from sr_jax.data import records
+found = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+with ThreadPoolExecutor(8) as pool:
+  contents = list(pool.map(records.Record.read_bytes, found))
+assert records.find_records('coco/2017')
+for spec in ('coco', 'nosuchset', 'div2k/bicubic_x2'):
+  try:
+    records.find_records(spec)
+  except records.InputError:
+    continue
+  raise AssertionError(spec)
+assert 'tensorflow' not in sys.modules
+print(hashlib.sha256(b''.join(contents)).hexdigest())
+"""
+  run = subprocess.run([sys.executable, '-W', 'error', '-c', code, tmp_path / 'records'], cwd=ROOT,
+                       capture_output=True, text=True)
+  contents = b''.join(record.read_bytes() for record in found)
+  assert (run.stdout, run.stderr) == (f'{hashlib.sha256(contents).hexdigest()}\n', '')
+
+
+def train_without_tensorflow(workdir) -> list[str]:
+  """The last lines of a run on DIV2K's pairs and of one on CelebA's faces, in words."""
+  code = WITHOUT_TENSORFLOW + """
+from configs.common import defaults
+from sr_jax.train import train
+config = defaults()
+config.steps, config.batch_size, config.hr_patch = 2, 3, 32
+config.generator.update({'features': 4, 'blocks': 1, 'kernel': 3})
+config.data.source, config.data.resize = sys.argv[2], sys.argv[3]
+config.data.valid, config.eval.lpips = sys.argv[4], 'none'
+config.data.workers, config.data.mode = 1, sys.argv[5]
+train(config, sys.argv[1])
+assert 'tensorflow' not in sys.modules
+"""
+  runs = []
+  for name, *arguments in (
+      ('div2k', 'tfds:div2k/bicubic_x4', '', 'tfds:div2k/bicubic_x4:validation', 'auto'),
+      ('celeb_a', 'tfds:celeb_a', '256x256', 'tfds:celeb_a:validation', 'stream')):
+    runs.append(subprocess.Popen([sys.executable, '-c', code, workdir / name, *arguments], cwd=ROOT,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+  finished = [run.communicate() for run in runs]
+  assert [run.returncode for run in runs] == [0, 0], finished
+  return [out.splitlines()[-1].split() for out, _ in finished]
+
+
+def test_training_on_pairs_and_resized_faces_takes_no_tensorflow(tmp_path):
+  for step, phase, psnr, *_ in train_without_tensorflow(tmp_path):
+    assert (step, phase) == ('2', 'pixel')
+    assert float(psnr) > 5
+  modes = [json.loads((tmp_path / name / 'run.json').read_text())[0]['data']
+           for name in ('div2k', 'celeb_a')]
+  assert modes == ['bank', 'stream']
+
+
+@pytest.mark.parametrize(('spec', 'message'), [
+    ('', r'tfds:: expected tfds:NAME\[/CONFIG\]\[:SPLIT\], such as tfds:'),
+    ('../coco', r'expected tfds:NAME'),
+    ('coco/2017/1.1.0', r'expected tfds:NAME'),
+    ('celeb_a:trian', r'tfds:celeb_a:trian: no such split; there are train, validation, test, and'),
+    ('celeb_a:train[:8', r'no such split'),
+    ('celeb_a:train[900:]', r'no such split'),
+    ('celeb_a:train[:0]', r'tfds:celeb_a:train\[:0\]: no picture in it'),
+    ('celeba', r'tfds:celeba: not prepared in /.*, nor a name that TFDS knows; .* celeb_a'),
+    ('qqqqqqqq/x', r'nor a name that TFDS knows$'),
+    ('coco', r'tfds:coco: name one of its configurations, tfds:coco/CONFIG: 2014, 2017, 2017_pa'),
+    ('div2k/x4', r'tfds:div2k/x4: name one of .*: bicubic_x2, '),
+    ('celeb_a/large', r'tfds:celeb_a/large: it has no configurations, only tfds:celeb_a$'),
+    ('coco/2014:test', r"tfds:coco/2014: not prepared in /.*; run .*python -c \"import tensorflow_d"
+                       r"atasets as tfds; tfds.builder\('coco/2014', file_format='array_record'\)"),
+])
+def test_what_is_wrong_is_said_in_a_line(spec, message):
+  with pytest.raises(InputError, match=message) as error:
+    find_records(spec)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('file', 'old', 'new', 'message'), [
+    ('dataset_info.json', '"array_record"', '"tfrecord"', r'/.*/coco/2017/1.1.0: prepared as tfre'),
+    ('dataset_info.json', '"name"', '"nom"', r'/.*/coco/2017/1.1.0: TFDS can not read it \('),
+    ('features.json', 'image_feature.Image', 'image_feature.NoSuch', r'TFDS can not read it \('),
+])
+def test_a_set_that_can_not_be_read_is_refused(own, file, old, new, message):
+  own('coco', file, old, new)
+  with pytest.raises(InputError, match=message) as error:
+    find_records('coco/2017')
+  assert '\n' not in str(error.value)
+
+
+def test_which_feature_is_the_picture(own):
+  folder = own('div2k', 'features.json', '"hr"', '"only"')
+  with pytest.raises(InputError, match=r'tfds:div2k/bicubic_x4: several pictures, lr, only; expec'):
+    find_records('div2k/bicubic_x4')
+  features = folder / 'features.json'
+  text = features.read_text()
+  features.write_text(text.replace('"lr"', '"image"'))
+  assert {(hr.feature, lr) for _, hr, lr in find_records('div2k/bicubic_x4')} == {('image', None)}
+  features.write_text(text.replace('"uint8"', '"float32"').replace('"3"', '"1"'))
+  with pytest.raises(InputError, match='tfds:div2k/bicubic_x4: no picture among its features, lr'):
+    find_records('div2k/bicubic_x4')
+
+
+def test_a_folder_without_a_builder_is_read(own, tmp_path):
+  folder = own('celeb_a', 'dataset_info.json', '"name": "celeb_a"', '"name": "mine"')
+  for file in folder.iterdir():
+    file.rename(folder / file.name.replace('celeb_a-', 'mine-'))
+  folder.parent.rename(tmp_path / 'mine')
+  assert len(find_records('mine')) == 3
+  (tmp_path / 'mine/2.1.0').rename(tmp_path / 'mine/9.0.0')
+  shutil.copytree(tmp_path / 'mine/9.0.0', tmp_path / 'mine/10.0.0')
+  assert find_records('mine')[0][1].source.folder == str(tmp_path / 'mine/10.0.0')
+  (tmp_path / 'mine').rename(tmp_path / 'large')
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'large').rename(tmp_path / 'mine/large')
+  assert len(find_records('mine/large')) == 3
+  with pytest.raises(InputError, match=r'tfds:mine: name one of its configurations, .*: large$'):
+    find_records('mine')
+
+
+@pytest.mark.parametrize('damage', [lambda shard: shard.unlink(),
+                                    lambda shard: shard.write_bytes(b'x' * 2000),
+                                    lambda shard: shard.write_bytes(shard.read_bytes()[:70_000])])
+def test_a_damaged_set_is_named(own, damage):
+  folder = own('celeb_a')
+  damage(next(folder.glob('*-train.*')))
+  record = find_records('celeb_a')[1][1]
+  with pytest.raises(InputError, match=r'^tfds:celeb_a:train\[1\]: can not be read \(.+') as error:
+    record.read_bytes()
+  assert '\n' not in str(error.value)
+
+
+def test_missing_packages_are_named(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(InputError, match='takes TensorFlow: pip install tensorflow-cpu importlib_r'):
+    find_records('div2k/bicubic_x2', download=True)
+  with pytest.raises(InputError, match='run pip install tensorflow-cpu importlib_resources && pyt'):
+    find_records('div2k/bicubic_x2')
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  with pytest.raises(InputError, match=r'^tfds: .*: pip install tensorflow-datasets$'):
+    find_records('celeb_a')
+
+
+def test_preparing_runs_in_a_process_of_its_own(tfds_sets, tmp_path, monkeypatch, capfd):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  monkeypatch.setattr(records, 'NEEDS', {})
+  for code, reason in (('1 / 0', 'ZeroDivisionError: division by zero\n'), ('pass', '')):
+    monkeypatch.setattr(records, 'PREPARE', code)
+    with pytest.raises(InputError, match='tfds:celeb_a: TFDS could not prepare it, see above'):
+      find_records('celeb_a', download=True)
+    assert capfd.readouterr().err == reason
+  monkeypatch.setattr(records, 'PREPARE',
+                      f"import shutil; shutil.copytree('{tfds_sets}/{{0}}', '{tmp_path}/{{0}}')")
+  assert len(find_records('celeb_a', download=True)) == 3
+  assert find_records('celeb_a', download=True)  # does not prepare it again
+
+
+@pytest.mark.slow
+def test_tensorflow_prepares_what_is_read(tfds_sets, tmp_path, monkeypatch):
+  """The whole way: TFDS's builders by the command that the error names, then the same checks."""
+  pytest.importorskip('importlib_resources')
+  if not importlib.util.find_spec('tensorflow'):
+    pytest.skip('TensorFlow is not installed')
+  # Python imports sitecustomize at its start, from PYTHONPATH first.
+  (tmp_path / 'sitecustomize.py').write_text(
+      'import pathlib\nfrom tests.golden.make_tfds import replace_downloads\n'
+      f'replace_downloads(pathlib.Path({str(tmp_path / "downloads")!r}))\n')
+  monkeypatch.setenv('PYTHONPATH', os.pathsep.join((str(tmp_path), str(ROOT))))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'data'))
+  before = 'tensorflow' in sys.modules
+  for name in make_tfds.NAMES:
+    find_records(name, download=True)
+  for split in SPLITS:
+    check(*split)
+  assert ('tensorflow' in sys.modules) == before
+  assert len(train_without_tensorflow(tmp_path)) == 2
+  for features in tfds_sets.rglob('features.json'):  # the golden ones are of the same kind
+    made = tmp_path / 'data' / features.relative_to(tfds_sets)
+    assert made.read_text() == features.read_text()
