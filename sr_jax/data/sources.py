@@ -1,12 +1,17 @@
-"""Where pictures come from: a spec to a list of files, files to pairs."""
+"""Where pictures come from: a spec to pictures that are not read yet, files to pairs."""
 
 import collections
 import importlib.resources
 import os
 import pathlib
 import re
+from collections.abc import Sequence
+
+import numpy as np
 
 from sr_jax import files
+from sr_jax.data import div2k, matching, records
+from sr_jax.data.pictures import Picture, parse_resize
 from sr_jax.errors import InputError
 from sr_jax.images import SUFFIXES
 
@@ -15,35 +20,115 @@ from sr_jax.images import SUFFIXES
 SAMPLE_TRAIN = ('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png',
                 'motorcycle_left.png', 'rocket.jpg')
 SAMPLE_VALID = ('chelsea.png',)
+SPECS = """'sample', 'sample:valid', 'folder:PATH', 'pairs:HR=PATH,LR=PATH', \
+'div2k:PATH[:valid]' or 'tfds:NAME[/CONFIG][:SPLIT]'"""
+PARTS = ('train', 'valid', 'test')  # of a source that is split
 
 
-def open_source(spec: str) -> list[pathlib.Path]:
-  """The picture files that a spec names, sorted, so that an index means the same tomorrow.
+def open_source(spec: str, scale: int, resize: str = '', download: bool = False) -> list[Picture]:
+  """The pictures that a spec names, sorted, so that an index means the same tomorrow.
 
   Args:
-    spec: 'sample', the training pictures shipped inside scikit-image; 'sample:valid', the
-      held-out one; 'folder:PATH', every picture below PATH, hidden ones left out.
+    spec: one of
+      'sample', the training pictures shipped inside scikit-image; 'sample:valid', the held-out
+        one.
+      'folder:PATH', every picture below PATH, hidden ones left out.
+      'pairs:HR=PATH,LR=PATH', two folders whose pictures are partners, by name, whatever tools
+        append to it. Then, as needed, ',match=content', by what they show; ',csv=FILE', by a
+        table of two columns, HR and LR; ',resize=64x256', both made square, LR 64 and HR 256.
+      'div2k:PATH', 'div2k:PATH:valid', DIV2K in its official layout, with its own LR.
+      'tfds:NAME[/CONFIG][:SPLIT]', a set that TensorFlow Datasets has prepared (`records`).
+    scale: HR / LR, where the set has LR pictures of its own.
+    resize: of `Picture`, what HR is resized to first.
+    download: fetches what is not there, of 'div2k' and 'tfds'.
 
   Raises:
-    InputError: an unknown spec, a missing or an empty folder.
+    InputError: an unknown spec, a missing or an empty folder, pictures without a partner, ...
   """
   kind, _, rest = spec.partition(':')
   if kind == 'sample' and rest in ('', 'train', 'valid'):
     root = importlib.resources.files('skimage') / 'data'
-    return [pathlib.Path(str(root / name)) for name in
-            (SAMPLE_VALID if rest == 'valid' else SAMPLE_TRAIN)]
-  if kind == 'folder' and rest:
-    return _pictures_below(files.expand(rest))
-  raise InputError(f"data source {spec!r}: expected 'sample', 'sample:valid' or 'folder:PATH'")
+    found = [(path.stem, path, None) for path in (pathlib.Path(str(root / name)) for name in
+             (SAMPLE_VALID if rest == 'valid' else SAMPLE_TRAIN))]
+  elif kind == 'folder' and rest:
+    found = [(name, path, None) for name, path in named(files.expand(rest)).items()]
+  elif kind == 'pairs' and rest:
+    found, own = _pairs(spec, scale)
+    resize = own or resize
+  elif kind == 'div2k' and rest:
+    folder, part = re.fullmatch(r'(.+?)(?::(train|valid))?', rest).groups()
+    found = div2k.find_div2k(files.expand(folder), part or 'train', scale, download)
+  elif kind == 'tfds' and rest:
+    found = records.find_records(rest, download)
+  else:
+    raise InputError(f'data source {spec!r}: expected {SPECS}')
+  return [Picture(*names, resize) for names in found]
+
+
+def split(found: Sequence[Picture], fractions: Sequence[float], seed: int) -> dict:
+  """Parts of a set that have nothing in common: {'train': pictures, 'valid': ..., 'test': ...}.
+
+  Args:
+    fractions: shares of the three, such as (0.8, 0.1, 0.1); the last may be left out.
+    seed: of the order in which they are dealt.
+
+  Raises:
+    InputError: shares that are none, or a part that comes to be empty.
+  """
+  if not 2 <= len(fractions) <= 3 or min(fractions) < 0 or not 0 < sum(fractions) <= 1 + 1e-9:
+    raise InputError(f'config.data.fraction={fractions}: expected shares of {", ".join(PARTS)} '
+                     'such as (0.8, 0.1, 0.1), at most 1 together')
+  order = np.argsort(np.random.default_rng(seed).random(len(found)), kind='stable')
+  ends = [round(end * len(found)) for end in np.cumsum((0, *fractions))]
+  parts = {name: [found[index] for index in sorted(order[begin:end])]
+           for name, begin, end in zip(PARTS, ends, ends[1:], strict=False)}
+  for (name, part), fraction in zip(parts.items(), fractions, strict=True):
+    if fraction and not part:
+      raise InputError(f'config.data.fraction={fractions}: {fraction} of {len(found)} pictures '
+                       f'leaves none to {name}')
+  return parts
+
+
+def _pairs(spec: str, scale: int):
+  """(pairs, what both are resized to) of 'pairs:HR=PATH,LR=PATH,...'."""
+  fields = {}
+  for part in spec.removeprefix('pairs:').split(','):
+    key, _, value = part.partition('=')
+    if key not in ('HR', 'LR', 'match', 'csv', 'resize') or not value or key in fields:
+      raise InputError(f"data source {spec!r}: {part!r} is none of HR=PATH, LR=PATH, match=name, "
+                       'match=content, csv=FILE and resize=64x256, each once')
+    fields[key] = value
+  if not {'HR', 'LR'} <= fields.keys() or fields.get('match', 'name') not in ('name', 'content'):
+    raise InputError(f"data source {spec!r}: expected 'pairs:HR=PATH,LR=PATH', then if need be "
+                     ',match=content or ,csv=FILE or ,resize=64x256')
+  if 'csv' in fields and 'match' in fields:
+    raise InputError(f'data source {spec!r}: either match or csv says what are partners')
+  hr, lr = (files.expand(fields[key]) for key in ('HR', 'LR'))
+  if 'csv' in fields:
+    pairs = matching.match_by_csv(files.expand(fields['csv']), hr, lr)
+  elif fields.get('match') == 'content':
+    pairs, alone = matching.match_by_content(_pictures_below(hr), _pictures_below(lr))
+    if alone:
+      raise InputError(f'{len(alone)} without a sure partner by what they show: {listed(alone)}')
+  else:
+    pairs = [paths for _, *paths in partners(named(hr), named(lr), scale)]
+  found = [(path.relative_to(hr).with_suffix('').as_posix() if path.is_relative_to(hr)
+            else path.stem, path, partner) for path, partner in pairs]
+  return found, _square(fields['resize'], scale, spec) if 'resize' in fields else ''
+
+
+def _square(text: str, scale: int, spec: str) -> str:
+  """What HR is resized to, of '64x256': sides of LR and HR."""
+  low, _, high = parse_resize(text, f'data source {spec!r}: resize').partition('x')
+  if not high or int(high) != int(low) * scale:
+    raise InputError(f'data source {spec!r}: resize={text}: expected the sides of LR and HR, '
+                     f'{scale} times apart')
+  return f'{high}x{high}'
 
 
 def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
   if not folder.is_dir():
-    hint = ''
-    if 'DIV2K' in folder.parts:
-      hint = ("; README.md says how to download DIV2K; the config's variant ':sample' needs no "
-              'download, --config.data.valid=sample:valid no validation pictures')
-    raise InputError(f'{folder}: no such folder{hint}')
+    raise InputError(f'{folder}: no such folder')
   found, seen, unreadable = [], set(), []
   for place, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
     real = os.path.realpath(place)
