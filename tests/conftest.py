@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 
 from configs.common import defaults
 from sr_jax import command, images
+from sr_jax.data import packed, sources
 from sr_jax.weights import __main__ as cli
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
@@ -79,6 +81,25 @@ def folder(tmp_path_factory, picture):
   for seed, size in enumerate(((40, 52), (61, 34), (33, 33), (48, 90), (70, 45))):
     images.write_image(path / f'{seed}.png', picture(*size, seed))
   return path
+
+
+@pytest.fixture(scope='session')
+def tfds_sets(tmp_path_factory):
+  """A TFDS_DATA_DIR with div2k/bicubic_x4, coco/2017 and celeb_a, each of a few pictures."""
+  path = tmp_path_factory.mktemp('tfds')
+  with zipfile.ZipFile(GOLDEN / 'tfds.zip') as file:
+    file.extractall(path)
+  return path
+
+
+@pytest.fixture(scope='session')
+def pack_folder(tmp_path_factory):
+  """pack_folder(folder, scale, channels) -> packed.Packed of the pictures below a folder."""
+  def pack(folder, scale=2, channels=3):
+    found = sources.open_source(f'folder:{folder}', scale)
+    return packed.pack(packed.plan(found, scale, channels), scale, channels,
+                       tmp_path_factory.mktemp('packed') / 'set')
+  return pack
 
 
 @pytest.fixture

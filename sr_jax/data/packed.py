@@ -1,0 +1,246 @@
+"""Packed sets: every picture of a set decoded once, in one file of uint8 that later starts reuse.
+
+Pictures lie back to back, HR and then its LR, in a [chunks, width] array (a row is up to
+1 GiB; indices within it fit int32), so a set of any mix of sizes wastes almost nothing. The
+file is mapped into memory: it may be much larger than that.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sr_jax import command, images
+from sr_jax.data import pictures
+from sr_jax.data.pictures import Picture
+from sr_jax.errors import InputError
+
+CHUNK = 1 << 30
+FORMAT = 1  # of the folder; another number makes older ones be packed anew
+
+
+class Packed(NamedTuple):
+  """A packed set, as it lies in its file."""
+
+  pixels: np.ndarray  # uint8 [chunks, width], mapped
+  table: np.ndarray  # int32 [pictures, 5]: chunk, HR offset, LR offset, LR height, LR width
+  names: list[str]  # of the pictures in the table
+  skipped: list[str]  # a line for each picture left out, and why
+
+
+class Plan(NamedTuple):
+  """Where each picture will lie, known from headers alone."""
+
+  pictures: list[Picture]
+  sizes: list[tuple[int, int]]  # of LR
+  places: list[tuple[int, int, int]]  # chunk, HR offset, LR offset
+  shape: tuple[int, int]
+  skipped: list[str]
+
+  @property
+  def bytes(self) -> int:
+    return self.shape[0] * self.shape[1]
+
+
+def default_cache() -> pathlib.Path:
+  """$SR_JAX_CACHE/packed, or ~/.cache/sr_jax/packed."""
+  return pathlib.Path(os.environ.get('SR_JAX_CACHE') or '~/.cache/sr_jax').expanduser() / 'packed'
+
+
+def folder_of(found: Sequence[Picture], scale: int, channels: int,
+              cache: pathlib.Path) -> pathlib.Path:
+  """Where these pictures, made so, are or would be packed.
+
+  Files are told by name, size and time of change, as make and rsync do; a set that moved to
+  another folder is still the same.
+  """
+  digest = hashlib.blake2b(f'{FORMAT} {scale} {channels}'.encode(), digest_size=12)
+  for picture in found:
+    digest.update(repr((_stamp(picture.hr), _stamp(picture.lr), picture.resize)).encode())
+  return cache / digest.hexdigest()
+
+
+def _stamp(file):
+  if not isinstance(file, pathlib.Path):
+    return file and file.stamp
+  try:
+    about = file.stat()
+  except OSError:
+    return file.name
+  return file.name, about.st_size, about.st_mtime_ns
+
+
+def open_packed(folder: pathlib.Path) -> Packed | None:
+  """A set packed earlier; None where there is none that is whole."""
+  try:
+    index = json.loads((folder / 'index.json').read_text(encoding='utf-8'))
+    table = np.load(folder / 'table.npy')
+    pixels = np.memmap(folder / 'pixels', np.uint8, 'r')
+    if pixels.size != np.prod(index['shape']) or len(table) != len(index['names']):
+      return None
+    return Packed(pixels.reshape(index['shape']), table, index['names'], index['skipped'])
+  except (OSError, ValueError, KeyError):
+    return None
+
+
+def with_crops(packed: Packed, scale: int, patch: int) -> Packed:
+  """Without the pictures that are smaller than the HR crops asked for.
+
+  Raises:
+    InputError: none is left.
+  """
+  large = packed.table[:, 3:].min(axis=1, initial=patch) * scale >= patch
+  small = [pictures.too_small(packed.names[index], packed.table[index, 3:] * scale, patch)
+           for index in np.flatnonzero(~large)]
+  packed = packed._replace(table=packed.table[large], skipped=packed.skipped + small,
+                           names=[packed.names[index] for index in np.flatnonzero(large)])
+  if not len(packed.table):
+    refuse_empty(packed.skipped)
+  return packed
+
+
+def refuse_empty(skipped: Sequence[str]):
+  """Raises the InputError of a set without a usable picture."""
+  more = f' (and {len(skipped) - 1} more like it)' if len(skipped) > 1 else ''
+  raise InputError(f'no usable picture: {skipped[0]}{more}' if skipped else 'no pictures')
+
+
+# Packing -------------------------------------------------------------------------------
+
+
+def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
+  """Lays out the pictures, whose headers are read on all cores.
+
+  Raises:
+    InputError: an LR of its own whose size does not fit its HR.
+  """
+  def measure(picture):
+    """(height, width) of the LR, or why the picture is left out."""
+    try:
+      size = pictures.hr_size(picture)
+      own = images.image_size(picture.lr) if picture.lr and not picture.resize else None
+    except images.DamagedPicture as error:
+      return str(error)
+    # A late EXIF tag may have turned one of them, which is seen when it is read.
+    if own and not any(pictures.fits(turned, size, scale) for turned in (own, own[::-1])):
+      raise InputError(f'{picture.hr}: {size[0]}x{size[1]} is not {scale} times its LR, '
+                       f'{own[0]}x{own[1]} ({picture.lr})')
+    height, width = (side // scale for side in size)
+    if not height or not width:
+      return f'{picture.hr}: too small for scale {scale}'
+    if channels * height * width * (scale**2 + 1) > CHUNK:
+      return f'{picture.hr}: {height * scale}x{width * scale} is more than a row of the bank holds'
+    return height, width
+
+  measured = command.on_all_cores(measure, found, 'reading headers')
+  usable = [(picture, size) for picture, size in zip(found, measured, strict=True)
+            if isinstance(size, tuple)]
+  needs = [channels * height * width * (scale**2 + 1) for _, (height, width) in usable]
+  chunks = max(1, -(-sum(needs) // (CHUNK - max(needs, default=0))))
+  target = -(-sum(needs) // chunks)  # rows of about equal length waste the least
+  places, chunk, at, longest = [], 0, 0, 0
+  for (_, (height, width)), need in zip(usable, needs, strict=True):
+    if at >= target:
+      chunk, at = chunk + 1, 0
+    places.append((chunk, at, at + channels * height * width * scale**2))
+    at += need
+    longest = max(longest, at)
+  return Plan([picture for picture, _ in usable], [size for _, size in usable], places,
+              (chunk + 1, longest), [size for size in measured if isinstance(size, str)])
+
+
+def pack(planned: Plan, scale: int, channels: int, folder: pathlib.Path) -> Packed:
+  """Decodes the pictures on all cores into `folder`, which comes to be whole or not at all.
+
+  Damaged pictures are left out, each with a line.
+
+  Raises:
+    InputError: a pair that does not fit, no usable picture, no room on the disk.
+  """
+  if not planned.pictures:
+    refuse_empty(planned.skipped)
+  with _beside(folder) as unfinished:
+    pixels = _allocated(unfinished / 'pixels', planned.shape)
+
+    def decode(index):
+      """Lays one picture in its place; its row of the table, or why there is none."""
+      picture, (chunk, hr_at, lr_at) = planned.pictures[index], planned.places[index]
+      try:
+        pair = pictures.read(picture, scale, channels)
+      except images.DamagedPicture as error:
+        return str(error)
+      if sorted(pair.lr.shape[:2]) != sorted(planned.sizes[index]):
+        return f'{picture.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is not what its header says'
+      pixels[chunk, hr_at:hr_at + pair.hr.size] = pair.hr.reshape(-1)
+      pixels[chunk, lr_at:lr_at + pair.lr.size] = pair.lr.reshape(-1)
+      return (chunk, hr_at, lr_at, *pair.lr.shape[:2])
+
+    rows = command.on_all_cores(decode, range(len(planned.pictures)), 'decoding')
+    skipped = planned.skipped + [row for row in rows if isinstance(row, str)]
+    table = np.array([row for row in rows if isinstance(row, tuple)], np.int32)
+    if not len(table):
+      refuse_empty(skipped)
+    pixels.flush()
+    np.save(unfinished / 'table.npy', table)
+    names = [str(picture.hr) for picture, row in zip(planned.pictures, rows, strict=True)
+             if isinstance(row, tuple)]
+    (unfinished / 'index.json').write_text(json.dumps(
+        {'shape': planned.shape, 'names': names, 'skipped': skipped}), encoding='utf-8')
+  return open_packed(folder)
+
+
+def _allocated(path: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
+  """A file that is there in full: writing to a mapped one with holes in it would crash the
+  process where the disk is full."""
+  with path.open('wb') as file:
+    file.truncate(shape[0] * shape[1])
+    if hasattr(os, 'posix_fallocate'):  # macOS has none
+      os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1])
+  return np.memmap(path, np.uint8, 'r+', shape=shape)
+
+
+@contextlib.contextmanager
+def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """An unfinished folder that becomes `folder` if the block succeeds and else is gone.
+
+  Raises:
+    InputError: it can not be written.
+  """
+  unfinished = None
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
+    unfinished = pathlib.Path(tempfile.mkdtemp('.unfinished', folder.name, folder.parent))
+    with (unfinished / 'lock').open('w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives
+      yield unfinished
+      (unfinished / 'lock').unlink()
+      shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
+      with contextlib.suppress(OSError):  # another process was faster with the same
+        unfinished.rename(folder)
+  except OSError as error:
+    raise InputError(f'{folder}: the packed pictures can not be written '
+                     f'({error.strerror or error}); --config.data.cache=FOLDER puts them '
+                     'elsewhere') from None
+  finally:
+    if unfinished:
+      shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sweep(cache: pathlib.Path) -> None:
+  """Removes what killed processes left unfinished."""
+  for unfinished in cache.glob('*.unfinished'):
+    try:
+      with (unfinished / 'lock').open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError:  # in use, or not locked yet
+      continue
