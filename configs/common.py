@@ -80,13 +80,35 @@ def defaults() -> ConfigDict:
   config.optimizer.warmup = _adam()  # the generator's in the warm-up
 
   config.data = ConfigDict()
-  config.data.source = 'folder:data/DIV2K/DIV2K_train_HR'  # or 'sample', 'folder:PATH'
-  config.data.valid = 'folder:data/DIV2K/DIV2K_valid_HR'  # scored while training; '' for none
-  config.data.augment = True  # flips and quarter turns
+  # 'sample', 'folder:PATH', 'pairs:HR=PATH,LR=PATH', 'div2k:PATH' or 'tfds:NAME'; sr_jax/data/
+  # sources.py says what each takes.
+  config.data.source = 'div2k:data/DIV2K'
+  # Scored while training: the same, a folder as in eval.sets, 'split:valid', or '' for none.
+  config.data.valid = 'div2k:data/DIV2K:valid'
+  config.data.download = False  # fetch what 'div2k' names and prepare what 'tfds' names, once
+  # HR of source and valid is resized first: '256', its shorter side; '256x256', height and width.
+  config.data.resize = ''
+  # Shares of source for training, validation ('split:valid') and test ('split:test').
+  config.data.fraction = ()  # (0.8, 0.1, 0.1); () trains on all
+  config.data.split_seed = 0
+  config.data.channels = 3  # or 1, luma, for a generator of one channel: a third of the memory
+  # Where pictures are while training: 'bank', packed, on the device; 'mapped', packed, on the
+  # disk; 'stream', decoded again and again; 'auto', the first that there is room for.
+  config.data.mode = 'auto'
+  config.data.cache = ''  # folder of packed sets; '' is ~/.cache/sr_jax/packed
+  config.data.workers = -1  # processes that decode for a stream; -1 is one a core
+  config.data.share = 4  # batches in a row that a picture decoded for a stream gives a crop to
+  config.data.batch = 'pictures'  # or 'variants': one crop and its augmented variants
+  # (probability, how much at most); sr_jax/data/augment.py says what each does.
+  config.data.augment = ConfigDict({
+      'flip': True, 'turn': True,  # together the eight symmetries of the square
+      'brightness': (0.0, 0.5), 'darkening': (0.0, 0.5), 'contrast': (0.0, 0.3),
+      'saturation': (0.0, 0.5), 'shuffle': 0.0,  # of R, G and B
+      'mixup': (0.0, 1.2), 'cutblur': (0.0, 0.7)})
 
   config.eval = ConfigDict()
-  # For --mode evaluate: folders, comma between, of HR pictures or in one of the layouts with
-  # LR that sr_jax/data/benchmarks.py lists; data.valid may be one too.
+  # For --mode evaluate, comma between: folders of HR pictures or in one of the layouts with
+  # LR that sr_jax/data/benchmarks.py lists, data sources, 'split:test'.
   config.eval.sets = 'data/Set5,data/Set14'
   config.eval.every = 5_000  # steps between validations
   config.eval.pictures = 10  # of data.valid, the first so many

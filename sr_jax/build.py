@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import losses, metrics, optim, steps
-from sr_jax.data import bank
+from sr_jax import build_data, losses, metrics, optim, steps
 from sr_jax.errors import InputError
 from sr_jax.models import DISCRIMINATORS, GENERATORS
 from sr_jax.models.vgg import VGGS
@@ -48,7 +47,6 @@ class Experiment(NamedTuple):
   discriminator: Any
   phases: list[Phase]
   frozen: dict
-  batch_at: Callable
   new_state: Callable[[], TrainState]
   device_loop: bool
 
@@ -89,6 +87,7 @@ def check(config) -> None:
       ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none'))):
     if value not in allowed:
       raise InputError(f'config.{key}={value!r}: expected one of {", ".join(allowed)}')
+  build_data.check(config)
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
   adversarial = config.loss.adversarial.weight > 0
@@ -235,27 +234,28 @@ def build(config) -> Experiment:
     phases.append(Phase('gan', config.warmup_steps, config.steps, step, g_tx,
                         {'g': g_schedule, 'd': d_schedule}))
 
-  lr_patch = config.hr_patch // config.scale
+  lr_patch, channels = config.hr_patch // config.scale, config.data.channels
   def new_state():
     try:
-      return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, 3),
-                        discriminator, d_tx, (1, config.hr_patch, config.hr_patch, 3))
+      return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
+                        discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels))
     except ValueError as error:
       raise InputError(f'config.generator or config.discriminator: {error}') from None
 
-  batch_at = functools.partial(bank.batch_at, batch_size=config.batch_size, patch=config.hr_patch,
-                               scale=config.scale, augment=config.data.augment)
   loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
-  return Experiment(generator, discriminator, phases, frozen, batch_at, new_state, loop)
+  return Experiment(generator, discriminator, phases, frozen, new_state, loop)
 
 
-def dispatcher(experiment: Experiment, phase: Phase) -> Callable:
+def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable) -> Callable:
   """run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
 
   The state given is gone afterwards (donated). Without the device loop only one step is
   taken, start; the caller goes on from there.
+
+  Args:
+    batch_at: a `feed.Feed`'s.
   """
-  bound = {'step': phase.step, 'batch_at': experiment.batch_at}
+  bound = {'step': phase.step, 'batch_at': batch_at}
   if experiment.device_loop:
     return jax.jit(functools.partial(steps.train_steps, **bound), donate_argnames='state')
   plain = jax.jit(functools.partial(steps.one_step, **bound), donate_argnames='state')

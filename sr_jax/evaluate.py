@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import tqdm
 
-from sr_jax import build, files, images, restore, runs, score
-from sr_jax.data.benchmarks import Pair, find_set, read_set
+from sr_jax import build, build_data, files, images, restore, runs, score
+from sr_jax.data.benchmarks import read_set
+from sr_jax.data.pictures import Pair, Picture
 from sr_jax.data.sources import listed
 from sr_jax.errors import InputError
 
@@ -46,18 +47,34 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   if not runs.run_config(workdir).get('imported'):
     runs.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)
-  sets = [part.strip() for part in config.eval.sets.split(',') if part.strip()]
-  if not sets:
-    raise InputError('config.eval.sets is empty: name folders, comma between')
+  sets = open_sets(config, model.scale)  # a mistyped one is refused before any is scored
   generator = model.generator.clone(dtype=np.dtype(config.dtype))
   return evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
                   workdir / 'eval', model.step)
 
 
+def open_sets(config, scale: int) -> dict[str, list[Picture]]:
+  """The sets of `config.eval.sets`, by name."""
+  sets = {}
+  for spec in build_data.split_sets(config.eval.sets):
+    name = set_name(spec)
+    if name in sets:
+      raise InputError(f'config.eval.sets: two sets are called {name}')
+    sets[name] = build_data.open_set(config, spec, scale)
+  if not sets:
+    raise InputError('config.eval.sets is empty: name folders, comma between')
+  return sets
+
+
 def set_name(spec: str) -> str:
   """What a set's table is called: its folder, also where its HR folder was named."""
-  if spec.partition(':')[0] == 'sample':
-    return spec.replace(':', '-')
+  kind = spec.partition(':')[0]
+  if kind in ('sample', 'split', 'tfds'):
+    return re.sub(r'[^\w.-]+', '-', spec)
+  if kind == 'div2k':
+    return 'DIV2K-valid' if spec.endswith(':valid') else 'DIV2K-train'
+  if kind == 'pairs':
+    spec = re.search('HR=([^,]*)', spec + ',HR=')[1]
   path = files.expand(spec.removeprefix('folder:')).resolve()
   inside = re.fullmatch(r'HR(_x\d+)?|GT(mod12)?|original|image_SRF_\d+', path.name)
   return path.parent.name if inside else path.name
@@ -76,13 +93,13 @@ def _score_methods(name: str, pairs: list[Pair], upscalers: dict[str, Callable],
   return methods
 
 
-def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str, output,
-             step: int) -> dict[str, dict]:
+def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: int, lpips: str,
+             output, step: int) -> dict[str, dict]:
   """Scores a generator on sets beside bilinear and bicubic; prints and writes the tables.
 
   Args:
     variables: the generator's, of `step`.
-    sets: as `benchmarks.find_set` takes them.
+    sets: pictures by the name of their set.
     output: folder for `SET-STEP.json`, `SET-STEP.md` and `SET-STEP/PICTURE.png`.
 
   Returns:
@@ -90,20 +107,14 @@ def evaluate(generator, variables: dict, sets: list[str], scale: int, lpips: str
     `bicubic` under their names, and the protocol.
   """
   upscale, scorer = restore.make_upscaler(generator), score.make_scorer(scale, lpips)
-  names = [set_name(spec) for spec in sets]
-  own_lr, results = {}, {}
-  for name, spec in zip(names, sets, strict=True):
-    # A mistyped one is refused before the first is scored.
-    own_lr[name] = find_set(spec, scale)[0].lr is not None
-    if names.count(name) > 1:
-      raise InputError(f'config.eval.sets: two sets are called {name}')
-  for name, spec in zip(names, sets, strict=True):
+  results = {}
+  for name, found in sets.items():
     folder = pathlib.Path(output) / f'{name}-{step}'
-    pairs = list(read_set(spec, scale))  # all of it, before anything is written
+    pairs = list(read_set(found, scale))  # all of it, before anything is written
     upscalers = {method: functools.partial(images.imresize, scale=scale, method=method)
                  for method in BASELINES} | {'model': functools.partial(upscale, variables)}
     methods = _score_methods(name, pairs, upscalers, scorer, folder)
-    protocol = score.protocol(scale, lpips, own_lr[name])
+    protocol = score.protocol(scale, lpips, found[0].lr is not None)
     results[name] = {
         'protocol': protocol, 'scale': scale, 'step': step, **score.summary(methods['model']),
         **{method: score.summary(methods[method]) for method in BASELINES}}

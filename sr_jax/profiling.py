@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import build, steps
-from sr_jax.data import bank
+from sr_jax import build, build_data, steps
+from sr_jax.data import bank, feed
 from sr_jax.errors import InputError
 
 STEPS, TRACED, LOOP = 20, 3, 10
@@ -26,11 +26,14 @@ def profile_run(config, workdir) -> dict:
     {phase: figures}, as `profile_step` has them.
   """
   experiment = build.build(config)
-  pictures = random_bank(config.scale, config.hr_patch)
+  cut = build_data.build_cut(config)
+  pictures = random_bank(cut)
+  batch_at = functools.partial(feed.batch_of_bank, cut=cut, size=config.batch_size,
+                               kinds=build_data.build_augmentation(config))
   state, results = experiment.new_state(), {}
   for phase in experiment.phases:
     state = steps.begin_phase(state, phase.g_tx)
-    bound = {'step': phase.step, 'batch_at': experiment.batch_at}
+    bound = {'step': phase.step, 'batch_at': batch_at}
     arguments = pictures, experiment.frozen
     if experiment.device_loop:
       step, count = functools.partial(steps.train_steps, **bound), LOOP
@@ -106,10 +109,11 @@ def profile_step(step, state, rest, folder, count: int = 1) -> tuple:
       'peak_bytes': peak, 'trace': traces[-1] if traces else None}
 
 
-def random_bank(scale: int, patch: int) -> bank.Bank:
+def random_bank(cut: bank.Cut) -> bank.Bank:
   """Eight random pictures of twice the patch."""
-  side = 2 * patch // scale
-  size = 3 * side * side * (scale**2 + 1)
+  scale, side = cut.scale, 2 * cut.patch // cut.scale
+  size = cut.channels * side * side * (scale**2 + 1)
   pixels = np.random.default_rng(0).integers(0, 256, (1, 8 * size), np.uint8)
-  table = [(0, at, at + 3 * (side * scale)**2, side, side) for at in range(0, 8 * size, size)]
+  table = [(0, at, at + cut.channels * (side * scale)**2, side, side)
+           for at in range(0, 8 * size, size)]
   return bank.Bank(jnp.asarray(pixels), jnp.asarray(np.array(table, np.int32)))

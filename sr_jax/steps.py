@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sr_jax import losses
+from sr_jax import images, losses
 from sr_jax.state import NetState, TrainState
 
 
@@ -43,7 +43,7 @@ class GeneratorLoss:
     if self.pixel_weight:
       terms['pixel'] = self.pixel_weight * losses.PIXEL[self.pixel](sr, hr)
     if self.perceptual_weight:
-      features = vgg.apply(frozen['vgg'], sr), vgg.apply(frozen['vgg'], hr)
+      features = (vgg.apply(frozen['vgg'], images.as_rgb(picture)) for picture in (sr, hr))
       terms['perceptual'] = self.perceptual_weight * losses.perceptual(
           *features, self.layers, self.scale, self.distance)
     if self.total_variation_weight:
@@ -148,7 +148,7 @@ def train_steps(state: TrainState, source, frozen, start, stop, *, step: Callabl
   use `one_step` there.
 
   Args:
-    source: what `batch_at(source, seed, step)` reads, e.g. a Bank.
+    source: what `batch_at(source, seed, step)` reads: a Bank, or Batches for these steps.
     start, stop: integers, traced; stop > start == state.step.
     step: `pixel_step` or `gan_step` with everything but its first three arguments bound.
 

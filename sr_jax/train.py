@@ -13,9 +13,22 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sr_jax import build, evaluate, files, images, logs, restore, runs, score, signals, steps
+from sr_jax import (
+  build,
+  build_data,
+  evaluate,
+  files,
+  images,
+  logs,
+  restore,
+  runs,
+  score,
+  signals,
+  steps,
+)
 from sr_jax.checkpoints import Checkpoints
-from sr_jax.data import bank, benchmarks, sources
+from sr_jax.data import benchmarks
+from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
 from sr_jax.state import TrainState
@@ -44,29 +57,30 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   build.check(config)
   resumes = _resumes(workdir, config)
   initial = None if resumes or not config.init_from else _initial(config)
-  paths = sources.open_source(config.data.source)
+  found = build_data.training_set(config)
   valid, skipped_valid = _validation_set(config)
   experiment = build.build(config)
   state = experiment.new_state()
-  # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
-  pictures, skipped = bank.pack(paths, config.scale, config.hr_patch)
-  skipped += skipped_valid
   if resumes:
     state = _restored(state, workdir)
   elif initial:
     state, taken, fresh = restore.start_from(state, experiment.generator, initial)
   begin = int(state.step)
+  # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
+  pictures = build_data.build_feed(config, found, begin, experiment.device_loop,
+                                   (_records(workdir / 'run.json') or [{}])[-1] if resumes else {})
   try:  # not before here: a refused start leaves the run as it was
     workdir.mkdir(parents=True, exist_ok=True)
     log = logs.Logs(workdir, begin, config.steps, config.batch_size)
     files.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
     checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
   except OSError as error:
+    pictures.close()
     path = error.filename or workdir
     raise InputError(f'{path}: can not be written ({error.strerror})') from None
-  log.say(_opening(config, experiment, state, pictures, skipped, workdir, begin))
+  log.say(_opening(experiment, state, pictures.skipped + skipped_valid, workdir, begin))
   record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
-            'skipped_pictures': skipped, **_surroundings(experiment)}
+            'data': pictures.mode, 'pictures': pictures.digest, **_surroundings(experiment)}
   if initial:
     log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
             + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else '')
@@ -78,9 +92,10 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     with signals.Held() as held:
       state = _loop(config, experiment, state, pictures, valid, checkpoints, log, held)
   finally:
+    pictures.close()
     log.close()
     checkpoints.close()
-    record |= _ending(started)
+    record |= {'skipped_pictures': pictures.skipped + skipped_valid, **_ending(started)}
     _record(workdir / 'run.json', record)
   print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
         f'{record["ended"]}, {record["total"]} in all.')
@@ -104,6 +119,7 @@ class Stopped(Exception):  # noqa: N818, it is no error
 def _loop(config, experiment, state, pictures, valid, checkpoints, log, held) -> TrainState:
   """Runs to config.steps. The host stays one dispatch ahead of what it looks at."""
   begin = step = int(state.step)
+  skipped = len(pictures.skipped)
   phase = pending = None
   upscale = restore.make_upscaler(experiment.generator)
   scorer = score.make_scorer(config.scale, config.eval.lpips) if valid else None
@@ -133,12 +149,21 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, held) ->
       phase = experiment.phase_at(step)
       if step == phase.start:
         state = steps.begin_phase(state, phase.g_tx)
-      run = build.dispatcher(experiment, phase)
+      run = build.dispatcher(experiment, phase, pictures.batch_at)
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1
     if experiment.device_loop and step not in (begin, phase.start):
-      stop = _next_event(config, step, phase.stop)
-    state, metrics = run(state, pictures, experiment.frozen, step, stop)
+      stop = min(_next_event(config, step, phase.stop), step + pictures.most)
+    try:
+      source = pictures.take(step, stop)
+    except InputError:  # a stream met too many damaged pictures
+      checkpoints.save(state)
+      checkpoints.wait()
+      raise
+    for line in pictures.skipped[skipped:]:
+      log.say(f'skipped {line}')
+    skipped = len(pictures.skipped)
+    state, metrics = run(state, source, experiment.frozen, step, stop)
     step = stop
     if pending:
       show(pending)
@@ -170,7 +195,7 @@ def _next_event(config, step: int, phase_stop: int) -> int:
   return min(phase_stop, *(step - step % interval + interval for interval in every))
 
 
-def _strip(pair: benchmarks.Pair, sr: np.ndarray) -> np.ndarray:
+def _strip(pair: Pair, sr: np.ndarray) -> np.ndarray:
   """low / bicubic / generated / original of one picture, uint8 [H, 4 * W + 12, 3]."""
   scale = pair.hr.shape[0] // pair.lr.shape[0]
   low = pair.lr.repeat(scale, 0).repeat(scale, 1)
@@ -225,25 +250,26 @@ def _restored(state: TrainState, workdir) -> TrainState:
 # Around the loop ---------------------------------------------------------------------------
 
 
-def _validation_set(config) -> tuple[list[benchmarks.Pair], list[str]]:
+def _validation_set(config) -> tuple[list[Pair], list[str]]:
   """(pictures, one line for each unusable one)."""
   if not config.data.valid:
     return [], []
   skipped = []
-  pairs = list(benchmarks.read_set(config.data.valid, config.scale, config.eval.pictures, skipped))
+  found = build_data.validation_set(config)[:config.eval.pictures]
+  pairs = list(benchmarks.read_set(found, config.scale, skipped))
   if not pairs:
     raise InputError(f'config.data.valid: no usable picture: {skipped[0]}')
   return pairs, skipped
 
 
-def _opening(config, experiment, state, pictures, skipped, workdir, begin) -> str:
+def _opening(experiment, state, skipped, workdir, begin) -> str:
   """What is said before the first step."""
   lines = ['Generator', parameter_overview.get_parameter_overview(state.g.params)]
   if state.d is not None:
     lines += ['Discriminator', parameter_overview.get_parameter_overview(state.d.params)]
   lines += [f'skipped {reason}' for reason in skipped]
-  lines.append(f'{len(pictures.table)} pictures, {pictures.pixels.nbytes:,} bytes on the device'
-               + (f', {len(skipped)} skipped' if skipped else ''))
+  if skipped:
+    lines.append(f'{len(skipped)} skipped')
   phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in experiment.phases)
   lines.append(f'{workdir}: {f"goes on from step {begin}" if begin else "begins"}; {phases}')
   return '\n'.join(lines)
@@ -264,12 +290,15 @@ def _ending(started: datetime.datetime) -> dict:
 
 def _record(path: pathlib.Path, record: dict) -> None:
   """run.json lists every start of the run, oldest first; one without an end was killed."""
-  try:
-    records = json.loads(path.read_text())
-  except (FileNotFoundError, json.JSONDecodeError):
-    records = []
-  earlier = [entry for entry in records if entry['started'] != record['started']]
+  earlier = [entry for entry in _records(path) if entry['started'] != record['started']]
   files.write_json(path, [*earlier, record])
+
+
+def _records(path: pathlib.Path) -> list[dict]:
+  try:
+    return json.loads(path.read_text())
+  except (FileNotFoundError, json.JSONDecodeError):
+    return []
 
 
 def _print_validations(workdir) -> None:

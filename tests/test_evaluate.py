@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import evaluate, images, restore, score
-from sr_jax.data.benchmarks import read_set
+from sr_jax import build_data, evaluate, images, restore, score
+from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
 from sr_jax.models import MSRRESNET
 
@@ -20,7 +20,7 @@ BICUBIC = {
 
 @pytest.mark.parametrize(('name', 'scale'), BICUBIC)
 def test_bicubic_has_the_reference_figures(assets, name, scale):
-  scores = evaluate.score_set(read_set(str(assets / name), scale),
+  scores = evaluate.score_set(read_set(find_set(str(assets / name), scale), scale),
                               lambda lr: images.imresize(lr, scale),
                               score.make_scorer(scale, 'none'))
   found = score.mean(scores)
@@ -54,8 +54,9 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   own = images.imresize(hr, 1 / 2) // 2
   images.write_image(tmp_path / 'two' / 'HR_x2' / 'a.png', hr)
   images.write_image(tmp_path / 'two' / 'LRbicx2' / 'a.png', own)
-  results = evaluate.evaluate(*network, [str(tmp_path / 'one' / 'HR'), str(tmp_path / 'two')], 2,
-                              'none', tmp_path / 'out', 7)
+  sets = {'one': find_set(str(tmp_path / 'one' / 'HR'), 2),
+          'two': find_set(str(tmp_path / 'two'), 2)}
+  results = evaluate.evaluate(*network, sets, 2, 'none', tmp_path / 'out', 7)
   out = capsys.readouterr().out
   assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
       'one-7', 'one-7.json', 'one-7.md', 'two-7', 'two-7.json', 'two-7.md']
@@ -85,17 +86,41 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
     ('data/Set5', 'Set5'), ('data/Set5/', 'Set5'), ('data/Set5/HR', 'Set5'),
     ('folder:data/Set14/HR_x4', 'Set14'), ('data/Set5/GTmod12', 'Set5'), ('.', 'here'),
     ('data/Set5/original', 'Set5'), ('data/Set5/image_SRF_4', 'Set5'),
-    ('sample:valid', 'sample-valid'), ('data/DIV2K_valid_HR', 'DIV2K_valid_HR')])
+    ('sample:valid', 'sample-valid'), ('split:test', 'split-test'),
+    ('tfds:div2k/bicubic_x4:validation', 'tfds-div2k-bicubic_x4-validation'),
+    ('div2k:data/DIV2K:valid', 'DIV2K-valid'), ('div2k:data', 'DIV2K-train'),
+    ('pairs:LR=low,HR=data/faces/HR', 'faces'),
+    ('data/DIV2K_valid_HR', 'DIV2K_valid_HR')])
 def test_names_of_sets(tmp_path, monkeypatch, spec, name):
   (tmp_path / 'here').mkdir()
   monkeypatch.chdir(tmp_path / 'here')
   assert evaluate.set_name(spec) == name
 
 
-def test_a_mistyped_set_is_refused_before_anything_is_scored(tmp_path, picture, network):
+def test_sets_are_opened_by_name(tmp_path, picture, config):
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  for folder in (one, two):
+    images.write_image(folder / 'a.png', picture(20, 20))
+  config.data.fraction = (0.6, 0.2, 0.2)  # of the five pictures of data.source
+  config.eval.sets = f'{one}, pairs:HR={two},LR={one},split:test,sample:valid'
+  opened = evaluate.open_sets(config, 2)
+  assert {name: len(found) for name, found in opened.items()} == {
+      'one': 1, 'two': 1, 'split-test': 1, 'sample-valid': 1}
+  assert opened['two'][0].lr == one / 'a.png'
+
+
+@pytest.mark.parametrize(('sets', 'message'), [
+    ('{one},/nowhere', '/nowhere: no such folder'), ('{one},{one}', 'two sets are called one'),
+    (' , ', r'config\.eval\.sets is empty'),
+    ('split:test', r"'split:test': .*config\.data\.fraction"),
+    ('split:first', r"'split:first': expected 'split:valid' or 'split:test'")])
+def test_a_mistyped_set_is_refused(tmp_path, picture, config, sets, message):
   images.write_image(tmp_path / 'one' / 'a.png', picture(20, 20))
-  for sets, message in (([str(tmp_path / 'one'), '/nowhere'], '/nowhere: no such folder'),
-                        ([str(tmp_path / 'one')] * 2, 'two sets are called one')):
-    with pytest.raises(InputError, match=message):
-      evaluate.evaluate(*network, sets, 2, 'none', tmp_path / 'out', 7)
-  assert not (tmp_path / 'out').exists()
+  config.eval.sets = sets.format(one=tmp_path / 'one')
+  with pytest.raises(InputError, match=message):
+    evaluate.open_sets(config, 2)
+
+
+def test_sets_are_split_at_commas_but_those_inside_a_spec():
+  assert build_data.split_sets('a, pairs:HR=x,LR=y,match=content,b,tfds:coco:test,') == [
+      'a', 'pairs:HR=x,LR=y,match=content', 'b', 'tfds:coco:test']

@@ -9,14 +9,18 @@ import optax
 import pytest
 
 from sr_jax import build, losses, steps
-from sr_jax.data import bank
-from sr_jax.data.sources import open_source
+from sr_jax.data import bank, feed
+from sr_jax.data.augment import Augmentation
 from tests.conftest import same_bits
 
 
 @pytest.fixture(scope='module')
-def source(folder):
-  return bank.pack(open_source(f'folder:{folder}'), 2, 16)[0]
+def source(folder, pack_folder):
+  return bank.to_device(pack_folder(folder))
+
+
+batch_at = functools.partial(feed.batch_of_bank, cut=bank.Cut(4, 16, 2), size=4,
+                             kinds=Augmentation())
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def phase(experiment, name):
 
 def one_step(experiment, name, state, source):
   step = functools.partial(steps.one_step, step=phase(experiment, name).step,
-                           batch_at=experiment.batch_at)
+                           batch_at=batch_at)
   return jax.jit(step)(state, source, experiment.frozen)
 
 
@@ -47,7 +51,7 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
   """Against the plain way: two losses, two gradients, each network applied once more."""
   state = experiment.new_state()
   generator, discriminator = experiment.generator, experiment.discriminator
-  batch = experiment.batch_at(source, state.seed, state.step)
+  batch = batch_at(source, state.seed, state.step)
   mutable = ['batch_stats']
 
   def generate(params):
@@ -160,7 +164,7 @@ def test_adversarial_phase_starts_with_fresh_moments_once(experiment, source):
 @pytest.mark.parametrize('name', ['warm-up', 'gan'])
 def test_device_loop_is_indifferent_to_how_it_is_cut(experiment, source, name):
   run = jax.jit(functools.partial(steps.train_steps, step=phase(experiment, name).step,
-                                  batch_at=experiment.batch_at), donate_argnames='state')
+                                  batch_at=batch_at), donate_argnames='state')
 
   def cut(*lengths):
     state, at = experiment.new_state(), 0
@@ -179,7 +183,7 @@ def test_device_loop_is_indifferent_to_how_it_is_cut(experiment, source, name):
 def test_loop_and_plain_steps_agree(experiment, source):
   """Not in bits, the code is compiled differently, but in figures."""
   run = jax.jit(functools.partial(steps.train_steps, step=phase(experiment, 'gan').step,
-                                  batch_at=experiment.batch_at))
+                                  batch_at=batch_at))
   looped, _ = run(experiment.new_state(), source, {}, 0, 3)
   plain = experiment.new_state()
   for _ in range(3):
@@ -191,7 +195,7 @@ def test_loop_and_plain_steps_agree(experiment, source):
 
 
 def test_donated_state_is_gone(experiment, source):
-  run = build.dispatcher(experiment, phase(experiment, 'gan'))
+  run = build.dispatcher(experiment, phase(experiment, 'gan'), batch_at)
   state = experiment.new_state()
   run(state, source, experiment.frozen, 0, 1)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.g))
@@ -203,7 +207,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(config, source):
   state, metrics = one_step(experiment, 'gan', experiment.new_state(), source)
   kinds = {leaf.dtype for leaf in jax.tree.leaves((state.g, state.d, state.ema, metrics))}
   assert kinds == {jnp.dtype('float32'), jnp.dtype('int32')}
-  batch = experiment.batch_at(source, 0, 0)
+  batch = batch_at(source, 0, 0)
   text = jax.jit(phase(experiment, 'gan').step).lower(state, batch, {}).as_text()
   convolutions = [line for line in text.splitlines() if 'stablehlo.convolution' in line]
   assert convolutions

@@ -1,0 +1,178 @@
+"""How a run's pictures are held, chosen by their size, and what each dispatch is given of them.
+
+  bank    packed, all on the device; batches are cut inside the step
+  mapped  packed, in a file mapped into memory; the same batches, copied a few steps ahead
+  stream  not packed; decoded while training
+"""
+
+import functools
+import pathlib
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax.data import bank, mapped, packed, stream
+from sr_jax.data.augment import Augmentation, augment
+from sr_jax.data.bank import Cut
+from sr_jax.data.pictures import Picture
+from sr_jax.errors import InputError
+
+MODES = ('auto', 'bank', 'mapped', 'stream')
+WINDOW = 16  # batches that a dispatch is given at most, where the host makes them
+
+
+class Feed(NamedTuple):
+  """What training sees of the data.
+
+  Attributes:
+    mode: 'bank', 'mapped' or 'stream'.
+    batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1]: pure, for the step.
+    take: (start, stop) -> source, for steps start .. stop - 1, in order.
+    most: steps that one `take` may be for.
+    skipped: a line for each picture left out; a stream meets them as it goes.
+    digest: of the pictures and their form; with the same, batches are the same.
+    close: ends what works in the background.
+  """
+
+  mode: str
+  batch_at: Callable
+  take: Callable[[int, int], Any]
+  most: int
+  skipped: list[str]
+  digest: str
+  close: Callable[[], None]
+
+
+class Batches(NamedTuple):
+  """Crops made on the host for the steps from `first` on: a pytree, the source of a dispatch."""
+
+  first: jax.Array  # int32
+  crops: dict[str, jax.Array]  # uint8 [steps, n, ...]
+
+
+def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmentation, *,
+              mode: str, seed: int, begin: int, window: int = WINDOW, share: int = 4,
+              workers: int = 0, cache: pathlib.Path | None = None, say=print) -> Feed:
+  """Packs the pictures, unless that was done before or they are streamed, and opens them.
+
+  Args:
+    cut: what is cut out of them for a batch of `batch_size`.
+    mode: 'auto' takes the first of bank, mapped and stream that there is room for, 'packed'
+      of the first two.
+    begin: the first step that will be asked for.
+    window: steps that one dispatch may take, where the host makes batches.
+    share: batches that a picture decoded for the stream gives a crop to.
+    workers: processes that decode for the stream.
+    cache: folder of packed sets; None is `packed.default_cache()`.
+    say: is told what will be used, in bytes, before it is.
+
+  Raises:
+    InputError: no usable picture; no room for what was asked for; more crops in a streamed
+      batch than there are pictures.
+  """
+  skipped: list[str] = []
+  folder = packed.folder_of(found, cut.scale, cut.channels, cache or packed.default_cache())
+  if mode == 'stream':
+    say(f'{len(found):,} pictures, decoded while training')
+  else:
+    held = packed.open_packed(folder)
+    planned = None if held else packed.plan(found, cut.scale, cut.channels)
+    needed = held.pixels.nbytes if held else planned.bytes
+    mode, line = _choose(mode, needed, bool(held), folder.parent)
+    say(f'{len(held.names if held else planned.pictures):,} pictures are {needed:,} bytes packed, '
+        f'{line}')
+  if mode == 'stream':
+    if len(found) < cut.count:
+      raise InputError(f"data.mode='stream': {len(found)} pictures are fewer than a batch of "
+                       f"{cut.count}; 'bank' is for small sets")
+    made = stream.batches(found, seed, begin, cut, share, workers, skipped)
+  else:
+    held = held or packed.pack(planned, cut.scale, cut.channels, folder)
+    held = packed.with_crops(held, cut.scale, cut.patch)
+    skipped += held.skipped
+  if mode == 'bank':
+    pictures = bank.to_device(held)
+    return Feed(mode, functools.partial(batch_of_bank, cut=cut, size=batch_size, kinds=kinds),
+                lambda start, stop: pictures, 2**31, skipped, folder.name, lambda: None)
+  if mode == 'mapped':
+    made = mapped.batches(held, seed, begin, cut)
+  ahead = Ahead(made, 2 * window)
+  return Feed(mode, functools.partial(batch_of_host, size=batch_size, kinds=kinds),
+              functools.partial(_take, ahead, window), window, skipped, folder.name,
+              ahead.close)
+
+
+def batch_of_bank(source: bank.Bank, seed, step, *, cut: Cut, size: int, kinds: Augmentation):
+  return augment(bank.crops_at(source, seed, step, cut), seed, step, size, kinds)
+
+
+def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation):
+  crops = {name: crop[step - source.first] for name, crop in source.crops.items()}
+  return augment(crops, seed, step, size, kinds)
+
+
+def _choose(mode: str, needed: int, is_packed: bool, cache: pathlib.Path) -> tuple[str, str]:
+  """(mode, what is said of it)."""
+  room = bank.room()
+  place = cache
+  while not place.exists():
+    place = place.parent
+  free = shutil.disk_usage(place).free
+  if mode == 'bank' and needed > room:
+    raise InputError(f"data.mode='bank': the pictures need {needed:,} bytes on the device, which "
+                     f"has room for {room:,}; 'mapped' leaves them on the disk")
+  if mode in ('auto', 'packed'):
+    fits = is_packed or needed <= free // 2 or mode == 'packed'
+    mode = ('bank' if needed <= room else 'mapped') if fits else 'stream'
+  where = {'bank': f'held on the device, which has room for {room:,}',
+           'mapped': f'mapped from {cache}; the device has room for {room:,}',
+           'stream': f'decoded while training; there is room for {room:,} on the device, '
+                     f'{free:,} on the disk'}
+  return mode, where[mode]
+
+
+def _take(ahead: 'Ahead', window: int, start: int, stop: int) -> Batches:
+  made = [ahead.next() for _ in range(stop - start)]
+  made += [made[-1]] * (window - len(made))  # of one shape, so that nothing is compiled anew
+  crops = {name: jnp.asarray(np.stack([batch[name] for batch in made])) for name in made[0]}
+  return Batches(jnp.int32(start), crops)
+
+
+class Ahead:
+  """An iterator whose items a thread makes before they are asked for."""
+
+  def __init__(self, made: Iterator, most: int):
+    self._items = queue.Queue(most)
+    self._ended = threading.Event()
+    self._thread = threading.Thread(target=self._run, args=(made,), daemon=True)
+    self._thread.start()
+
+  def next(self):
+    """The next item, or the error that was raised in making it."""
+    item = self._items.get()
+    if isinstance(item, BaseException):
+      raise item
+    return item
+
+  def close(self) -> None:
+    self._ended.set()
+    while self._thread.is_alive():
+      try:
+        self._items.get(timeout=0.05)  # it may wait for a place
+      except queue.Empty:
+        continue
+
+  def _run(self, made):
+    try:
+      while not self._ended.is_set():
+        self._items.put(next(made))
+    except BaseException as error:  # raised where the item is asked for
+      self._items.put(error)
+    finally:
+      made.close()

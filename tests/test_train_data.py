@@ -1,0 +1,178 @@
+"""Whole runs on data held in every way: exact resumes, one channel, splits, damage."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import jax
+import pytest
+
+from sr_jax import evaluate, images, restore, train
+from sr_jax.checkpoints import Checkpoints
+from sr_jax.data import feed
+from sr_jax.errors import InputError
+from tests.conftest import same_bits
+from tests.test_train import run, stop_after
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def pixels(config):
+  """Twelve steps of the generator alone."""
+  config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
+  config.warmup_steps, config.steps, config.checkpoint_every = 0, 12, 6
+  config.data.workers = 0
+  return config
+
+
+@pytest.mark.parametrize(('mode', 'loop'), [('bank', 'yes'), ('mapped', 'no'), ('mapped', 'yes'),
+                                            ('stream', 'no'), ('stream', 'yes')])
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, mode, loop,
+                                                            monkeypatch):
+  monkeypatch.setattr(feed, 'WINDOW', 4)  # shorter than what lies between logs
+  pixels.data.mode, pixels.device_loop = mode, loop
+  whole = run(pixels, tmp_path / 'whole')
+  stop_after(pixels, tmp_path / 'parts', 6)
+  assert same_bits(run(pixels, tmp_path / 'parts'), whole) == []
+  first, second = json.loads((tmp_path / 'parts' / 'run.json').read_text())
+  assert first['data'] == second['data'] == mode
+  assert first['pictures'] == second['pictures']
+
+
+def test_a_stream_stays_one_and_a_changed_set_is_told(pixels, tmp_path, picture, capsys):
+  for index in range(6):
+    images.write_image(tmp_path / 'set' / f'{index}.png', picture(20, 20, index))
+  pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
+  run(pixels, tmp_path / 'run', steps=2)
+  pixels.data.mode = 'auto'
+  run(pixels, tmp_path / 'run', steps=4)
+  assert 'not be those of' not in capsys.readouterr().out
+  images.write_image(tmp_path / 'set' / '6.png', picture(20, 20, 6))
+  run(pixels, tmp_path / 'run', steps=5)
+  assert 'its batches will not be those of' in capsys.readouterr().out
+  pixels.data.mode = 'mapped'
+  run(pixels, tmp_path / 'run', steps=6)
+  assert 'its batches will not be those of' in capsys.readouterr().out
+  records = json.loads((tmp_path / 'run' / 'run.json').read_text())
+  assert [record['data'] for record in records] == ['stream', 'stream', 'stream', 'mapped']
+
+
+def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, picture, capsys,
+                                                            monkeypatch):
+  for index in range(16):
+    images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(20, 20, index))
+  pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
+  (tmp_path / 'set' / '03.png').write_text('no picture')
+  run(pixels, tmp_path / 'run', steps=16)
+  assert '03.png: not a picture' in capsys.readouterr().out
+  record, = json.loads((tmp_path / 'run' / 'run.json').read_text())
+  assert len(record['skipped_pictures']) == 1
+  taken = feed._take
+
+  def damaged(ahead, window, start, stop):
+    if start == 20:
+      raise InputError('too many')
+    return taken(ahead, window, start, stop)
+
+  monkeypatch.setattr(feed, '_take', damaged)
+  with pytest.raises(InputError, match='too many'):
+    run(pixels, tmp_path / 'run', steps=32)
+  assert Checkpoints(tmp_path / 'run', read_only=True).latest() == 20
+
+
+def test_one_channel_is_trained_scored_and_enlarged(config, tmp_path, picture, capsys):
+  """Luma in and out, a third of the bytes; colour comes back when it is used."""
+  for index in range(3):
+    channels = slice(0, 1 if index == 1 else 3)
+    images.write_image(tmp_path / 'set' / f'{index}.png', picture(20, 24, index)[..., channels])
+  config.data.source = config.data.valid = f'folder:{tmp_path / "set"}'
+  config.steps, config.warmup_steps, config.eval.every = 2, 0, 2
+  config.data.channels = 1
+  with pytest.raises(InputError, match=r'config\.data\.channels=1 is for config\.generator\.ch'):
+    run(config, tmp_path / 'run')
+  config.generator.channels = 1
+  state = run(config, tmp_path / 'run')
+  assert state.g.params['head']['kernel'].shape[2] == 1
+  assert jax.tree.leaves(state.d.params)[0].size
+  assert '3 pictures are 1,800 bytes packed' in capsys.readouterr().out
+  config.eval.sets = str(tmp_path / 'set')
+  table = evaluate.evaluate_run(config, tmp_path / 'run')['set']
+  assert table['mean']['psnr_y'] > 5
+  model = restore.load(tmp_path / 'run')
+  assert model(picture(9, 8)).shape == (18, 16, 3)
+  assert model(picture(9, 8)[..., 0]).shape == (18, 16)
+
+
+def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_path, capsys):
+  pixels.data.fraction, pixels.data.valid = (0.6, 0.2, 0.2), 'split:valid'
+  pixels.eval.sets = 'split:valid,split:test'
+  run(pixels, tmp_path, steps=1)
+  assert '3 pictures are' in capsys.readouterr().out
+  results = evaluate.evaluate_run(pixels, tmp_path)
+  names = [name for part in results.values() for name in part['images']]
+  assert len(names) == len(set(names)) == 2
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('mode', 'disk', "config.data.mode='disk': expected one of auto, bank"),
+    ('batch', 'one', "config.data.batch='one': expected one of pictures, variants"),
+    ('channels', 2, 'config.data.channels=2'), ('share', 0, 'config.data.share=0'),
+    ('workers', -2, 'config.data.workers=-2'), ('resize', '6x', 'config.data.resize=6x'),
+    ('augment.brightness', (2.0, 0.5), 'augment.brightness'),
+    ('augment.brightness', (0.5, -1.0), 'a probability and an amount up to 10'),
+    ('augment.contrast', (0.5, 2.0), 'a probability and an amount up to 1'),
+    ('augment.mixup', (0.5, 0.0), 'augment.mixup'), ('augment.shuffle', 1.5, 'augment.shuffle'),
+    ('augment.cutblur', (0.5,), 'augment.cutblur'), ('fraction', (0.5,), 'config.data.fraction'),
+    ('valid', 'split:valid', "'split:valid': expected")])
+def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
+  with config.ignore_type():
+    config.update_from_flattened_dict({f'data.{key}': value})
+  with pytest.raises(InputError) as error:
+    train.train(config, tmp_path / 'run')
+  assert message in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_two_thousand_streamed_steps_take_no_more_memory(pixels, tmp_path, picture):
+  """Of the process and its workers, after step 200 and at the end."""
+  for index in range(40):
+    images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(200 + 3 * index, 300, index))
+  pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
+  pixels.data.workers, pixels.steps, pixels.checkpoint_every = 2, 2001, 10_000
+  (tmp_path / 'config.json').write_text(pixels.to_json_best_effort())
+  script = '''
+    import json, multiprocessing, pathlib, sys
+    from ml_collections import ConfigDict
+    from sr_jax import train
+    from sr_jax.data import feed
+
+    def resident():
+      processes = ['self', *(child.pid for child in multiprocessing.active_children())]
+      texts = [pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text() for pid in processes]
+      return [int(text.split('Pss:')[1].split()[0]) for text in texts]
+
+    take, seen = feed._take, {}
+    def measured(ahead, window, start, stop):
+      if start in (200, 2000):
+        seen[start] = resident()
+      return take(ahead, window, start, stop)
+
+    if __name__ == '__main__':
+      feed._take = measured
+      config = ConfigDict(json.loads(pathlib.Path(sys.argv[1]).read_text()), convert_dict=True)
+      train.train(config, sys.argv[2])
+      print(json.dumps(list(seen.values())))
+  '''
+  (tmp_path / 'measure.py').write_text(textwrap.dedent(script))
+  done = subprocess.run([sys.executable, tmp_path / 'measure.py', tmp_path / 'config.json',
+                         tmp_path / 'run'], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True,
+                        capture_output=True, check=False)
+  assert done.returncode == 0, done.stderr
+  early, late = json.loads(done.stdout.splitlines()[-1])
+  assert len(early) == len(late) == 3
+  assert sum(late) < 1.02 * sum(early), (early, late)
