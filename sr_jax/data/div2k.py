@@ -102,7 +102,6 @@ def _fetch(folder: pathlib.Path, missing: dict[str, str]) -> None:
   except KeyError as error:
     raise InputError(f'tensorflow-datasets knows no file {error} of DIV2K') from None
   try:
-    folder.mkdir(parents=True, exist_ok=True)
     _check_space(folder, list(archives.values()))
     for place, archive in archives.items():
       part = _part(folder, archive)
@@ -125,7 +124,8 @@ def _check_space(folder: pathlib.Path, archives: list[Archive]) -> None:
   """One zip at a time lies beside what was unpacked, which is as large: PNGs don't shrink."""
   sizes = [archive.size for archive in archives]
   here = sum(_size(_part(folder, archive)) for archive in archives)
-  needed, free = sum(sizes) + max(sizes) - here, shutil.disk_usage(folder).free
+  there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+  needed, free = sum(sizes) + max(sizes) - here, shutil.disk_usage(there).free
   if free < needed:
     raise InputError(f'{folder}: DIV2K needs {needed / 1e9:.1f} GB more there, '
                      f'{free / 1e9:.1f} GB are free')
@@ -164,6 +164,7 @@ def _receive(url: str, size: int, part: pathlib.Path) -> None:
     if told != wanted:  # a login page, say, which should not become the file's beginning
       raise InputError(f'{url}: the server offers {told or "an unknown number"}, expected {wanted} '
                        'bytes')
+    part.parent.mkdir(parents=True, exist_ok=True)  # not for a server that does not answer
     print(f'{url} to {part.parent}, {size / 1e6:.0f} MB', file=sys.stderr)
     with (open(part, 'ab' if resumed else 'wb') as file,
           tqdm.tqdm(initial=have if resumed else 0, total=size, unit='B', unit_scale=True,

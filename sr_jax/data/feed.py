@@ -120,10 +120,8 @@ def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation
 def _choose(mode: str, needed: int, is_packed: bool, cache: pathlib.Path) -> tuple[str, str]:
   """(mode, what is said of it)."""
   room = bank.room()
-  place = cache
-  while not place.exists():
-    place = place.parent
-  free = shutil.disk_usage(place).free
+  there = next(place for place in (cache, *cache.absolute().parents) if place.exists())
+  free = shutil.disk_usage(there).free
   if mode == 'bank' and needed > room:
     raise InputError(f"data.mode='bank': the pictures need {needed:,} bytes on the device, which "
                      f"has room for {room:,}; 'mapped' leaves them on the disk")

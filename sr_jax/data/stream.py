@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing import util
 
 import grain
 import numpy as np
@@ -140,3 +141,5 @@ def _begin_worker(worker: int, workers: int) -> None:
     os._exit(1)
 
   threading.Thread(target=follow, daemon=True).start()
+  # Before anything else at its end, or it would wait until somebody read what it has made.
+  util.Finalize(None, os._exit, (1,), exitpriority=1000)
