@@ -4,7 +4,9 @@ import argparse
 import ast
 import os
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,6 +64,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 
 def run(command: Callable[[], int | None]) -> int:
   """The exit status of `command()`: its own, 1 if the input was wrong, 130 after Ctrl-C."""
+  sys.unraisablehook = _unraisable
   try:
     status = command() or 0
     sys.stdout.flush()
@@ -77,6 +80,14 @@ def run(command: Callable[[], int | None]) -> int:
     return refuse('not enough memory', 1)
   except OSError as error:
     return refuse(f'{error.filename or "output"}: {error.strerror or error}', 1)
+
+
+def _unraisable(lost) -> None:
+  """Where nothing can be raised (JAX is asked at each garbage collection) Ctrl-C would be lost."""
+  if lost.exc_type is KeyboardInterrupt:
+    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+  else:
+    sys.__unraisablehook__(lost)
 
 
 def on_all_cores(function: Callable, items: Sequence, doing: str = '') -> list:

@@ -1,5 +1,6 @@
 """The training loop: build or restore, dispatch, log, save. All side effects are here."""
 
+import contextlib
 import datetime
 import functools
 import json
@@ -67,36 +68,35 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     state, taken, fresh = restore.start_from(state, experiment.generator, initial)
   begin = int(state.step)
   # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
-  pictures = build_data.build_feed(config, found, begin, experiment.device_loop,
-                                   (_records(workdir / 'run.json') or [{}])[-1] if resumes else {})
-  try:  # not before here: a refused start leaves the run as it was
-    workdir.mkdir(parents=True, exist_ok=True)
-    log = logs.Logs(workdir, begin, config.steps, config.batch_size)
-    files.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
-    checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
-  except OSError as error:
-    pictures.close()
-    path = error.filename or workdir
-    raise InputError(f'{path}: can not be written ({error.strerror})') from None
-  log.say(_opening(experiment, state, pictures.skipped + skipped_valid, workdir, begin))
-  record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
-            'data': pictures.mode, 'pictures': pictures.digest, **_surroundings(experiment)}
-  if initial:
-    log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
-            + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else '')
-            + ''.join(f'; {field} {initial.fields[field]}, which the file does not tell'
-                      for field in initial.usual))
-    record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
-  _record(workdir / 'run.json', record)
-  try:
-    with signals.Held() as held:
-      state = _loop(config, experiment, state, pictures, valid, checkpoints, log, held)
-  finally:
-    pictures.close()
-    log.close()
-    checkpoints.close()
-    record |= {'skipped_pictures': pictures.skipped + skipped_valid, **_ending(started)}
+  last = (_records(workdir / 'run.json') or [{}])[-1] if resumes else {}
+  with contextlib.closing(build_data.build_feed(config, found, begin, experiment.device_loop,
+                                                last)) as pictures:
+    try:  # not before here: a refused start leaves the run as it was
+      workdir.mkdir(parents=True, exist_ok=True)
+      log = logs.Logs(workdir, begin, config.steps, config.batch_size)
+      files.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+      checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
+    except OSError as error:
+      path = error.filename or workdir
+      raise InputError(f'{path}: can not be written ({error.strerror})') from None
+    log.say(_opening(experiment, state, pictures.skipped + skipped_valid, workdir, begin))
+    record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
+              'data': pictures.mode, 'pictures': pictures.digest, **_surroundings(experiment)}
+    if initial:
+      log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
+              + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else '')
+              + ''.join(f'; {field} {initial.fields[field]}, which the file does not tell'
+                        for field in initial.usual))
+      record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
     _record(workdir / 'run.json', record)
+    try:
+      with signals.Held() as held:
+        state = _loop(config, experiment, state, pictures, valid, checkpoints, log, held)
+    finally:
+      log.close()
+      checkpoints.close()
+      record |= {'skipped_pictures': pictures.skipped + skipped_valid, **_ending(started)}
+      _record(workdir / 'run.json', record)
   print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
         f'{record["ended"]}, {record["total"]} in all.')
   if held.caught and int(state.step) < config.steps:

@@ -5,28 +5,29 @@ A decoded picture gives a crop to each of `share` batches in a row, so a batch c
 for which step depends on the seed and the step alone, however many workers there are.
 """
 
+import collections
 import contextlib
 import ctypes
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing import util
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
-import grain
 import numpy as np
-from absl import flags
 
 from sr_jax.data import pictures
 from sr_jax.data.bank import Cut
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 
-BUFFER = 4  # decoded pictures, their crops alone, that a worker may be ahead
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+AHEAD = 4  # pictures that are decoded for each worker before they are asked for
 TOLERATED = 0.01  # share of a set's pictures that may be unusable; one always may
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 class Crops:
@@ -36,20 +37,13 @@ class Crops:
   pictures that is drawn anew when all were seen.
   """
 
-  def __init__(self, found: Sequence[Picture], seed: int, cut: Cut, share: int, first: int = 0):
-    self.found, self.seed, self.cut, self.share, self.first = found, seed, cut, share, first
+  def __init__(self, found: Sequence[Picture], seed: int, cut: Cut, share: int):
+    self.found, self.seed, self.cut, self.share = found, seed, cut, share
     self.groups = len(found) // cut.count  # of one order; a rest smaller than a batch is left
 
-  def __len__(self) -> int:
-    return 2**31  # no end
-
-  def __getitem__(self, item: int):
-    """(LR crops, HR crops, a line for each unusable picture), the crops' bytes one by one.
-
-    Arrays would travel through shared memory, which a process that is killed leaves behind.
-    """
+  def __getitem__(self, item: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """({'lr': uint8 [share, h, w, C], 'hr': ...}, a line for each unusable picture)."""
     group, slot = divmod(item, self.cut.count)
-    group += self.first
     epoch, place = divmod(group, self.groups)
     order = _order(self.seed, epoch, len(self.found))
     places = np.random.default_rng((self.seed, 1, group, slot)).random((self.share, 2))
@@ -60,7 +54,7 @@ class Crops:
       try:
         crops = pictures.read_crops(self.found[index], self.cut.scale, self.cut.channels,
                                     self.cut.patch, places.tolist())
-        return *([crop.tobytes() for crop in crops[name]] for name in ('lr', 'hr')), unusable
+        return crops, unusable
       except InputError as error:
         unusable.append(str(error))
     raise InputError(f'too few usable pictures for a batch: {unusable[0]}')
@@ -90,56 +84,76 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
     InputError: more than 1% of the pictures are unusable.
   """
   group, first = divmod(begin, share)
-  dataset = grain.MapDataset.source(Crops(found, seed, cut, share, group)).to_iter_dataset(
-      grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-  if workers:
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # the workers are started with absl's flags
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, BUFFER), _begin_worker)
-  items = iter(dataset)
-  side, patch = cut.patch // cut.scale, cut.patch
-  try:
+  items = _in_order(Crops(found, seed, cut, share), group * cut.count, workers)
+  with contextlib.closing(items):
     while True:
-      lrs, hrs, unusable = zip(*(next(items) for _ in range(cut.count)), strict=True)
-      for line in (line for lines in unusable for line in lines):
+      slots = [next(items) for _ in range(cut.count)]
+      for line in itertools.chain.from_iterable(lines for _, lines in slots):
         _note(line, skipped, len(found))
       for place in range(first, share):
-        yield {'lr': _together([crops[place] for crops in lrs], side, cut.channels),
-               'hr': _together([crops[place] for crops in hrs], patch, cut.channels)}
+        yield {name: np.stack([crops[name][place] for crops, _ in slots]) for name in ('lr', 'hr')}
       first = 0
-  except RuntimeError as error:
-    raise InputError(f'a worker that decodes pictures was lost ({error})') from None
-  finally:
-    if workers:
-      items.close()
-
-
-def _together(crops: list[bytes], side: int, channels: int) -> np.ndarray:
-  return np.frombuffer(b''.join(crops), np.uint8).reshape(-1, side, side, channels)
 
 
 def _note(line: str, skipped: list[str], count: int) -> None:
-  if line not in skipped:
+  if line and line not in skipped:
     skipped.append(line)
     if len(skipped) > max(1, TOLERATED * count):
       raise InputError(f'{len(skipped)} of {count} pictures are unusable, more than '
                        f'{TOLERATED:.0%}; the last: {line}')
 
 
-def _begin_worker(worker: int, workers: int) -> None:
-  """Leaves Ctrl-C, which goes to every process of a terminal, to the training process, and
-  ends with it, however that ends."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+# Workers -------------------------------------------------------------------------------
+
+
+def _in_order(crops: Crops, first: int, workers: int) -> Iterator:
+  """crops[first], crops[first + 1], ..., each worker a few ahead."""
+  if not workers:
+    yield from map(crops.__getitem__, itertools.count(first))
+  pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin_worker, (crops,))
+  pending = collections.deque()
+  try:
+    for item in itertools.count(first):
+      with _ctrl_c_left_to_us():
+        pending.append(pool.submit(_decode, item))
+      if len(pending) == workers * AHEAD:
+        yield pending.popleft().result()
+  except BrokenProcessPool:
+    raise InputError('a worker that decodes pictures was lost: killed, or out of memory; '
+                     '--config.data.workers sets how many there are') from None
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_left_to_us():
+  """Ctrl-C goes to every process of a terminal; those started in here never see it."""
+  mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+_crops: Crops | None = None  # of a worker; sent once, not with each item
+
+
+def _begin_worker(crops: Crops) -> None:
+  global _crops
+  _crops = crops
+
+  def follow():
+    """Ends with the training process, however that ends."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=follow, daemon=True).start()
   with contextlib.suppress(AttributeError):  # glibc alone has it
     # Memory of decoded pictures is used again; to give it back and fault it in anew takes
     # half as long as decoding a large PNG.
     for option, size in ((M_MMAP_THRESHOLD, 1 << 25), (M_TRIM_THRESHOLD, 1 << 28)):
       ctypes.CDLL(None).mallopt(option, size)
 
-  def follow():
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
-  threading.Thread(target=follow, daemon=True).start()
-  # Before anything else at its end, or it would wait until somebody read what it has made.
-  util.Finalize(None, os._exit, (1,), exitpriority=1000)
+def _decode(item: int):
+  return _crops[item]
