@@ -86,25 +86,27 @@ def defaults() -> ConfigDict:
   # Scored while training: the same, a folder as in eval.sets, 'split:valid', or '' for none.
   config.data.valid = 'div2k:data/DIV2K:valid'
   config.data.download = False  # fetch what 'div2k' names and prepare what 'tfds' names, once
-  # HR of source and valid is resized first: '256', its shorter side; '256x256', height and width.
+  # HR of source and valid is resized first: '256', its shorter side; '256x256', height and
+  # width. The sets of eval.sets are not, but for 'split:...'.
   config.data.resize = ''
   # Shares of source for training, validation ('split:valid') and test ('split:test').
   config.data.fraction = ()  # (0.8, 0.1, 0.1); () trains on all
   config.data.split_seed = 0
-  config.data.channels = 3  # or 1, luma, for a generator of one channel: a third of the memory
+  config.data.channels = placeholder(int)  # 3 or 1 (luma); as generator.channels if not set
   # Where pictures are while training: 'bank', packed, on the device; 'mapped', packed, on the
   # disk; 'stream', decoded again and again; 'auto', the first that there is room for.
   config.data.mode = 'auto'
   config.data.cache = ''  # folder of packed sets; '' is ~/.cache/sr_jax/packed
   config.data.workers = -1  # processes that decode for a stream; -1 is one a core
-  config.data.share = 4  # batches in a row that a picture decoded for a stream gives a crop to
-  config.data.batch = 'pictures'  # or 'variants': one crop and its augmented variants
-  # (probability, how much at most); sr_jax/data/augment.py says what each does.
+  config.data.crops_per_picture = 4  # of a stream: each for another batch
+  config.data.variants = False  # whether a batch is one crop and its augmented variants
+  # (probability, how much at most), but for the first two and shuffle, a probability;
+  # sr_jax/data/augment.py says what each does. Only flip and turn are on.
   config.data.augment = ConfigDict({
       'flip': True, 'turn': True,  # together the eight symmetries of the square
       'brightness': (0.0, 0.5), 'darkening': (0.0, 0.5), 'contrast': (0.0, 0.3),
       'saturation': (0.0, 0.5), 'shuffle': 0.0,  # of R, G and B
-      'mixup': (0.0, 1.2), 'cutblur': (0.0, 0.7)})
+      'mixup': (0.0, 1.2), 'cutblur': (0.0, 0.7)})  # cutblur is for an LR of its own
 
   config.eval = ConfigDict()
   # For --mode evaluate, comma between: folders of HR pictures or in one of the layouts with

@@ -234,7 +234,7 @@ def build(config) -> Experiment:
     phases.append(Phase('gan', config.warmup_steps, config.steps, step, g_tx,
                         {'g': g_schedule, 'd': d_schedule}))
 
-  lr_patch, channels = config.hr_patch // config.scale, config.data.channels
+  lr_patch, channels = config.hr_patch // config.scale, build_data.build_channels(config)
   def new_state():
     try:
       return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),

@@ -4,13 +4,14 @@ import os
 import re
 
 from sr_jax import files
-from sr_jax.data import benchmarks, feed, sources
+from sr_jax.data import augment, benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import Cut
 from sr_jax.data.pictures import Picture, parse_resize
 from sr_jax.errors import InputError
 
-BATCHES = ('pictures', 'variants')
+# What says which pictures a run is trained on and which are left to validation and test.
+SPLIT_KEYS = ('source', 'fraction', 'split_seed', 'resize')
 
 
 def check(config) -> None:
@@ -20,25 +21,19 @@ def check(config) -> None:
     InputError: naming the key, what it holds and what it may hold.
   """
   data = config.data
-  for key, allowed in (('mode', feed.MODES), ('batch', BATCHES), ('channels', (1, 3))):
-    if data[key] not in allowed:
-      raise InputError(f'config.data.{key}={data[key]!r}: expected one of '
-                       f'{", ".join(map(str, allowed))}')
+  if data.mode not in feed.MODES:
+    raise InputError(f'config.data.mode={data.mode!r}: expected one of {", ".join(feed.MODES)}')
+  if data.channels not in (None, 1, 3):
+    raise InputError(f'config.data.channels={data.channels}: expected 1 or 3')
   if data.channels == 1 and config.generator.channels != 1 and config.generator.name != 'srcnn':
-    raise InputError('config.data.channels=1 is for config.generator.channels=1')
-  if not 1 <= data.share <= 64:
-    raise InputError(f'config.data.share={data.share}: expected 1 to 64')
+    raise InputError('config.data.channels=1: the generator sees three; add '
+                     '--config.generator.channels=1')
+  if not 1 <= data.crops_per_picture <= 64:
+    raise InputError(f'config.data.crops_per_picture={data.crops_per_picture}: expected 1 to 64')
   if data.workers < -1:
     raise InputError(f'config.data.workers={data.workers}: expected -1, 0 or more')
   parse_resize(data.resize, 'config.data.resize')
-  for name, value in build_augmentation(config)._asdict().items():
-    if isinstance(value, bool):
-      continue
-    pair, most = name != 'shuffle', 10 if name in ('brightness', 'mixup') else 1
-    probability, amount = value if pair and len(value) == 2 else (-1 if pair else value, 1)
-    if not 0 <= probability <= 1 or not 0 <= amount <= most or (name == 'mixup' and not amount):
-      raise InputError(f'config.data.augment.{name}={value}: expected a probability'
-                       + (f' and an amount up to {most}' if pair else ''))
+  augment.check(build_augmentation(config))
 
 
 def training_set(config) -> list[Picture]:
@@ -46,17 +41,18 @@ def training_set(config) -> list[Picture]:
   return _part(config, 'train') if config.data.fraction else _source(config)
 
 
-def open_set(config, spec: str, scale: int) -> list[Picture]:
+def open_set(config, spec: str, scale: int, resize: str = '') -> list[Picture]:
   """The pictures that `data.valid` or an entry of `eval.sets` names.
 
   Args:
     spec: as for `benchmarks.find_set`; or 'split:valid' or 'split:test', that part of
       `data.source`.
     scale: HR / LR, which need not be the config's.
+    resize: what HR is resized to; a part of `data.source` is as that is.
   """
   kind, _, part = spec.partition(':')
   if kind != 'split':
-    return benchmarks.find_set(spec, scale, config.data.download)
+    return benchmarks.find_set(spec, scale, resize, config.data.download)
   if part not in sources.PARTS or len(config.data.fraction) <= sources.PARTS.index(part):
     raise InputError(f"{spec!r}: expected 'split:valid' or 'split:test', and their shares in "
                      f'config.data.fraction, which is {config.data.fraction}')
@@ -65,8 +61,16 @@ def open_set(config, spec: str, scale: int) -> list[Picture]:
 
 def validation_set(config) -> list[Picture]:
   """The pictures of `data.valid`, resized as those of `data.source` are."""
-  return [picture if picture.resize else picture._replace(resize=config.data.resize)
-          for picture in open_set(config, config.data.valid, config.scale)]
+  return open_set(config, config.data.valid, config.scale, config.data.resize)
+
+
+def with_split_of(config, trained: dict):
+  """config with the pictures of the run whose config is `trained`, for 'split:test'."""
+  config = config.copy_and_resolve_references()
+  with config.ignore_type():
+    for key in SPLIT_KEYS:
+      config.data[key] = trained['data'].get(key, config.data[key])
+  return config
 
 
 def split_sets(text: str) -> list[str]:
@@ -83,9 +87,14 @@ def _part(config, name: str) -> list[Picture]:
   return sources.split(_source(config), config.data.fraction, config.data.split_seed)[name]
 
 
+def build_channels(config) -> int:
+  """Of the batches: 1 is luma."""
+  return config.data.channels or config.generator.channels or 3
+
+
 def build_cut(config) -> Cut:
-  return Cut(1 if config.data.batch == 'variants' else config.batch_size, config.hr_patch,
-             config.scale, config.data.channels)
+  return Cut(1 if config.data.variants else config.batch_size, config.hr_patch, config.scale,
+             build_channels(config))
 
 
 def build_augmentation(config) -> Augmentation:
@@ -93,24 +102,20 @@ def build_augmentation(config) -> Augmentation:
                          for name, value in config.data.augment.items()})
 
 
-def build_feed(config, found: list[Picture], begin: int, device_loop: bool,
-               recorded: dict) -> feed.Feed:
+def build_feed(config, found: list[Picture], begin: int, device_loop: bool, before: str,
+               say) -> feed.Feed:
   """The feed for the steps from `begin` on.
 
   Args:
-    recorded: what run.json says of the run's last start, {} of a new one. With mode 'auto' it
-      stays a stream or none, so that its batches stay what they are.
+    before: the mode that the run had when it last ran, '' if it is new. With mode 'auto' a
+      stream stays one and no other becomes one, so that batches stay what they are.
+    say: is told, in bytes, what will be used.
   """
-  data, mode, before = config.data, config.data.mode, recorded.get('data')
+  data, mode = config.data, config.data.mode
   if mode == 'auto' and before:
     mode = 'stream' if before == 'stream' else 'packed'
-  workers = data.workers if data.workers >= 0 else os.cpu_count() or 1
-  opened = feed.open_feed(
+  return feed.open_feed(
       found, build_cut(config), config.batch_size, build_augmentation(config), mode=mode,
-      seed=config.seed, begin=begin, window=feed.WINDOW if device_loop else 1, share=data.share,
-      workers=workers, cache=files.expand(data.cache) if data.cache else None)
-  if before and (opened.digest != recorded['pictures']
-                 or (before == 'stream') != (opened.mode == 'stream')):
-    print('the pictures, or how they are held, are not what the run had before: its batches will '
-          'not be those of an uninterrupted run')
-  return opened
+      seed=config.seed, begin=begin, window=feed.WINDOW if device_loop else 1,
+      share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else os.cpu_count(),
+      cache=files.expand(data.cache) if data.cache else None, say=say)

@@ -44,9 +44,12 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   """
   build.check(config)
   workdir = files.expand(workdir)
-  if not runs.run_config(workdir).get('imported'):
+  trained = runs.run_config(workdir)
+  if not trained.get('imported'):
     runs.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)
+  if 'data' in trained:  # what is left to test is the run's to say
+    config = build_data.with_split_of(config, trained)
   sets = open_sets(config, model.scale)  # a mistyped one is refused before any is scored
   generator = model.generator.clone(dtype=np.dtype(config.dtype))
   return evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,

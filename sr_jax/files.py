@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -13,6 +14,12 @@ from sr_jax.errors import InputError
 def expand(path) -> pathlib.Path:
   """A path with the ~ of a known user written out; of an unknown one it stays a name."""
   return pathlib.Path(os.path.expanduser(path))
+
+
+def free_bytes(path) -> int:
+  """Of the disk that `path` lies on or would lie on."""
+  path = pathlib.Path(path).absolute()
+  return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
 @contextlib.contextmanager

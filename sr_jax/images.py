@@ -249,10 +249,10 @@ def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
     image: uint8 [H, W, C].
     scale: an integer, float or Fraction, above 1 to enlarge.
     method: 'bicubic' or 'bilinear', antialiased when it shrinks, or 'nearest', which is not.
-    size: in place of a scale, the (height, width) to come to, the proportions whatever they be.
+    size: in place of a scale, the (height, width) to come to; proportions may change.
 
   Returns:
-    uint8 [ceil(H * scale), ceil(W * scale), C].
+    uint8 [ceil(H * scale), ceil(W * scale), C], or of that size.
   """
   # MATLAB begins with the axis that shrinks most, with rows where both shrink alike.
   for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):

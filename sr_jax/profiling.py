@@ -28,8 +28,7 @@ def profile_run(config, workdir) -> dict:
   experiment = build.build(config)
   cut = build_data.build_cut(config)
   pictures = random_bank(cut)
-  batch_at = functools.partial(feed.batch_of_bank, cut=cut, size=config.batch_size,
-                               kinds=build_data.build_augmentation(config))
+  batch_at = feed.bank_batches(cut, config.batch_size, build_data.build_augmentation(config))
   state, results = experiment.new_state(), {}
   for phase in experiment.phases:
     state = steps.begin_phase(state, phase.g_tx)

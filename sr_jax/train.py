@@ -68,9 +68,11 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     state, taken, fresh = restore.start_from(state, experiment.generator, initial)
   begin = int(state.step)
   # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
-  last = (_records(workdir / 'run.json') or [{}])[-1] if resumes else {}
+  # run.json lists every start of the run, oldest first; one without an end was killed.
+  earlier = _records(workdir / 'run.json')
+  last = earlier[-1] if resumes and earlier else {}
   with contextlib.closing(build_data.build_feed(config, found, begin, experiment.device_loop,
-                                                last)) as pictures:
+                                                last.get('data_mode', ''), print)) as feed:
     try:  # not before here: a refused start leaves the run as it was
       workdir.mkdir(parents=True, exist_ok=True)
       log = logs.Logs(workdir, begin, config.steps, config.batch_size)
@@ -79,24 +81,27 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     except OSError as error:
       path = error.filename or workdir
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
-    log.say(_opening(experiment, state, pictures.skipped + skipped_valid, workdir, begin))
+    log.say(_opening(experiment, state, feed.skipped + skipped_valid, workdir, begin))
+    if last.get('data_digest', feed.digest) != feed.digest:
+      log.say('batches are not made as they were when the run last ran (other pictures, data or '
+              'batch settings): it goes on, but not as it would have without a stop')
     record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
-              'data': pictures.mode, 'pictures': pictures.digest, **_surroundings(experiment)}
+              'data_mode': feed.mode, 'data_digest': feed.digest, **_surroundings(experiment)}
     if initial:
       log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
               + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else '')
               + ''.join(f'; {field} {initial.fields[field]}, which the file does not tell'
                         for field in initial.usual))
       record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
-    _record(workdir / 'run.json', record)
+    files.write_json(workdir / 'run.json', [*earlier, record])
     try:
       with signals.Held() as held:
-        state = _loop(config, experiment, state, pictures, valid, checkpoints, log, held)
+        state = _loop(config, experiment, state, feed, valid, checkpoints, log, held)
     finally:
       log.close()
       checkpoints.close()
-      record |= {'skipped_pictures': pictures.skipped + skipped_valid, **_ending(started)}
-      _record(workdir / 'run.json', record)
+      record |= {'skipped_pictures': feed.skipped + skipped_valid, **_ending(started)}
+      files.write_json(workdir / 'run.json', [*earlier, record])
   print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
         f'{record["ended"]}, {record["total"]} in all.')
   if held.caught and int(state.step) < config.steps:
@@ -116,10 +121,10 @@ class Stopped(Exception):  # noqa: N818, it is no error
 # The loop ----------------------------------------------------------------------------------
 
 
-def _loop(config, experiment, state, pictures, valid, checkpoints, log, held) -> TrainState:
+def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> TrainState:
   """Runs to config.steps. The host stays one dispatch ahead of what it looks at."""
   begin = step = int(state.step)
-  skipped = len(pictures.skipped)
+  skipped = len(feed.skipped)
   phase = pending = None
   upscale = restore.make_upscaler(experiment.generator)
   scorer = score.make_scorer(config.scale, config.eval.lpips) if valid else None
@@ -149,20 +154,20 @@ def _loop(config, experiment, state, pictures, valid, checkpoints, log, held) ->
       phase = experiment.phase_at(step)
       if step == phase.start:
         state = steps.begin_phase(state, phase.g_tx)
-      run = build.dispatcher(experiment, phase, pictures.batch_at)
+      run = build.dispatcher(experiment, phase, feed.batch_at)
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1
     if experiment.device_loop and step not in (begin, phase.start):
-      stop = min(_next_event(config, step, phase.stop), step + pictures.most)
+      stop = min(_next_event(config, step, phase.stop), step + feed.most)
     try:
-      source = pictures.take(step, stop)
+      source = feed.take(step, stop)
     except InputError:  # a stream met too many damaged pictures
       checkpoints.save(state)
       checkpoints.wait()
       raise
-    for line in pictures.skipped[skipped:]:
+    for line in feed.skipped[skipped:]:
       log.say(f'skipped {line}')
-    skipped = len(pictures.skipped)
+    skipped = len(feed.skipped)
     state, metrics = run(state, source, experiment.frozen, step, stop)
     step = stop
     if pending:
@@ -286,12 +291,6 @@ def _ending(started: datetime.datetime) -> dict:
   ended = datetime.datetime.now(datetime.UTC)
   return {'ended': ended.isoformat(timespec='seconds'),
           'total': str(datetime.timedelta(seconds=int((ended - started).total_seconds())))}
-
-
-def _record(path: pathlib.Path, record: dict) -> None:
-  """run.json lists every start of the run, oldest first; one without an end was killed."""
-  earlier = [entry for entry in _records(path) if entry['started'] != record['started']]
-  files.write_json(path, [*earlier, record])
 
 
 def _records(path: pathlib.Path) -> list[dict]:

@@ -1,6 +1,5 @@
 """How pictures are held: which way is chosen, and that every way resumes exactly."""
 
-import collections
 import threading
 
 import jax
@@ -65,9 +64,6 @@ def test_windows_are_of_one_shape(opened):
       (4, 4, 16, 16, 3)}
 
 
-DISK = collections.namedtuple('Disk', 'total used free')
-
-
 @pytest.mark.parametrize(('asked', 'room', 'free', 'chosen'), [
     ('auto', 2.0, 4.0, 'bank'), ('auto', 0.5, 4.0, 'mapped'), ('auto', 2.0, 0.5, 'stream'),
     ('auto', 0.5, 0.5, 'stream'), ('packed', 0.5, 0.5, 'mapped'), ('packed', 2.0, 0.5, 'bank'),
@@ -75,10 +71,10 @@ DISK = collections.namedtuple('Disk', 'total used free')
 def test_the_mode_is_chosen_by_bytes(opened, folder, monkeypatch, asked, room, free, chosen):
   planned = packed.plan(open_source(f'folder:{folder}', 2), 2, 3)
   monkeypatch.setattr(bank, 'room', lambda: int(room * planned.bytes))
-  monkeypatch.setattr(feed.shutil, 'disk_usage', lambda path: DISK(0, 0, int(free * planned.bytes)))
+  monkeypatch.setattr(feed.files, 'free_bytes', lambda path: int(free * planned.bytes))
   said = []
   assert opened(asked, say=said.append).mode == chosen
-  assert len(said) == 1
+  assert len(said) == 1 + (chosen == 'stream')
   assert f'5 pictures are {planned.bytes:,} bytes packed' in said[0]
 
 
@@ -94,13 +90,13 @@ def test_bytes_are_said_before_anything_is_allocated(opened, monkeypatch):
 
 def test_what_was_packed_needs_no_free_disk(opened, monkeypatch):
   opened('mapped')
-  monkeypatch.setattr(feed.shutil, 'disk_usage', lambda path: DISK(0, 0, 0))
+  monkeypatch.setattr(feed.files, 'free_bytes', lambda path: 0)
   assert opened('auto').mode == 'bank'
 
 
 def test_a_bank_that_does_not_fit_says_what_it_needs(opened, monkeypatch):
   monkeypatch.setattr(bank, 'room', lambda: 1000)
-  with pytest.raises(InputError, match=r"'bank': the pictures need [\d,]+ bytes .*1,000; 'mapped'"):
+  with pytest.raises(InputError, match=r"bank: the pictures need [\d,]+ bytes .*1,000; mapped"):
     opened('bank')
 
 
@@ -129,6 +125,8 @@ def test_faults_of_the_thread_are_raised_where_batches_are_taken(tmp_path, pictu
   made = feed.open_feed(found, CUT, 4, Augmentation(), mode='stream', seed=0, begin=0)
   with pytest.raises(InputError, match='2 of 16 pictures are unusable'):
     batches(made, 0, range(1, 100))
+  with pytest.raises(InputError, match='2 of 16 pictures are unusable'):
+    made.take(100, 101)  # and again
   made.close()
   assert len(made.skipped) == 2
 

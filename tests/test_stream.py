@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -134,9 +136,23 @@ def test_nothing_left_to_take_its_place(tmp_path, picture):
     take(found, 1)
 
 
+def test_workers_with_much_in_hand_end_at_once(tmp_path, picture):
+  """More than a pipe holds, and nobody who reads it."""
+  for index in range(12):
+    images.write_image(tmp_path / f'{index:02}.png', picture(120, 120, index))
+  made = stream.batches(open_source(f'folder:{tmp_path}', 4), 0, 0, Cut(4, 96, 4), 4, 2, [])
+  next(made)
+  workers = multiprocessing.active_children()
+  time.sleep(1)
+  begin = time.monotonic()
+  made.close()
+  assert time.monotonic() - begin < 20
+  assert len(workers) == 2
+  assert not any(worker.is_alive() for worker in workers)
+
+
 @pytest.mark.slow
 def test_a_lost_worker_is_told(many, monkeypatch):
-  import multiprocessing
   made = stream.batches(many, 0, 0, CUT, 4, 1, [])
   next(made)
   for process in multiprocessing.active_children():

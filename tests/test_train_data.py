@@ -3,11 +3,12 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
-import jax
 import pytest
 
 from sr_jax import evaluate, images, restore, train
@@ -39,8 +40,8 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, mo
   stop_after(pixels, tmp_path / 'parts', 6)
   assert same_bits(run(pixels, tmp_path / 'parts'), whole) == []
   first, second = json.loads((tmp_path / 'parts' / 'run.json').read_text())
-  assert first['data'] == second['data'] == mode
-  assert first['pictures'] == second['pictures']
+  assert first['data_mode'] == second['data_mode'] == mode
+  assert first['data_digest'] == second['data_digest']
 
 
 def test_a_stream_stays_one_and_a_changed_set_is_told(pixels, tmp_path, picture, capsys):
@@ -50,15 +51,18 @@ def test_a_stream_stays_one_and_a_changed_set_is_told(pixels, tmp_path, picture,
   run(pixels, tmp_path / 'run', steps=2)
   pixels.data.mode = 'auto'
   run(pixels, tmp_path / 'run', steps=4)
-  assert 'not be those of' not in capsys.readouterr().out
+  assert 'not made as they were' not in capsys.readouterr().out
+  pixels.data.crops_per_picture = 2
+  run(pixels, tmp_path / 'run', steps=4)
+  assert 'not made as they were' in capsys.readouterr().out
   images.write_image(tmp_path / 'set' / '6.png', picture(20, 20, 6))
   run(pixels, tmp_path / 'run', steps=5)
-  assert 'its batches will not be those of' in capsys.readouterr().out
+  assert 'not made as they were' in capsys.readouterr().out
   pixels.data.mode = 'mapped'
   run(pixels, tmp_path / 'run', steps=6)
-  assert 'its batches will not be those of' in capsys.readouterr().out
+  assert 'not made as they were' in capsys.readouterr().out
   records = json.loads((tmp_path / 'run' / 'run.json').read_text())
-  assert [record['data'] for record in records] == ['stream', 'stream', 'stream', 'mapped']
+  assert [record['data_mode'] for record in records] == ['stream'] * 4 + ['mapped']
 
 
 def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, picture, capsys,
@@ -92,12 +96,12 @@ def test_one_channel_is_trained_scored_and_enlarged(config, tmp_path, picture, c
   config.data.source = config.data.valid = f'folder:{tmp_path / "set"}'
   config.steps, config.warmup_steps, config.eval.every = 2, 0, 2
   config.data.channels = 1
-  with pytest.raises(InputError, match=r'config\.data\.channels=1 is for config\.generator\.ch'):
+  with pytest.raises(InputError, match=r'channels=1: .*add --config\.generator\.channels=1'):
     run(config, tmp_path / 'run')
-  config.generator.channels = 1
+  config.generator.channels, config.data.channels = 1, None  # which makes it one, too
   state = run(config, tmp_path / 'run')
   assert state.g.params['head']['kernel'].shape[2] == 1
-  assert jax.tree.leaves(state.d.params)[0].size
+  assert state.d.params['Conv_0']['kernel'].shape[2] == 1
   assert '3 pictures are 1,800 bytes packed' in capsys.readouterr().out
   config.eval.sets = str(tmp_path / 'set')
   table = evaluate.evaluate_run(config, tmp_path / 'run')['set']
@@ -112,6 +116,9 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
   pixels.eval.sets = 'split:valid,split:test'
   run(pixels, tmp_path, steps=1)
   assert '3 pictures are' in capsys.readouterr().out
+  # What was left to test is asked of the run.
+  pixels.data.fraction, pixels.data.split_seed = (), 5
+  pixels.data.source = 'folder:/nowhere'
   results = evaluate.evaluate_run(pixels, tmp_path)
   names = [name for part in results.values() for name in part['images']]
   assert len(names) == len(set(names)) == 2
@@ -119,12 +126,12 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
 
 @pytest.mark.parametrize(('key', 'value', 'message'), [
     ('mode', 'disk', "config.data.mode='disk': expected one of auto, bank"),
-    ('batch', 'one', "config.data.batch='one': expected one of pictures, variants"),
-    ('channels', 2, 'config.data.channels=2'), ('share', 0, 'config.data.share=0'),
+    ('channels', 2, 'config.data.channels=2'),
+    ('crops_per_picture', 0, 'config.data.crops_per_picture=0'),
     ('workers', -2, 'config.data.workers=-2'), ('resize', '6x', 'config.data.resize=6x'),
     ('augment.brightness', (2.0, 0.5), 'augment.brightness'),
-    ('augment.brightness', (0.5, -1.0), 'a probability and an amount up to 10'),
-    ('augment.contrast', (0.5, 2.0), 'a probability and an amount up to 1'),
+    ('augment.brightness', (0.5, -1.0), 'a probability and an amount from 0 to 10, such as'),
+    ('augment.contrast', (0.5, 2.0), 'a probability and an amount from 0 to 1'),
     ('augment.mixup', (0.5, 0.0), 'augment.mixup'), ('augment.shuffle', 1.5, 'augment.shuffle'),
     ('augment.cutblur', (0.5,), 'augment.cutblur'), ('fraction', (0.5,), 'config.data.fraction'),
     ('valid', 'split:valid', "'split:valid': expected")])
@@ -135,6 +142,51 @@ def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
     train.train(config, tmp_path / 'run')
   assert message in str(error.value)
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_a_killed_stream_goes_on_and_its_workers_end(pixels, tmp_path, picture):
+  """SIGKILL between checkpoints, two workers, crops larger than a pipe holds."""
+  for index in range(12):
+    images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(220 + index, 210, index))
+  pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
+  pixels.hr_patch, pixels.steps, pixels.checkpoint_every = 192, 40, 10
+  whole = run(pixels, tmp_path / 'whole')
+  pixels.data.workers = 2
+  (tmp_path / 'config.json').write_text(pixels.to_json_best_effort())
+  script = tmp_path / 'train.py'
+  script.write_text(textwrap.dedent('''
+    import json, multiprocessing, os, pathlib, signal, sys
+    from ml_collections import ConfigDict
+    from sr_jax import train
+    from sr_jax.data import feed
+
+    take = feed._take
+    def killed(ahead, window, start, stop):
+      if start == 27:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+      return take(ahead, window, start, stop)
+
+    if __name__ == '__main__':
+      feed._take = killed
+      config = ConfigDict(json.loads(pathlib.Path(sys.argv[1]).read_text()), convert_dict=True)
+      train.train(config, sys.argv[2])
+  '''))
+  before = set(pathlib.Path('/dev/shm').glob('psm_*'))
+  done = subprocess.run([sys.executable, script, tmp_path / 'config.json', tmp_path / 'parts'],
+                        env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, timeout=300,
+                        stdout=subprocess.PIPE, check=False)
+  assert done.returncode == -signal.SIGKILL
+  workers = done.stdout.splitlines()[-1].split()
+  assert len(workers) == 2
+  deadline = time.monotonic() + 20
+  while any(pathlib.Path('/proc', pid).exists() for pid in workers):
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+  assert set(pathlib.Path('/dev/shm').glob('psm_*')) <= before
+  assert Checkpoints(tmp_path / 'parts', read_only=True).latest() == 20
+  assert same_bits(run(pixels, tmp_path / 'parts'), whole) == []
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax import images
+from sr_jax.errors import InputError
 
 # Weights of R, G and B in a grey picture of the same luma (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
@@ -23,7 +24,8 @@ class Keys(NamedTuple):
   column: jax.Array
   turn: jax.Array
   colour: jax.Array
-  mix: jax.Array
+  mixup: jax.Array
+  cutblur: jax.Array
 
 
 def step_keys(seed, step) -> Keys:
@@ -61,7 +63,28 @@ class Augmentation(NamedTuple):
   cutblur: tuple[float, float] = (0.0, 0.7)
 
 
+MOST = Augmentation(brightness=10, darkening=1, contrast=1, saturation=1, mixup=10, cutblur=1)
 NOTHING = Augmentation(flip=False, turn=False)
+
+
+def check(kinds: Augmentation) -> None:
+  """Refuses probabilities that are none, and amounts beyond `MOST`.
+
+  Raises:
+    InputError: naming the key.
+  """
+  for name, value in kinds._asdict().items():
+    if name in ('flip', 'turn'):
+      continue
+    if name == 'shuffle':
+      fits, wanted = 0 <= value <= 1, 'a probability'
+    else:
+      most = getattr(MOST, name)
+      least = 1e-3 if name == 'mixup' else 0
+      fits = len(value) == 2 and 0 <= value[0] <= 1 and least <= value[1] <= most
+      wanted = f"a probability and an amount from {least} to {most}, such as '(0.5, 0.3)'"
+    if not fits:
+      raise InputError(f'config.data.augment.{name}={value}: expected {wanted}')
 
 
 def augment(crops, seed, step, size: int, kinds: Augmentation) -> dict[str, jax.Array]:
@@ -80,7 +103,8 @@ def augment(crops, seed, step, size: int, kinds: Augmentation) -> dict[str, jax.
            for name, crop in crops.items()}
   batch = _turned(plain, keys.turn, kinds)
   batch = _coloured(batch, keys.colour, kinds)
-  batch = _mixed(batch, keys.mix, kinds)
+  batch = _mixed_up(batch, keys.mixup, kinds)
+  batch = _cut_blurred(batch, keys.cutblur, kinds)
   if alone and size > 1:
     first = (jnp.arange(size) == 0)[:, None, None, None]
     batch = {name: jnp.where(first, plain[name], batch[name]) for name in batch}
@@ -88,7 +112,7 @@ def augment(crops, seed, step, size: int, kinds: Augmentation) -> dict[str, jax.
 
 
 def _turned(batch, key, kinds):
-  """Transposes, mirrors and upsets each example or not: together the eight symmetries."""
+  """Transposes each example or not, mirrors it, turns it upside down: the eight symmetries."""
   if not (kinds.flip or kinds.turn):
     return batch
   size = len(batch['hr'])
@@ -104,32 +128,39 @@ def _turned(batch, key, kinds):
 
 
 def _coloured(batch, key, kinds):
-  def one(batch):  # the same for LR
-    return _grey(batch['hr']).mean((1, 2), keepdims=True)
-
   size = len(batch['hr'])
-  changes = (  # probability, least and largest factor of distances, from what
-      (kinds.brightness[0], 1, 1 + kinds.brightness[1], lambda crop, batch: 0.0),
-      (kinds.darkening[0], 1 - kinds.darkening[1], 1, lambda crop, batch: 0.0),
-      (kinds.contrast[0], 1 - kinds.contrast[1], 1 + kinds.contrast[1],
-       lambda crop, batch: one(batch)),
-      (kinds.saturation[0], 1 - kinds.saturation[1], 1 + kinds.saturation[1],
-       lambda crop, batch: _grey(crop)))
-  *keys, order = jax.random.split(key, len(changes) + 1)
-  for key, (probability, low, high, centre) in zip(keys, changes, strict=True):
+  changes = (  # probability, least and largest factor of the distances from what
+      (kinds.brightness[0], 1, 1 + kinds.brightness[1], _black),
+      (kinds.darkening[0], 1 - kinds.darkening[1], 1, _black),
+      (kinds.contrast[0], 1 - kinds.contrast[1], 1 + kinds.contrast[1], _mean_grey),
+      (kinds.saturation[0], 1 - kinds.saturation[1], 1 + kinds.saturation[1], _own_grey))
+  *change_keys, shuffle_key = jax.random.split(key, len(changes) + 1)
+  for change_key, (probability, low, high, centre) in zip(change_keys, changes, strict=True):
     if probability:
-      chosen, amount = jax.random.split(key)
+      chosen, amount = jax.random.split(change_key)
       factor = jax.random.uniform(amount, (size,), minval=low, maxval=high)
       factor = _each(jnp.where(jax.random.bernoulli(chosen, probability, (size,)), factor, 1))
       batch = {name: jnp.clip(centre(crop, batch) * (1 - factor) + crop * factor, 0, 1)
                for name, crop in batch.items()}
   if kinds.shuffle and batch['hr'].shape[-1] == 3:
-    chosen, order = jax.random.split(order)
-    orders = jax.vmap(lambda key: jax.random.permutation(key, 3))(jax.random.split(order, size))
+    chosen, orders = jax.random.split(shuffle_key)
+    orders = jax.vmap(lambda key: jax.random.permutation(key, 3))(jax.random.split(orders, size))
     chosen = _each(jax.random.bernoulli(chosen, kinds.shuffle, (size,)))
     batch = {name: jnp.where(chosen, jnp.take_along_axis(crop, orders[:, None, None], -1), crop)
              for name, crop in batch.items()}
   return batch
+
+
+def _black(crop, batch):
+  return 0.0
+
+
+def _mean_grey(crop, batch):
+  return _grey(batch['hr']).mean((1, 2), keepdims=True)  # HR's for LR too
+
+
+def _own_grey(crop, batch):
+  return _grey(crop)
 
 
 def _grey(crop):
@@ -138,29 +169,32 @@ def _grey(crop):
   return sum(weight * crop[..., i:i + 1] for i, weight in enumerate(weights))
 
 
-def _mixed(batch, key, kinds):
-  size = batch['hr'].shape[0]
-  chosen, shares, cut_chosen, areas, top, left, inside = jax.random.split(key, 7)
-  probability, alpha = kinds.mixup
-  if probability and size > 1:
-    share = jax.random.beta(shares, alpha, alpha, (size,))
-    share = _each(jnp.where(jax.random.bernoulli(chosen, probability, (size,)), share, 1.0))
-    batch = {name: share * crop + (1 - share) * jnp.roll(crop, -1, 0)
-             for name, crop in batch.items()}
-  probability, largest = kinds.cutblur
-  if probability:
-    lr, hr = batch['lr'], batch['hr']
-    height, width = lr.shape[1:3]
-    clean = jnp.clip(images.resize(hr, height / hr.shape[1]), 0, 1)
-    # A rectangle of LR's proportions, somewhere in it.
-    extent = jnp.sqrt(jax.random.uniform(areas, (size,), maxval=largest))
-    down, right = (jax.random.uniform(k, (size,)) * (1 - extent) for k in (top, left))
-    rows, columns = (jnp.arange(height) + 0.5) / height, (jnp.arange(width) + 0.5) / width
-    within = _between(rows, down, extent)[:, :, None] & _between(columns, right, extent)[:, None]
-    where = within ^ jax.random.bernoulli(inside, 0.5, (size,))[:, None, None]
-    where &= jax.random.bernoulli(cut_chosen, probability, (size,))[:, None, None]
-    batch = {'lr': jnp.where(where[..., None], clean, lr), 'hr': hr}
-  return batch
+def _mixed_up(batch, key, kinds):
+  (probability, alpha), size = kinds.mixup, len(batch['hr'])
+  if not probability:
+    return batch
+  chosen, shares = jax.random.split(key)
+  share = jax.random.beta(shares, alpha, alpha, (size,))
+  share = _each(jnp.where(jax.random.bernoulli(chosen, probability, (size,)), share, 1.0))
+  return {name: share * crop + (1 - share) * jnp.roll(crop, -1, 0) for name, crop in batch.items()}
+
+
+def _cut_blurred(batch, key, kinds):
+  (probability, largest), size = kinds.cutblur, len(batch['hr'])
+  if not probability:
+    return batch
+  chosen, areas, top, left, inside = jax.random.split(key, 5)
+  lr, hr = batch['lr'], batch['hr']
+  height, width = lr.shape[1:3]
+  clean = jnp.clip(images.resize(hr, height / hr.shape[1]), 0, 1)
+  # A rectangle of LR's proportions, somewhere in it.
+  extent = jnp.sqrt(jax.random.uniform(areas, (size,), maxval=largest))
+  down, right = (jax.random.uniform(place, (size,)) * (1 - extent) for place in (top, left))
+  rows, columns = (jnp.arange(height) + 0.5) / height, (jnp.arange(width) + 0.5) / width
+  within = _between(rows, down, extent)[:, :, None] & _between(columns, right, extent)[:, None]
+  where = within ^ jax.random.bernoulli(inside, 0.5, (size,))[:, None, None]
+  where &= jax.random.bernoulli(chosen, probability, (size,))[:, None, None]
+  return {'lr': jnp.where(where[..., None], clean, lr), 'hr': hr}
 
 
 def _between(places, start, extent):

@@ -29,20 +29,21 @@ LAYOUTS = (
 LR_FOLDER = re.compile(r'(.*_)?LR(bic\w*|_.*|[xX]?\d+)?')
 
 
-def find_set(spec: str, scale: int, download: bool = False) -> list[Picture]:
+def find_set(spec: str, scale: int, resize: str = '', download: bool = False) -> list[Picture]:
   """The pictures of a set.
 
   Args:
-    spec: a data source (`sources.open_source`) or a folder: one of `LAYOUTS`, an official
-      '..._HR' folder beside its '..._LR_bicubic/X4', or any pictures, taken as HR.
-    download: as there.
+    spec: a data source (`sources.open_source`) or a folder, also as 'folder:PATH': one of
+      `LAYOUTS`, an official '..._HR' folder beside its '..._LR_bicubic/X4', or any pictures,
+      taken as HR.
+    resize, download: as there.
 
   Raises:
     InputError: a folder that is missing, empty, for other scales or of an unknown layout,
       files without a partner.
   """
   if spec.partition(':')[0] in ('sample', 'pairs', 'div2k', 'tfds'):
-    return sources.open_source(spec, scale, download=download)
+    return sources.open_source(spec, scale, resize, download)
   folder = files.expand(spec.removeprefix('folder:'))
   hr, lr = _folders(folder, scale)
   hr_files = sources.named(hr)
@@ -54,7 +55,7 @@ def find_set(spec: str, scale: int, download: bool = False) -> list[Picture]:
       if low:
         raise InputError(f'{hr}: {low[0]} in it looks like LR pictures, and the layout is none '
                          'that is known; name a folder of HR ones')
-    return [Picture(name, path) for name, path in hr_files.items()]
+    return [Picture(name, path, None, resize) for name, path in hr_files.items()]
   lr_files = sources.named(lr)
   if lr == hr:
     hr_files, lr_files = ({name: path for name, path in hr_files.items()
@@ -63,7 +64,7 @@ def find_set(spec: str, scale: int, download: bool = False) -> list[Picture]:
   if not pairs:
     raise InputError(f'{hr}: no picture called NAME_HR in it')
   plain = [sources.plain_names(name, scale)[-1] for name, *_ in pairs]
-  return [Picture(short if plain.count(short) == 1 else name, *paths)
+  return [Picture(short if plain.count(short) == 1 else name, *paths, resize)
           for short, (name, *paths) in zip(plain, pairs, strict=True)]
 
 

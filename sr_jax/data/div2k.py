@@ -17,6 +17,7 @@ import pooch
 import requests  # pooch fetches by it too, but does not resume
 import tqdm
 
+from sr_jax import files
 from sr_jax.errors import InputError
 
 FLAG = '--config.data.download=True'
@@ -124,8 +125,7 @@ def _check_space(folder: pathlib.Path, archives: list[Archive]) -> None:
   """One zip at a time lies beside what was unpacked, which is as large: PNGs don't shrink."""
   sizes = [archive.size for archive in archives]
   here = sum(_size(_part(folder, archive)) for archive in archives)
-  there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-  needed, free = sum(sizes) + max(sizes) - here, shutil.disk_usage(there).free
+  needed, free = sum(sizes) + max(sizes) - here, files.free_bytes(folder)
   if free < needed:
     raise InputError(f'{folder}: DIV2K needs {needed / 1e9:.1f} GB more there, '
                      f'{free / 1e9:.1f} GB are free')

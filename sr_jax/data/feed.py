@@ -6,9 +6,9 @@
 """
 
 import functools
+import hashlib
 import pathlib
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr_jax import files
 from sr_jax.data import bank, mapped, packed, stream
 from sr_jax.data.augment import Augmentation, augment
 from sr_jax.data.bank import Cut
+from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 
@@ -33,10 +35,11 @@ class Feed(NamedTuple):
   Attributes:
     mode: 'bank', 'mapped' or 'stream'.
     batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1]: pure, for the step.
-    take: (start, stop) -> source, for steps start .. stop - 1, in order.
+    take: (start, stop) -> source, for steps start .. stop - 1; each goes on where the last
+      one ended.
     most: steps that one `take` may be for.
     skipped: a line for each picture left out; a stream meets them as it goes.
-    digest: of the pictures and their form; with the same, batches are the same.
+    digest: of all that batches are made of, but seed and step.
     close: ends what works in the background.
   """
 
@@ -76,36 +79,37 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
     InputError: no usable picture; no room for what was asked for; more crops in a streamed
       batch than there are pictures.
   """
-  skipped: list[str] = []
   folder = packed.folder_of(found, cut.scale, cut.channels, cache or packed.default_cache())
-  if mode == 'stream':
-    say(f'{len(found):,} pictures, decoded while training')
-  else:
-    held = packed.open_packed(folder)
-    planned = None if held else packed.plan(found, cut.scale, cut.channels)
-    needed = held.pixels.nbytes if held else planned.bytes
-    mode, line = _choose(mode, needed, bool(held), folder.parent)
-    say(f'{len(held.names if held else planned.pictures):,} pictures are {needed:,} bytes packed, '
-        f'{line}')
-  if mode == 'stream':
-    if len(found) < cut.count:
-      raise InputError(f"data.mode='stream': {len(found)} pictures are fewer than a batch of "
-                       f"{cut.count}; 'bank' is for small sets")
-    made = stream.batches(found, seed, begin, cut, share, workers, skipped)
-  else:
-    held = held or packed.pack(planned, cut.scale, cut.channels, folder)
-    held = packed.with_crops(held, cut.scale, cut.patch)
-    skipped += held.skipped
+  held = None
+  if mode != 'stream':
+    mode, held = _packed(found, cut, mode, folder, say)
+  made_of = repr((folder.name, cut, batch_size, kinds, share if mode == 'stream' else None))
+  digest = hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()
   if mode == 'bank':
     pictures = bank.to_device(held)
-    return Feed(mode, functools.partial(batch_of_bank, cut=cut, size=batch_size, kinds=kinds),
-                lambda start, stop: pictures, 2**31, skipped, folder.name, lambda: None)
+    return Feed(mode, bank_batches(cut, batch_size, kinds), lambda start, stop: pictures, 2**31,
+                held.skipped, digest, lambda: None)
+  batch_at = functools.partial(batch_of_host, size=batch_size, kinds=kinds)
   if mode == 'mapped':
-    made = mapped.batches(held, seed, begin, cut)
+    skipped, made = held.skipped, mapped.batches(held, seed, begin, cut)
+  else:
+    if len(found) < cut.count:
+      raise InputError(f'config.data.mode=stream: {len(found)} pictures are fewer than a batch of '
+                       f'{cut.count}; bank is for small sets')
+    needed = stream.AHEAD * max(workers, 1) * share + 2 * window * cut.count
+    needed *= cut.channels * cut.patch**2 * (1 + 1 / cut.scale**2)
+    say(f'{len(found):,} pictures, decoded by {workers} workers while training, crops of '
+        f'{int(needed):,} bytes ahead')
+    skipped = []
+    made = stream.batches(found, seed, begin, cut, share, workers, skipped)
   ahead = Ahead(made, 2 * window)
-  return Feed(mode, functools.partial(batch_of_host, size=batch_size, kinds=kinds),
-              functools.partial(_take, ahead, window), window, skipped, folder.name,
+  return Feed(mode, batch_at, functools.partial(_take, ahead, window), window, skipped, digest,
               ahead.close)
+
+
+def bank_batches(cut: Cut, size: int, kinds: Augmentation) -> Callable:
+  """A bank's `batch_at`."""
+  return functools.partial(batch_of_bank, cut=cut, size=size, kinds=kinds)
 
 
 def batch_of_bank(source: bank.Bank, seed, step, *, cut: Cut, size: int, kinds: Augmentation):
@@ -117,22 +121,27 @@ def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation
   return augment(crops, seed, step, size, kinds)
 
 
-def _choose(mode: str, needed: int, is_packed: bool, cache: pathlib.Path) -> tuple[str, str]:
-  """(mode, what is said of it)."""
-  room = bank.room()
-  there = next(place for place in (cache, *cache.absolute().parents) if place.exists())
-  free = shutil.disk_usage(there).free
+def _packed(found, cut: Cut, mode: str, folder: pathlib.Path, say) -> tuple[str, Packed | None]:
+  """(bank or mapped, the packed set), or ('stream', None) if 'auto' finds no room."""
+  held = packed.open_packed(folder)
+  planned = None if held else packed.plan(found, cut.scale, cut.channels)
+  needed = held.pixels.nbytes if held else planned.bytes
+  room, free = bank.room(), files.free_bytes(folder)
   if mode == 'bank' and needed > room:
-    raise InputError(f"data.mode='bank': the pictures need {needed:,} bytes on the device, which "
-                     f"has room for {room:,}; 'mapped' leaves them on the disk")
+    raise InputError(f'config.data.mode=bank: the pictures need {needed:,} bytes on the device, '
+                     f'which has room for {room:,}; mapped leaves them on the disk')
   if mode in ('auto', 'packed'):
-    fits = is_packed or needed <= free // 2 or mode == 'packed'
+    fits = held or needed <= free // 2 or mode == 'packed'
     mode = ('bank' if needed <= room else 'mapped') if fits else 'stream'
   where = {'bank': f'held on the device, which has room for {room:,}',
-           'mapped': f'mapped from {cache}; the device has room for {room:,}',
-           'stream': f'decoded while training; there is room for {room:,} on the device, '
-                     f'{free:,} on the disk'}
-  return mode, where[mode]
+           'mapped': f'mapped from {folder}; the device has room for {room:,}',
+           'stream': f'too many for the free disk ({free:,})'}
+  say(f'{len(held.names if held else planned.pictures):,} pictures are {needed:,} bytes packed, '
+      f'{where[mode]}')
+  if mode == 'stream':
+    return mode, None
+  held = held or packed.pack(planned, cut.scale, cut.channels, folder)
+  return mode, packed.with_crops(held, cut.scale, cut.patch)
 
 
 def _take(ahead: 'Ahead', window: int, start: int, stop: int) -> Batches:
@@ -155,6 +164,7 @@ class Ahead:
     """The next item, or the error that was raised in making it."""
     item = self._items.get()
     if isinstance(item, BaseException):
+      self._items.put(item)  # nothing comes after it
       raise item
     return item
 

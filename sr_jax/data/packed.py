@@ -136,14 +136,15 @@ def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
     height, width = (side // scale for side in size)
     if not height or not width:
       return f'{picture.hr}: too small for scale {scale}'
-    if channels * height * width * (scale**2 + 1) > CHUNK:
-      return f'{picture.hr}: {height * scale}x{width * scale} is more than a row of the bank holds'
+    if _bytes(height, width, scale, channels) >= CHUNK:
+      return (f'{picture.hr}: {height * scale}x{width * scale} takes '
+              f'{_bytes(height, width, scale, channels):,} bytes, more than {CHUNK:,}')
     return height, width
 
   measured = command.on_all_cores(measure, found, 'reading headers')
   usable = [(picture, size) for picture, size in zip(found, measured, strict=True)
             if isinstance(size, tuple)]
-  needs = [channels * height * width * (scale**2 + 1) for _, (height, width) in usable]
+  needs = [_bytes(*size, scale, channels) for _, size in usable]
   chunks = max(1, -(-sum(needs) // (CHUNK - max(needs, default=0))))
   target = -(-sum(needs) // chunks)  # rows of about equal length waste the least
   places, chunk, at, longest = [], 0, 0, 0
@@ -155,6 +156,11 @@ def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
     longest = max(longest, at)
   return Plan([picture for picture, _ in usable], [size for _, size in usable], places,
               (chunk + 1, longest), [size for size in measured if isinstance(size, str)])
+
+
+def _bytes(height: int, width: int, scale: int, channels: int) -> int:
+  """Of a picture and its LR, whose sides these are."""
+  return channels * height * width * (scale**2 + 1)
 
 
 def pack(planned: Plan, scale: int, channels: int, folder: pathlib.Path) -> Packed:
@@ -223,6 +229,7 @@ def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives
       yield unfinished
       (unfinished / 'lock').unlink()
+      unfinished.chmod(0o755)  # mkdtemp's are for the owner alone
       shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
       with contextlib.suppress(OSError):  # another process was faster with the same
         unfinished.rename(folder)

@@ -20,7 +20,7 @@ class Picture(NamedTuple):
     hr: a path or a `records.Record`, as `images.read_image` takes them.
     lr: the same; None where it is to be made from HR.
     resize: what HR is resized to first (and an LR of its own accordingly): '256', its shorter
-      side; '256x192', height and width, the proportions whatever they be; '' leaves it.
+      side; '256x192', height and width, proportions may change; '' leaves it.
   """
 
   name: str

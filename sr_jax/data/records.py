@@ -95,7 +95,7 @@ def find_records(spec: str, download: bool = False) -> list[tuple[str, Record, R
   formats = [found.value for found in info.available_file_formats()]
   if 'array_record' not in formats:
     raise InputError(f'{folder}: prepared as {", ".join(formats)}, which takes TensorFlow to read; '
-                     f'remove it and run python -c "{PREPARE.format(name)}"')
+                     f'move it away and run python -c "{PREPARE.format(name)}"')
   try:
     count = info.splits[split].num_examples
   except ValueError:

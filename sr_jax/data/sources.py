@@ -11,7 +11,7 @@ import numpy as np
 
 from sr_jax import files
 from sr_jax.data import div2k, matching, records
-from sr_jax.data.pictures import Picture, parse_resize
+from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.images import SUFFIXES
 
@@ -109,9 +109,14 @@ def _pairs(spec: str, scale: int):
   elif fields.get('match') == 'content':
     pairs, alone = matching.match_by_content(_pictures_below(hr), _pictures_below(lr))
     if alone:
-      raise InputError(f'{len(alone)} without a sure partner by what they show: {listed(alone)}')
+      raise InputError(f'{len(alone)} without a sure partner by what they show: '
+                       + listed(alone, len(alone)))
   else:
-    pairs = [paths for _, *paths in partners(named(hr), named(lr), scale)]
+    pairs, alone = pair_by_name(named(hr), named(lr), scale)
+    if alone:
+      raise InputError(f'{len(alone)} without a partner of the same name (,match=content pairs by '
+                       f'what pictures show, ,csv=FILE by a table): {listed(alone, len(alone))}')
+    pairs = [paths for _, *paths in pairs]
   found = [(path.relative_to(hr).with_suffix('').as_posix() if path.is_relative_to(hr)
             else path.stem, path, partner) for path, partner in pairs]
   return found, _square(fields['resize'], scale, spec) if 'resize' in fields else ''
@@ -119,11 +124,11 @@ def _pairs(spec: str, scale: int):
 
 def _square(text: str, scale: int, spec: str) -> str:
   """What HR is resized to, of '64x256': sides of LR and HR."""
-  low, _, high = parse_resize(text, f'data source {spec!r}: resize').partition('x')
-  if not high or int(high) != int(low) * scale:
+  sides = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', text)
+  if not sides or int(sides[2]) != int(sides[1]) * scale:
     raise InputError(f'data source {spec!r}: resize={text}: expected the sides of LR and HR, '
                      f'{scale} times apart')
-  return f'{high}x{high}'
+  return f'{sides[2]}x{sides[2]}'
 
 
 def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -81,7 +81,8 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
     {'lr': uint8 [count, patch / scale, patch / scale, C], 'hr': uint8 [count, patch, patch, C]}.
 
   Raises:
-    InputError: more than 1% of the pictures are unusable.
+    InputError: more than one picture and 1% of them are unusable, or too many for a batch; a
+      worker was lost.
   """
   group, first = divmod(begin, share)
   items = _in_order(Crops(found, seed, cut, share), group * cut.count, workers)
@@ -90,13 +91,13 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
       slots = [next(items) for _ in range(cut.count)]
       for line in itertools.chain.from_iterable(lines for _, lines in slots):
         _note(line, skipped, len(found))
-      for place in range(first, share):
+      for place in range(first, share):  # a run that goes on within a group skips its first
         yield {name: np.stack([crops[name][place] for crops, _ in slots]) for name in ('lr', 'hr')}
       first = 0
 
 
 def _note(line: str, skipped: list[str], count: int) -> None:
-  if line and line not in skipped:
+  if line not in skipped:
     skipped.append(line)
     if len(skipped) > max(1, TOLERATED * count):
       raise InputError(f'{len(skipped)} of {count} pictures are unusable, more than '
@@ -110,6 +111,7 @@ def _in_order(crops: Crops, first: int, workers: int) -> Iterator:
   """crops[first], crops[first + 1], ..., each worker a few ahead."""
   if not workers:
     yield from map(crops.__getitem__, itertools.count(first))
+    return
   pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin_worker, (crops,))
   pending = collections.deque()
   try:
