@@ -1,9 +1,8 @@
 """config.data -> the pictures of a run, and the feed that its steps take batches from."""
 
-import os
 import re
 
-from sr_jax import files
+from sr_jax import command, files
 from sr_jax.data import augment, benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import Cut
@@ -32,6 +31,8 @@ def check(config) -> None:
     raise InputError(f'config.data.crops_per_picture={data.crops_per_picture}: expected 1 to 64')
   if data.workers < -1:
     raise InputError(f'config.data.workers={data.workers}: expected -1, 0 or more')
+  if not 0 <= data.split_seed < 2**31:
+    raise InputError(f'config.data.split_seed={data.split_seed}: expected 0 to 2147483647')
   parse_resize(data.resize, 'config.data.resize')
   augment.check(build_augmentation(config))
 
@@ -117,5 +118,5 @@ def build_feed(config, found: list[Picture], begin: int, device_loop: bool, befo
   return feed.open_feed(
       found, build_cut(config), config.batch_size, build_augmentation(config), mode=mode,
       seed=config.seed, begin=begin, window=feed.WINDOW if device_loop else 1,
-      share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else os.cpu_count(),
+      share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else command.cores(),
       cache=files.expand(data.cache) if data.cache else None, say=say)

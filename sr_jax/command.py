@@ -90,13 +90,18 @@ def _unraisable(lost) -> None:
     sys.__unraisablehook__(lost)
 
 
+def cores() -> int:
+  """That this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def on_all_cores(function: Callable, items: Sequence, doing: str = '') -> list:
   """[function(item), ...] by as many threads as there are cores, behind a progress bar.
 
   For work on pictures: NumPy, zlib, the decoders and XLA all release the interpreter's lock.
   The first error, or Ctrl-C, is raised after what is in hand; the rest is not begun.
   """
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
+  with ThreadPoolExecutor(cores()) as pool:
     results = pool.map(function, items)
     try:
       return list(tqdm.tqdm(results, doing, len(items), unit=' pictures', leave=False,

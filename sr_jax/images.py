@@ -36,7 +36,7 @@ def _opened(path, otherwise: str):
     is_file = isinstance(path, (str, os.PathLike))
     with Image.open(path if is_file else io.BytesIO(path.read_bytes())) as picture:
       yield picture
-  except DamagedPicture:  # says it itself
+  except (DamagedPicture, MemoryError):
     raise
   except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
     raise DamagedPicture(f'{path}: {error.strerror.lower()}') from None
@@ -45,6 +45,8 @@ def _opened(path, otherwise: str):
   except Image.DecompressionBombError as error:
     raise DamagedPicture(f'{path}: too large ({error})') from None
   except Exception as error:
+    if isinstance(error, OSError) and error.errno:  # of the disk, not of the picture
+      raise InputError(f'{path}: {error.strerror}') from None
     raise DamagedPicture(f'{path}: {otherwise.format(error=error)}') from None
 
 
@@ -65,6 +67,7 @@ def read_image(path) -> np.ndarray:
 
   Raises:
     DamagedPicture: the file is missing, truncated or no picture.
+    InputError: the disk fails.
   """
   with _opened(path, 'damaged picture ({error})') as picture:
     picture.load()

@@ -161,9 +161,11 @@ def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> Tra
       stop = min(_next_event(config, step, phase.stop), step + feed.most)
     try:
       source = feed.take(step, stop)
-    except InputError:  # a stream met too many damaged pictures
+    except InputError:  # a stream met too many damaged pictures or has lost a worker
       checkpoints.save(state)
       checkpoints.wait()
+      if held.caught:  # by the signal that stops us, too
+        break
       raise
     for line in feed.skipped[skipped:]:
       log.say(f'skipped {line}')
@@ -263,7 +265,8 @@ def _validation_set(config) -> tuple[list[Pair], list[str]]:
   found = build_data.validation_set(config)[:config.eval.pictures]
   pairs = list(benchmarks.read_set(found, config.scale, skipped))
   if not pairs:
-    raise InputError(f'config.data.valid: no usable picture: {skipped[0]}')
+    raise InputError('config.data.valid: no usable picture'
+                     + ''.join(f': {reason}' for reason in skipped[:1]))
   return pairs, skipped
 
 

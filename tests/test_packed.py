@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import packed
+from sr_jax.data import contents, packed
 from sr_jax.data.pictures import Picture
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
@@ -60,7 +60,7 @@ def test_packing_wastes_little(tmp_path, picture, monkeypatch):
     images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(height, width, index))
     need += 3 * (height // 2) * (width // 2) * 5
   held = pack(open_source(f'folder:{tmp_path / "set"}', 2), tmp_path / 'cache')
-  assert held.pixels.shape[0] > 2
+  assert held.pixels.shape[0] == 2
   assert held.pixels.shape[1] <= 60_000
   assert held.pixels.nbytes < 1.1 * need
   found = pictures_of(held)
@@ -91,7 +91,7 @@ def test_nothing_usable_is_an_error(tmp_path):
   (tmp_path / 'text.png').write_text('no picture')
   with pytest.raises(InputError, match=r'no usable picture: .*text\.png'):
     pack(open_source(f'folder:{tmp_path}', 2), tmp_path / 'cache')
-  assert not (tmp_path / 'cache').exists()
+  assert contents_of(tmp_path / 'cache') == []
 
 
 @pytest.mark.parametrize(('lr', 'message'), [
@@ -102,7 +102,7 @@ def test_a_pair_that_does_not_fit_is_an_error(tmp_path, picture, lr, message):
   images.write_image(tmp_path / 'b.png', picture(*lr[:2])[..., :lr[2]])
   with pytest.raises(InputError, match=message):
     pack([Picture('a', tmp_path / 'a.png', tmp_path / 'b.png')], tmp_path / 'cache')
-  assert not list(tmp_path.glob('cache/*'))
+  assert not [path for path in tmp_path.glob('cache/*') if path.is_dir()]
 
 
 def test_grey_pictures_join_as_rgb_and_all_become_luma(tmp_path, picture):
@@ -142,10 +142,24 @@ def test_it_is_keyed_by_content_and_settings(one, tmp_path, picture):
   assert first == key(one)
   assert len({first, key(one, 4), key(one, channels=1), key([one[0]._replace(resize='64')]),
               key([one[0]._replace(lr=one[0].hr)]), key(one * 2)}) == 6
-  shutil.copytree(tmp_path / 'set', tmp_path / 'moved')  # keeps times
+  shutil.copytree(tmp_path / 'set', tmp_path / 'moved', copy_function=shutil.copyfile)
   assert key(open_source(f'folder:{tmp_path / "moved"}', 2)) == first
-  images.write_image(tmp_path / 'set' / 'a.png', 255 - picture(20, 20))
+  # Another picture of the same name, size and time.
+  about, path = one[0].hr.stat(), one[0].hr
+  path.write_bytes(path.read_bytes()[:-1] + b'x')
+  os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+  assert path.stat().st_size == about.st_size
   assert key(one) != first
+
+
+def test_unchanged_files_are_not_read_again(one, tmp_path, monkeypatch):
+  first = packed.folder_of(one, 2, 3, tmp_path)
+  monkeypatch.setattr(contents, '_hash', None)
+  assert packed.folder_of(one, 2, 3, tmp_path) == first
+  for text in ('', '[]', '{"a": 3}', 'null'):
+    (tmp_path / contents.KNOWN).write_text(text)
+    with pytest.raises(TypeError):  # it would have to
+      packed.folder_of(one, 2, 3, tmp_path)
 
 
 @pytest.mark.parametrize('damage', [
@@ -153,13 +167,21 @@ def test_it_is_keyed_by_content_and_settings(one, tmp_path, picture):
     lambda folder: (folder / 'table.npy').unlink(),
     lambda folder: (folder / 'index.json').write_text('{"shape"'),
     lambda folder: (folder / 'index.json').write_text('{}'),
-    lambda folder: os.truncate(folder / 'pixels', 0)])
+    lambda folder: os.truncate(folder / 'pixels', 0),
+    lambda folder: (folder / 'table.npy').write_bytes(b''),
+    lambda folder: (folder / 'table.npy').write_bytes(b'PK\x03\x04'),
+    lambda folder: np.save(folder / 'table.npy', np.ones((1, 5))),
+    lambda folder: (folder / 'index.json').write_text('null')])
 def test_one_that_is_not_whole_is_packed_anew(one, tmp_path, damage):
   held = pack(one, tmp_path / 'cache')
   pixels, folder = np.array(held.pixels), packed.folder_of(one, 2, 3, tmp_path / 'cache')
   damage(folder)
   assert packed.open_packed(folder) is None
   np.testing.assert_array_equal(pack(one, tmp_path / 'cache').pixels, pixels)
+
+
+def contents_of(cache):
+  return sorted(path.name for path in cache.iterdir() if path.is_dir())
 
 
 def test_a_full_disk_leaves_nothing(one, tmp_path, monkeypatch):
@@ -171,7 +193,7 @@ def test_a_full_disk_leaves_nothing(one, tmp_path, monkeypatch):
       patch.setattr(module, function, full)
       with pytest.raises(InputError, match=r'No space left.*--config\.data\.cache'):
         pack(one, tmp_path / 'cache')
-      assert list((tmp_path / 'cache').iterdir()) == []
+      assert contents_of(tmp_path / 'cache') == []
   assert pack(one, tmp_path / 'cache')
 
 
@@ -181,43 +203,53 @@ def test_a_folder_that_can_not_be_made_is_named(one, tmp_path):
     pack(one, tmp_path / 'file')
 
 
-def test_what_a_killed_process_left_is_removed(one, tmp_path):
-  """A process that is killed while it packs, and one that still does."""
-  script = '''if True:
-    import os, sys, time
-    from sr_jax.data import packed, sources
-    found = sources.open_source(sys.argv[1], 2)
-    packed._allocated = lambda path, shape: (print('now', flush=True), time.sleep(600))
-    folder = packed.folder_of(found, 2, 3, packed.default_cache())
-    packed.pack(packed.plan(found, 2, 3), 2, 3, folder)
-  '''
-  with subprocess.Popen([sys.executable, '-c', script, f'folder:{tmp_path / "set"}'],
-                        env=os.environ | {'SR_JAX_CACHE': str(tmp_path)}, text=True,
-                        stdout=subprocess.PIPE) as process:
-    assert process.stdout.readline() == 'now\n'
-    cache = tmp_path / 'packed'
+PACK = '''
+import sys
+from sr_jax.data import packed, sources
+found = sources.open_source(sys.argv[1], 2)
+if len(sys.argv) > 2:  # stops while it packs
+  packed._allocated = lambda path, shape: (print('now', flush=True), sys.stdin.read())
+folder = packed.folder_of(found, 2, 3, packed.default_cache())
+print(packed.pack(packed.plan(found, 2, 3), 2, 3, folder).pixels.sum())
+'''
+
+
+def process(tmp_path, *more):
+  return subprocess.Popen([sys.executable, '-c', PACK, f'folder:{tmp_path / "set"}', *more],
+                          env=os.environ | {'SR_JAX_CACHE': str(tmp_path)}, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_one_works_on(one, tmp_path):
+  cache = tmp_path / 'packed'
+  with process(tmp_path, 'slowly') as other:
+    assert other.stdout.readline() == 'now\n'
+    packed.sweep(cache)
     assert len(list(cache.glob('*.unfinished'))) == 1
-    assert pack(one, cache)  # the other one is not disturbed
-    assert len(list(cache.glob('*.unfinished'))) == 1
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-  shutil.rmtree(packed.folder_of(one, 2, 3, cache))
+    with pytest.raises(BlockingIOError), packed._locked(packed.folder_of(one, 2, 3, cache), False):
+      pass
+    other.send_signal(signal.SIGKILL)
+    other.wait()
   assert packed.open_packed(packed.folder_of(one, 2, 3, cache)) is None
+  packed.sweep(cache)
+  assert contents_of(cache) == []
   assert pack(one, cache)
-  assert list(cache.glob('*.unfinished')) == []
 
 
-def test_two_processes_at_once_end_with_one_set(one, tmp_path, monkeypatch):
-  """The second finds, when it is through, that the first was faster."""
-  allocated, first = packed._allocated, []
+def test_processes_that_pack_the_same_end_with_one_set(one, tmp_path):
+  wanted = pack(one, tmp_path / 'alone').pixels.sum()
+  others = [process(tmp_path) for _ in range(3)]
+  assert [other.communicate()[0] for other in others] == [f'{wanted}\n'] * 3
+  assert len(contents_of(tmp_path / 'packed')) == 1
 
-  def slower(path, shape):
-    if not first:
-      first.append(True)
-      first.append(pack(one, tmp_path / 'cache'))
-    return allocated(path, shape)
 
-  monkeypatch.setattr(packed, '_allocated', slower)
-  second = pack(one, tmp_path / 'cache')
-  np.testing.assert_array_equal(second.pixels, first[1].pixels)
-  assert len(list((tmp_path / 'cache').iterdir())) == 1
+def test_one_giant_among_small_ones_wastes_little(monkeypatch):
+  monkeypatch.setattr(packed, 'CHUNK', 1000)
+  needs = [10] * 300 + [900]
+  places, (chunks, width) = packed._places(needs)
+  assert chunks * width < 1.1 * sum(needs)
+  taken = np.zeros((chunks, width), int)
+  for (chunk, at), need in zip(places, needs, strict=True):
+    taken[chunk, at:at + need] += 1
+  assert taken.max() == 1
+  assert taken.sum() == sum(needs)

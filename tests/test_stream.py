@@ -107,6 +107,8 @@ def test_damaged_pictures_are_replaced_named_and_counted(tmp_path, picture, monk
   batches = take(sound, 20, skipped=skipped)
   assert sorted(line.split('/')[-1].split(':')[0] for line in skipped) == ['3.png', '7.png']
   assert '12x20 is smaller than the 16x16 crop' in ' '.join(skipped)
+  monkeypatch.setattr(stream, 'TOLERATED', 0)  # the small one is no damage
+  take(sound, 20)
   assert digests(batches)[7:] == digests(take(sound, 13, 7))
   for batch in batches:
     assert len({crop.tobytes() for crop in batch['hr']}) == 4
@@ -122,8 +124,28 @@ def test_more_than_one_in_a_hundred_stops(tmp_path, picture, workers):
   take(found, 16, skipped=skipped, workers=workers)
   assert len(skipped) == 1  # one is no harm, whatever its share
   (tmp_path / '05.png').unlink()
-  with pytest.raises(InputError, match=r'2 of 16 pictures are unusable, more than 1%; the last:'):
+  with pytest.raises(InputError, match=r'2 of 16 pictures are damaged, more than 1%; the last:'):
     take(found, 16, workers=workers)
+
+
+def test_one_left_over_takes_its_place(tmp_path, picture):
+  """Five pictures, a batch of four: each slot has one picture but for the first."""
+  for index in range(5):
+    images.write_image(tmp_path / f'{index}.png', picture(20, 20, index))
+  found = open_source(f'folder:{tmp_path}', 2)
+  (tmp_path / '2.png').write_text('no picture')
+  for seed in range(4):
+    for batch in take(found, 12, seed=seed):
+      assert batch['hr'].shape == (4, 16, 16, 3)
+
+
+def test_a_pair_that_does_not_fit_stops(tmp_path, picture):
+  for index in range(5):
+    images.write_image(tmp_path / 'hr' / f'{index}.png', picture(20, 20, index))
+    images.write_image(tmp_path / 'lr' / f'{index}.png', picture(10 - (index == 3), 10, index))
+  found = open_source(f'pairs:HR={tmp_path / "hr"},LR={tmp_path / "lr"}', 2)
+  with pytest.raises(InputError, match=r'3\.png: \(20, 20, 3\), expected 2 times its LR'):
+    take(found, 8)
 
 
 def test_nothing_left_to_take_its_place(tmp_path, picture):
@@ -132,7 +154,7 @@ def test_nothing_left_to_take_its_place(tmp_path, picture):
   found = open_source(f'folder:{tmp_path}', 2)
   for index in range(5):
     (tmp_path / f'{index}.png').write_text('no picture')
-  with pytest.raises(InputError, match=r'too few usable pictures for a batch: .*not a picture'):
+  with pytest.raises(InputError, match=r'no usable picture: .*not a picture'):
     take(found, 1)
 
 

@@ -76,6 +76,9 @@ def check(kinds: Augmentation) -> None:
   for name, value in kinds._asdict().items():
     if name in ('flip', 'turn'):
       continue
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(number, (int, float)) for number in numbers):
+      raise InputError(f'config.data.augment.{name}={value}: expected numbers')
     if name == 'shuffle':
       fits, wanted = 0 <= value <= 1, 'a probability'
     else:

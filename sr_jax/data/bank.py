@@ -3,7 +3,9 @@
 Nothing is decoded, copied or waited for while training.
 """
 
+import contextlib
 import os
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -52,6 +54,10 @@ def room() -> int:
       free = next(1024 * int(line.split()[1]) for line in file if line.startswith('MemAvailable'))
   except (OSError, StopIteration):
     free = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  with contextlib.suppress(OSError, ValueError):  # a container may have less; 'max' is no number
+    limit, used = (int(pathlib.Path('/sys/fs/cgroup', f'memory.{name}').read_text())
+                   for name in ('max', 'current'))
+    free = min(free, limit - used)
   return free // 2
 
 

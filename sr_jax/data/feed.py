@@ -21,7 +21,6 @@ from sr_jax import files
 from sr_jax.data import bank, mapped, packed, stream
 from sr_jax.data.augment import Augmentation, augment
 from sr_jax.data.bank import Cut
-from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 
@@ -79,11 +78,10 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
     InputError: no usable picture; no room for what was asked for; more crops in a streamed
       batch than there are pictures.
   """
-  folder = packed.folder_of(found, cut.scale, cut.channels, cache or packed.default_cache())
-  held = None
+  held, told = None, [str(picture.hr) for picture in found]  # a stream's files are not read now
   if mode != 'stream':
-    mode, held = _packed(found, cut, mode, folder, say)
-  made_of = repr((folder.name, cut, batch_size, kinds, share if mode == 'stream' else None))
+    mode, held, told = _packed(found, cut, mode, cache or packed.default_cache(), say)
+  made_of = repr((told, cut, batch_size, kinds, share if mode == 'stream' else None))
   digest = hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()
   if mode == 'bank':
     pictures = bank.to_device(held)
@@ -121,12 +119,20 @@ def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation
   return augment(crops, seed, step, size, kinds)
 
 
-def _packed(found, cut: Cut, mode: str, folder: pathlib.Path, say) -> tuple[str, Packed | None]:
-  """(bank or mapped, the packed set), or ('stream', None) if 'auto' finds no room."""
+def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
+  """(bank or mapped, the packed set, its digest); ('stream', None, names) if 'auto' finds no
+  room."""
+  packed.sweep(cache)
+  names = [str(picture.hr) for picture in found]
+  room, free = bank.room(), files.free_bytes(cache)
+  stored = sum(packed.stored_bytes(picture.hr) for picture in found)
+  if mode == 'auto' and stored > max(room, free):  # and more when it is decoded
+    say(f'{len(found):,} pictures are {stored:,} bytes in their files, too many to pack')
+    return 'stream', None, names
+  folder = packed.folder_of(found, cut.scale, cut.channels, cache)
   held = packed.open_packed(folder)
   planned = None if held else packed.plan(found, cut.scale, cut.channels)
   needed = held.pixels.nbytes if held else planned.bytes
-  room, free = bank.room(), files.free_bytes(folder)
   if mode == 'bank' and needed > room:
     raise InputError(f'config.data.mode=bank: the pictures need {needed:,} bytes on the device, '
                      f'which has room for {room:,}; mapped leaves them on the disk')
@@ -139,9 +145,9 @@ def _packed(found, cut: Cut, mode: str, folder: pathlib.Path, say) -> tuple[str,
   say(f'{len(held.names if held else planned.pictures):,} pictures are {needed:,} bytes packed, '
       f'{where[mode]}')
   if mode == 'stream':
-    return mode, None
+    return mode, None, names
   held = held or packed.pack(planned, cut.scale, cut.channels, folder)
-  return mode, packed.with_crops(held, cut.scale, cut.patch)
+  return mode, packed.with_crops(held, cut.scale, cut.patch), folder.name
 
 
 def _take(ahead: 'Ahead', window: int, start: int, stop: int) -> Batches:

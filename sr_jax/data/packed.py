@@ -8,11 +8,12 @@ file is mapped into memory: it may be much larger than that.
 import contextlib
 import fcntl
 import hashlib
+import heapq
 import json
 import os
 import pathlib
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,10 +21,12 @@ import numpy as np
 
 from sr_jax import command, images
 from sr_jax.data import pictures
+from sr_jax.data.contents import digests
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 
 CHUNK = 1 << 30
+UNFINISHED = '.unfinished'
 FORMAT = 1  # of the folder; another number makes older ones be packed anew
 
 
@@ -57,37 +60,37 @@ def default_cache() -> pathlib.Path:
 
 def folder_of(found: Sequence[Picture], scale: int, channels: int,
               cache: pathlib.Path) -> pathlib.Path:
-  """Where these pictures, made so, are or would be packed.
-
-  Files are told by name, size and time of change, as make and rsync do; a set that moved to
-  another folder is still the same.
-  """
+  """Where these pictures, made so, are or would be packed: by what the files hold, so that a
+  set may move."""
+  paths = [file for picture in found for file in (picture.hr, picture.lr)
+           if isinstance(file, pathlib.Path)]
+  contents = dict(zip(paths, digests(paths, cache), strict=True))
   digest = hashlib.blake2b(f'{FORMAT} {scale} {channels}'.encode(), digest_size=12)
   for picture in found:
-    digest.update(repr((_stamp(picture.hr), _stamp(picture.lr), picture.resize)).encode())
+    stamps = [contents.get(file) or getattr(file, 'stamp', None)
+              for file in (picture.hr, picture.lr)]
+    digest.update(repr((*stamps, picture.resize)).encode())
   return cache / digest.hexdigest()
 
 
-def _stamp(file):
-  if not isinstance(file, pathlib.Path):
-    return file and file.stamp
+def stored_bytes(file) -> int:
+  """Of a picture file; 0 of what is none."""
   try:
-    about = file.stat()
-  except OSError:
-    return file.name
-  return file.name, about.st_size, about.st_mtime_ns
+    return file.stat().st_size
+  except (AttributeError, OSError):
+    return 0
 
 
 def open_packed(folder: pathlib.Path) -> Packed | None:
   """A set packed earlier; None where there is none that is whole."""
   try:
     index = json.loads((folder / 'index.json').read_text(encoding='utf-8'))
-    table = np.load(folder / 'table.npy')
-    pixels = np.memmap(folder / 'pixels', np.uint8, 'r')
-    if pixels.size != np.prod(index['shape']) or len(table) != len(index['names']):
-      return None
-    return Packed(pixels.reshape(index['shape']), table, index['names'], index['skipped'])
-  except (OSError, ValueError, KeyError):
+    with (folder / 'table.npy').open('rb') as file:
+      table = np.load(file)
+    pixels = np.memmap(folder / 'pixels', np.uint8, 'r').reshape(index['shape'])
+    if table.dtype == np.int32 and table.shape == (len(index['names']), 5):
+      return Packed(pixels, table, index['names'], index['skipped'])
+  except Exception:  # NumPy and JSON raise many kinds on what a crash has left
     return None
 
 
@@ -144,18 +147,27 @@ def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
   measured = command.on_all_cores(measure, found, 'reading headers')
   usable = [(picture, size) for picture, size in zip(found, measured, strict=True)
             if isinstance(size, tuple)]
-  needs = [_bytes(*size, scale, channels) for _, size in usable]
-  chunks = max(1, -(-sum(needs) // (CHUNK - max(needs, default=0))))
-  target = -(-sum(needs) // chunks)  # rows of about equal length waste the least
-  places, chunk, at, longest = [], 0, 0, 0
-  for (_, (height, width)), need in zip(usable, needs, strict=True):
-    if at >= target:
-      chunk, at = chunk + 1, 0
-    places.append((chunk, at, at + channels * height * width * scale**2))
-    at += need
-    longest = max(longest, at)
-  return Plan([picture for picture, _ in usable], [size for _, size in usable], places,
-              (chunk + 1, longest), [size for size in measured if isinstance(size, str)])
+  places, shape = _places([_bytes(*size, scale, channels) for _, size in usable])
+  places = [(chunk, at, at + channels * height * width * scale**2)
+            for (chunk, at), (_, (height, width)) in zip(places, usable, strict=True)]
+  return Plan([picture for picture, _ in usable], [size for _, size in usable], places, shape,
+              [size for size in measured if isinstance(size, str)])
+
+
+def _places(needs: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+  """([(chunk, offset)], shape): the largest first, each into the row that has least, which
+  leaves rows of nearly one length."""
+  chunks = max(1, -(-sum(needs) // CHUNK))
+  while True:
+    rows, places = [(0, chunk) for chunk in range(chunks)], [None] * len(needs)
+    for index in sorted(range(len(needs)), key=lambda index: -needs[index]):
+      at, chunk = rows[0]
+      places[index] = chunk, at
+      heapq.heapreplace(rows, (at + needs[index], chunk))
+    longest = max(rows)[0]
+    if longest <= CHUNK:
+      return places, (chunks, longest)
+    chunks += 1
 
 
 def _bytes(height: int, width: int, scale: int, channels: int) -> int:
@@ -174,6 +186,8 @@ def pack(planned: Plan, scale: int, channels: int, folder: pathlib.Path) -> Pack
   if not planned.pictures:
     refuse_empty(planned.skipped)
   with _beside(folder) as unfinished:
+    if unfinished is None:  # another process was faster
+      return open_packed(folder)
     pixels = _allocated(unfinished / 'pixels', planned.shape)
 
     def decode(index):
@@ -200,7 +214,10 @@ def pack(planned: Plan, scale: int, channels: int, folder: pathlib.Path) -> Pack
              if isinstance(row, tuple)]
     (unfinished / 'index.json').write_text(json.dumps(
         {'shape': planned.shape, 'names': names, 'skipped': skipped}), encoding='utf-8')
-  return open_packed(folder)
+  held = open_packed(folder)
+  if held is None:
+    raise InputError(f'{folder}: the packed pictures are gone again')
+  return held
 
 
 def _allocated(path: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
@@ -214,40 +231,58 @@ def _allocated(path: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
 
 
 @contextlib.contextmanager
-def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """An unfinished folder that becomes `folder` if the block succeeds and else is gone.
+def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path | None]:
+  """An unfinished folder that becomes `folder` if the block succeeds and else is gone; None
+  if another process has made `folder` meanwhile.
 
   Raises:
     InputError: it can not be written.
   """
-  unfinished = None
+  unfinished = folder.with_suffix(UNFINISHED)
   try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder.parent)
-    unfinished = pathlib.Path(tempfile.mkdtemp('.unfinished', folder.name, folder.parent))
-    with (unfinished / 'lock').open('w') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives
-      yield unfinished
-      (unfinished / 'lock').unlink()
-      unfinished.chmod(0o755)  # mkdtemp's are for the owner alone
-      shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
-      with contextlib.suppress(OSError):  # another process was faster with the same
+    with _locked(folder):
+      if open_packed(folder):
+        yield None
+        return
+      try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        yield unfinished
+        for path in unfinished.iterdir():
+          with path.open('rb') as file:
+            os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
         unfinished.rename(folder)
+      finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
   except OSError as error:
     raise InputError(f'{folder}: the packed pictures can not be written '
                      f'({error.strerror or error}); --config.data.cache=FOLDER puts them '
                      'elsewhere') from None
-  finally:
-    if unfinished:
-      shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _sweep(cache: pathlib.Path) -> None:
-  """Removes what killed processes left unfinished."""
-  for unfinished in cache.glob('*.unfinished'):
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
+  """Alone at work on `folder`; the lock is gone with the process that holds it.
+
+  Raises:
+    BlockingIOError: another process is, and `wait` is false.
+  """
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with folder.with_suffix('.lock').open('w') as lock:
     try:
-      with (unfinished / 'lock').open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError:  # in use, or not locked yet
-      continue
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      if not wait:
+        raise
+      print(f'{folder}: another process packs the same pictures; waiting for it', file=sys.stderr)
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+
+
+def sweep(cache: pathlib.Path) -> None:
+  """Removes what killed processes left unfinished."""
+  for unfinished in cache.glob(f'*{UNFINISHED}'):
+    with (contextlib.suppress(OSError),  # somebody works on it
+          _locked(unfinished.with_suffix(''), wait=False)):
+      shutil.rmtree(unfinished, ignore_errors=True)

@@ -29,6 +29,10 @@ class Picture(NamedTuple):
   resize: str = ''
 
 
+class TooSmall(InputError):  # noqa: N818, the error is its base
+  """Smaller than the crop; one among many may be left out."""
+
+
 class Pair(NamedTuple):
   """A picture as read: uint8 [h, w, C] and [h * scale, w * scale, C]."""
 
@@ -67,7 +71,8 @@ def read_crops(picture: Picture, scale: int, channels: int, patch: int, places) 
     the bit what crops of `read(picture)` are, without an LR of the whole being made.
 
   Raises:
-    InputError: as `read`; the picture is smaller than the crop.
+    InputError: as `read`.
+    TooSmall: the picture is smaller than the crop.
   """
   if picture.lr is None:
     hr, lr = images.crop_to_multiple(_hr(picture), scale), None
@@ -75,7 +80,7 @@ def read_crops(picture: Picture, scale: int, channels: int, patch: int, places) 
     _, lr, hr, _ = _made(picture, _hr(picture), scale)
   side, rows, columns = patch // scale, hr.shape[0] // scale, hr.shape[1] // scale
   if min(rows, columns) < side:
-    raise InputError(too_small(picture.hr, hr.shape, patch))
+    raise TooSmall(too_small(picture.hr, hr.shape, patch))
   crops = {'lr': [], 'hr': []}
   for down, right in places:
     y, x = int(down * (rows - side + 1)), int(right * (columns - side + 1))
@@ -134,8 +139,8 @@ def _target(size: tuple[int, int], resize: str) -> tuple[int, int]:
 def _made(picture: Picture, whole: np.ndarray, scale: int) -> Pair:
   hr = images.crop_to_multiple(whole, scale)
   if not hr.size:
-    raise InputError(f'{picture.hr}: {whole.shape[0]}x{whole.shape[1]} is too small for '
-                     f'scale {scale}')
+    raise TooSmall(f'{picture.hr}: {whole.shape[0]}x{whole.shape[1]} is too small for '
+                   f'scale {scale}')
   cropped = hr.shape != whole.shape
   if picture.lr is None:
     return Pair(picture.name, images.imresize(hr, Fraction(1, scale)), hr, cropped)
@@ -145,7 +150,9 @@ def _made(picture: Picture, whole: np.ndarray, scale: int) -> Pair:
   lr = _like(lr, hr)
   if lr.shape[2] != hr.shape[2] or not fits(lr.shape, whole.shape, scale):
     wanted = (lr.shape[0] * scale, lr.shape[1] * scale, lr.shape[2])
-    raise InputError(f'{picture.hr}: {whole.shape}, expected {scale} times its LR, {wanted}')
+    raise InputError(f'{picture.hr}: {whole.shape}, expected {scale} times its LR, {wanted} '
+                     f'({picture.lr})' + (', one of them is grey' if lr.shape[2] != hr.shape[2]
+                                          else ''))
   return Pair(picture.name, lr[:hr.shape[0] // scale, :hr.shape[1] // scale], hr, cropped)
 
 

@@ -56,7 +56,7 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False)
     found, own = _pairs(spec, scale)
     resize = own or resize
   elif kind == 'div2k' and rest:
-    folder, part = re.fullmatch(r'(.+?)(?::(train|valid))?', rest).groups()
+    folder, part = re.fullmatch(r'(.+?)(?::(train|valid))?', rest, re.DOTALL).groups()
     found = div2k.find_div2k(files.expand(folder), part or 'train', scale, download)
   elif kind == 'tfds' and rest:
     found = records.find_records(rest, download)
@@ -75,7 +75,9 @@ def split(found: Sequence[Picture], fractions: Sequence[float], seed: int) -> di
   Raises:
     InputError: shares that are none, or a part that comes to be empty.
   """
-  if not 2 <= len(fractions) <= 3 or min(fractions) < 0 or not 0 < sum(fractions) <= 1 + 1e-9:
+  numbers = all(isinstance(fraction, (int, float)) for fraction in fractions)
+  if (not numbers or not 2 <= len(fractions) <= 3 or min(fractions) < 0
+      or not 0 < sum(fractions) <= 1 + 1e-9):
     raise InputError(f'config.data.fraction={fractions}: expected shares of {", ".join(PARTS)} '
                      'such as (0.8, 0.1, 0.1), at most 1 together')
   order = np.argsort(np.random.default_rng(seed).random(len(found)), kind='stable')
@@ -117,9 +119,16 @@ def _pairs(spec: str, scale: int):
       raise InputError(f'{len(alone)} without a partner of the same name (,match=content pairs by '
                        f'what pictures show, ,csv=FILE by a table): {listed(alone, len(alone))}')
     pairs = [paths for _, *paths in pairs]
-  found = [(path.relative_to(hr).with_suffix('').as_posix() if path.is_relative_to(hr)
-            else path.stem, path, partner) for path, partner in pairs]
-  return found, _square(fields['resize'], scale, spec) if 'resize' in fields else ''
+  times = collections.Counter(path.with_suffix('') for path, _ in pairs)
+  resize = _square(fields['resize'], scale, spec) if 'resize' in fields else ''
+  return [(_name(path, hr, times), path, partner) for path, partner in pairs], resize
+
+
+def _name(path: pathlib.Path, folder: pathlib.Path, times: collections.Counter) -> str:
+  """Where the file is below the folder, without the suffix where that is unique."""
+  inside = path.resolve().relative_to(folder.resolve()) if path.resolve().is_relative_to(
+      folder.resolve()) else pathlib.Path(path.name)
+  return (inside if times[path.with_suffix('')] > 1 else inside.with_suffix('')).as_posix()
 
 
 def _square(text: str, scale: int, spec: str) -> str:

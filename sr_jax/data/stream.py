@@ -20,13 +20,14 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from sr_jax.data import pictures
+from sr_jax import images
+from sr_jax.data import packed, pictures
 from sr_jax.data.bank import Cut
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 
 AHEAD = 4  # pictures that are decoded for each worker before they are asked for
-TOLERATED = 0.01  # share of a set's pictures that may be unusable; one always may
+TOLERATED = 0.01  # share of a set's pictures that may be damaged; one always may
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -41,23 +42,25 @@ class Crops:
     self.found, self.seed, self.cut, self.share = found, seed, cut, share
     self.groups = len(found) // cut.count  # of one order; a rest smaller than a batch is left
 
-  def __getitem__(self, item: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """({'lr': uint8 [share, h, w, C], 'hr': ...}, a line for each unusable picture)."""
+  def __getitem__(self, item: int) -> tuple[dict[str, np.ndarray], list[tuple[str, bool]]]:
+    """({'lr': uint8 [share, h, w, C], 'hr': ...}, a line for each unusable picture, and whether
+    it is damaged rather than too small)."""
     group, slot = divmod(item, self.cut.count)
     epoch, place = divmod(group, self.groups)
     order = _order(self.seed, epoch, len(self.found))
     places = np.random.default_rng((self.seed, 1, group, slot)).random((self.share, 2))
     unusable = []
-    # In place of an unusable one comes the next of the same slot, which no other slot holds.
+    # In place of an unusable one comes the next of the same slot, which no other slot holds; if
+    # all of the slot are, any: those left over first.
     slots = np.roll(order[slot::self.cut.count], -place)
-    for index in slots:
+    for index in (*slots, *order[::-1]):
       try:
         crops = pictures.read_crops(self.found[index], self.cut.scale, self.cut.channels,
                                     self.cut.patch, places.tolist())
         return crops, unusable
-      except InputError as error:
-        unusable.append(str(error))
-    raise InputError(f'too few usable pictures for a batch: {unusable[0]}')
+      except (images.DamagedPicture, pictures.TooSmall) as error:
+        unusable.append((str(error), isinstance(error, images.DamagedPicture)))
+    packed.refuse_empty([line for line, _ in unusable])
 
 
 @functools.lru_cache(maxsize=2)
@@ -81,27 +84,24 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
     {'lr': uint8 [count, patch / scale, patch / scale, C], 'hr': uint8 [count, patch, patch, C]}.
 
   Raises:
-    InputError: more than one picture and 1% of them are unusable, or too many for a batch; a
-      worker was lost.
+    InputError: more than one picture and 1% of them are damaged, or all unusable; a pair does
+      not fit; a worker was lost.
   """
-  group, first = divmod(begin, share)
+  (group, first), damaged = divmod(begin, share), 0
   items = _in_order(Crops(found, seed, cut, share), group * cut.count, workers)
   with contextlib.closing(items):
     while True:
       slots = [next(items) for _ in range(cut.count)]
-      for line in itertools.chain.from_iterable(lines for _, lines in slots):
-        _note(line, skipped, len(found))
+      for line, is_damaged in itertools.chain.from_iterable(lines for _, lines in slots):
+        if line not in skipped:
+          skipped.append(line)
+          damaged += is_damaged
+          if damaged > max(1, TOLERATED * len(found)):
+            raise InputError(f'{damaged} of {len(found)} pictures are damaged, more than '
+                             f'{TOLERATED:.0%}; the last: {line}')
       for place in range(first, share):  # a run that goes on within a group skips its first
         yield {name: np.stack([crops[name][place] for crops, _ in slots]) for name in ('lr', 'hr')}
       first = 0
-
-
-def _note(line: str, skipped: list[str], count: int) -> None:
-  if line not in skipped:
-    skipped.append(line)
-    if len(skipped) > max(1, TOLERATED * count):
-      raise InputError(f'{len(skipped)} of {count} pictures are unusable, more than '
-                       f'{TOLERATED:.0%}; the last: {line}')
 
 
 # Workers -------------------------------------------------------------------------------

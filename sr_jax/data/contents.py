@@ -1,0 +1,59 @@
+"""What files hold, told by a hash that is taken again only where a file has changed."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+from sr_jax import command, files
+from sr_jax.errors import InputError
+
+KNOWN = 'files.json'  # {path: [size, time of change, time of the inode's change, hash]}
+
+
+def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> list[str]:
+  """A hash of each file's bytes; 'unreadable' where it can not be read.
+
+  Args:
+    cache: folder that keeps them, so that a later start reads no file again. A change of
+      contents always changes the inode's time, which nobody can set.
+  """
+  known = _known(cache / KNOWN)
+  stamps = [_stamp(path) for path in paths]
+  changed = [index for index, (path, stamp) in enumerate(zip(paths, stamps, strict=True))
+             if stamp is None or known.get(str(path.absolute()), [])[:3] != stamp]
+  hashed = command.on_all_cores(_hash, [paths[index] for index in changed], 'reading')
+  for index, digest in zip(changed, hashed, strict=True):
+    if digest and stamps[index]:
+      known[str(paths[index].absolute())] = [*stamps[index], digest]
+  if changed:
+    with contextlib.suppress(InputError):  # it is read again next time, then
+      files.write_text(cache / KNOWN, json.dumps(known))
+  found = dict(zip(changed, hashed, strict=True))
+  return [(found[index] if index in found else known[str(path.absolute())][3]) or 'unreadable'
+          for index, path in enumerate(paths)]
+
+
+def _known(path: pathlib.Path) -> dict[str, list]:
+  try:
+    known = json.loads(path.read_text(encoding='utf-8'))
+    return {name: entry for name, entry in known.items() if len(entry) == 4}
+  except (OSError, ValueError, AttributeError, TypeError):
+    return {}
+
+
+def _stamp(path: pathlib.Path) -> list[int] | None:
+  try:
+    about = path.stat()
+  except OSError:
+    return None
+  return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+
+
+def _hash(path: pathlib.Path) -> str | None:
+  try:
+    with path.open('rb') as file:
+      return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
+  except OSError:
+    return None
