@@ -299,7 +299,7 @@ def _ending(started: datetime.datetime) -> dict:
 def _records(path: pathlib.Path) -> list[dict]:
   try:
     return json.loads(path.read_text())
-  except (FileNotFoundError, json.JSONDecodeError):
+  except (OSError, json.JSONDecodeError):
     return []
 
 
