@@ -90,6 +90,7 @@ def test_train_evaluate_profile(command, tmp_path, folder):
   assert list(tmp_path.glob('run/profile/gan/**/perfetto_trace.json.gz'))
 
 
+@pytest.mark.slow
 def test_profile_of_the_device_loop(command):
   status, out, _ = command('--workdir=run', '--mode=profile', '--config.device_loop=yes')
   assert status == 0

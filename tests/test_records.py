@@ -173,6 +173,7 @@ assert 'tensorflow' not in sys.modules
   return [json.loads((folder / name / 'run.json').read_text())[0] for name in ('div2k', 'celeb_a')]
 
 
+@pytest.mark.slow
 def test_training_on_pairs_and_resized_faces_takes_no_tensorflow(tmp_path):
   records = train_without_tensorflow(tmp_path)
   assert [record['data_mode'] for record in records] == ['bank', 'stream']

@@ -98,7 +98,8 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
   jax.tree.map(close, after.g.batch_stats, g_changed['batch_stats'])
 
 
-@pytest.mark.parametrize('kind', ['vanilla', 'relativistic'])  # one logit, and both at once
+@pytest.mark.parametrize('kind', [  # one logit, and both at once
+    pytest.param('vanilla', marks=pytest.mark.slow), 'relativistic'])
 def test_gradients_reach_only_the_network_they_should(config, source, kind):
   """With a learning rate of zero for one network, the other's update must not change."""
   config.loss.adversarial.kind = kind

@@ -31,7 +31,7 @@ def run(config, workdir, **changes):
     (40, 'no'),  # all pixel
     (0, 'no'),  # all adversarial
     (20, 'no'),  # the restart is at the boundary
-    (30, 'no'),  # the boundary is after the restart
+    pytest.param(30, 'no', marks=pytest.mark.slow),  # the boundary is after the restart
     (10, 'yes')])  # before it, through the device loop
 def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, warmup, loop):
   config.warmup_steps, config.device_loop = warmup, loop
@@ -248,7 +248,8 @@ def test_a_network_without_a_trunk_is_of_its_scale_alone(tmp_path):
         restore.start_from(state, generator, given)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [
+    signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_same_command_goes_on(config, tmp_path, number):
   whole = run(config, tmp_path / 'whole')
   config.checkpoint_every = 1000

@@ -30,8 +30,9 @@ def pixels(config):
   return config
 
 
-@pytest.mark.parametrize(('mode', 'loop'), [('bank', 'yes'), ('mapped', 'no'), ('mapped', 'yes'),
-                                            ('stream', 'no'), ('stream', 'yes')])
+@pytest.mark.parametrize(('mode', 'loop'), [
+    ('mapped', 'yes'), ('stream', 'no'), *(pytest.param(*ways, marks=pytest.mark.slow) for ways in (
+        ('bank', 'yes'), ('mapped', 'no'), ('stream', 'yes')))])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, mode, loop,
                                                             monkeypatch):
   monkeypatch.setattr(feed, 'WINDOW', 4)  # shorter than what lies between logs
