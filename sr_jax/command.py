@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import os
 import pathlib
 import signal
@@ -64,7 +65,8 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 
 def run(command: Callable[[], int | None]) -> int:
   """The exit status of `command()`: its own, 1 if the input was wrong, 130 after Ctrl-C."""
-  sys.unraisablehook = _unraisable
+  others = sys.unraisablehook
+  sys.unraisablehook = functools.partial(_unraisable, others)
   try:
     status = command() or 0
     sys.stdout.flush()
@@ -80,14 +82,16 @@ def run(command: Callable[[], int | None]) -> int:
     return refuse('not enough memory', 1)
   except OSError as error:
     return refuse(f'{error.filename or "output"}: {error.strerror or error}', 1)
+  finally:
+    sys.unraisablehook = others
 
 
-def _unraisable(lost) -> None:
+def _unraisable(others: Callable, lost) -> None:
   """Where nothing can be raised (JAX is asked at each garbage collection) Ctrl-C would be lost."""
   if lost.exc_type is KeyboardInterrupt:
     threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
   else:
-    sys.__unraisablehook__(lost)
+    others(lost)
 
 
 def cores() -> int:

@@ -162,8 +162,9 @@ def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> Tra
     try:
       source = feed.take(step, stop)
     except InputError:  # a stream met too many damaged pictures or has lost a worker
-      checkpoints.save(state)
-      checkpoints.wait()
+      if step > begin:
+        checkpoints.save(state)
+        checkpoints.wait()
       if held.caught:  # by the signal that stops us, too
         break
       raise

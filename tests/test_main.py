@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from absl import flags
 
+from sr_jax import command as commands
 from sr_jax import main
 from tests.conftest import interrupt
 
@@ -176,6 +178,20 @@ def test_training_never_imports_tensorflow(tmp_path, config_file):
   done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, text=True, timeout=300,
                         env=environment(tmp_path), capture_output=True, check=False)
   assert done.stdout.splitlines()[-1] == '0 False True', done.stderr
+
+
+def test_ctrl_c_is_not_lost_where_nothing_can_be_raised():
+  class Deaf:
+    def __del__(self):
+      raise KeyboardInterrupt
+
+  def work():
+    Deaf()
+    time.sleep(60)
+
+  hook = sys.unraisablehook
+  assert commands.run(work) == 130
+  assert sys.unraisablehook is hook
 
 
 def test_ctrl_c_saves_and_exits_with_130(tmp_path, config_file):
