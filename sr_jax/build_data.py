@@ -85,7 +85,10 @@ def _source(config) -> list[Picture]:
 
 
 def _part(config, name: str) -> list[Picture]:
-  return sources.split(_source(config), config.data.fraction, config.data.split_seed)[name]
+  part = sources.split(_source(config), config.data.fraction, config.data.split_seed)[name]
+  if not part:
+    raise InputError(f'config.data.fraction={config.data.fraction}: leaves nothing to {name}')
+  return part
 
 
 def build_channels(config) -> int:

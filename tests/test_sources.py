@@ -53,6 +53,16 @@ def test_pairs_by_content_and_by_table(tmp_path):
     open_source(f'{spec},match=content', 4)
 
 
+def test_names_are_unique_and_lead_nowhere(tmp_path, picture):
+  """They become names of files that evaluation writes."""
+  write(tmp_path / 'hr', picture, ('a.png', 'a.bmp', 'b.png'))
+  write(tmp_path / 'lr', picture, ('a.png', 'a.bmp', 'b.png'), (5, 6))
+  (tmp_path / 'table.csv').write_text('a.png,a.png\na.bmp,a.bmp\n../hr/b.png,b.png\n')
+  for more in ('', f',csv={tmp_path / "table.csv"}'):
+    found = open_source(f'pairs:HR={tmp_path / "hr"},LR={tmp_path / "lr"}{more}', 4)
+    assert sorted(picture.name for picture in found) == ['a.bmp', 'a.png', 'b']
+
+
 def test_pairs_of_any_size_are_resized(tmp_path, picture):
   write(tmp_path / 'hr', picture, ['a.png'], (50, 61))
   write(tmp_path / 'lr', picture, ['a.png'], (17, 23))

@@ -105,6 +105,7 @@ def _pairs(spec: str, scale: int):
                      ',match=content or ,csv=FILE or ,resize=64x256')
   if 'csv' in fields and 'match' in fields:
     raise InputError(f'data source {spec!r}: either match or csv says what are partners')
+  resize = _square(fields['resize'], scale, spec) if 'resize' in fields else ''
   hr, lr = (files.expand(fields[key]) for key in ('HR', 'LR'))
   if 'csv' in fields:
     pairs = matching.match_by_csv(files.expand(fields['csv']), hr, lr)
@@ -120,14 +121,15 @@ def _pairs(spec: str, scale: int):
                        f'what pictures show, ,csv=FILE by a table): {listed(alone, len(alone))}')
     pairs = [paths for _, *paths in pairs]
   times = collections.Counter(path.with_suffix('') for path, _ in pairs)
-  resize = _square(fields['resize'], scale, spec) if 'resize' in fields else ''
   return [(_name(path, hr, times), path, partner) for path, partner in pairs], resize
 
 
 def _name(path: pathlib.Path, folder: pathlib.Path, times: collections.Counter) -> str:
   """Where the file is below the folder, without the suffix where that is unique."""
-  inside = path.resolve().relative_to(folder.resolve()) if path.resolve().is_relative_to(
-      folder.resolve()) else pathlib.Path(path.name)
+  # Without what '..' may do, which a name that becomes an output file must not have.
+  inside, folder = (pathlib.Path(os.path.abspath(place)) for place in (path, folder))
+  inside = inside.relative_to(folder) if inside.is_relative_to(folder) else inside.relative_to(
+      inside.parent)
   return (inside if times[path.with_suffix('')] > 1 else inside.with_suffix('')).as_posix()
 
 
