@@ -11,8 +11,7 @@ import tqdm
 from sr_jax import build, build_data, files, images, restore, runs, score
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
-from sr_jax.data.sources import listed
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
 

@@ -16,6 +16,12 @@ def expand(path) -> pathlib.Path:
   return pathlib.Path(os.path.expanduser(path))
 
 
+def cache_folder() -> pathlib.Path:
+  """$SR_JAX_CACHE, or the user's own: ~/.cache/sr_jax."""
+  import pooch  # late: it is slow, and most commands have no use for it
+  return expand(os.environ.get('SR_JAX_CACHE') or pooch.os_cache('sr_jax'))
+
+
 def free_bytes(path) -> int:
   """Of the disk that `path` lies on or would lie on."""
   path = pathlib.Path(path).absolute()

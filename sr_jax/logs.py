@@ -138,3 +138,17 @@ def _look(metrics: dict[str, float]) -> str:
 
 def _clock(seconds: float) -> str:
   return tqdm.tqdm.format_interval(seconds)
+
+
+def print_validations(workdir) -> None:
+  """The run at a glance: validation figures against step, bicubic first."""
+  rows = [line for line in read_metrics(workdir)
+          if any(name.startswith('valid/') for name in line)]
+  if not rows:
+    return
+  names = dict.fromkeys(name for row in rows for name in row if name.startswith('valid/'))
+  print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name.removeprefix("valid/"):>10}'
+                                                for name in names))
+  for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
+    cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
+    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>10}' for cell in cells))

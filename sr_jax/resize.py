@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from sr_jax import command, images
 from sr_jax.data import sources
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 
 LARGEST = 64  # times larger or smaller: more is a slip of the pen
 
@@ -93,11 +93,11 @@ def main(argv: list[str] | None = None) -> None:
   wrong = [reason for _, reason in done if reason]
   if cropped:
     print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: '
-          f'{sources.listed([path.name for path in cropped], 5)}')
+          f'{listed([path.name for path in cropped], 5)}')
   if len(files) > len(wrong):
     print(f'{len(files) - len(wrong)} of {len(files)} written to {args.target}')
   if wrong:
-    raise InputError(f'{len(wrong)} not resized: {sources.listed(wrong)}')
+    raise InputError(f'{len(wrong)} not resized: {listed(wrong)}')
 
 
 if __name__ == '__main__':

@@ -29,6 +29,14 @@ def run_config(workdir) -> dict:
     raise InputError(f'{workdir}: no run there (no readable config.json)') from None
 
 
+def starts(workdir) -> list[dict]:
+  """The run.json of a run: its starts, oldest first; one without an end was killed."""
+  try:
+    return json.loads((pathlib.Path(workdir) / 'run.json').read_text())
+  except (OSError, json.JSONDecodeError):
+    return []
+
+
 def check_against(workdir, config, keys: Sequence[str]) -> None:
   """Refuses a run in whose config.json one of `keys` is not as in `config`.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sr_jax import command, files, images, metrics
 from sr_jax.data import sources
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 from sr_jax.models.lpips import LPIPS
 from sr_jax.weights.lpips import load_lpips
 
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
   meanings = protocol(border, args.lpips, bool(args.lr))
   print(table({'': scores}))
   if cropped:
-    print(f'HR cropped to a multiple of {args.scale}: {sources.listed(cropped)}')
+    print(f'HR cropped to a multiple of {args.scale}: {listed(cropped)}')
   print(f'\n{legend(meanings)}')
   if args.json:
     files.write_json(args.json, {'protocol': meanings, **summary(scores)})
@@ -237,7 +237,7 @@ def _check_sizes(triples, scale: int, border: int) -> None:
   wrong = list(filter(None, (fault(*paths, lambda path: images.read_image(path).shape[:2])
                              for paths in wrong)))
   if wrong:
-    raise InputError(f'{len(wrong)} of wrong size: {sources.listed(wrong)}')
+    raise InputError(f'{len(wrong)} of wrong size: {listed(wrong)}')
 
 
 if __name__ == '__main__':

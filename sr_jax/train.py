@@ -5,7 +5,6 @@ import datetime
 import functools
 import json
 import os
-import pathlib
 import platform
 import signal
 
@@ -67,10 +66,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   elif initial:
     state, taken, fresh = restore.start_from(state, experiment.generator, initial)
   begin = int(state.step)
-  # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
-  # run.json lists every start of the run, oldest first; one without an end was killed.
-  earlier = _records(workdir / 'run.json')
+  earlier = runs.starts(workdir)
   last = earlier[-1] if resumes and earlier else {}
+  # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
   with contextlib.closing(build_data.build_feed(config, found, begin, experiment.device_loop,
                                                 last.get('data_mode', ''), print)) as feed:
     try:  # not before here: a refused start leaves the run as it was
@@ -106,7 +104,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
         f'{record["ended"]}, {record["total"]} in all.')
   if held.caught and int(state.step) < config.steps:
     raise Stopped(held.caught)
-  _print_validations(workdir)
+  logs.print_validations(workdir)
   return state
 
 
@@ -295,24 +293,3 @@ def _ending(started: datetime.datetime) -> dict:
   ended = datetime.datetime.now(datetime.UTC)
   return {'ended': ended.isoformat(timespec='seconds'),
           'total': str(datetime.timedelta(seconds=int((ended - started).total_seconds())))}
-
-
-def _records(path: pathlib.Path) -> list[dict]:
-  try:
-    return json.loads(path.read_text())
-  except (OSError, json.JSONDecodeError):
-    return []
-
-
-def _print_validations(workdir) -> None:
-  """The run at a glance: validation figures against step, bicubic first."""
-  rows = [line for line in logs.read_metrics(workdir)
-          if any(name.startswith('valid/') for name in line)]
-  if not rows:
-    return
-  names = dict.fromkeys(name for row in rows for name in row if name.startswith('valid/'))
-  print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name.removeprefix("valid/"):>10}'
-                                                for name in names))
-  for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
-    cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
-    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>10}' for cell in cells))

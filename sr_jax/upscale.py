@@ -15,7 +15,7 @@ import tqdm
 
 from sr_jax import command, images, restore
 from sr_jax.data import sources
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 from sr_jax.weights.published import PUBLISHED
 
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f'{len(pictures) - len(wrong)} of {len(pictures)} upscaled x{model.scale} to '
           f'{args.output} by {model.origin}')
   if wrong:
-    raise InputError(f'{len(wrong)} not upscaled: {sources.listed(wrong)}')
+    raise InputError(f'{len(wrong)} not upscaled: {listed(wrong)}')
 
 
 if __name__ == '__main__':

@@ -147,6 +147,32 @@ def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
   assert not (tmp_path / 'run').exists()
 
 
+def in_a_process(config, tmp_path, workdir, before_taking, at_the_end=''):
+  """`train` in a process of its own, code run before each take of a batch, for `start`."""
+  (tmp_path / 'config.json').write_text(config.to_json_best_effort())
+  script = textwrap.dedent('''
+    import json, multiprocessing, os, pathlib, signal, sys
+    from ml_collections import ConfigDict
+    from sr_jax import train
+    from sr_jax.data import feed
+
+    take, seen = feed._take, {}
+    def taking(ahead, window, start, stop):
+    BEFORE_TAKING
+      return take(ahead, window, start, stop)
+
+    if __name__ == '__main__':
+      feed._take = taking
+      config = ConfigDict(json.loads(pathlib.Path(sys.argv[1]).read_text()), convert_dict=True)
+      train.train(config, sys.argv[2])
+      AT_THE_END
+  ''').replace('BEFORE_TAKING', textwrap.indent(textwrap.dedent(before_taking), '  '))
+  (tmp_path / 'train.py').write_text(script.replace('AT_THE_END', at_the_end))
+  return subprocess.run([sys.executable, tmp_path / 'train.py', tmp_path / 'config.json', workdir],
+                        env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, timeout=300,
+                        capture_output=True, check=False)
+
+
 @pytest.mark.slow
 def test_a_killed_stream_goes_on_and_its_workers_end(pixels, tmp_path, picture):
   """SIGKILL between checkpoints, two workers, crops larger than a pipe holds."""
@@ -156,30 +182,12 @@ def test_a_killed_stream_goes_on_and_its_workers_end(pixels, tmp_path, picture):
   pixels.hr_patch, pixels.steps, pixels.checkpoint_every = 192, 40, 10
   whole = run(pixels, tmp_path / 'whole')
   pixels.data.workers = 2
-  (tmp_path / 'config.json').write_text(pixels.to_json_best_effort())
-  script = tmp_path / 'train.py'
-  script.write_text(textwrap.dedent('''
-    import json, multiprocessing, os, pathlib, signal, sys
-    from ml_collections import ConfigDict
-    from sr_jax import train
-    from sr_jax.data import feed
-
-    take = feed._take
-    def killed(ahead, window, start, stop):
-      if start == 27:
-        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-      return take(ahead, window, start, stop)
-
-    if __name__ == '__main__':
-      feed._take = killed
-      config = ConfigDict(json.loads(pathlib.Path(sys.argv[1]).read_text()), convert_dict=True)
-      train.train(config, sys.argv[2])
-  '''))
   before = set(pathlib.Path('/dev/shm').glob('psm_*'))
-  done = subprocess.run([sys.executable, script, tmp_path / 'config.json', tmp_path / 'parts'],
-                        env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, timeout=300,
-                        stdout=subprocess.PIPE, check=False)
+  done = in_a_process(pixels, tmp_path, tmp_path / 'parts', '''
+    if start == 27:
+      print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+      os.kill(os.getpid(), signal.SIGKILL)
+  ''')
   assert done.returncode == -signal.SIGKILL
   workers = done.stdout.splitlines()[-1].split()
   assert len(workers) == 2
@@ -199,34 +207,12 @@ def test_two_thousand_streamed_steps_take_no_more_memory(pixels, tmp_path, pictu
     images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(200 + 3 * index, 300, index))
   pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
   pixels.data.workers, pixels.steps, pixels.checkpoint_every = 2, 2001, 10_000
-  (tmp_path / 'config.json').write_text(pixels.to_json_best_effort())
-  script = '''
-    import json, multiprocessing, pathlib, sys
-    from ml_collections import ConfigDict
-    from sr_jax import train
-    from sr_jax.data import feed
-
-    def resident():
+  done = in_a_process(pixels, tmp_path, tmp_path / 'run', '''
+    if start in (200, 2000):
       processes = ['self', *(child.pid for child in multiprocessing.active_children())]
       texts = [pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text() for pid in processes]
-      return [int(text.split('Pss:')[1].split()[0]) for text in texts]
-
-    take, seen = feed._take, {}
-    def measured(ahead, window, start, stop):
-      if start in (200, 2000):
-        seen[start] = resident()
-      return take(ahead, window, start, stop)
-
-    if __name__ == '__main__':
-      feed._take = measured
-      config = ConfigDict(json.loads(pathlib.Path(sys.argv[1]).read_text()), convert_dict=True)
-      train.train(config, sys.argv[2])
-      print(json.dumps(list(seen.values())))
-  '''
-  (tmp_path / 'measure.py').write_text(textwrap.dedent(script))
-  done = subprocess.run([sys.executable, tmp_path / 'measure.py', tmp_path / 'config.json',
-                         tmp_path / 'run'], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True,
-                        capture_output=True, check=False)
+      seen[start] = [int(text.split('Pss:')[1].split()[0]) for text in texts]
+  ''', 'print(json.dumps(list(seen.values())))')
   assert done.returncode == 0, done.stderr
   early, late = json.loads(done.stdout.splitlines()[-1])
   assert len(early) == len(late) == 3

@@ -108,8 +108,8 @@ def augment(crops, seed, step, size: int, kinds: Augmentation) -> dict[str, jax.
   batch = _coloured(batch, keys.colour, kinds)
   batch = _mixed_up(batch, keys.mixup, kinds)
   batch = _cut_blurred(batch, keys.cutblur, kinds)
-  if alone and size > 1:
-    first = (jnp.arange(size) == 0)[:, None, None, None]
+  if alone:
+    first = _each(jnp.arange(size) == 0)
     batch = {name: jnp.where(first, plain[name], batch[name]) for name in batch}
   return batch
 

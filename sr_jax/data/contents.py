@@ -12,7 +12,7 @@ from sr_jax.errors import InputError
 KNOWN = 'files.json'  # {path: [size, time of change, time of the inode's change, hash]}
 
 
-def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> list[str]:
+def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> dict[pathlib.Path, str]:
   """A hash of each file's bytes; 'unreadable' where it can not be read.
 
   Args:
@@ -20,19 +20,17 @@ def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> list[str]:
       contents always changes the inode's time, which nobody can set.
   """
   known = _known(cache / KNOWN)
-  stamps = [_stamp(path) for path in paths]
-  changed = [index for index, (path, stamp) in enumerate(zip(paths, stamps, strict=True))
-             if stamp is None or known.get(str(path.absolute()), [])[:3] != stamp]
-  hashed = command.on_all_cores(_hash, [paths[index] for index in changed], 'reading')
-  for index, digest in zip(changed, hashed, strict=True):
-    if digest and stamps[index]:
-      known[str(paths[index].absolute())] = [*stamps[index], digest]
+  entries = {path: known.get(str(path.absolute()), []) for path in paths}
+  stamps = {path: _stamp(path) for path in paths}
+  changed = [path for path, stamp in stamps.items() if stamp is None or entries[path][:3] != stamp]
+  for path, digest in zip(changed, command.on_all_cores(_hash, changed, 'reading'), strict=True):
+    entries[path] = [*(stamps[path] or [0, 0, 0]), digest or 'unreadable']
   if changed:
+    known |= {str(path.absolute()): entry for path, entry in entries.items()
+              if entry[3] != 'unreadable'}
     with contextlib.suppress(InputError):  # it is read again next time, then
       files.write_text(cache / KNOWN, json.dumps(known))
-  found = dict(zip(changed, hashed, strict=True))
-  return [(found[index] if index in found else known[str(path.absolute())][3]) or 'unreadable'
-          for index, path in enumerate(paths)]
+  return {path: entry[3] for path, entry in entries.items()}
 
 
 def _known(path: pathlib.Path) -> dict[str, list]:

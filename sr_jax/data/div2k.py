@@ -18,7 +18,7 @@ import requests  # pooch fetches by it too, but does not resume
 import tqdm
 
 from sr_jax import files
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 
 FLAG = '--config.data.download=True'
 
@@ -54,9 +54,8 @@ def find_div2k(folder: pathlib.Path, part: str, scale: int,
   first, second = (_pictures(folder / place, ending) for place, ending in endings.items())
   alone = [str((first | second)[name]) for name in sorted(first.keys() ^ second.keys())]
   if alone:
-    more = f' and {len(alone) - 5} more' if len(alone) > 5 else ''
-    raise InputError(f'{len(alone)} without a partner: {", ".join(alone[:5])}{more}; {FLAG} '
-                     'fetches a folder anew once it is removed')
+    raise InputError(f'{len(alone)} without a partner: {listed(alone, 5)}; {FLAG} fetches a '
+                     'folder anew once it is removed')
   return [(name, first[name], second[name]) for name in sorted(first)]
 
 

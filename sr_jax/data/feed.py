@@ -78,9 +78,11 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
     InputError: no usable picture; no room for what was asked for; more crops in a streamed
       batch than there are pictures.
   """
-  held, told = None, [str(picture.hr) for picture in found]  # a stream's files are not read now
+  held = told = None
   if mode != 'stream':
     mode, held, told = _packed(found, cut, mode, cache or packed.default_cache(), say)
+  if mode == 'stream':  # whose files are not read now
+    told = [str(picture.hr) for picture in found]
   made_of = repr((told, cut, batch_size, kinds, share if mode == 'stream' else None))
   digest = hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()
   if mode == 'bank':
@@ -120,15 +122,15 @@ def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation
 
 
 def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
-  """(bank or mapped, the packed set, its digest); ('stream', None, names) if 'auto' finds no
+  """(bank or mapped, the packed set, its digest); ('stream', None, None) if 'auto' finds no
   room."""
   packed.sweep(cache)
-  names = [str(picture.hr) for picture in found]
   room, free = bank.room(), files.free_bytes(cache)
-  stored = sum(packed.stored_bytes(picture.hr) for picture in found)
-  if mode == 'auto' and stored > max(room, free):  # and more when it is decoded
-    say(f'{len(found):,} pictures are {stored:,} bytes in their files, too many to pack')
-    return 'stream', None, names
+  if mode == 'auto':
+    stored = sum(packed.stored_bytes(picture.hr) for picture in found)
+    if stored > max(room, free):  # and more when it is decoded
+      say(f'{len(found):,} pictures are {stored:,} bytes in their files, too many to pack')
+      return 'stream', None, None
   folder = packed.folder_of(found, cut.scale, cut.channels, cache)
   held = packed.open_packed(folder)
   planned = None if held else packed.plan(found, cut.scale, cut.channels)
@@ -145,7 +147,7 @@ def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
   say(f'{len(held.names if held else planned.pictures):,} pictures are {needed:,} bytes packed, '
       f'{where[mode]}')
   if mode == 'stream':
-    return mode, None, names
+    return mode, None, None
   held = held or packed.pack(planned, cut.scale, cut.channels, folder)
   return mode, packed.with_crops(held, cut.scale, cut.patch), folder.name
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import command, images
+from sr_jax import command, files, images
 from sr_jax.data import pictures
 from sr_jax.data.contents import digests
 from sr_jax.data.pictures import Picture
@@ -54,8 +54,7 @@ class Plan(NamedTuple):
 
 
 def default_cache() -> pathlib.Path:
-  """$SR_JAX_CACHE/packed, or ~/.cache/sr_jax/packed."""
-  return pathlib.Path(os.environ.get('SR_JAX_CACHE') or '~/.cache/sr_jax').expanduser() / 'packed'
+  return files.cache_folder() / 'packed'
 
 
 def folder_of(found: Sequence[Picture], scale: int, channels: int,
@@ -64,7 +63,7 @@ def folder_of(found: Sequence[Picture], scale: int, channels: int,
   set may move."""
   paths = [file for picture in found for file in (picture.hr, picture.lr)
            if isinstance(file, pathlib.Path)]
-  contents = dict(zip(paths, digests(paths, cache), strict=True))
+  contents = digests(paths, cache)
   digest = hashlib.blake2b(f'{FORMAT} {scale} {channels}'.encode(), digest_size=12)
   for picture in found:
     stamps = [contents.get(file) or getattr(file, 'stamp', None)

@@ -12,7 +12,7 @@ import numpy as np
 from sr_jax import files
 from sr_jax.data import div2k, matching, records
 from sr_jax.data.pictures import Picture
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 from sr_jax.images import SUFFIXES
 
 # Pictures inside scikit-image's wheel (public domain or CC0), so that `:sample` runs
@@ -113,13 +113,10 @@ def _pairs(spec: str, scale: int):
     pairs, alone = matching.match_by_content(_pictures_below(hr), _pictures_below(lr))
     if alone:
       raise InputError(f'{len(alone)} without a sure partner by what they show: '
-                       + listed(alone, len(alone)))
+                       + listed(alone, None))
   else:
-    pairs, alone = pair_by_name(named(hr), named(lr), scale)
-    if alone:
-      raise InputError(f'{len(alone)} without a partner of the same name (,match=content pairs by '
-                       f'what pictures show, ,csv=FILE by a table): {listed(alone, len(alone))}')
-    pairs = [paths for _, *paths in pairs]
+    advice = ' (,match=content pairs by what pictures show, ,csv=FILE by a table)'
+    pairs = [paths for _, *paths in partners(named(hr), named(lr), scale, advice, most=None)]
   times = collections.Counter(path.with_suffix('') for path, _ in pairs)
   return [(_name(path, hr, times), path, partner) for path, partner in pairs], resize
 
@@ -216,15 +213,17 @@ def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path]
   return pairs, [path for path in (*first.values(), *second.values()) if path not in taken]
 
 
-def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int):
+def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int,
+             advice: str = '', most: int | None = 20):
   """The pairs of `pair_by_name`.
 
   Raises:
-    InputError: listing the files without a partner.
+    InputError: listing the files without a partner, at most so many, and the advice.
   """
   pairs, alone = pair_by_name(first, second, scale)
   if alone:
-    raise InputError(f'{len(alone)} without a partner of the same name: {listed(alone)}')
+    raise InputError(f'{len(alone)} without a partner of the same name{advice}: '
+                     + listed(alone, most))
   return pairs
 
 
@@ -270,9 +269,3 @@ def refuse_originals(
     if target.resolve() in originals:
       raise InputError(f'{target}: would overwrite an original')
   return list(targets.items())
-
-
-def listed(things, most: int = 20) -> str:
-  """'a, b, c' of anything, cut off after `most`."""
-  shown = ', '.join(str(thing) for thing in things[:most])
-  return shown + (f' and {len(things) - most} more' if len(things) > most else '')

@@ -110,10 +110,6 @@ def convert_torchvision(tensors: dict[str, np.ndarray], network: str) -> dict:
   return params
 
 
-def cache_folder() -> pathlib.Path:
-  return pathlib.Path(os.environ.get('SR_JAX_CACHE') or pooch.os_cache('sr_jax'))
-
-
 def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
   """(params, identity) of a foreign file, through a cache keyed by its contents."""
   try:
@@ -123,7 +119,7 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
     raise InputError(f'{path}: VGG weights can not be read ({error.strerror}); name a '
                      '.safetensors or .pth file in torchvision\'s names with '
                      f'--config.loss.perceptual.weights or ${VARIABLE}') from None
-  cached = cache_folder() / f'{network}-{digest[:16]}.safetensors'
+  cached = files.cache_folder() / f'{network}-{digest[:16]}.safetensors'
   try:
     with safe_open(cached, 'np') as file:
       flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
@@ -158,7 +154,7 @@ def _guess_identity(params: dict) -> str:
 def _fetch_vgg19() -> str:
   """torchvision's VGG19 from its public address, checked by the hash in its name."""
   name = TORCHVISION_VGG19.rpartition('/')[2]
-  target = cache_folder() / name
+  target = files.cache_folder() / name
   if target.exists():
     return str(target)
   try:
