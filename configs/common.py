@@ -15,6 +15,10 @@ def defaults() -> ConfigDict:
   config.scale = 4  # HR / LR: 2, 3, 4 or 8; srcnn and compact take any, rrdb also 1
   config.steps = 100_000  # all of the run, the warm-up included
   config.warmup_steps = 0  # of them, first, on the pixel loss alone (adversarial runs)
+  # Above 0 they are what `steps` and `warmup_steps` come from. In an epoch as many crops are
+  # trained on as there are pictures; with data.variants, as many batches.
+  config.epochs = 0
+  config.warmup_epochs = 0
   config.batch_size = 16
   config.hr_patch = 96  # side of the HR crops, pixels
   config.dtype = 'float32'  # of the computation: 'float32' or 'bfloat16'; weights stay float32
@@ -22,6 +26,10 @@ def defaults() -> ConfigDict:
   # A run, a weight file or a published network whose generator this one starts from; of one
   # of another scale all but the upsampling is taken.
   config.init_from = ''
+  # Globs of names of the generator's arrays, comma between ('body_*,last/bias'): what trains
+  # alone, and what of it does not. What is frozen keeps its bits (sr_jax/freezing.py).
+  config.train_only = ''
+  config.freeze = ''
   config.device_loop = 'auto'  # many steps in a dispatch: 'yes', 'no', 'auto' (not on a CPU)
 
   # Fields of the modules in sr_jax/models, which say what each means. One that is not set
@@ -48,13 +56,16 @@ def defaults() -> ConfigDict:
       'inner_scale': placeholder(int),
       # SRCNN's
       'widths': placeholder(tuple), 'kernels': placeholder(tuple),
-      'luma_only': placeholder(bool)})
+      'luma_only': placeholder(bool),
+      # Of the kernels, for all networks (of RRDB's, the dense blocks): 'xavier', 'kaiming',
+      # 'kaiming_0.1', 'lecun', 'pytorch', ... of models.layers.INITIALIZERS.
+      'init': placeholder(str)})
   config.discriminator = ConfigDict({
       'name': 'none',  # or 'vgg_style'
       'widths': (64, 128, 256, 512),
       'batch_norm': placeholder(bool),
       'head': placeholder(str),  # 'dense' (one patch size) or 'conv' (any)
-      'hidden': placeholder(int)})
+      'hidden': placeholder(int), 'init': placeholder(str)})
 
   # Weighted terms, summed; a weight of zero leaves a term out. Pictures are in [0, 1].
   config.loss = ConfigDict()
@@ -113,6 +124,7 @@ def defaults() -> ConfigDict:
   # LR that sr_jax/data/benchmarks.py lists, data sources, 'split:test'.
   config.eval.sets = 'data/Set5,data/Set14'
   config.eval.every = 5_000  # steps between validations
+  config.eval.every_epochs = 0  # above 0, in place of it
   config.eval.pictures = 10  # of data.valid, the first so many
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
   config.best_metric = 'psnr_y'  # or 'lpips_alex', 'ssim_y', ...: what `best` goes by
@@ -127,10 +139,11 @@ def _adam() -> ConfigDict:
   return ConfigDict({
       'learning_rate': 1e-4,
       'schedule': 'constant',  # 'multistep' uses boundaries and factor, 'cosine' uses final
-      'boundaries': (), 'factor': 0.5,  # boundaries: steps of the phase
+      'boundaries': (), 'factor': 0.5,  # boundaries: steps of the phase, or shares of it below 1
       'final': 0.0,  # share of the learning rate left at the end
       'ramp': 0,  # steps of linear rise at the start of the phase
       'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-8,
+      'weight_decay': 0.0,  # times the learning rate, decoupled (AdamW)
       'clip_norm': 0.0,  # of the global gradient norm; 0 does not clip
   })
 

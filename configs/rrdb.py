@@ -8,6 +8,7 @@ Set14.
   python -m sr_jax.main --config configs/rrdb.py                     (DIV2K)
   python -m sr_jax.main --config configs/rrdb.py --config.generator.blocks=6
   python -m sr_jax.main --config configs/rrdb.py:sample              (no download)
+  python -m sr_jax.main --config configs/rrdb.py:small --config.data.source=folder:PATH
 
 With too little memory, --config.generator.remat=True keeps no activations inside the blocks.
 
@@ -17,11 +18,11 @@ Cost and result of the full run: unmeasured.
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
-VARIANTS = ('sample', 'x2', 'x8')
+VARIANTS = ('small', 'sample', 'x2', 'x8')
 
 
 def get_config(variant: str = ''):
-  """Variants: `sample` (small data and network), `x2`, `x8`."""
+  """Variants: `small` (minutes on a CPU), `sample` (small data and network), `x2`, `x8`."""
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
   config.generator.name = 'rrdb'
@@ -33,6 +34,13 @@ def get_config(variant: str = ''):
   use_scale(config, variant)
   if config.scale == 2:
     config.generator.unshuffle = 2  # as Real-ESRGAN's x2, so that BasicSR can read it
+  if 'small' in variants:
+    config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
+    config.hr_patch, config.steps, config.batch_size, config.ema = 96, 1_000, 16, 0.99
+    config.data.valid = 'sample:valid'
+    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 50
+    config.eval.every = config.sample_every = config.checkpoint_every = 250
+    config.log_every = 50
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch = 64

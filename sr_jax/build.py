@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import build_data, losses, metrics, optim, steps
+from sr_jax import build_data, freezing, losses, metrics, optim, steps
 from sr_jax.errors import InputError
-from sr_jax.models import DISCRIMINATORS, GENERATORS
+from sr_jax.freezing import Trains
+from sr_jax.models import DISCRIMINATORS, GENERATORS, variable_shapes
+from sr_jax.models.layers import INITIALIZERS
 from sr_jax.models.vgg import VGGS
 from sr_jax.state import TrainState, init_state
 from sr_jax.weights.vgg import load_vgg
@@ -41,12 +43,16 @@ class Phase(NamedTuple):
 
 
 class Experiment(NamedTuple):
-  """What a config means: static objects, and `frozen` arrays that are never trained."""
+  """What a config means: static objects, and `frozen` arrays that are never trained.
+
+  `trains` says which arrays of the generator are; None is all.
+  """
 
   generator: Any
   discriminator: Any
   phases: list[Phase]
   frozen: dict
+  trains: Trains | None
   new_state: Callable[[], TrainState]
   device_loop: bool
 
@@ -67,8 +73,11 @@ def check(config) -> None:
     if value < 1:
       raise InputError(f'config.{key}={value}: expected at least 1')
   for key, value in (*((f'loss.{name}.weight', term.weight) for name, term in config.loss.items()),
-                     *((f'optimizer.{name}.learning_rate', adam.learning_rate)
-                       for name, adam in config.optimizer.items())):
+                     *((f'optimizer.{name}.{key}', adam[key])
+                       for name, adam in config.optimizer.items()
+                       for key in ('learning_rate', 'ramp', 'clip_norm', 'weight_decay')),
+                     *((key, config[key]) for key in ('epochs', 'warmup_epochs')),
+                     ('eval.every_epochs', config.eval.every_epochs)):
     if value < 0:
       raise InputError(f'config.{key}={value}: expected no less than 0')
   if not 0 <= config.ema < 1:
@@ -84,9 +93,14 @@ def check(config) -> None:
       ('loss.perceptual.distance', config.loss.perceptual.distance, tuple(losses.PIXEL)),
       ('loss.perceptual.network', config.loss.perceptual.network, tuple(VGGS)),
       ('loss.adversarial.kind', config.loss.adversarial.kind, tuple(losses.ADVERSARIAL)),
+      ('generator.init', config.generator.init, (None, *INITIALIZERS)),
+      ('discriminator.init', config.discriminator.init, (None, *INITIALIZERS)),
+      *((f'optimizer.{name}.schedule', adam.schedule, optim.SCHEDULES)
+        for name, adam in config.optimizer.items()),
       ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none'))):
     if value not in allowed:
-      raise InputError(f'config.{key}={value!r}: expected one of {", ".join(allowed)}')
+      raise InputError(f'config.{key}={value!r}: expected one of '
+                       f'{", ".join(filter(None, allowed))}')
   build_data.check(config)
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
@@ -97,6 +111,12 @@ def check(config) -> None:
   if not 0 <= config.warmup_steps <= (config.steps if adversarial else 0):
     raise InputError(f'config.warmup_steps={config.warmup_steps}: expected 0 to '
                      f'{config.steps if adversarial else 0} (warm-up is for adversarial runs)')
+  main_steps = config.steps - config.warmup_steps
+  for name, length in (('warmup', config.warmup_steps), ('g', main_steps),
+                       ('d', main_steps * adversarial)):
+    if 0 < length < config.optimizer[name].ramp:
+      raise InputError(f'config.optimizer.{name}.ramp={config.optimizer[name].ramp}: its phase '
+                       f'has no more than {length} steps')
   if not adversarial and not any(term.weight for term in config.loss.values()):
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
 
@@ -125,7 +145,8 @@ def _module(modules, fields, where, **more):
   kinds = {field.name: field.type for field in dataclasses.fields(module)
            if field.name not in ('parent', 'name', 'kernel_init')}
   wanted = {name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-            for name, value in fields.items() if name != 'name' and value is not None} | more
+            for name, value in fields.items()
+            if name not in ('name', 'init') and value is not None} | more
   for name in wanted.keys() - kinds.keys():
     raise InputError(f'{where}{name}: {fields.name} has no such field; it has '
                      f'{", ".join(sorted(kinds.keys() - more.keys()))}')
@@ -139,6 +160,8 @@ def _module(modules, fields, where, **more):
       raise InputError(f'{where}{name}={value}: expected at least 1')
     if name == 'scale' and value > LARGEST_SCALE:
       raise InputError(f'{where}scale={value}: expected at most {LARGEST_SCALE}')
+  if fields.get('init'):
+    wanted['kernel_init'] = INITIALIZERS[fields.init]
   try:
     return make(**wanted)
   except ValueError as error:
@@ -200,6 +223,16 @@ def build_vgg(config) -> tuple[Any, dict]:
   return vgg, {'vgg': variables}
 
 
+def _trains(config, generator) -> Trains | None:
+  if not config.train_only and not config.freeze:
+    return None
+  try:
+    shapes = variable_shapes(generator)
+  except ValueError as error:  # a field that the module itself refuses
+    raise InputError(f'config.generator: {error}') from None
+  return freezing.select(shapes, config.train_only, config.freeze)
+
+
 def build(config) -> Experiment:
   """Everything that a training step needs but the data.
 
@@ -215,13 +248,14 @@ def build(config) -> Experiment:
   vgg, frozen = build_vgg(config)
   loss = build_loss(config)
   main_steps = config.steps - config.warmup_steps
-  g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps)
+  trains = _trains(config, generator)
+  g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps, trains)
   d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
-  shared = {'generator': generator, 'ema': config.ema}
+  shared = {'generator': generator, 'ema': config.ema, 'trains': trains}
 
   phases = []
   if config.warmup_steps:
-    tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps)
+    tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps, trains)
     warm = functools.partial(steps.pixel_step, tx=tx,
                              loss=steps.GeneratorLoss(pixel=config.loss.pixel.kind), **shared)
     phases.append(Phase('warm-up', 0, config.warmup_steps, warm, tx, {'g': schedule}))
@@ -243,7 +277,7 @@ def build(config) -> Experiment:
       raise InputError(f'config.generator or config.discriminator: {error}') from None
 
   loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
-  return Experiment(generator, discriminator, phases, frozen, new_state, loop)
+  return Experiment(generator, discriminator, phases, frozen, trains, new_state, loop)
 
 
 def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable) -> Callable:

@@ -42,6 +42,27 @@ def training_set(config) -> list[Picture]:
   return _part(config, 'train') if config.data.fraction else _source(config)
 
 
+def in_steps(config, pictures: int):
+  """config with what it counts in epochs counted in steps.
+
+  Args:
+    pictures: of the training set; in an epoch as many crops are trained on.
+  """
+  config, epoch = config.copy_and_resolve_references(), steps_of_epoch(config, pictures)
+  if config.epochs:
+    config.steps = config.epochs * epoch
+  if config.warmup_epochs:
+    config.warmup_steps = config.warmup_epochs * epoch
+  if config.eval.every_epochs:
+    config.eval.every = config.eval.every_epochs * epoch
+  return config
+
+
+def steps_of_epoch(config, pictures: int) -> int:
+  """Batches that hold as many crops as there are pictures, the last one filled up."""
+  return -(-pictures // build_cut(config).count)
+
+
 def open_set(config, spec: str, scale: int, resize: str = '') -> list[Picture]:
   """The pictures that `data.valid` or an entry of `eval.sets` names.
 

@@ -17,10 +17,10 @@ from sr_jax import files, images
 class Logs:
   """The logs of one run. On a resume, what a lost piece of the run had logged goes first."""
 
-  def __init__(self, workdir, step: int, steps: int, images_per_step: int):
-    """Opens them to go on from `step` of `steps`."""
+  def __init__(self, workdir, step: int, steps: int, images_per_step: int, epoch: int = 1):
+    """Opens them to go on from `step` of `steps`, of which an epoch has `epoch`."""
     self.workdir = pathlib.Path(workdir)
-    self._rate = images_per_step
+    self._rate, self._epoch = images_per_step, epoch
     jsonl = self.workdir / 'metrics.jsonl'
     _forget_after(jsonl, step)
     self._jsonl = open(jsonl, 'a', buffering=1)  # noqa: SIM115, closed in close()
@@ -96,7 +96,8 @@ class Logs:
   def _write(self, step, phase, metrics):
     # JSON has no NaN: a number that is none is written as null.
     line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    self._jsonl.write(json.dumps({'step': step, 'phase': phase, **line}) + '\n')
+    epoch = round(step / self._epoch, 3)
+    self._jsonl.write(json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line}) + '\n')
     for name, value in metrics.items():
       self._board.add_scalar(name, value, step)
 

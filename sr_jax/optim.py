@@ -2,7 +2,11 @@
 
 import optax
 
+from sr_jax import freezing
 from sr_jax.errors import InputError
+from sr_jax.freezing import Trains
+
+SCHEDULES = ('constant', 'multistep', 'cosine')
 
 
 def build_schedule(config, steps: int) -> optax.Schedule:
@@ -10,7 +14,8 @@ def build_schedule(config, steps: int) -> optax.Schedule:
 
   Args:
     config: `learning_rate`; `schedule`, one of 'constant', 'multistep' (times `factor` at
-      each of `boundaries`) and 'cosine' (to `final` times the rate at the phase's end);
+      each of `boundaries`, of which one below 1 is a share of the phase) and 'cosine' (to
+      `final` times the rate at the phase's end);
       `ramp`, steps of linear rise from zero.
     steps: length of the phase.
   """
@@ -19,24 +24,32 @@ def build_schedule(config, steps: int) -> optax.Schedule:
     schedule = optax.constant_schedule(rate)
   elif config.schedule == 'multistep':
     schedule = optax.piecewise_constant_schedule(
-        rate, {int(boundary): config.factor for boundary in config.boundaries})
+        rate, {int(boundary if boundary >= 1 else boundary * steps): config.factor
+               for boundary in config.boundaries})
   elif config.schedule == 'cosine':
     schedule = optax.cosine_decay_schedule(rate, max(1, steps), config.final)
   else:
-    raise InputError(f"schedule {config.schedule!r}: expected 'constant', 'multistep' or 'cosine'")
+    raise InputError(f'schedule {config.schedule!r}: expected one of {", ".join(SCHEDULES)}')
   if not config.ramp:
     return schedule
   rise = optax.linear_schedule(0.0, 1.0, config.ramp)
   return lambda count: rise(count + 1) * schedule(count)
 
 
-def build_optimizer(config, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """Adam with config's betas and epsilon, its gradients clipped where `clip_norm` is set.
+def build_optimizer(config, steps: int, trains: Trains | None = None
+                    ) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """Adam with config's betas and epsilon, gradients clipped and weights decayed where asked.
 
   Every phase of a run has the same chain of transformations, whatever its figures, so that
   one checkpoint layout fits all of them.
+
+  Args:
+    trains: which arrays it is for; None is all.
   """
   schedule = build_schedule(config, steps)
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-  adam = optax.adam(schedule, b1=config.beta1, b2=config.beta2, eps=config.epsilon)
-  return optax.chain(clip, adam), schedule
+  decay = (optax.add_decayed_weights(config.weight_decay) if config.weight_decay
+           else optax.identity())
+  adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+  chain = optax.chain(clip, adam, decay, optax.scale_by_learning_rate(schedule))
+  return freezing.optimizer(chain, trains), schedule

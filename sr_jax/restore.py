@@ -59,7 +59,8 @@ class Model:
   def fields(self) -> dict[str, Any]:
     """The generator's fields that the config sets, its scale among them."""
     fields = {key: value for key, value in self.config['generator'].items() if value is not None}
-    return {key: value for key, value in fields.items() if key != 'name'} | {'scale': self.scale}
+    return {key: value for key, value in fields.items()
+            if key not in ('name', 'init')} | {'scale': self.scale}
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
     if (not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not image.size

@@ -11,13 +11,13 @@ import signal
 import jax
 import ml_collections
 import numpy as np
-from clu import parameter_overview
 
 from sr_jax import (
   build,
   build_data,
   evaluate,
   files,
+  freezing,
   images,
   logs,
   restore,
@@ -55,9 +55,11 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   started = datetime.datetime.now(datetime.UTC)
   workdir = files.expand(workdir)
   build.check(config)
+  found = build_data.training_set(config)
+  config = build_data.in_steps(config, len(found))
+  build.check(config)
   resumes = _resumes(workdir, config)
   initial = None if resumes or not config.init_from else _initial(config)
-  found = build_data.training_set(config)
   valid, skipped_valid = _validation_set(config)
   experiment = build.build(config)
   state = experiment.new_state()
@@ -73,7 +75,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
                                                 last.get('data_mode', ''), print)) as feed:
     try:  # not before here: a refused start leaves the run as it was
       workdir.mkdir(parents=True, exist_ok=True)
-      log = logs.Logs(workdir, begin, config.steps, config.batch_size)
+      log = logs.Logs(workdir, begin, config.steps, config.batch_size,
+                      build_data.steps_of_epoch(config, len(found)))
       files.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
       checkpoints = Checkpoints(workdir, config.best_metric, (config.warmup_steps,))
     except OSError as error:
@@ -224,7 +227,8 @@ def _resumes(workdir, config) -> bool:
   if runs.run_config(workdir).get('imported'):
     raise InputError(f'{workdir}: imported weights, no training to go on with; train in a new '
                      f'--workdir, with --config.init_from={workdir}')
-  runs.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed'))
+  runs.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
+                                       'freeze'))
   if latest > config.steps:
     raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {latest}')
   return True
@@ -271,9 +275,9 @@ def _validation_set(config) -> tuple[list[Pair], list[str]]:
 
 def _opening(experiment, state, skipped, workdir, begin) -> str:
   """What is said before the first step."""
-  lines = ['Generator', parameter_overview.get_parameter_overview(state.g.params)]
+  lines = ['Generator', freezing.overview(state.g.params, experiment.trains)]
   if state.d is not None:
-    lines += ['Discriminator', parameter_overview.get_parameter_overview(state.d.params)]
+    lines += ['Discriminator', freezing.overview(state.d.params, None)]
   lines += [f'skipped {reason}' for reason in skipped]
   if skipped:
     lines.append(f'{len(skipped)} skipped')

@@ -3,13 +3,16 @@
 import importlib
 import inspect
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from configs import common
-from sr_jax import build, optim
+from sr_jax import build, build_data, optim, train
+from sr_jax.logs import read_metrics
+from sr_jax.models.layers import INITIALIZERS
 
 EXPERIMENTS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob('*.py')
                      if path.stem not in ('__init__', 'common'))
@@ -59,10 +62,87 @@ def test_schedules_by_hand():
   assert optim.build_optimizer(config, 100)[1](100) == pytest.approx(0.1)
 
 
+def test_a_boundary_below_one_is_a_share_of_the_phase():
+  config = common.defaults().optimizer.g
+  config.learning_rate, config.schedule, config.boundaries = 1.0, 'multistep', (0.5, 80)
+  _, schedule = optim.build_optimizer(config, 100)
+  assert [float(schedule(step)) for step in (49, 51, 79, 81)] == [1, 0.5, 0.5, 0.25]
+
+
+def test_weight_decay_is_adamw():
+  config = common.defaults().optimizer.g
+  config.weight_decay, config.learning_rate = 0.1, 0.01
+  tx, _ = optim.build_optimizer(config, 100)
+  params, grads = {'w': jnp.array([2.0, -3.0])}, {'w': jnp.array([0.5, 0.0])}
+  updates, _ = tx.update(grads, tx.init(params), params)
+  # Adam's first step is the sign of the gradient; a tenth of the weight is taken off besides.
+  assert updates['w'].tolist() == pytest.approx([-0.01 * (1 + 0.2), -0.01 * -0.3], rel=1e-5)
+
+
+@pytest.mark.parametrize(('name', 'spread'), [
+    ('xavier', 2 / (9 * 16 + 9 * 64)), ('xavier_normal', 2 / (9 * 16 + 9 * 64)),
+    ('kaiming', 2 / (9 * 16)), ('kaiming_uniform', 2 / (9 * 16)), ('kaiming_0.1', 0.02 / (9 * 16)),
+    ('lecun', 1 / (9 * 16)), ('pytorch', 1 / 3 / (9 * 16))])
+def test_initialisations_have_their_variance(name, spread):
+  """Of a 3x3 convolution from 16 to 64 channels, by the papers' formulas."""
+  kernel = INITIALIZERS[name](jax.random.key(0), (3, 3, 16, 64))
+  assert float(jnp.var(kernel)) == pytest.approx(spread, rel=0.05)
+  config = common.defaults()
+  config.discriminator.update({'name': 'vgg_style', 'init': name})
+  config.generator.update({'name': 'edsr', 'init': name})
+  for network in (build.build_generator(config), build.build_discriminator(config)):
+    assert network.kernel_init is INITIALIZERS[name]
+
+
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_each_opens_with_paper_command_and_result(name):
   text = inspect.getdoc(importlib.import_module(f'configs.{name}'))
   assert f'python -m sr_jax.main --config configs/{name}.py' in text
-  for word in ('Paper', 'Published', 'Cost'):
+  assert re.match(r'[^\n]*\n\n(Paper|Report): ', text)
+  for word in ('Published', 'Cost'):
     assert word in text
   assert 'sample' in importlib.import_module(f'configs.{name}').VARIANTS
+
+
+SAMPLES = [(name, 'sample') for name in EXPERIMENTS] + [
+    ('esrgan_finetune', 'perceptual,sample'), ('celeba_srgan', 'vgg,sample'),
+    ('coco_gan', 'balanced,sample'), ('edsr', 'report,sample,x2')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'variant'), SAMPLES)
+def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path):
+  config = importlib.import_module(f'configs.{name}').get_config(variant)
+  config.warmup_steps = 2 * bool(config.warmup_steps)
+  config.steps = config.warmup_steps + 2
+  for adam in config.optimizer.values():
+    adam.ramp = 0
+  config.data.valid, config.log_every = '', 1
+  state = train.train(config, tmp_path)
+  assert int(state.step) == config.steps
+  assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), state))
+  phases = [line['phase'] for line in read_metrics(tmp_path)]
+  adversarial = config.discriminator.name != 'none'
+  assert phases == ['warm-up'] * config.warmup_steps + ['gan' if adversarial else 'pixel'] * 2
+  terms = {name for name in read_metrics(tmp_path)[-1] if name.startswith('g/')}
+  assert terms == {'g/total', 'g/grad_norm'} | {
+      f'g/{term}' for term, fields in config.loss.items() if fields.weight}
+
+
+def test_the_papers_esrgan_and_the_reports_epochs():
+  config = importlib.import_module('configs.esrgan').get_config()
+  loss = build.build_loss(config)
+  assert (loss.pixel, loss.pixel_weight, loss.perceptual_weight, loss.layers, loss.distance) == (
+      'l1', 1e-2, 1.0, {'conv5_4': 1.0}, 'l1')
+  assert (loss.adversarial, loss.adversarial_weight, config.ema) == ('relativistic', 5e-3, 0.999)
+  _, schedule = optim.build_optimizer(config.optimizer.g, 400_000)
+  assert [float(schedule(step)) for step in (0, 50_001, 100_001, 200_001, 300_001)] == (
+      pytest.approx([1e-4, 5e-5, 2.5e-5, 1.25e-5, 6.25e-6]))
+  config = importlib.import_module('configs.usc_srgan').get_config()
+  d = jax.eval_shape(build.build_discriminator(config).init, jax.random.key(0),
+                     jnp.zeros((1, 96, 96, 3)))
+  assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
+  config = build_data.in_steps(config, 800)
+  assert (config.steps, config.warmup_steps, config.eval.every) == (2_000, 500, 250)
+  report = importlib.import_module('configs.edsr').get_config('report,x4')
+  assert build_data.in_steps(report, 800).steps == 80_000  # a batch is of one picture

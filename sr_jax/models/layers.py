@@ -15,6 +15,15 @@ STAGES = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}  #
 SMALL_KAIMING = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
 # PyTorch's default for kernels, which networks have whose papers name no other.
 PYTORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+# Of kernels, by the names that configs use.
+INITIALIZERS = {
+    'xavier': nn.initializers.xavier_uniform(),  # Glorot and Bengio 2010, equation 16
+    'xavier_normal': nn.initializers.xavier_normal(),
+    'kaiming': nn.initializers.he_normal(),  # He et al. 2015, equation 10
+    'kaiming_uniform': nn.initializers.he_uniform(),
+    'kaiming_0.1': SMALL_KAIMING,
+    'lecun': nn.initializers.lecun_normal(),
+    'pytorch': PYTORCH_UNIFORM}
 
 
 def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:

@@ -37,14 +37,14 @@ class ResidualBlock(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool):
     conv = partial(nn.Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
-    norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype)
+    norm = partial(nn.BatchNorm, momentum=0.9, dtype=self.dtype)
     y = conv()(x)
     if self.batch_norm:
-      y = norm()(y)
+      y = norm()(y, use_running_average=not train)
     y = Activation(self.activation)(y)
     y = conv()(y)
     if self.batch_norm:
-      y = norm()(y)
+      y = norm()(y, use_running_average=not train)
     return x + y
 
 

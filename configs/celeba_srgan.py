@@ -1,0 +1,62 @@
+"""SRGAN on faces, 64 to 256 pixels, as a talk on CelebA has it.
+
+Report: SRGAN with a discriminator on whole pictures of 256x256 (3x3 convolutions of 64, 64, 128,
+128, 256, 256, ... channels, every second of stride 2); content (MSE on pixels, or on VGG
+features) + 1e-3 adversarial; 20,000 steps; low, original and generated pictures side by side
+every 500; plots of the losses that tell when to stop. Published: pictures and run times, no
+figures.
+
+  python -m sr_jax.main --config configs/celeba_srgan.py --config.data.download=True
+  python -m sr_jax.main --config configs/celeba_srgan.py:caffe \\
+      --config.loss.perceptual.weights=vgg19_caffe.safetensors
+  python -m sr_jax.main --config configs/celeba_srgan.py --config.data.source=folder:PATH \\
+      --config.data.fraction='(0.98, 0.01, 0.01)' --config.data.valid=split:valid
+  python -m sr_jax.main --config configs/celeba_srgan.py:sample      (no download)
+
+CelebA's aligned pictures are 178x218 and made 256x256 first, as in the talk. The first of
+CelebA through TFDS needs TensorFlow once, to prepare it (README, "Data"). Whether a run
+overfits is in `terms/.../train` and `.../valid`: the same terms on pictures trained on and not.
+
+Cost and result of the full run: unmeasured.
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data
+
+VARIANTS = ('vgg', 'caffe', 'sample')
+
+
+def get_config(variant: str = ''):
+  """Variants: `vgg` (content on VGG19's features), `caffe` (on those of the original VGG19),
+  `sample` (pictures inside scikit-image, a small network; minutes on a CPU).
+  """
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.hr_patch = 256
+  config.steps = 20_000
+  config.generator.output = 'tanh'
+  config.discriminator.name, config.discriminator.head = 'vgg_style', 'conv'
+  config.loss.pixel.kind, config.loss.pixel.weight = 'mse', 1.0
+  config.loss.adversarial.weight = 1e-3
+  config.data.source, config.data.valid = 'tfds:celeb_a', 'tfds:celeb_a:validation'
+  config.data.resize = '256x256'
+  config.data.augment.turn = False  # faces stand upright
+  config.eval.sets = 'tfds:celeb_a:test'
+  config.eval.every, config.sample_every, config.checkpoint_every = 1_000, 500, 500
+  config.best_metric = 'lpips_alex'
+  if variants & {'vgg', 'caffe'}:  # SRGAN's, as in configs/srgan.py
+    config.loss.pixel.weight = 0.0
+    config.loss.perceptual.weight, config.loss.perceptual.layers = 1.0, 'relu5_4'
+    config.loss.perceptual.identity = 'torchvision'
+    if 'caffe' in variants:
+      config.loss.perceptual.identity, config.loss.perceptual.scale = 'caffe', 1 / 12.75
+  if 'sample' in variants:
+    use_sample_data(config)
+    config.data.resize = ''
+    config.batch_size, config.hr_patch, config.steps, config.ema = 8, 64, 300, 0.99
+    config.generator.features, config.generator.blocks = 24, 4
+    config.discriminator.widths, config.discriminator.hidden = (16, 32, 64), 128
+    if config.loss.perceptual.weight:
+      config.loss.perceptual.network, config.loss.perceptual.layers = 'vgg16', 'relu5_3'
+    for adam in (config.optimizer.g, config.optimizer.d):
+      adam.learning_rate = 5e-4
+  return config

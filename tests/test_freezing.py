@@ -1,0 +1,148 @@
+"""Frozen arrays keep their bits and cost nothing; the others train as they would without."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from sr_jax import build, freezing, steps
+from sr_jax.checkpoints import flat
+from sr_jax.errors import InputError
+from sr_jax.models import RRDB, variable_shapes
+from tests.conftest import same_bits
+
+SHAPES = variable_shapes(RRDB(8, 2, 4))
+
+
+def trained(train_only='', freeze=''):
+  flags = traverse_util.flatten_dict(freezing.select(SHAPES, train_only, freeze).params, sep='/')
+  return sorted({name.split('/')[0] for name, trains in flags.items() if trains})
+
+
+@pytest.mark.parametrize(('train_only', 'freeze', 'expected'), [
+    ('body_[0-9]*', '', ['body_0', 'body_1']),
+    ('body_*', '', ['body_0', 'body_1', 'body_end']),
+    ('head, last', '', ['head', 'last']),
+    ('', 'body_*,stages_*', ['head', 'last', 'refinement']),
+    ('body_*', 'body_1,body_end', ['body_0']),
+    ('body_0/DenseBlock_?/Conv_4/bias', '', ['body_0'])])
+def test_patterns_name_arrays_or_the_front_of_them(train_only, freeze, expected):
+  assert trained(train_only, freeze) == expected
+
+
+@pytest.mark.parametrize(('train_only', 'freeze', 'message'), [
+    ('boddy_0', '', r"config\.train_only: no array of the generator is called 'boddy_0'; there "
+                    r'is body_0'),
+    ('head', 'steges_0/Conv_0', r"config\.freeze: .* 'steges_0/Conv_0'; there is stages_0/Conv_0"),
+    ('zzzz', '', r"'zzzz'; there is body_0, body_1, body_end, head, last and 3 more"),
+    ('', '*', r"config\.train_only='', config\.freeze='\*': every array is frozen"),
+    ('head', 'head', 'nothing is left to train')])
+def test_patterns_that_say_nothing_are_refused(train_only, freeze, message):
+  with pytest.raises(InputError, match=message):
+    freezing.select(SHAPES, train_only, freeze)
+
+
+@pytest.fixture(scope='module')
+def batch(picture):
+  hr = jnp.asarray(np.stack([picture(16, 16, seed) for seed in range(4)]), jnp.float32) / 255
+  return {'hr': hr, 'lr': hr[:, ::2, ::2]}
+
+
+def step(config, batch, **changes):
+  for key, value in changes.items():
+    config[key] = value
+  experiment = build.build(config)
+  phase = experiment.phases[-1]
+  state = steps.begin_phase(experiment.new_state(), phase.g_tx)
+  # A zero below zero: an update of nothing would turn its sign.
+  state.g.params['last']['bias'] = jnp.full_like(state.g.params['last']['bias'], -0.0)
+  state = state._replace(ema=jax.tree.map(jnp.copy, {
+      'params': state.g.params, 'batch_stats': state.g.batch_stats}))
+  after, metrics = jax.jit(phase.step)(state, batch, {})
+  return experiment, state, after, metrics
+
+
+@pytest.fixture
+def short(config):
+  """No warm-up, and weights that decay."""
+  config.warmup_steps, config.steps = 0, 10
+  config.optimizer.g.weight_decay = 0.1
+  return config
+
+
+def test_frozen_arrays_keep_their_bits_and_have_no_moments(short, batch):
+  experiment, before, after, _ = step(short, batch, train_only='body_0')
+  moved = {name.strip("[]'").split("']['")[0] for name in same_bits(before.g.params,
+                                                                   after.g.params)}
+  assert moved == {'body_0'}
+  assert len(same_bits(before.g.params['body_0'], after.g.params['body_0'])) == len(
+      jax.tree.leaves(before.g.params['body_0']))
+  # The average of what is frozen is what is frozen.
+  for name in before.g.params.keys() - {'body_0'}:
+    assert same_bits(before.g.params[name], after.ema['params'][name]) == []
+  # Of BatchNorm's statistics only those move whose scale and bias train.
+  assert {name.split("'")[1] for name in same_bits(before.g.batch_stats, after.g.batch_stats)} == {
+      'body_0'}
+  moments = [name for name in flat(after.g.opt_state) if '/mu/' in name or '/nu/' in name]
+  assert len(moments) == 2 * len(jax.tree.leaves(before.g.params['body_0']))
+  assert all('/body_0/' in name for name in moments)
+  # The discriminator trains as ever.
+  assert len(same_bits(before.d.params, after.d.params)) == len(jax.tree.leaves(before.d.params))
+  assert 'frozen' in freezing.overview(after.g.params, experiment.trains)
+
+
+def test_what_trains_moves_as_without_freezing(short, batch):
+  """But for BatchNorm, which then sees other statistics: here none is frozen."""
+  short.discriminator.name, short.loss.adversarial.weight = 'none', 0.0  # quicker
+  *_, whole, all_metrics = step(short.copy_and_resolve_references(), batch)
+  *_, part, metrics = step(short, batch, freeze='head,stages_*')
+  for name in ('body_0', 'last', 'body_end'):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+                 part.g.params[name], whole.g.params[name])
+  assert metrics['g/total'] == pytest.approx(float(all_metrics['g/total']), rel=1e-5)
+  assert metrics['g/grad_norm'] < all_metrics['g/grad_norm']  # of what trains alone
+
+
+def test_a_frozen_batchnorm_is_as_in_evaluation(short, batch):
+  experiment = build.build(short)
+  generator, state = experiment.generator, experiment.new_state()
+  variables = {'params': state.g.params, 'batch_stats': jax.tree.map(
+      lambda array: array + 0.5, state.g.batch_stats)}
+  plain = generator.apply(variables, batch['lr'], train=False)
+
+  def training(freeze):
+    trains = freezing.select(variables, '', freeze)
+    with freezing.still_norms(trains):
+      return generator.apply(variables, batch['lr'], train=True, mutable=['batch_stats'])
+
+  sr, stats = training('body_0,body_end_norm')
+  np.testing.assert_allclose(sr, plain, atol=1e-6)
+  assert same_bits(stats['batch_stats'], variables['batch_stats']) == []
+  sr, stats = training('body_0')
+  assert np.abs(sr - plain).max() > 1e-3
+  assert {name.split("'")[1] for name in same_bits(stats['batch_stats'],
+                                                   variables['batch_stats'])} == {'body_end_norm'}
+
+
+def test_no_gradient_is_computed_for_what_is_frozen(short, batch):
+  def flops(**changes):
+    config = short.copy_and_resolve_references()
+    config.update(changes)
+    experiment = build.build(config)
+    state = jax.eval_shape(experiment.new_state)
+    return jax.jit(experiment.phases[-1].step).lower(state, batch, {}).cost_analysis()['flops']
+
+  assert flops(train_only='last') < 0.8 * flops()
+
+
+def test_the_overview_counts_both():
+  trains = freezing.select(SHAPES, 'head', '')
+  text = freezing.overview(SHAPES['params'], trains)
+  head = [line for line in text.splitlines() if line.startswith('| head/kernel')]
+  assert head[0].split()[3:] == ['(3,', '3,', '3,', '8)', '|', '216', '|', 'yes', '|']
+  total = sum(leaf.size for leaf in jax.tree.leaves(SHAPES['params']))
+  assert text.splitlines()[-1] == (f'Total: {total:,}, of which 224 train and {total - 224:,} '
+                                   'are frozen')
