@@ -108,6 +108,9 @@ def check(config) -> None:
   if adversarial != (config.discriminator.name != 'none'):
     raise InputError(f'config.discriminator.name={config.discriminator.name!r} with loss.'
                      f'adversarial.weight={config.loss.adversarial.weight}: one needs the other')
+  if config.epochs and config.warmup_epochs > config.epochs:
+    raise InputError(f'config.warmup_epochs={config.warmup_epochs}: expected at most '
+                     f'config.epochs, {config.epochs}')
   if not 0 <= config.warmup_steps <= (config.steps if adversarial else 0):
     raise InputError(f'config.warmup_steps={config.warmup_steps}: expected 0 to '
                      f'{config.steps if adversarial else 0} (warm-up is for adversarial runs)')

@@ -1,6 +1,7 @@
 """Frozen arrays keep their bits and cost nothing; the others train as they would without."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from sr_jax import build, freezing, steps
+from sr_jax import build, build_data, freezing, steps, train
 from sr_jax.checkpoints import flat
 from sr_jax.errors import InputError
+from sr_jax.logs import read_metrics
 from sr_jax.models import RRDB, variable_shapes
 from tests.conftest import same_bits
 
@@ -125,6 +127,21 @@ def test_a_frozen_batchnorm_is_as_in_evaluation(short, batch):
   assert np.abs(sr - plain).max() > 1e-3
   assert {name.split("'")[1] for name in same_bits(stats['batch_stats'],
                                                    variables['batch_stats'])} == {'body_end_norm'}
+
+
+def test_a_run_in_epochs_says_what_is_frozen_and_keeps_to_it(short, tmp_path, capsys):
+  short.discriminator.name, short.loss.adversarial.weight = 'none', 0.0
+  short.epochs, short.train_only, short.log_every = 2, 'last', 1  # 5 pictures, batches of 4
+  state = train.train(short, tmp_path)
+  assert int(state.step) == 4
+  assert [line['epoch'] for line in read_metrics(tmp_path)] == [0.5, 1.0, 1.5, 2.0]
+  assert re.search(r'head/kernel .* frozen .*\n(.*\n)*\| last/kernel .* yes ',
+                   capsys.readouterr().out)
+  initial = build.build(build_data.in_steps(short, 5)).new_state()
+  assert {name.split("'")[1] for name in same_bits(state.g.params, initial.g.params)} == {'last'}
+  short.freeze = 'last/bias'
+  with pytest.raises(InputError, match="the run has freeze='', the config 'last/bias'"):
+    train.train(short, tmp_path)
 
 
 def test_no_gradient_is_computed_for_what_is_frozen(short, batch):
