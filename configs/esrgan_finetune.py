@@ -20,7 +20,7 @@ of the rest for validation. `init_from` takes any RRDBNet (README, "Start from o
 --config.generator.blocks=6`. The blocks are `body_0` to `body_22` in the table of arrays that a
 run prints; `train_only` and `freeze` choose others.
 
-Cost and result of the full run: unmeasured.
+Cost, estimated: 0.42 TFLOP a step (perceptual 0.57), on 80 pairs a minute at 10 TFLOP/s.
 """
 
 from configs.common import defaults, parse_variants, use_sample_data

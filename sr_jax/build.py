@@ -264,7 +264,8 @@ def build(config) -> Experiment:
     phases.append(Phase('warm-up', 0, config.warmup_steps, warm, tx, {'g': schedule}))
   if discriminator is None:
     step = functools.partial(steps.pixel_step, tx=g_tx, loss=loss, vgg=vgg, **shared)
-    phases.append(Phase('pixel', 0, config.steps, step, g_tx, {'g': g_schedule}))
+    name = 'perceptual' if loss.perceptual_weight else 'pixel'
+    phases.append(Phase(name, 0, config.steps, step, g_tx, {'g': g_schedule}))
   elif main_steps:
     step = functools.partial(steps.gan_step, discriminator=discriminator, g_tx=g_tx, d_tx=d_tx,
                              loss=loss, vgg=vgg, **shared)

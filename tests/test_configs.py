@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from sr_jax import build, build_data, optim, train
+from sr_jax import build, build_data, images, optim, train
 from sr_jax.logs import read_metrics
 from sr_jax.models.layers import INITIALIZERS
 
@@ -60,6 +60,26 @@ def test_schedules_by_hand():
   assert schedule(100) == pytest.approx(0.0, abs=1e-6)
   config.final = 0.1
   assert optim.build_optimizer(config, 100)[1](100) == pytest.approx(0.1)
+
+
+@pytest.mark.slow
+def test_the_original_vggs_term_is_where_published_logs_have_torchvisions(assets):
+  """RCAN's Set5 against the originals; trainers with torchvision's VGG19 log 0.77 to 1.04."""
+  config = importlib.import_module('configs.esrgan').get_config('caffe')
+  config.loss.perceptual.weights = str(assets / 'vgg19_features.safetensors')
+  vgg, frozen = build.build_vgg(config)
+  loss = build.build_loss(config)
+  sides = []
+  for folder in ('sr', 'hr'):
+    found = sorted((assets / 'Set5_RCAN_x4' / folder).iterdir())
+    pictures = [images.to_float(images.as_rgb(images.read_image(path))) for path in found]
+    sides.append(jnp.stack([
+        picture[y:y + 128, x:x + 128] for picture in pictures
+        for y in range(0, picture.shape[0] - 127, 128)
+        for x in range(0, picture.shape[1] - 127, 128)]))
+  terms = jax.jit(lambda sr, hr, frozen: loss.reconstruction(sr, hr, vgg, frozen))(*sides, frozen)
+  assert len(sides[0]) == 30
+  assert 0.77 < float(terms['perceptual']) < 1.04
 
 
 def test_a_boundary_below_one_is_a_share_of_the_phase():
@@ -122,8 +142,9 @@ def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path):
   assert int(state.step) == config.steps
   assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), state))
   phases = [line['phase'] for line in read_metrics(tmp_path)]
-  adversarial = config.discriminator.name != 'none'
-  assert phases == ['warm-up'] * config.warmup_steps + ['gan' if adversarial else 'pixel'] * 2
+  name = ('gan' if config.discriminator.name != 'none' else
+          'perceptual' if config.loss.perceptual.weight else 'pixel')
+  assert phases == ['warm-up'] * config.warmup_steps + [name] * 2
   terms = {name for name in read_metrics(tmp_path)[-1] if name.startswith('g/')}
   assert terms == {'g/total', 'g/grad_norm'} | {
       f'g/{term}' for term, fields in config.loss.items() if fields.weight}
