@@ -127,6 +127,11 @@ def defaults() -> ConfigDict:
   config.eval.every_epochs = 0  # above 0, in place of it
   config.eval.pictures = 10  # of data.valid, the first so many
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
+  # The method 'corrected' beside 'model' (sr_jax/correction.py): what is further from bilinear
+  # than its channel's threshold becomes bilinear.
+  config.eval.correct = ConfigDict({
+      'kind': 'none',  # or 'replace', at once; 'smooth', little by little up to twice as far
+      'thresholds': (0.1, 0.1, 0.1)})  # of R, G and B in [0, 1], or one for all
   config.best_metric = 'psnr_y'  # or 'lpips_alex', 'ssim_y', ...: what `best` goes by
 
   config.log_every = 100

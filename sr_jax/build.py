@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import build_data, freezing, losses, metrics, optim, steps
+from sr_jax import build_data, correction, freezing, losses, metrics, optim, steps
 from sr_jax.errors import InputError
 from sr_jax.freezing import Trains
 from sr_jax.models import DISCRIMINATORS, GENERATORS, variable_shapes
@@ -97,10 +97,16 @@ def check(config) -> None:
       ('discriminator.init', config.discriminator.init, (None, *INITIALIZERS)),
       *((f'optimizer.{name}.schedule', adam.schedule, optim.SCHEDULES)
         for name, adam in config.optimizer.items()),
-      ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none'))):
+      ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none')),
+      ('eval.correct.kind', config.eval.correct.kind, ('none', *correction.KINDS))):
     if value not in allowed:
       raise InputError(f'config.{key}={value!r}: expected one of '
                        f'{", ".join(filter(None, allowed))}')
+  thresholds = tuple(config.eval.correct.thresholds)  # a list where it comes from JSON
+  if len(thresholds) not in (1, 3) or not (
+      _is_of_kind(thresholds, tuple[float, ...]) and min(thresholds) >= 0):
+    raise InputError(f'config.eval.correct.thresholds={thresholds}: expected 1 or 3 numbers, '
+                     'none less than 0')
   build_data.check(config)
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')

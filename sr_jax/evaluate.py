@@ -1,14 +1,13 @@
 """Runs a generator over benchmark sets and hands the pictures to the scorer."""
 
-import functools
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tqdm
 
-from sr_jax import build, build_data, files, images, restore, runs, score
+from sr_jax import build, build_data, correction, files, images, restore, runs, score
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
@@ -16,15 +15,27 @@ from sr_jax.errors import InputError, listed
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
 
 
-def score_set(pairs, upscale: Callable[[np.ndarray], np.ndarray], scorer,
-              keep: Callable[[Pair, np.ndarray], None] | None = None) -> dict[str, dict]:
-  """{picture: figures} of `upscale` over pairs; `keep` is shown every result."""
+def score_set(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], np.ndarray],
+              scorer) -> dict[str, dict]:
+  """{picture: figures} of `upscale` over pairs."""
+  return {pair.name: scorer(upscale(pair.lr), pair.hr, pair.lr) for pair in pairs}
+
+
+def score_methods(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], dict[str, np.ndarray]],
+                  scorer, keep: Callable[[str, str, np.ndarray], None] | None = None
+                  ) -> dict[str, dict[str, dict]]:
+  """{method: {picture: figures}} over pairs.
+
+  Args:
+    upscale: LR to {method: SR}, so that what several methods need is made once.
+    keep: is shown every result: method, picture's name, SR.
+  """
   scores = {}
   for pair in pairs:
-    sr = upscale(pair.lr)
-    scores[pair.name] = scorer(sr, pair.hr, pair.lr)
-    if keep:
-      keep(pair, sr)
+    for method, sr in upscale(pair.lr).items():
+      scores.setdefault(method, {})[pair.name] = scorer(sr, pair.hr, pair.lr)
+      if keep:
+        keep(method, pair.name, sr)
   return scores
 
 
@@ -51,8 +62,9 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
     config = build_data.with_split_of(config, trained)
   sets = open_sets(config, model.scale)  # a mistyped one is refused before any is scored
   generator = model.generator.clone(dtype=np.dtype(config.dtype))
+  correct = config.eval.correct
   return evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
-                  workdir / 'eval', model.step)
+                  workdir / 'eval', model.step, correct.kind, tuple(correct.thresholds))
 
 
 def open_sets(config, scale: int) -> dict[str, list[Picture]]:
@@ -82,44 +94,60 @@ def set_name(spec: str) -> str:
   return path.parent.name if inside else path.name
 
 
-def _score_methods(name: str, pairs: list[Pair], upscalers: dict[str, Callable], scorer,
-                   folder: pathlib.Path) -> dict[str, dict]:
-  """{method: {picture: figures}} behind a progress bar; the model's pictures go to folder."""
-  def keep(pair, sr):
-    images.write_image(folder / f'{pair.name}.png', sr)
+def make_methods(generator, variables: dict, scale: int, correct: str = 'none',
+                 thresholds: Sequence[float] = ()) -> Callable[[np.ndarray], dict]:
+  """upscale(lr) -> {method: sr}, uint8 [h, w, C] to [h * s, w * s, C]: `BASELINES`, 'model' and,
+  with a kind in `correction.KINDS`, 'corrected', made of the model's and of bilinear's result.
+  """
+  forward = restore.make_upscaler(generator)
 
-  methods = {}
-  for method, upscale in upscalers.items():
-    watched = tqdm.tqdm(pairs, f'{name} {method}', leave=False, disable=None, unit=' pictures')
-    methods[method] = score_set(watched, upscale, scorer, keep if method == 'model' else None)
-  return methods
+  def upscale(lr):
+    results = {method: images.imresize(lr, scale, method) for method in BASELINES}
+    results['model'] = forward(variables, lr)
+    if correct != 'none':
+      pair = (images.to_float(results[method]) for method in ('model', 'bilinear'))
+      results['corrected'] = images.to_uint8(correction.correct(*pair, thresholds, correct))
+    return results
+
+  return upscale
 
 
 def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: int, lpips: str,
-             output, step: int) -> dict[str, dict]:
+             output, step: int, correct: str = 'none',
+             thresholds: Sequence[float] = ()) -> dict[str, dict]:
   """Scores a generator on sets beside bilinear and bicubic; prints and writes the tables.
 
   Args:
     variables: the generator's, of `step`.
     sets: pictures by the name of their set.
-    output: folder for `SET-STEP.json`, `SET-STEP.md` and `SET-STEP/PICTURE.png`.
+    output: folder for `SET-STEP.json`, `SET-STEP.md`, `SET-STEP/PICTURE.png` and, where there
+      is a correction, `SET-STEP-corrected/PICTURE.png`.
+    correct, thresholds: of `correction.correct`; 'none' leaves it out.
 
   Returns:
-    {set: what its JSON holds}: the model's `score.summary`, those of `bilinear` and
-    `bicubic` under their names, and the protocol.
+    {set: what its JSON holds}: the model's `score.summary`, those of `bilinear`, `bicubic`
+    and `corrected` under their names, and the protocol.
   """
-  upscale, scorer = restore.make_upscaler(generator), score.make_scorer(scale, lpips)
+  upscale = make_methods(generator, variables, scale, correct, thresholds)
+  scorer = score.make_scorer(scale, lpips)
   results = {}
   for name, found in sets.items():
     folder = pathlib.Path(output) / f'{name}-{step}'
+    folders = {'model': folder, 'corrected': folder.with_name(f'{folder.name}-corrected')}
+
+    def keep(method, picture, sr, folders=folders):
+      if method in folders:
+        images.write_image(folders[method] / f'{picture}.png', sr)
+
     pairs = list(read_set(found, scale))  # all of it, before anything is written
-    upscalers = {method: functools.partial(images.imresize, scale=scale, method=method)
-                 for method in BASELINES} | {'model': functools.partial(upscale, variables)}
-    methods = _score_methods(name, pairs, upscalers, scorer, folder)
+    watched = tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' pictures')
+    methods = score_methods(watched, upscale, scorer, keep)
     protocol = score.protocol(scale, lpips, found[0].lr is not None)
-    results[name] = {
-        'protocol': protocol, 'scale': scale, 'step': step, **score.summary(methods['model']),
-        **{method: score.summary(methods[method]) for method in BASELINES}}
+    if 'corrected' in methods:
+      protocol['corrected'] = correction.describe(thresholds, correct)
+    summaries = {method: score.summary(scores) for method, scores in methods.items()}
+    results[name] = {'protocol': protocol, 'scale': scale, 'step': step,
+                     **summaries.pop('model'), **summaries}
     title = f'{name}, x{scale}, step {step}'
     files.write_json(folder.with_name(f'{folder.name}.json'), results[name])
     files.write_text(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
@@ -128,7 +156,8 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
-    print(f'LR: {protocol["lr"]}; pictures: {folder}')
+    kept = ', '.join(str(folders[method]) for method in folders if method in methods)
+    print(f'LR: {protocol["lr"]}; pictures: {kept}')
   meanings = {name: text for name, text in protocol.items() if name != 'lr'}  # each set has its own
   print(f'\n{score.legend(meanings)}')
   return results

@@ -1,15 +1,16 @@
 """A generator over benchmark sets: what is scored, printed and written."""
 
 import json
+import math
 
-import jax
 import numpy as np
 import pytest
 
-from sr_jax import build_data, evaluate, images, restore, score
+from sr_jax import build, build_data, correction, evaluate, images, restore, score
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
 from sr_jax.models import MSRRESNET
+from tests.conftest import filled
 
 # Our own reference computation, and what papers print, of bicubic's luma PSNR and SSIM.
 BICUBIC = {
@@ -34,7 +35,7 @@ def test_bicubic_has_the_reference_figures(assets, name, scale):
 @pytest.fixture(scope='module')
 def network():
   model = MSRRESNET(features=4, blocks=1, scale=2)
-  return model, model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+  return model, filled(model, np.zeros((1, 8, 8, 3)))
 
 
 def test_grey_stays_grey(picture, network):
@@ -80,6 +81,64 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   assert results['two']['images']['a'] == score.make_scorer(2, 'none')(sr, hr, own)
   assert results['two']['bicubic']['images']['a']['psnr_lr'] > (
       results['two']['images']['a']['psnr_lr'])
+
+
+@pytest.mark.parametrize('kind', correction.KINDS)
+def test_corrected_is_a_method_beside_the_model(tmp_path, picture, network, capsys, kind):
+  hr = picture(36, 46)
+  for name, original in {'colour': hr, 'grey': hr[..., :1]}.items():
+    images.write_image(tmp_path / 'set' / f'{name}.png', original)
+  sets, thresholds = {'set': find_set(str(tmp_path / 'set'), 2)}, (0.002, 0.004, 0.006)
+  plain = evaluate.evaluate(*network, sets, 2, 'none', tmp_path / 'plain', 7)['set']
+  assert 'corrected' not in plain
+  saved = evaluate.evaluate(*network, sets, 2, 'none', tmp_path / 'out', 7, kind, thresholds)['set']
+  out = capsys.readouterr().out
+  assert saved == json.loads((tmp_path / 'out' / 'set-7.json').read_text())
+  # A column more; what else there is stays.
+  own = saved.pop('corrected')
+  stated = saved['protocol'].pop('corrected')
+  assert saved == plain
+  assert stated.startswith(f'{kind}: ')
+  assert '0.002, 0.004, 0.006 ' in stated
+  assert f'corrected: {stated}' in out
+  markdown = (tmp_path / 'out' / 'set-7.md').read_text()
+  assert f'`corrected`: {stated}' in markdown
+  assert markdown.count('| corrected | ') == 3  # two pictures and their mean
+  assert f'| corrected | {own["mean"]["psnr_y"]:.3f} ' in markdown
+  # The figures are of the pictures in the folder beside the model's.
+  assert 'set-7, ' in out
+  assert own['mean']['psnr_rgb'] > saved['mean']['psnr_rgb']  # the network has learnt nothing
+  for pair in read_set(sets['set'], 2):
+    sr, found = (images.read_image(tmp_path / 'out' / folder / f'{pair.name}.png')
+                 for folder in ('set-7', 'set-7-corrected'))
+    np.testing.assert_array_equal(sr, restore.make_upscaler(network[0])(network[1], pair.lr))
+    bilinear = images.imresize(pair.lr, 2, 'bilinear')
+    assert found.shape == pair.hr.shape
+    np.testing.assert_array_equal(found, images.to_uint8(correction.correct(
+        images.to_float(sr), images.to_float(bilinear), thresholds, kind)))
+    assert (found != sr).any()
+    assert own['images'][pair.name] == score.make_scorer(2, 'none')(found, pair.hr, pair.lr)
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('kind', 'median', "kind='median': expected one of none, replace, smooth"),
+    ('thresholds', (), r'thresholds=\(\): expected 1 or 3 numbers'),
+    ('thresholds', (0.1, 0.1), r'thresholds=\(0.1, 0.1\): expected 1 or 3 numbers'),
+    ('thresholds', [0.1, -0.1, 0.1], r'thresholds=\(0.1, -0.1, 0.1\): .*none less than 0'),
+    ('thresholds', (math.nan,), r'thresholds=\(nan,\)'),
+    ('thresholds', (math.inf,), r'thresholds=\(inf,\)'),
+    ('thresholds', ('a',), r"thresholds=\('a',\)"), ('thresholds', (True,), r'thresholds=\(True')])
+def test_a_correction_that_can_not_be_is_refused(config, key, value, message):
+  config.eval.correct[key] = value
+  with pytest.raises(InputError, match=rf'^config\.eval\.correct\.{message}') as caught:
+    build.check(config)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('thresholds', [(0.1,), [0.05, 0, 1], (0, 0, 0)])
+def test_thresholds_may_be_a_list_and_whole_numbers(config, thresholds):
+  config.eval.correct.update({'kind': 'smooth', 'thresholds': thresholds})
+  build.check(config)
 
 
 @pytest.mark.parametrize(('spec', 'name'), [

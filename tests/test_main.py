@@ -78,8 +78,13 @@ def test_train_evaluate_profile(command, tmp_path, folder):
   assert set(saved['images']) == set('01234')
   assert 'luma' in saved['protocol']['psnr_y']
   assert (tmp_path / 'run' / 'eval' / f'{folder.name}-4' / '3.png').exists()
-  assert command('--workdir=run', '--mode=evaluate', '--step=2')[0] == 0
+  status, out, _ = command('--workdir=run', '--mode=evaluate', '--step=2',
+                           '--config.eval.correct.kind=replace',
+                           '--config.eval.correct.thresholds=(0.05, 0.05, 0.05)')
+  assert status == 0
   assert (tmp_path / 'run' / 'eval' / f'{folder.name}-2.json').exists()
+  assert re.search(r'corrected  +\d.*further from bilinear than 0\.05, 0\.05, 0\.05', out, re.S)
+  assert (tmp_path / 'run' / 'eval' / f'{folder.name}-2-corrected' / '3.png').exists()
   status, _, err = command('--workdir=run', '--mode=evaluate',
                            f'--config.eval.sets={folder},{folder}/')
   assert (status, err.count('\n')) == (1, 1)
@@ -144,6 +149,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, c
     (['--config.optimizer.d.schedule=linear'], "config.optimizer.d.schedule='linear'"),
     (['--mode=evaluate', '--config.dtype=float8'], "config.dtype='float8'"),
     (['--mode=evaluate', '--config.eval.lpips=squeeze'], "config.eval.lpips='squeeze'"),
+    (['--mode=evaluate', '--config.eval.correct.thresholds=(0.1,-1,0)'], 'correct.thresholds'),
     (['--mode=evaluate', '--workdir=/proc/version'], '/proc/version: no run there'),
 ])
 def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, message):
