@@ -96,8 +96,9 @@ def defaults() -> ConfigDict:
   config.data.source = 'div2k:data/DIV2K'
   # Scored while training: the same, a folder as in eval.sets, 'split:valid', or '' for none.
   config.data.valid = 'div2k:data/DIV2K:valid'
+  config.data.test = ''  # the same, scored beside it; `best` never goes by it. 'split:test'
   config.data.download = False  # fetch what 'div2k' names and prepare what 'tfds' names, once
-  # HR of source and valid is resized first: '256', its shorter side; '256x256', height and
+  # HR of source, valid and test is resized first: '256', its shorter side; '256x256', height and
   # width. The sets of eval.sets are not, but for 'split:...'.
   config.data.resize = ''
   # Shares of source for training, validation ('split:valid') and test ('split:test').
@@ -125,7 +126,7 @@ def defaults() -> ConfigDict:
   config.eval.sets = 'data/Set5,data/Set14'
   config.eval.every = 5_000  # steps between validations
   config.eval.every_epochs = 0  # above 0, in place of it
-  config.eval.pictures = 10  # of data.valid, the first so many
+  config.eval.pictures = 10  # of data.valid and of data.test, the first so many
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
   # The method 'corrected' beside 'model' (sr_jax/correction.py): what is further from bilinear
   # than its channel's threshold becomes bilinear.
@@ -136,6 +137,8 @@ def defaults() -> ConfigDict:
 
   config.log_every = 100
   config.sample_every = 1_000  # low / bicubic / generated / original as one PNG
+  # Of data.valid, the first so many, as they come out at 25, 50, 75 and 100% of the steps.
+  config.progress_pictures = 3
   config.checkpoint_every = 1_000
   return config
 

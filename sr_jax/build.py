@@ -31,13 +31,15 @@ class Phase(NamedTuple):
   """Steps start .. stop - 1 of a run, which share a loss and optimisers.
 
   `step` is `pixel_step` or `gan_step` with everything bound but state, batch and frozen;
-  `schedules` are learning rates against the phase's own steps.
+  `terms` is `pixel_terms` or `gan_terms`, of the same loss, likewise; `schedules` are
+  learning rates against the phase's own steps.
   """
 
   name: str
   start: int
   stop: int
   step: Callable
+  terms: Callable
   g_tx: optax.GradientTransformation
   schedules: dict[str, optax.Schedule]
 
@@ -72,6 +74,8 @@ def check(config) -> None:
       ('eval.every', config.eval.every), ('eval.pictures', config.eval.pictures)):
     if value < 1:
       raise InputError(f'config.{key}={value}: expected at least 1')
+  if config.progress_pictures < 0:
+    raise InputError(f'config.progress_pictures={config.progress_pictures}: expected at least 0')
   for key, value in (*((f'loss.{name}.weight', term.weight) for name, term in config.loss.items()),
                      *((f'optimizer.{name}.{key}', adam[key])
                        for name, adam in config.optimizer.items()
@@ -260,22 +264,27 @@ def build(config) -> Experiment:
   trains = _trains(config, generator)
   g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps, trains)
   d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
-  shared = {'generator': generator, 'ema': config.ema, 'trains': trains}
+  # What a step and the terms that are watched have in common, so that they are of one loss.
+  objective = {'generator': generator, 'loss': loss, 'vgg': vgg}
+  update = {'ema': config.ema, 'trains': trains}
+  warm = {'generator': generator, 'loss': steps.GeneratorLoss(pixel=config.loss.pixel.kind)}
 
   phases = []
   if config.warmup_steps:
     tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps, trains)
-    warm = functools.partial(steps.pixel_step, tx=tx,
-                             loss=steps.GeneratorLoss(pixel=config.loss.pixel.kind), **shared)
-    phases.append(Phase('warm-up', 0, config.warmup_steps, warm, tx, {'g': schedule}))
+    step = functools.partial(steps.pixel_step, tx=tx, **update, **warm)
+    terms = functools.partial(steps.pixel_terms, **warm)
+    phases.append(Phase('warm-up', 0, config.warmup_steps, step, terms, tx, {'g': schedule}))
   if discriminator is None:
-    step = functools.partial(steps.pixel_step, tx=g_tx, loss=loss, vgg=vgg, **shared)
+    step = functools.partial(steps.pixel_step, tx=g_tx, **update, **objective)
+    terms = functools.partial(steps.pixel_terms, **objective)
     name = 'perceptual' if loss.perceptual_weight else 'pixel'
-    phases.append(Phase(name, 0, config.steps, step, g_tx, {'g': g_schedule}))
+    phases.append(Phase(name, 0, config.steps, step, terms, g_tx, {'g': g_schedule}))
   elif main_steps:
-    step = functools.partial(steps.gan_step, discriminator=discriminator, g_tx=g_tx, d_tx=d_tx,
-                             loss=loss, vgg=vgg, **shared)
-    phases.append(Phase('gan', config.warmup_steps, config.steps, step, g_tx,
+    objective['discriminator'] = discriminator
+    step = functools.partial(steps.gan_step, g_tx=g_tx, d_tx=d_tx, **update, **objective)
+    terms = functools.partial(steps.gan_terms, **objective)
+    phases.append(Phase('gan', config.warmup_steps, config.steps, step, terms, g_tx,
                         {'g': g_schedule, 'd': d_schedule}))
 
   lr_patch, channels = config.hr_patch // config.scale, build_data.build_channels(config)

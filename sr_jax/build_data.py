@@ -64,7 +64,7 @@ def steps_of_epoch(config, pictures: int) -> int:
 
 
 def open_set(config, spec: str, scale: int, resize: str = '') -> list[Picture]:
-  """The pictures that `data.valid` or an entry of `eval.sets` names.
+  """The pictures that `data.valid`, `data.test` or an entry of `eval.sets` names.
 
   Args:
     spec: as for `benchmarks.find_set`; or 'split:valid' or 'split:test', that part of
@@ -81,9 +81,16 @@ def open_set(config, spec: str, scale: int, resize: str = '') -> list[Picture]:
   return _part(config, part)
 
 
-def validation_set(config) -> list[Picture]:
-  """The pictures of `data.valid`, resized as those of `data.source` are."""
-  return open_set(config, config.data.valid, config.scale, config.data.resize)
+def scored_set(config, key: str) -> list[Picture]:
+  """The pictures of `data.valid` or `data.test`, resized as those of `data.source` are.
+
+  Raises:
+    InputError: as `open_set`, naming the key.
+  """
+  try:
+    return open_set(config, config.data[key], config.scale, config.data.resize)
+  except InputError as error:
+    raise InputError(f'config.data.{key}: {error}') from None
 
 
 def with_split_of(config, trained: dict):

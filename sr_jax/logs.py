@@ -62,11 +62,18 @@ class Logs:
       print(f'{phase} {step}/{self._steps}  {_look(metrics)}  {speed:.1f} images/s, {left} left',
             flush=True)
 
-  def validation(self, step: int, phase: str, figures: dict[str, float]) -> None:
-    """Validation figures, kept under `valid/`; on every terminal."""
-    self._write(step, phase, {f'valid/{name}': value for name, value in figures.items()})
-    self.say(f'{phase} {step}/{self._steps}  ' +
-             '  '.join(f'{name} {value:.4f}' for name, value in figures.items()))
+  def validation(self, step: int, phase: str, sets: dict[str, dict[str, float]],
+                 terms: dict[str, float]) -> None:
+    """Figures of 'valid' and of 'test', kept under `valid/` and `test/`; on every terminal.
+
+    Args:
+      terms: kept beside them, under their own names, and not shown.
+    """
+    self._write(step, phase, {f'{kind}/{name}': value for kind, figures in sets.items()
+                              for name, value in figures.items()} | terms)
+    for kind, figures in sets.items():
+      self.say(f'{phase} {step}/{self._steps}  ' + (f'{kind}  ' if 'test' in sets else '') +
+               '  '.join(f'{name} {value:.4f}' for name, value in figures.items()))
 
   @contextlib.contextmanager
   def pause(self):
@@ -142,14 +149,19 @@ def _clock(seconds: float) -> str:
 
 
 def print_validations(workdir) -> None:
-  """The run at a glance: validation figures against step, bicubic first."""
-  rows = [line for line in read_metrics(workdir)
-          if any(name.startswith('valid/') for name in line)]
-  if not rows:
-    return
-  names = dict.fromkeys(name for row in rows for name in row if name.startswith('valid/'))
-  print(f'\n{"step":>8}  {"phase":8}' + ''.join(f'  {name.removeprefix("valid/"):>10}'
-                                                for name in names))
+  """The run at a glance: figures against step, bicubic first; a table for each set."""
+  lines = read_metrics(workdir)
+  rows = {kind: [line for line in lines if any(name.startswith(f'{kind}/') for name in line)]
+          for kind in ('valid', 'test')}
+  for kind in filter(rows.get, rows):
+    _print_table(rows[kind], f'{kind}/', f'data.{kind}' if rows['test'] else '')
+
+
+def _print_table(rows: list[dict], prefix: str, title: str) -> None:
+  names = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
+  heads = (name.removeprefix(prefix) for name in names)
+  print(f'\n{title}' if title else '')
+  print(f'{"step":>8}  {"phase":8}' + ''.join(f'  {head:>10}' for head in heads))
   for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
     cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
     print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>10}' for cell in cells))

@@ -136,6 +136,35 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
   return _advance(state, g, d, ema, trains), metrics
 
 
+def pixel_terms(state: TrainState, batch, frozen, *, generator, loss: GeneratorLoss, vgg=None):
+  """The generator's weighted terms on a batch, for watching: nothing is updated.
+
+  The weights are those that are trained, not their average; BatchNorm goes by its running
+  statistics, so that a picture's result does not depend on its neighbours.
+
+  Returns:
+    {term: float32 scalar}, as `pixel_step` sums them.
+  """
+  return loss.reconstruction(_apply(generator, state.g, batch['lr']), batch['hr'], vgg, frozen)
+
+
+def gan_terms(state: TrainState, batch, frozen, *, generator, discriminator, loss: GeneratorLoss,
+              vgg=None):
+  """As `pixel_terms`, with the adversarial term and what D makes of the same batch.
+
+  Returns:
+    {term: float32 scalar}: `d_total` is D's loss, `d_real` and `d_fake` the share of each
+    that it takes for what it is.
+  """
+  adversarial_g, adversarial_d = losses.ADVERSARIAL[loss.adversarial]
+  sr = _apply(generator, state.g, batch['lr'])
+  real, fake = (_apply(discriminator, state.d, picture) for picture in (batch['hr'], sr))
+  right_real, right_fake = losses.right_answers(loss.adversarial, real, fake)
+  return loss.reconstruction(sr, batch['hr'], vgg, frozen) | {
+      'adversarial': loss.adversarial_weight * adversarial_g(fake, real),
+      'd_total': adversarial_d(real, fake), 'd_real': right_real, 'd_fake': right_fake}
+
+
 def begin_phase(state: TrainState, g_tx) -> TrainState:
   """The state that a phase starts from: the generator's moments anew.
 
@@ -174,6 +203,10 @@ def train_steps(state: TrainState, source, frozen, start, stop, *, step: Callabl
 def one_step(state: TrainState, source, frozen, *, step: Callable, batch_at: Callable):
   """Batch and step, one dispatch each."""
   return step(state, batch_at(source, state.seed, state.step), frozen)
+
+
+def _apply(network, net: NetState, picture):
+  return network.apply({'params': net.params, 'batch_stats': net.batch_stats}, picture)
 
 
 def _generate(generator, params, batch_stats, lr, trains=None):

@@ -10,7 +10,6 @@ import signal
 
 import jax
 import ml_collections
-import numpy as np
 
 from sr_jax import (
   build,
@@ -25,10 +24,9 @@ from sr_jax import (
   score,
   signals,
   steps,
+  watch,
 )
 from sr_jax.checkpoints import Checkpoints
-from sr_jax.data import benchmarks
-from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
 from sr_jax.state import TrainState
@@ -37,8 +35,8 @@ from sr_jax.state import TrainState
 def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   """Trains as config says, or goes on where the run in `workdir` stopped.
 
-  Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/ and checkpoints/ to
-  workdir. Ctrl-C and SIGTERM end it after the dispatch in flight (a step; on an
+  Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/, progress/ and
+  checkpoints/ to workdir. Ctrl-C and SIGTERM end it after the dispatch in flight (a step; on an
   accelerator, those up to the next log), saved; a second one at once.
 
   Args:
@@ -60,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   build.check(config)
   resumes = _resumes(workdir, config)
   initial = None if resumes or not config.init_from else _initial(config)
-  valid, skipped_valid = _validation_set(config)
+  watched = watch.open_watched(config, found)
   experiment = build.build(config)
   state = experiment.new_state()
   if resumes:
@@ -82,7 +80,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     except OSError as error:
       path = error.filename or workdir
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
-    log.say(_opening(experiment, state, feed.skipped + skipped_valid, workdir, begin))
+    log.say(_opening(experiment, state, feed.skipped + watched.skipped, workdir, begin))
     if last.get('data_digest', feed.digest) != feed.digest:
       log.say('batches are not made as they were when the run last ran (other pictures, data or '
               'batch settings): it goes on, but not as it would have without a stop')
@@ -97,17 +95,18 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     files.write_json(workdir / 'run.json', [*earlier, record])
     try:
       with signals.Held() as held:
-        state = _loop(config, experiment, state, feed, valid, checkpoints, log, held)
+        state = _loop(config, experiment, state, feed, watched, checkpoints, log, held)
     finally:
       log.close()
       checkpoints.close()
-      record |= {'skipped_pictures': feed.skipped + skipped_valid, **_ending(started)}
+      record |= {'skipped_pictures': feed.skipped + watched.skipped, **_ending(started)}
       files.write_json(workdir / 'run.json', [*earlier, record])
   print(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, ended '
         f'{record["ended"]}, {record["total"]} in all.')
   if held.caught and int(state.step) < config.steps:
     raise Stopped(held.caught)
   logs.print_validations(workdir)
+  watch.print_terms(workdir, watched.crops)
   return state
 
 
@@ -122,18 +121,19 @@ class Stopped(Exception):  # noqa: N818, it is no error
 # The loop ----------------------------------------------------------------------------------
 
 
-def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> TrainState:
+def _loop(config, experiment, state, feed, watched, checkpoints, log, held) -> TrainState:
   """Runs to config.steps. The host stays one dispatch ahead of what it looks at."""
   begin = step = int(state.step)
   skipped = len(feed.skipped)
   phase = pending = None
   upscale = restore.make_upscaler(experiment.generator)
-  scorer = score.make_scorer(config.scale, config.eval.lpips) if valid else None
+  scorer = score.make_scorer(config.scale, config.eval.lpips) if watched.sets else None
 
-  def validate(step, name, upscale):
-    figures = score.mean(evaluate.score_set(valid, upscale, scorer))
-    log.validation(step, name, figures)
-    return figures
+  def validate(step, name, upscale, terms):
+    figures = {kind: score.mean(evaluate.score_set(pairs, upscale, scorer))
+               for kind, pairs in watched.sets.items()}
+    log.validation(step, name, figures, terms)
+    return figures.get('valid', {})  # the test set decides nothing
 
   def show(entry):
     number, name, metrics = entry
@@ -148,14 +148,15 @@ def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> Tra
                for net, schedule in phase.schedules.items()}
       log.scalars(number, name, values | rates)
 
-  if valid and step == 0:
-    validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
+  if watched.sets and step == 0:
+    validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale), {})
   while step < config.steps:
     if phase is None or step >= phase.stop:
       phase = experiment.phase_at(step)
       if step == phase.start:
         state = steps.begin_phase(state, phase.g_tx)
       run = build.dispatcher(experiment, phase, feed.batch_at)
+      measure = jax.jit(phase.terms)
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1
     if experiment.device_loop and step not in (begin, phase.start):
@@ -180,15 +181,21 @@ def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> Tra
     ending, last = bool(held.caught), step == phase.stop
     scoring, sampling, saving = (last or step % every == 0 for every in (
         config.eval.every, config.sample_every, config.checkpoint_every))
-    if not (ending or scoring or sampling or saving):
+    keeping = step in watch.quarters(config.steps).values()
+    if not (ending or scoring or sampling or saving or keeping):
       continue  # its figures are shown once the next dispatch is on its way
     show(pending)
     pending, figures = None, {}
     with log.pause():
-      if valid and scoring:
-        figures = validate(step, phase.name, functools.partial(upscale, state.ema))
-      if valid and sampling:
-        log.picture(step, valid[0].name, _strip(valid[0], upscale(state.ema, valid[0].lr)))
+      if watched.sets and scoring:
+        figures = validate(step, phase.name, functools.partial(upscale, state.ema),
+                           watch.terms_of(measure, state, watched.crops, experiment.frozen))
+      for pair in watched.valid[:1] if sampling else ():
+        row = watch.middle(pair, upscale(state.ema, pair.lr))
+        log.picture(step, pair.name, logs.strip(row))
+      for pair in watched.valid[:config.progress_pictures] if keeping else ():
+        watch.keep_progress(log.workdir / 'progress', pair, upscale(state.ema, pair.lr), step,
+                            config.steps)
       ending = bool(held.caught)  # it may have come meanwhile
       if ending or saving or checkpoints.is_best(figures):
         checkpoints.save(state, figures or None)
@@ -201,15 +208,8 @@ def _loop(config, experiment, state, feed, valid, checkpoints, log, held) -> Tra
 def _next_event(config, step: int, phase_stop: int) -> int:
   """The first step after `step` at which the host has something to do."""
   every = config.log_every, config.sample_every, config.checkpoint_every, config.eval.every
-  return min(phase_stop, *(step - step % interval + interval for interval in every))
-
-
-def _strip(pair: Pair, sr: np.ndarray) -> np.ndarray:
-  """low / bicubic / generated / original of one picture, uint8 [H, 4 * W + 12, 3]."""
-  scale = pair.hr.shape[0] // pair.lr.shape[0]
-  low = pair.lr.repeat(scale, 0).repeat(scale, 1)
-  row = low, images.imresize(pair.lr, scale), sr, pair.hr
-  return logs.strip([images.as_rgb(picture) for picture in row])
+  quarters = (at for at in watch.quarters(config.steps).values() if at > step)
+  return min(phase_stop, *quarters, *(step - step % interval + interval for interval in every))
 
 
 def _resumes(workdir, config) -> bool:
@@ -258,19 +258,6 @@ def _restored(state: TrainState, workdir) -> TrainState:
 
 
 # Around the loop ---------------------------------------------------------------------------
-
-
-def _validation_set(config) -> tuple[list[Pair], list[str]]:
-  """(pictures, one line for each unusable one)."""
-  if not config.data.valid:
-    return [], []
-  skipped = []
-  found = build_data.validation_set(config)[:config.eval.pictures]
-  pairs = list(benchmarks.read_set(found, config.scale, skipped))
-  if not pairs:
-    raise InputError('config.data.valid: no usable picture'
-                     + ''.join(f': {reason}' for reason in skipped[:1]))
-  return pairs, skipped
 
 
 def _opening(experiment, state, skipped, workdir, begin) -> str:

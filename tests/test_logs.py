@@ -53,7 +53,7 @@ def test_a_restart_forgets_what_was_lost(tmp_path):
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
   for _ in range(2):
     log = Logs(tmp_path, 0, 10, 4)
-    log.validation(0, 'bicubic', {'psnr_y': 1.0})
+    log.validation(0, 'bicubic', {'valid': {'psnr_y': 1.0}}, {})
     log.close()
   assert len(read_metrics(tmp_path)) == 1
 

@@ -86,7 +86,8 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
                '5 pictures', 'warm-up to step 20, gan to step 40', 'Started', 'in all'):
     assert text in out, text
   assert {path.name for path in tmp_path.iterdir()} == {
-      'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'checkpoints'}
+      'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'progress',
+      'checkpoints'}
   lines = read_metrics(tmp_path)
   steps = [line['step'] for line in lines if 'g/total' in line]
   assert steps == [1, 10, 20, 30, 40]
@@ -341,7 +342,8 @@ def test_a_refused_start_leaves_no_folder(config, tmp_path):
                   {'eval.every': 0}, {'seed': 2**31}, {'discriminator.widths': (0,)},
                   {'best_metric': 'lpips_none'}, {'best_metric': 'lpips_alex'},
                   {'ema': 1.5}, {'loss.pixel.weight': -1.0}, {'optimizer.d.learning_rate': -1.0},
-                  {'hr_patch': 17}, {'warmup_steps': 41}, {'dtype': 'float8'}):
+                  {'hr_patch': 17}, {'warmup_steps': 41}, {'dtype': 'float8'},
+                  {'progress_pictures': -1}):
     changed = config.copy_and_resolve_references()
     changed.update_from_flattened_dict(changes)
     with pytest.raises(InputError):

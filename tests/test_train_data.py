@@ -135,7 +135,9 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
     ('augment.contrast', (0.5, 2.0), 'a probability and an amount from 0 to 1'),
     ('augment.mixup', (0.5, 0.0), 'augment.mixup'), ('augment.shuffle', 1.5, 'augment.shuffle'),
     ('augment.cutblur', (0.5,), 'augment.cutblur'), ('fraction', (0.5,), 'config.data.fraction'),
-    ('valid', 'split:valid', "'split:valid': expected"), ('split_seed', -1, 'split_seed=-1'),
+    ('valid', 'split:valid', "config.data.valid: 'split:valid': expected"),
+    ('test', 'split:test', "config.data.test: 'split:test': expected"),
+    ('split_seed', -1, 'split_seed=-1'),
     ('fraction', ('a', 'b'), 'config.data.fraction'), ('fraction', (0.0, 1.0), 'nothing to train'),
     ('augment.contrast', ('a', 'b'), 'expected numbers')])
 def test_values_that_no_run_can_have(config, tmp_path, key, value, message):

@@ -1,0 +1,227 @@
+"""What is looked at while a run trains: sets that are scored, pictures, loss terms on fixed crops.
+
+  valid, test   figures of whole pictures, by the averaged weights
+  progress/     the same pictures at each quarter of the run
+  terms         the loss on crops that were trained on and on crops that were not
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from sr_jax import build_data, files, images, logs
+from sr_jax.data import benchmarks, pictures
+from sr_jax.data.pictures import Pair, Picture
+from sr_jax.errors import InputError
+from sr_jax.state import TrainState
+
+LARGEST = 480  # side of what is kept of a picture, in HR pixels: a long run fills no disk
+CROPS = 64  # at most, of a kind: they go through the networks at once
+QUARTERS = (25, 50, 75, 100)  # percent
+
+
+class Watched(NamedTuple):
+  """What a run is watched by, read once.
+
+  Attributes:
+    sets: 'valid' and 'test', those that there are, as `evaluate.score_set` takes them.
+    crops: {'train': batch, 'valid': batch}, as a step takes them; {} where one is missing.
+    skipped: a line for each unusable picture of the sets.
+  """
+
+  sets: dict[str, list[Pair]]
+  crops: dict[str, dict[str, np.ndarray]]
+  skipped: list[str]
+
+  @property
+  def valid(self) -> list[Pair]:
+    return self.sets.get('valid', [])
+
+
+def open_watched(config, found: Sequence[Picture]) -> Watched:
+  """Reads the sets that `config` names, and crops of them and of `found`, the training set.
+
+  Raises:
+    InputError: a set that can't be read, or with no usable picture.
+  """
+  named = {key: build_data.scored_set(config, key)[:config.eval.pictures]
+           for key in ('valid', 'test') if config.data[key]}
+  skipped, sets = [], {}
+  for key, mine in named.items():
+    before = len(skipped)
+    sets[key] = list(benchmarks.read_set(mine, config.scale, skipped))
+    if not sets[key]:
+      raise InputError(f'config.data.{key}: no usable picture'
+                       + ''.join(f': {reason}' for reason in skipped[before:before + 1]))
+  crops = {}
+  if 'valid' in named:
+    cut = build_data.build_cut(config)
+    crops = {kind: centre_crops(mine[:min(CROPS, config.eval.pictures)], cut)
+             for kind, mine in (('train', found), ('valid', named['valid']))}
+  return Watched(sets, crops if all(crops.values()) else {}, skipped)
+
+
+def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:
+  """A batch of the middles of the usable pictures: {'lr', 'hr'}, float32 in [0, 1]; or {}."""
+  crops = []
+  for picture in found:
+    try:
+      crops.append(pictures.read_crops(picture, cut.scale, cut.channels, cut.patch, [(0.5, 0.5)]))
+    except InputError:  # damaged or too small, which is told where it is trained on or scored
+      continue
+  return {name: images.to_float(np.concatenate([crop[name] for crop in crops]))
+          for name in crops[0]} if crops else {}
+
+
+# Pictures ----------------------------------------------------------------------------------
+
+
+def middle(pair: Pair, sr: np.ndarray) -> list[np.ndarray]:
+  """[low, bicubic, generated, original], the middle of each, uint8 [H, W, 3].
+
+  H and W are at most LARGEST and multiples of the scale. Low is LR, its pixels repeated.
+
+  Args:
+    sr: uint8 [h * scale, w * scale, C], of the whole of `pair.lr`.
+  """
+  scale = pair.hr.shape[0] // pair.lr.shape[0]
+  place = tuple(slice(start * scale, (start + side) * scale) for start, side in (
+      ((whole - side) // 2, side) for whole, side in (
+          (whole, min(whole, LARGEST // scale)) for whole in pair.lr.shape[:2])))
+  row = (pair.lr.repeat(scale, 0).repeat(scale, 1), images.imresize(pair.lr, scale), sr, pair.hr)
+  return [images.as_rgb(picture[place]) for picture in row]
+
+
+def quarters(steps: int) -> dict[int, int]:
+  """{percent: the step at which so much of `steps` is done}."""
+  return {percent: -(-steps * percent // 100) for percent in QUARTERS}
+
+
+def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> None:
+  """Writes NAME/025.png ... NAME/100.png, what `step` is of them, and NAME.png anew.
+
+  That is low / 25% / ... / original side by side, put together from the files, so that a
+  restart does not shorten it. Each says which step it is of: one of another plan, because
+  the run goes on for more steps than it first had, is not taken for this one's.
+
+  Args:
+    sr: as for `middle`.
+  """
+  folder = pathlib.Path(folder)
+  low, _, generated, original = middle(pair, sr)
+  row = [low]
+  for percent, at in quarters(steps).items():
+    path = folder / pair.name / f'{percent:03}.png'
+    if at == step:
+      _write_of_step(path, generated, step)
+    kept = _read_of_step(path, at) if at <= step else None
+    if kept is not None and kept.shape == original.shape:  # else of another picture of the name
+      row.append(kept)
+  images.write_image(folder / f'{pair.name}.png', logs.strip([*row, original]))
+
+
+def _write_of_step(path, image: np.ndarray, step: int) -> None:
+  note = PngImagePlugin.PngInfo()
+  note.add_text('step', str(step))
+  with files.replacing(path) as temporary:
+    Image.fromarray(image).save(temporary, pnginfo=note)
+
+
+def _read_of_step(path, step: int) -> np.ndarray | None:
+  """The picture, if it is there and was written at that step."""
+  try:
+    with Image.open(path) as picture:
+      if picture.info.get('step') != str(step):
+        return None
+    return images.read_image(path)
+  except (OSError, InputError):
+    return None
+
+
+# Loss terms --------------------------------------------------------------------------------
+
+
+def terms_of(measure: Callable, state: TrainState, crops: Mapping[str, dict],
+             frozen) -> dict[str, float]:
+  """{'terms/<term>/train': ..., 'terms/<term>/valid': ...} of the weights as they are.
+
+  Args:
+    measure: a `build.Phase`'s `terms`, jitted.
+    crops: of `Watched`.
+  """
+  found = {kind: measure(state, batch, frozen) for kind, batch in crops.items()}
+  return {f'terms/{name}/{kind}': float(value) for kind, terms in jax.device_get(found).items()
+          for name, value in terms.items()}
+
+
+def print_terms(workdir, crops: Mapping[str, dict]) -> None:
+  """At a run's end: `describe_terms`, and of what they are."""
+  lines = logs.read_metrics(workdir)
+  described = describe_terms(lines)
+  if described and crops:
+    train, valid = (len(crops[kind]['hr']) for kind in ('train', 'valid'))
+    print(f'\nLoss terms of the phase {lines[-1]["phase"]}, raw weights, on the middle of pictures '
+          f'({train} for training, {valid} for validation)')
+    print('\n'.join(described))
+
+
+def describe_terms(lines: Sequence[dict]) -> list[str]:
+  """A line for each term of the last phase: where it began and ended, and the lowest.
+
+  Args:
+    lines: of metrics.jsonl.
+  """
+  lines = [line for line in lines if any(name.startswith('terms/') for name in line)]
+  lines = [line for line in lines if line['phase'] == lines[-1]['phase']]
+  terms = dict.fromkeys(name.split('/')[1] for line in lines for name in line
+                        if name.startswith('terms/'))
+  described = []
+  for term in terms:
+    curve = [(line['step'], *values) for line in lines if None not in (
+        values := [line.get(f'terms/{term}/{kind}') for kind in ('train', 'valid')])]
+    if curve:  # null is no number: the run came to nothing there
+      described.append(f'{term}: {_describe(term, *zip(*curve, strict=True))}')
+  return described
+
+
+def _describe(term: str, steps: Sequence[int], train: Sequence[float],
+              valid: Sequence[float]) -> str:
+  share = term in ('d_real', 'd_fake')
+  ends = [' to '.join(f'{value:.0%}' if share else f'{value:.4g}' for value in (
+      (curve[0], curve[-1]) if len(curve) > 1 else curve)) for curve in (train, valid)]
+  text = f'train {ends[0]}, validation {ends[1]}'
+  if share:  # of right answers, not to be low
+    return text
+  lowest = int(np.argmin(valid))
+  text += f', lowest {valid[lowest]:.4g} at step {steps[lowest]}'
+  if term in ('pixel', 'perceptual') and overfits(train, valid):
+    text += ': it rose while train fell on, the generator overfits'
+  return text
+
+
+def overfits(train: Sequence[float], valid: Sequence[float]) -> bool:
+  """Whether a loss fell on where it was trained on while, for good, it rose elsewhere.
+
+  The last quarter of the validations, four at least, is held against as many in a row whose
+  validation values are the lowest. Every validation value of the one must lie above every one
+  of the other, on average by 1%, and every training value below: what goes up and down by
+  chance does not keep apart so, and on pictures that a network has learnt by heart it does.
+
+  A term that rises on both has been given up for another (pixels, in an adversarial phase);
+  one that falls on both is learnt, however far apart the two are. Neither is overfitting.
+
+  Args:
+    train, valid: values of one term, oldest first.
+  """
+  train, valid = np.asarray(train), np.asarray(valid)
+  count = max(4, len(valid) // 4)
+  if len(valid) < 2 * count:
+    return False
+  start = min(range(len(valid) - 2 * count + 1), key=lambda i: valid[i:i + count].mean())
+  lowest, last = slice(start, start + count), slice(-count, None)
+  return bool(valid[last].min() > valid[lowest].max() and train[last].max() < train[lowest].min()
+              and valid[last].mean() > 1.01 * valid[lowest].mean())
