@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sr_jax import files, images, restore, runs, train
+from sr_jax import build, build_data, files, images, restore, runs, train, watch
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
@@ -33,8 +33,11 @@ def run(config, workdir, **changes):
     (20, 'no'),  # the restart is at the boundary
     pytest.param(30, 'no', marks=pytest.mark.slow),  # the boundary is after the restart
     (10, 'yes')])  # before it, through the device loop
-def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, warmup, loop):
+def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, warmup, loop):
   config.warmup_steps, config.device_loop = warmup, loop
+  if warmup in (20, 10):  # and is watched meanwhile
+    images.write_image(tmp_path / 'valid' / 'sub' / 'a.png', picture(20, 24))
+    config.data.valid = f'folder:{tmp_path / "valid"}'
   whole = run(config, tmp_path / 'whole')
   # A run that is killed at 20: its config says 40, its last checkpoint is 20.
   stop_after(config, tmp_path / 'parts', 20)
@@ -47,6 +50,13 @@ def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, warmup, l
   # The log holds each step once.
   assert [line['step'] for line in read_metrics(tmp_path / 'parts')] == [
       line['step'] for line in read_metrics(tmp_path / 'whole')]
+  if config.data.valid:
+    seen, again = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob('*.png')}
+                   for folder in (tmp_path / name / 'progress' for name in ('whole', 'parts')))
+    assert seen == again
+    assert len(set(seen.values())) == len(seen) == 5  # it has learnt from each to the next
+    assert images.read_image(tmp_path / 'parts' / 'progress' / 'sub' / 'a.png').shape == (
+        20, 6 * 24 + 5 * 4, 3)
 
 
 def stop_after(config, workdir, step):
@@ -78,7 +88,7 @@ def test_logs_and_validation_do_not_change_the_result(config, tmp_path):
 def test_what_a_run_leaves(config, tmp_path, capsys):
   config.data.valid = config.data.source
   config.eval.every = config.sample_every = 20
-  run(config, tmp_path)
+  state = run(config, tmp_path)
   out = capsys.readouterr().out
   for text in ('Generator', 'Discriminator', 'last/kernel',
                'warm-up step 1, weighted terms: g/pixel',
@@ -95,6 +105,14 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
   last = [line for line in lines if 'g/total' in line][-1]
   assert {'g/pixel', 'g/adversarial', 'd/total', 'd/real', 'd/fake', 'learning_rate/g',
           'learning_rate/d', 'images_per_second'} <= set(last)
+  warm, gan = ({name for name in line if name.startswith('terms/')} for line in lines
+               if 'valid/psnr_y' in line and line['step'])
+  assert warm == {'terms/pixel/train', 'terms/pixel/valid'}
+  experiment = build.build(config)
+  figures = watch.terms_of(jax.jit(experiment.phases[-1].terms), state,
+                           watch.open_watched(config, build_data.training_set(config)).crops, {})
+  assert figures.keys() == gan > warm
+  assert {name: lines[-1][name] for name in gan} == figures  # of this very state
   strips = sorted((tmp_path / 'samples').iterdir())
   assert [path.name for path in strips] == ['0-0000020.png', '0-0000040.png']
   # low, bicubic, generated, original of the first picture, 40x52, with white between

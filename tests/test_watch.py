@@ -1,17 +1,18 @@
 """What a run is watched by: progress pictures, the test set, train against validation terms."""
 
-import functools
-
+import jax
 import numpy as np
 import pytest
 
-from sr_jax import build, images, losses, train, watch
+from sr_jax import build, build_data, images, losses, train, watch
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
-from tests.test_train import iter_scores, run, stop_after
+from sr_jax.state import NetState, TrainState
+from tests.conftest import filled
+from tests.test_train import iter_scores, run
 
 # Pictures ----------------------------------------------------------------------------------
 
@@ -92,9 +93,9 @@ def test_fewer_steps_than_quarters(pair, tmp_path):
 @pytest.fixture
 def watched(config, tmp_path, picture):
   """Eight steps of the generator alone, seen at each second; pictures for valid and for test."""
-  for name, sizes in (('valid', ((20, 24), (18, 530))), ('test', ((22, 20),))):
-    for index, size in enumerate(sizes):
-      images.write_image(tmp_path / name / 'sub' / f'{index}.png', picture(*size, index))
+  for name, count in (('valid', 2), ('test', 1)):  # of one size: each is compiled for
+    for index in range(count):
+      images.write_image(tmp_path / name / 'sub' / f'{index}.png', picture(20, 24, index))
     config.data[name] = f'folder:{tmp_path / name}'
   config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
   config.warmup_steps, config.steps, config.checkpoint_every = 0, 8, 4
@@ -102,29 +103,12 @@ def watched(config, tmp_path, picture):
   return config
 
 
-def pixels_below(folder) -> dict:
-  return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*.png')}
-
-
-@pytest.mark.parametrize('loop', ['no', 'yes'])
-def test_a_resumed_run_is_watched_as_an_uninterrupted_one(watched, tmp_path, loop, capsys):
-  watched.device_loop, watched.log_every, watched.eval.every = loop, 100, 8
-  # The device loop stops at the quarters for their sake alone.
-  run(watched, tmp_path / 'whole')
-  stop_after(watched, tmp_path / 'parts', 4)
-  assert images.read_image(tmp_path / 'parts' / 'progress' / 'sub' / '0.png').shape[1] == (
-      4 * 24 + 3 * 4)
-  run(watched, tmp_path / 'parts')
-  whole, parts = (pixels_below(tmp_path / name / 'progress') for name in ('whole', 'parts'))
-  assert whole == parts
-  assert len(whole) == 2 * 5
-  assert images.read_image(tmp_path / 'whole' / 'progress' / 'sub' / '1.png').shape == (
-      18, 6 * 480 + 5 * 4, 3)
-  assert len({whole[path] for path in whole if '0' in path.parts}) == 4  # it has learnt meanwhile
-  whole, parts = ([{name: value for name, value in line.items() if '/' in name}
-                   for line in read_metrics(tmp_path / name)] for name in ('whole', 'parts'))
-  assert whole == parts
-  capsys.readouterr()
+def test_the_device_loop_stops_at_each_quarter(config):
+  config.steps, config.log_every, config.checkpoint_every = 41, 1000, 1000
+  stops = [0]
+  while stops[-1] < 41:
+    stops.append(train._next_event(config, stops[-1], 41))
+  assert stops == [0, 11, 21, 31, 41]
 
 
 def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypatch, capsys):
@@ -174,12 +158,12 @@ def test_crops_are_the_middles_of_what_is_usable(tmp_path, picture, config):
     images.write_image(tmp_path / f'{index}.png', picture(*size, index))
   (tmp_path / '3.png').write_text('no picture')
   found = sources.open_source(f'folder:{tmp_path}', 2)
-  batch = watch.centre_crops(found, build.build_data.build_cut(config))
+  batch = watch.centre_crops(found, build_data.build_cut(config))
   expected = [middle_of(found[index], y, x) for index, y, x in ((0, 6, 9), (2, 4, 0))]
   for name in ('lr', 'hr'):
     np.testing.assert_array_equal(batch[name], np.stack([crop[name] for crop in expected]))
     assert batch[name].dtype == np.float32
-  assert watch.centre_crops(found[1:2], build.build_data.build_cut(config)) == {}
+  assert watch.centre_crops(found[1:2], build_data.build_cut(config)) == {}
 
 
 def middle_of(picture, y, x):
@@ -189,46 +173,40 @@ def middle_of(picture, y, x):
           'hr': np.float32(whole.hr[2 * y:2 * y + 16, 2 * x:2 * x + 16]) / 255}
 
 
-@pytest.mark.parametrize(('warmup', 'kind'), [(2, 'vanilla'), (1, 'relativistic')])
-def test_terms_are_the_losses_of_the_raw_weights(config, tmp_path, folder, picture, warmup, kind):
+@pytest.mark.parametrize('name', ['warm-up', 'gan'])
+def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   """Against each network applied to each crop by itself."""
-  images.write_image(tmp_path / 'valid' / 'a.png', picture(20, 24))
-  config.data.valid, config.warmup_steps, config.steps = f'folder:{tmp_path / "valid"}', warmup, 2
-  config.loss.adversarial.kind, config.loss.total_variation.weight = kind, 0.5
-  config.eval.pictures, config.discriminator.batch_norm = 2, True
-  config.generator.batch_norm = True
-  state = run(config, tmp_path / 'run')
+  config.loss.adversarial.kind, config.loss.total_variation.weight = 'relativistic', 0.5
+  config.generator.batch_norm = config.discriminator.batch_norm = True
   experiment = build.build(config)
-  line = [line for line in read_metrics(tmp_path / 'run') if 'valid/psnr_y' in line][-1]
-  terms = {name: value for name, value in line.items() if name.startswith('terms/')}
-  found = {'train': sources.open_source(f'folder:{folder}', 2)[:2],
-           'valid': sources.open_source(config.data.valid, 2)}
-  places = {'train': ((6, 9), (11, 5)), 'valid': ((1, 2),)}
+  phase = next(phase for phase in experiment.phases if phase.name == name)
+  nets = [NetState(made['params'], made['batch_stats'], ()) for made in (
+      filled(experiment.generator, np.zeros((1, 8, 8, 3), np.float32)),
+      filled(experiment.discriminator, np.zeros((1, 16, 16, 3), np.float32)))]
+  state = TrainState(0, 0, *nets, {})  # that there is no average shows that it is not used
+  found = sources.open_source(f'folder:{folder}', 2)
+  crops = {'train': [middle_of(found[0], 6, 9), middle_of(found[1], 11, 5)],
+           'valid': [middle_of(found[2], 4, 4)]}
+  batches = {kind: watch.centre_crops(mine, build_data.build_cut(config))
+             for kind, mine in (('train', found[:2]), ('valid', found[2:3]))}
+  terms = watch.terms_of(jax.jit(phase.terms), state, batches, {})
 
-  def apply(network, net, picture):
-    return network.apply({'params': net.params, 'batch_stats': net.batch_stats}, picture[None])
-
+  generate, judge = (
+      jax.jit(lambda picture, apply=network.apply, net=net: apply(
+          {'params': net.params, 'batch_stats': net.batch_stats}, picture[None]))
+      for network, net in zip((experiment.generator, experiment.discriminator), nets, strict=True))
   expected = {}
-  for key, mine in found.items():
-    crops = [middle_of(*args) for args in ((picture, *place) for picture, place in
-                                           zip(mine, places[key], strict=True))]
-    sr = [apply(experiment.generator, state.g, crop['lr']) for crop in crops]
-    hr = [crop['hr'][None] for crop in crops]
-    mean = functools.partial(np.mean, dtype=np.float64)
-    expected[f'terms/pixel/{key}'] = mean([losses.l1(a, b) for a, b in zip(sr, hr, strict=True)])
-    if warmup == 2:
-      continue
-    expected[f'terms/total_variation/{key}'] = 0.5 * mean([losses.total_variation(a) for a in sr])
-    fake, real = (np.stack([apply(experiment.discriminator, state.d, a[0]) for a in pictures])
-                  for pictures in (sr, hr))
-    expected |= {
-        f'terms/adversarial/{key}': 1e-3 * losses.relativistic_generator(fake, real),
-        f'terms/d_total/{key}': losses.relativistic_discriminator(real, fake),
-        f'terms/d_real/{key}': mean(real > fake.mean()),
-        f'terms/d_fake/{key}': mean(fake < real.mean())}
-  assert terms.keys() == expected.keys()
-  for name, value in expected.items():
-    assert terms[name] == pytest.approx(float(value), rel=1e-4), name
+  for kind, mine in crops.items():
+    hr, sr = [crop['hr'] for crop in mine], [np.asarray(generate(crop['lr']))[0] for crop in mine]
+    found = {'pixel': np.mean([np.abs(a - b) for a, b in zip(sr, hr, strict=True)])}
+    if name == 'gan':
+      real, fake = (np.array([judge(picture) for picture in row]) for row in (hr, sr))
+      found |= {'total_variation': 0.5 * np.mean([losses.total_variation(a[None]) for a in sr]),
+                'adversarial': 1e-3 * losses.relativistic_generator(fake, real),
+                'd_total': losses.relativistic_discriminator(real, fake),
+                'd_real': np.mean(real > fake.mean()), 'd_fake': np.mean(fake < real.mean())}
+    expected |= {f'terms/{term}/{kind}': float(value) for term, value in found.items()}
+  assert terms == pytest.approx(expected, rel=1e-4)
   assert terms['terms/pixel/train'] != terms['terms/pixel/valid']
 
 
