@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build, build_data, correction, files, images, restore, runs, score
+from sr_jax import build_data, correction, files, images, restore, runs, score
+from sr_jax.check import check
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
@@ -52,7 +53,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   Raises:
     InputError: no run there, another architecture, no such step, a set that can't be read.
   """
-  build.check(config)
+  check(config)
   workdir = files.expand(workdir)
   trained = runs.run_config(workdir)
   if not trained.get('imported'):

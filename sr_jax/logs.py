@@ -161,7 +161,7 @@ def _print_table(rows: list[dict], prefix: str, title: str) -> None:
   names = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
   heads = (name.removeprefix(prefix) for name in names)
   print(f'\n{title}' if title else '')
-  print(f'{"step":>8}  {"phase":8}' + ''.join(f'  {head:>10}' for head in heads))
+  print(f'{"step":>8}  {"phase":10}' + ''.join(f'  {head:>10}' for head in heads))
   for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
     cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
-    print(f'{row["step"]:>8}  {row["phase"]:8}' + ''.join(f'  {cell:>10}' for cell in cells))
+    print(f'{row["step"]:>8}  {row["phase"]:10}' + ''.join(f'  {cell:>10}' for cell in cells))

@@ -26,6 +26,7 @@ from sr_jax import (
   steps,
   watch,
 )
+from sr_jax.check import check
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
@@ -52,10 +53,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   """
   started = datetime.datetime.now(datetime.UTC)
   workdir = files.expand(workdir)
-  build.check(config)
+  check(config)
   found = build_data.training_set(config)
   config = build_data.in_steps(config, len(found))
-  build.check(config)
   resumes = _resumes(workdir, config)
   initial = None if resumes or not config.init_from else _initial(config)
   watched = watch.open_watched(config, found)

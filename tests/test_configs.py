@@ -11,6 +11,7 @@ import pytest
 
 from configs import common
 from sr_jax import build, build_data, images, optim, train
+from sr_jax.check import check
 from sr_jax.logs import read_metrics
 from sr_jax.models.layers import INITIALIZERS
 
@@ -23,7 +24,7 @@ CASES = [(name, variant) for name in EXPERIMENTS
 @pytest.mark.parametrize(('name', 'variant'), CASES)
 def test_networks_losses_and_schedules_can_be_built(name, variant):
   config = importlib.import_module(f'configs.{name}').get_config(variant)
-  build.check(config)
+  check(config)
   generator, discriminator = build.build_generator(config), build.build_discriminator(config)
   side = config.hr_patch // config.scale
   sr, _ = jax.eval_shape(generator.init_with_output, jax.random.key(0),

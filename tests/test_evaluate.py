@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import build, build_data, correction, evaluate, images, restore, score
+from sr_jax import build_data, correction, evaluate, images, restore, score
+from sr_jax.check import check
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
 from sr_jax.models import MSRRESNET
@@ -131,14 +132,14 @@ def test_corrected_is_a_method_beside_the_model(tmp_path, picture, network, caps
 def test_a_correction_that_can_not_be_is_refused(config, key, value, message):
   config.eval.correct[key] = value
   with pytest.raises(InputError, match=rf'^config\.eval\.correct\.{message}') as caught:
-    build.check(config)
+    check(config)
   assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('thresholds', [(0.1,), [0.05, 0, 1], (0, 0, 0)])
 def test_thresholds_may_be_a_list_and_whole_numbers(config, thresholds):
   config.eval.correct.update({'kind': 'smooth', 'thresholds': thresholds})
-  build.check(config)
+  check(config)
 
 
 @pytest.mark.parametrize(('spec', 'name'), [
