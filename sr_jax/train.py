@@ -150,6 +150,8 @@ def _loop(config, experiment, state, feed, watched, checkpoints, log, held) -> T
 
   if watched.sets and step == 0:
     validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale), {})
+    if config.init_from:  # what is to be bettered
+      validate(0, 'start', functools.partial(upscale, state.ema), {})
   while step < config.steps:
     if phase is None or step >= phase.stop:
       phase = experiment.phase_at(step)

@@ -10,8 +10,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sr_jax import build, build_data, files, images, restore, runs, train, watch
+from sr_jax import (
+  build,
+  build_data,
+  evaluate,
+  files,
+  images,
+  restore,
+  runs,
+  score,
+  train,
+  watch,
+)
 from sr_jax.checkpoints import Checkpoints
+from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
 from sr_jax.models import EDSR, SRCNN
@@ -180,11 +192,20 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
   config.init_from, config.warmup_steps, config.steps = str(tmp_path / 'first'), 0, 1
   for adam in config.optimizer.values():
     adam.learning_rate = 0.0
+  config.data.valid = config.data.source
   second = run(config, tmp_path / 'second')
   assert same_bits(second.g.params, first.ema['params']) == []
   for raw, params in ((False, first.ema['params']), (True, first.g.params)):
     assert same_bits(restore.load(tmp_path / 'first', raw=raw).variables['params'], params) == []
   assert same_bits(first.g.params, first.ema['params']) != []
+  # What is to be bettered is in the log: a later step's figures are read beside the start's.
+  lines = [line for line in read_metrics(tmp_path / 'second') if 'valid/psnr_y' in line]
+  assert [(line['step'], line['phase']) for line in lines] == [
+      (0, 'bicubic'), (0, 'start'), (1, 'gan')]
+  model = restore.load(tmp_path / 'first')
+  pairs = list(read_set(build_data.scored_set(config, 'valid'), 2))
+  expected = score.mean(evaluate.score_set(pairs, model, score.make_scorer(2, 'none')))
+  assert lines[1]['valid/psnr_y'] == pytest.approx(expected['psnr_y'])
   config.generator.output = 'linear'
   with pytest.raises(InputError, match="first, step 10 has output='tanh', the config 'linear'"):
     run(config, tmp_path / 'third')
