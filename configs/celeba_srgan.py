@@ -36,12 +36,12 @@ def get_config(variant: str = ''):
   config.steps = 20_000
   config.generator.output = 'tanh'
   config.discriminator.name, config.discriminator.head = 'vgg_style', 'conv'
-  config.loss.pixel.kind, config.loss.pixel.weight = 'mse', 1.0
+  config.loss.pixel.kind, config.loss.pixel.weight = 'mse', 1.0  # the talk names no range
   config.loss.adversarial.weight = 1e-3
   config.data.source, config.data.valid = 'tfds:celeb_a', 'tfds:celeb_a:validation'
   config.data.resize = '256x256'
   config.data.augment.turn = False  # faces stand upright
-  config.eval.sets = 'tfds:celeb_a:test'
+  config.eval.sets, config.eval.resize = 'tfds:celeb_a:test', config.data.resize
   config.eval.every, config.sample_every, config.checkpoint_every = 1_000, 500, 500
   config.best_metric = 'lpips_alex'
   if variants & {'vgg', 'caffe'}:  # SRGAN's, as in configs/srgan.py
@@ -52,12 +52,14 @@ def get_config(variant: str = ''):
       config.loss.perceptual.identity, config.loss.perceptual.scale = 'caffe', 1 / 12.75
   if 'sample' in variants:
     use_sample_data(config)
-    config.data.resize = ''
+    config.data.resize = config.eval.resize = ''
     config.batch_size, config.hr_patch, config.steps, config.ema = 8, 64, 300, 0.99
     config.generator.features, config.generator.blocks = 24, 4
     config.discriminator.widths, config.discriminator.hidden = (16, 32, 64), 128
     if config.loss.perceptual.weight:
-      config.loss.perceptual.network, config.loss.perceptual.layers = 'vgg16', 'relu5_3'
+      perceptual = config.loss.perceptual
+      perceptual.network, perceptual.layers = 'vgg16', 'relu5_3'
+      perceptual.identity, perceptual.scale = 'torchvision', 1.0
     for adam in (config.optimizer.g, config.optimizer.d):
       adam.learning_rate = 5e-4
   return config

@@ -98,8 +98,8 @@ def defaults() -> ConfigDict:
   config.data.valid = 'div2k:data/DIV2K:valid'
   config.data.test = ''  # the same, scored beside it; `best` never goes by it. 'split:test'
   config.data.download = False  # fetch what 'div2k' names and prepare what 'tfds' names, once
-  # HR of source, valid and test is resized first: '256', its shorter side; '256x256', height and
-  # width. The sets of eval.sets are not, but for 'split:...'.
+  # HR of source, valid and test is resized first: '256', its shorter side; '256x256', height
+  # and width.
   config.data.resize = ''
   # Shares of source for training, validation ('split:valid') and test ('split:test').
   config.data.fraction = ()  # (0.8, 0.1, 0.1); () trains on all
@@ -124,9 +124,12 @@ def defaults() -> ConfigDict:
   # For --mode evaluate, comma between: folders of HR pictures or in one of the layouts with
   # LR that sr_jax/data/benchmarks.py lists, data sources, 'split:test'.
   config.eval.sets = 'data/Set5,data/Set14'
+  config.eval.resize = ''  # of HR of those sets, as data.resize; 'split:...' has data.resize
   config.eval.every = 5_000  # steps between validations
   config.eval.every_epochs = 0  # above 0, in place of it
-  config.eval.pictures = 10  # of data.valid and of data.test, the first so many
+  # Of data.valid and of data.test, the first so many; crops of as many are what loss terms are
+  # watched on (sr_jax/watch.py).
+  config.eval.pictures = 10
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
   # The method 'corrected' beside 'model' (sr_jax/correction.py): what is further from bilinear
   # than its channel's threshold becomes bilinear.
@@ -147,12 +150,12 @@ def _adam() -> ConfigDict:
   return ConfigDict({
       'learning_rate': 1e-4,
       'schedule': 'constant',  # 'multistep' uses boundaries and factor, 'cosine' uses final
-      'boundaries': (), 'factor': 0.5,  # boundaries: steps of the phase, or shares of it below 1
+      'boundaries': (), 'factor': 0.5,  # boundaries: steps of the phase; below 1, shares of it
       'final': 0.0,  # share of the learning rate left at the end
       'ramp': 0,  # steps of linear rise at the start of the phase
       'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-8,
-      'weight_decay': 0.0,  # times the learning rate, decoupled (AdamW)
-      'clip_norm': 0.0,  # of the global gradient norm; 0 does not clip
+      'weight_decay': 0.0,  # of all that trains, times the learning rate (AdamW)
+      'clip_norm': 0.0,  # of the gradient of all that trains; 0 does not clip
   })
 
 

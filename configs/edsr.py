@@ -52,7 +52,7 @@ def get_config(variant: str = ''):
   if 'report' in variants:
     config.generator.blocks = 8
     config.epochs, adam.schedule = 100, 'constant'
-    config.data.variants = True
+    config.data.variants, config.data.augment.turn = True, False
     config.data.augment.brightness = (0.5, 0.3)
     config.eval.correct.kind = 'replace'  # the report does not say past which threshold
   if 'sample' in variants:

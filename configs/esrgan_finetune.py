@@ -11,8 +11,8 @@ bicubic 25.76 / .6608, SRCNN 27.55 / .7262, ESRGAN 27.39 / .7033 / .1972, fine-t
       --config.data.source=pairs:HR=PATH,LR=PATH,match=content,resize=64x256
   python -m sr_jax.main --config configs/esrgan_finetune.py:perceptual --config.data.source=...
   python -m sr_jax.main --config configs/esrgan_finetune.py:sample   (no download)
-  python -m sr_jax.main --config configs/esrgan_finetune.py --mode evaluate \\
-      --config.eval.sets=split:test                (bilinear, bicubic and the network in a table)
+  python -m sr_jax.main --config configs/esrgan_finetune.py:mse --mode evaluate
+                                         (bilinear, bicubic and the network on the test pairs)
 
 `match=content` finds partners by what they show; a fifth of the pairs is for the test, an eighth
 of the rest for validation. `init_from` takes any RRDBNet (README, "Start from other weights"):

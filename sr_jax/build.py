@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from sr_jax import build_data, freezing, metrics, optim, steps
-from sr_jax.check import check
+from sr_jax.check import check, check_phases
 from sr_jax.errors import InputError
-from sr_jax.freezing import Trains
+from sr_jax.freezing import Trainable
 from sr_jax.models import DISCRIMINATORS, GENERATORS, variable_shapes
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.models.vgg import VGGS
@@ -48,14 +48,14 @@ class Phase(NamedTuple):
 class Experiment(NamedTuple):
   """What a config means: static objects, and `frozen` arrays that are never trained.
 
-  `trains` says which arrays of the generator are; None is all.
+  `trainable` says which arrays of the generator are; None is all.
   """
 
   generator: Any
   discriminator: Any
   phases: list[Phase]
   frozen: dict
-  trains: Trains | None
+  trainable: Trainable | None
   new_state: Callable[[], TrainState]
   device_loop: bool
 
@@ -165,7 +165,7 @@ def build_vgg(config) -> tuple[Any, dict]:
   return vgg, {'vgg': variables}
 
 
-def _trains(config, generator) -> Trains | None:
+def _trainable(config, generator) -> Trainable | None:
   if not config.train_only and not config.freeze:
     return None
   try:
@@ -182,6 +182,7 @@ def build(config) -> Experiment:
     InputError: a value, a field or a combination that makes no sense; no VGG weights.
   """
   check(config)
+  check_phases(config)
   measured = metrics.figure_names(config.eval.lpips)
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
@@ -190,17 +191,17 @@ def build(config) -> Experiment:
   vgg, frozen = build_vgg(config)
   loss = build_loss(config)
   main_steps = config.steps - config.warmup_steps
-  trains = _trains(config, generator)
-  g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps, trains)
+  trainable = _trainable(config, generator)
+  g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps, trainable)
   d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
   # What a step and the terms that are watched have in common, so that they are of one loss.
   objective = {'generator': generator, 'loss': loss, 'vgg': vgg}
-  update = {'ema': config.ema, 'trains': trains}
+  update = {'ema': config.ema, 'trainable': trainable}
   warm = {'generator': generator, 'loss': steps.GeneratorLoss(pixel=config.loss.pixel.kind)}
 
   phases = []
   if config.warmup_steps:
-    tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps, trains)
+    tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
     step = functools.partial(steps.pixel_step, tx=tx, **update, **warm)
     terms = functools.partial(steps.pixel_terms, **warm)
     phases.append(Phase('warm-up', 0, config.warmup_steps, step, terms, tx, {'g': schedule}))
@@ -225,7 +226,7 @@ def build(config) -> Experiment:
       raise InputError(f'config.generator or config.discriminator: {error}') from None
 
   loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
-  return Experiment(generator, discriminator, phases, frozen, trains, new_state, loop)
+  return Experiment(generator, discriminator, phases, frozen, trainable, new_state, loop)
 
 
 def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable) -> Callable:

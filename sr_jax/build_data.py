@@ -42,17 +42,19 @@ def training_set(config) -> list[Picture]:
   return _part(config, 'train') if config.data.fraction else _source(config)
 
 
-def in_steps(config, pictures: int):
+def in_steps(config, pictures: int, before: dict | None = None):
   """config with what it counts in epochs counted in steps.
 
   Args:
     pictures: of the training set; in an epoch as many crops are trained on.
+    before: the config.json of a run that goes on. The steps that as many epochs had then they
+      keep, whatever pictures have come or gone, so that no phase begins elsewhere.
   """
   config, epoch = config.copy_and_resolve_references(), steps_of_epoch(config, pictures)
-  if config.epochs:
-    config.steps = config.epochs * epoch
-  if config.warmup_epochs:
-    config.warmup_steps = config.warmup_epochs * epoch
+  for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps')):
+    if config[epochs]:
+      same = before and before.get(epochs) == config[epochs]
+      config[steps] = before[steps] if same else config[epochs] * epoch
   if config.eval.every_epochs:
     config.eval.every = config.eval.every_epochs * epoch
   return config

@@ -75,7 +75,7 @@ def open_sets(config, scale: int) -> dict[str, list[Picture]]:
     name = set_name(spec)
     if name in sets:
       raise InputError(f'config.eval.sets: two sets are called {name}')
-    sets[name] = build_data.open_set(config, spec, scale)
+    sets[name] = build_data.open_set(config, spec, scale, config.eval.resize)
   if not sets:
     raise InputError('config.eval.sets is empty: name folders, comma between')
   return sets

@@ -5,14 +5,13 @@ A BatchNorm whose scale and bias are both frozen keeps its running statistics to
 normalises by them, as it will when the network is used.
 """
 
-import dataclasses
+import contextlib
 import difflib
 import fnmatch
 from typing import Any, NamedTuple
 
 import jax
 import optax
-from clu import parameter_overview
 from flax import linen as nn
 from flax import traverse_util
 from jax import lax
@@ -22,14 +21,14 @@ from sr_jax.errors import InputError, listed
 PyTree = Any
 
 
-class Trains(NamedTuple):
-  """For each array, whether it trains: trees of bool beside a generator's variables."""
+class Trainable(NamedTuple):
+  """Trees of bool beside a generator's variables: whether an array trains. None is all do."""
 
   params: PyTree
   batch_stats: PyTree
 
 
-def select(shapes: dict, train_only: str, freeze: str) -> Trains:
+def select(shapes: dict, train_only: str, freeze: str) -> Trainable:
   """The arrays that two lists of patterns leave to train.
 
   A pattern is a glob over the names that are printed when a run starts, or over the front
@@ -39,6 +38,9 @@ def select(shapes: dict, train_only: str, freeze: str) -> Trains:
     shapes: {'params', 'batch_stats'} of the generator, arrays or shapes.
     train_only: what trains, and nothing else; '' is everything.
     freeze: what of that does not train.
+
+  Returns:
+    True for each array that trains; of BatchNorm's statistics, where its scale or bias does.
 
   Raises:
     InputError: a pattern that matches nothing, or nothing is left to train.
@@ -50,18 +52,19 @@ def select(shapes: dict, train_only: str, freeze: str) -> Trains:
   if not left:
     raise InputError(f'config.train_only={train_only!r}, config.freeze={freeze!r}: every array '
                      'is frozen, nothing is left to train')
-  norms = {name.rpartition('/')[0] for name in left}
+  modules = {name.rpartition('/')[0] for name in left}
   stats = traverse_util.flatten_dict(shapes['batch_stats'], sep='/')
-  return Trains(
-      traverse_util.unflatten_dict({name: name in left for name in names}, sep='/'),
-      traverse_util.unflatten_dict({name: name.rpartition('/')[0] in norms for name in stats},
-                                   sep='/'))
+  return Trainable(*(traverse_util.unflatten_dict(flags, sep='/') for flags in (
+      {name: name in left for name in names},
+      {name: name.rpartition('/')[0] in modules for name in stats})))
 
 
 def _matching(names: list[str], text: str, key: str) -> set[str]:
   """The names that one of the patterns in text matches, each of which must match some."""
-  found = set()
-  for pattern in (part.strip() for part in text.split(',') if part.strip()):
+  found, patterns = set(), [part.strip() for part in text.split(',') if part.strip()]
+  if text and not patterns:
+    raise InputError(f'config.{key}={text!r}: no pattern in it')
+  for pattern in patterns:
     matched = {name for name in names
                if any(fnmatch.fnmatchcase(name, wanted) for wanted in (pattern, f'{pattern}/*'))}
     if not matched:
@@ -75,37 +78,46 @@ def _matching(names: list[str], text: str, key: str) -> set[str]:
   return found
 
 
-def optimizer(tx: optax.GradientTransformation, trains: Trains | None):
+def frozen_names(trainable: Trainable | None) -> list[str]:
+  """'params/head/kernel', ... of the arrays that do not train."""
+  flags = traverse_util.flatten_dict(trainable.params, sep='/') if trainable else {}
+  return [f'params/{name}' for name, learns in flags.items() if not learns]
+
+
+def optimizer(tx: optax.GradientTransformation,
+              trainable: Trainable | None) -> optax.GradientTransformation:
   """tx for the arrays that train; the others have no place in its state, and no update."""
-  if trains is None:
+  if trainable is None:
     return tx
-  labels = jax.tree.map(lambda trains: 'trains' if trains else 'frozen', trains.params)
+  labels = jax.tree.map(lambda learns: 'trains' if learns else 'frozen', trainable.params)
   return optax.partition({'trains': tx, 'frozen': optax.set_to_zero()}, labels)
 
 
-def held(params: PyTree, trains: Trains | None) -> PyTree:
+def held(params: PyTree, trainable: Trainable | None) -> PyTree:
   """params, through whose frozen arrays no gradient flows, so that none is computed."""
-  if trains is None:
+  if trainable is None:
     return params
-  return jax.tree.map(lambda array, trains: array if trains else lax.stop_gradient(array),
-                      params, trains.params)
+  return jax.tree.map(lambda array, learns: array if learns else lax.stop_gradient(array),
+                      params, trainable.params)
 
 
-def changed(old: dict, new: dict, trains: Trains | None) -> dict:
+def changed(old: dict, new: dict, trainable: Trainable | None) -> dict:
   """{'params', 'batch_stats'} of `new`, but the frozen arrays of `old`.
 
   An update of zero would do but for the sign of a zero.
   """
-  if trains is None:
+  if trainable is None:
     return new
-  return jax.tree.map(lambda old, new, trains: new if trains else old, old, new,
-                      trains._asdict())
+  return jax.tree.map(lambda old, new, learns: new if learns else old, old, new,
+                      trainable._asdict())
 
 
-def still_norms(trains: Trains | None):
+def still_norms(trainable: Trainable | None):
   """A context in which a frozen BatchNorm is called as in evaluation, whatever `train`."""
-  stats = traverse_util.flatten_dict(trains.batch_stats if trains else {})
-  still = {path[:-1] for path, trains in stats.items() if not trains}
+  if trainable is None:
+    return contextlib.nullcontext()
+  still = {path[:-1] for path, learns in traverse_util.flatten_dict(
+      trainable.batch_stats).items() if not learns}
 
   def call(next_function, args, kwargs, context):
     if isinstance(context.module, nn.BatchNorm) and context.module.path in still:
@@ -113,24 +125,3 @@ def still_norms(trains: Trains | None):
     return next_function(*args, **kwargs)
 
   return nn.intercept_methods(call)
-
-
-@dataclasses.dataclass
-class _Row:
-  name: str
-  shape: str
-  size: str
-  trains: str
-
-
-def overview(params: PyTree, trains: Trains | None) -> str:
-  """A table of the arrays; where some are frozen, it says which."""
-  if trains is None:
-    return parameter_overview.get_parameter_overview(params)
-  arrays, flags = (traverse_util.flatten_dict(tree, sep='/') for tree in (params, trains.params))
-  rows = [_Row(name, str(array.shape), f'{array.size:,}', 'yes' if flags[name] else 'frozen')
-          for name, array in sorted(arrays.items())]
-  training = sum(array.size for name, array in arrays.items() if flags[name])
-  total = sum(array.size for array in arrays.values())
-  return (f'{parameter_overview.make_table(rows)}\n'
-          f'Total: {total:,}, of which {training:,} train and {total - training:,} are frozen')

@@ -1,6 +1,7 @@
 """What a run writes for people: metrics.jsonl, TensorBoard, pictures, a progress bar."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import pathlib
@@ -10,14 +11,17 @@ import time
 import numpy as np
 import tensorboardX
 import tqdm
+from clu import parameter_overview
+from flax import traverse_util
 
 from sr_jax import files, images
+from sr_jax.freezing import Trainable
 
 
 class Logs:
   """The logs of one run. On a resume, what a lost piece of the run had logged goes first."""
 
-  def __init__(self, workdir, step: int, steps: int, images_per_step: int, epoch: int = 1):
+  def __init__(self, workdir, step: int, steps: int, images_per_step: int, epoch: int):
     """Opens them to go on from `step` of `steps`, of which an epoch has `epoch`."""
     self.workdir = pathlib.Path(workdir)
     self._rate, self._epoch = images_per_step, epoch
@@ -105,8 +109,30 @@ class Logs:
     line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     epoch = round(step / self._epoch, 3)
     self._jsonl.write(json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line}) + '\n')
-    for name, value in metrics.items():
+    for name, value in {'epoch': epoch, **metrics}.items():
       self._board.add_scalar(name, value, step)
+
+
+@dataclasses.dataclass
+class _Row:
+  name: str
+  shape: str
+  size: str
+  trains: str
+
+
+def overview(params, trainable: Trainable | None = None) -> str:
+  """A table of a network's arrays; where some are frozen, it says which."""
+  if trainable is None:
+    return parameter_overview.get_parameter_overview(params)
+  arrays, learns = (traverse_util.flatten_dict(tree, sep='/')
+                    for tree in (params, trainable.params))
+  rows = [_Row(name, str(array.shape), f'{array.size:,}', 'yes' if learns[name] else 'frozen')
+          for name, array in sorted(arrays.items())]
+  sizes = [sum(array.size for name, array in arrays.items() if learns[name] == kind)
+           for kind in (True, False)]
+  return (f'{parameter_overview.make_table(rows)}\n'
+          f'Total: {sum(sizes):,}, of which {sizes[0]:,} train and {sizes[1]:,} are frozen')
 
 
 def read_metrics(workdir) -> list[dict]:

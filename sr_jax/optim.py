@@ -1,10 +1,12 @@
 """config.optimizer.* -> an Optax transformation and its schedule."""
 
+import collections
+
 import optax
 
 from sr_jax import freezing
 from sr_jax.errors import InputError
-from sr_jax.freezing import Trains
+from sr_jax.freezing import Trainable
 
 SCHEDULES = ('constant', 'multistep', 'cosine')
 
@@ -23,9 +25,10 @@ def build_schedule(config, steps: int) -> optax.Schedule:
   if config.schedule == 'constant':
     schedule = optax.constant_schedule(rate)
   elif config.schedule == 'multistep':
+    factors = collections.Counter(round(boundary if boundary >= 1 else boundary * steps)
+                                  for boundary in config.boundaries)
     schedule = optax.piecewise_constant_schedule(
-        rate, {int(boundary if boundary >= 1 else boundary * steps): config.factor
-               for boundary in config.boundaries})
+        rate, {at: config.factor**times for at, times in factors.items()})
   elif config.schedule == 'cosine':
     schedule = optax.cosine_decay_schedule(rate, max(1, steps), config.final)
   else:
@@ -36,7 +39,7 @@ def build_schedule(config, steps: int) -> optax.Schedule:
   return lambda count: rise(count + 1) * schedule(count)
 
 
-def build_optimizer(config, steps: int, trains: Trains | None = None
+def build_optimizer(config, steps: int, trainable: Trainable | None = None
                     ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Adam with config's betas and epsilon, gradients clipped and weights decayed where asked.
 
@@ -44,7 +47,7 @@ def build_optimizer(config, steps: int, trains: Trains | None = None
   one checkpoint layout fits all of them.
 
   Args:
-    trains: which arrays it is for; None is all.
+    trainable: which arrays it is for; None is all.
   """
   schedule = build_schedule(config, steps)
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
@@ -52,4 +55,4 @@ def build_optimizer(config, steps: int, trains: Trains | None = None
            else optax.identity())
   adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
   chain = optax.chain(clip, adam, decay, optax.scale_by_learning_rate(schedule))
-  return freezing.optimizer(chain, trains), schedule
+  return freezing.optimizer(chain, trainable), schedule

@@ -25,7 +25,8 @@ def profile_run(config, workdir) -> dict:
   Returns:
     {phase: figures}, as `profile_step` has them.
   """
-  experiment = build.build(config)
+  # No pictures are read: what is counted in epochs is counted in steps of some.
+  experiment = build.build(build_data.in_steps(config, 1_000 * config.batch_size))
   cut = build_data.build_cut(config)
   pictures = random_bank(cut)
   batch_at = feed.bank_batches(cut, config.batch_size, build_data.build_augmentation(config))

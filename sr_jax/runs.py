@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sr_jax import build, files, signals
+from sr_jax.check import in_words
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
@@ -59,6 +60,39 @@ def check_against(workdir, config, keys: Sequence[str]) -> None:
                        f'{want.get(field)!r}')
 
 
+def stopped_at(workdir) -> tuple[int | None, dict]:
+  """(latest step, config.json) of a run that is there to go on with; or (None, {})."""
+  checkpoints = Checkpoints(workdir, read_only=True)
+  try:
+    latest = checkpoints.latest()
+  finally:
+    checkpoints.close()
+  return latest, {} if latest is None else run_config(workdir)
+
+
+def check_resumable(workdir, before: dict, step: int, config) -> None:
+  """Refuses to go on with a run that config is not for; all that can be told, at once.
+
+  Args:
+    before, step: of `stopped_at`.
+
+  Raises:
+    InputError: it is of other networks, another scale or seed, past `config.steps`, or in
+      another phase than the config has it in; or it is imported weights and no training.
+  """
+  if before.get('imported'):
+    raise InputError(f'{workdir}: imported weights, no training to go on with; train in a new '
+                     f'--workdir, with --config.init_from={workdir}')
+  check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
+                                  'freeze'))
+  if step > config.steps:
+    raise InputError(f'{in_words(config, "")}: the run in {workdir} is at step {step}')
+  warmups = before.get('warmup_steps', config.warmup_steps), config.warmup_steps
+  if min(warmups) < step <= max(warmups):  # in one it is past its warm-up, in the other not
+    raise InputError(f'{in_words(config, "warmup_")}: the run in {workdir} is at step {step} '
+                     f'with a warm-up of {warmups[0]}')
+
+
 def _differing(have: dict, want: dict) -> list[str]:
   return [field for field in dict.fromkeys((*have, *want)) if have.get(field) != want.get(field)]
 
@@ -68,6 +102,8 @@ def _described(config, key: str) -> dict:
   nothing: a default that moves from a config to its module changes no run.
   """
   if key not in ('generator', 'discriminator'):
+    if key in ('train_only', 'freeze'):  # of which a run may be older
+      return {key: config.get(key, '')}
     return {key: config[key]}
   named = {f'{key}.name': config[key].name}
   module = {'generator': build.build_generator,

@@ -13,7 +13,7 @@ import optax
 from jax import lax
 
 from sr_jax import freezing, images, losses
-from sr_jax.freezing import Trains
+from sr_jax.freezing import Trainable
 from sr_jax.state import NetState, TrainState
 
 
@@ -53,29 +53,29 @@ class GeneratorLoss:
 
 
 def pixel_step(state: TrainState, batch, frozen, *, generator, tx, loss: GeneratorLoss,
-               ema: float, vgg=None, trains: Trains | None = None):
+               ema: float, vgg=None, trainable: Trainable | None = None):
   """Trains the generator alone; the discriminator, where there is one, rests.
 
   Args:
-    trains: which arrays of the generator do; None is all.
+    trainable: which arrays of the generator do; None is all.
 
   Returns:
     (state, metrics): metrics are float32 scalars, `g/<term>` weighted as they are summed.
   """
   def objective(params):
-    sr, stats = _generate(generator, params, state.g.batch_stats, batch['lr'], trains)
+    sr, stats = _generate(generator, params, state.g.batch_stats, batch['lr'], trainable)
     terms = loss.reconstruction(sr, batch['hr'], vgg, frozen)
     return sum(terms.values()), (terms, stats)
 
   (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.g.params)
-  g = _update(state.g, grads, stats, tx, trains)
+  g = _update(state.g, grads, stats, tx, trainable)
   metrics = {f'g/{name}': term for name, term in terms.items()}
   metrics |= {'g/total': total, 'g/grad_norm': optax.global_norm(grads)}
-  return _advance(state, g, state.d, ema, trains), metrics
+  return _advance(state, g, state.d, ema, trainable), metrics
 
 
 def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx, d_tx,
-             loss: GeneratorLoss, ema: float, vgg=None, trains: Trains | None = None):
+             loss: GeneratorLoss, ema: float, vgg=None, trainable: Trainable | None = None):
   """Updates generator and discriminator at once from one forward pass of each.
 
   Three pullbacks (`jax.vjp`): of G, of D on real pictures, of D on generated ones. Both
@@ -84,7 +84,7 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
   batch, then the generated one. Both gradients are taken at the weights before the step.
 
   Args:
-    trains: which arrays of the generator do; None is all. D's always do.
+    trainable: which arrays of the generator do; None is all. D's always do.
 
   Returns:
     (state, metrics): `g/<term>` and `d/total` as they are summed, `d/real` and `d/fake`
@@ -93,7 +93,7 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
   adversarial_g, adversarial_d = losses.ADVERSARIAL[loss.adversarial]
 
   def generate(params):
-    return _generate(generator, params, state.g.batch_stats, batch['lr'], trains)
+    return _generate(generator, params, state.g.batch_stats, batch['lr'], trainable)
 
   def discriminate(params, images, batch_stats):
     logits, changed = discriminator.apply({'params': params, 'batch_stats': batch_stats},
@@ -131,9 +131,9 @@ def gan_step(state: TrainState, batch, frozen, *, generator, discriminator, g_tx
       'g/total': total + adversarial, 'g/grad_norm': optax.global_norm(g_grads),
       'd/total': d_loss, 'd/grad_norm': optax.global_norm(d_grads),
       'd/real': right_real, 'd/fake': right_fake}
-  g = _update(state.g, g_grads, g_stats, g_tx, trains)
+  g = _update(state.g, g_grads, g_stats, g_tx, trainable)
   d = _update(state.d, d_grads, d_stats, d_tx)
-  return _advance(state, g, d, ema, trains), metrics
+  return _advance(state, g, d, ema, trainable), metrics
 
 
 def pixel_terms(state: TrainState, batch, frozen, *, generator, loss: GeneratorLoss, vgg=None):
@@ -209,23 +209,23 @@ def _apply(network, net: NetState, picture):
   return network.apply({'params': net.params, 'batch_stats': net.batch_stats}, picture)
 
 
-def _generate(generator, params, batch_stats, lr, trains=None):
-  with freezing.still_norms(trains):
-    sr, changed = generator.apply({'params': freezing.held(params, trains),
+def _generate(generator, params, batch_stats, lr, trainable=None):
+  with freezing.still_norms(trainable):
+    sr, changed = generator.apply({'params': freezing.held(params, trainable),
                                    'batch_stats': batch_stats}, lr,
                                   train=True, mutable=['batch_stats'])
   return sr, changed.get('batch_stats', {})
 
 
-def _update(net: NetState, grads, batch_stats, tx, trains=None) -> NetState:
+def _update(net: NetState, grads, batch_stats, tx, trainable=None) -> NetState:
   updates, opt_state = tx.update(grads, net.opt_state, net.params)
   old = {'params': net.params, 'batch_stats': net.batch_stats}
   new = {'params': optax.apply_updates(net.params, updates), 'batch_stats': batch_stats}
-  return NetState(**freezing.changed(old, new, trains), opt_state=opt_state)
+  return NetState(**freezing.changed(old, new, trainable), opt_state=opt_state)
 
 
 def _advance(state: TrainState, g: NetState, d: NetState | None, decay: float,
-             trains=None) -> TrainState:
+             trainable=None) -> TrainState:
   """One step on; the moving average follows G, BatchNorm statistics included.
 
   Its decay starts low, (1 + step) / (10 + step), so that a short run's average is not
@@ -235,5 +235,5 @@ def _advance(state: TrainState, g: NetState, d: NetState | None, decay: float,
   decay = jnp.minimum(decay, (1 + now) / (10 + now))
   ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema,
                      {'params': g.params, 'batch_stats': g.batch_stats})
-  ema = freezing.changed(state.ema, ema, trains)
+  ema = freezing.changed(state.ema, ema, trainable)
   return state._replace(step=state.step + 1, g=g, d=d, ema=ema)

@@ -26,7 +26,7 @@ from sr_jax import (
   steps,
   watch,
 )
-from sr_jax.check import check
+from sr_jax.check import check, check_phases, in_words
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
@@ -55,12 +55,16 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   workdir = files.expand(workdir)
   check(config)
   found = build_data.training_set(config)
-  config = build_data.in_steps(config, len(found))
-  resumes = _resumes(workdir, config)
+  reached, before = runs.stopped_at(workdir)
+  resumes = reached is not None
+  config = build_data.in_steps(config, len(found), before)
+  check_phases(config)
+  if resumes:
+    runs.check_resumable(workdir, before, reached, config)
   initial = None if resumes or not config.init_from else _initial(config)
   watched = watch.open_watched(config, found)
   experiment = build.build(config)
-  state = experiment.new_state()
+  state, taken = experiment.new_state(), []
   if resumes:
     state = _restored(state, workdir)
   elif initial:
@@ -80,12 +84,19 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     except OSError as error:
       path = error.filename or workdir
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
-    log.say(_opening(experiment, state, feed.skipped + watched.skipped, workdir, begin))
+    log.say(_opening(experiment, state, feed.skipped + watched.skipped, workdir, begin)
+            + (f'; {in_words(config, "")}' if config.epochs else ''))
     if last.get('data_digest', feed.digest) != feed.digest:
       log.say('batches are not made as they were when the run last ran (other pictures, data or '
               'batch settings): it goes on, but not as it would have without a stop')
     record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
               'data_mode': feed.mode, 'data_digest': feed.digest, **_surroundings(experiment)}
+    if resumes and config.init_from:
+      log.say('config.init_from is for the start alone, and not read again')
+    random = set(freezing.frozen_names(experiment.trainable)) - set(taken)
+    if random and not resumes:
+      log.say(f'frozen as they are at random: {restore.layers(sorted(random))}; config.init_from '
+              'gives them no weights')
     if initial:
       log.say(f'starts from {initial.origin}: {len(taken)} arrays taken ({restore.layers(taken)})'
               + (f', {len(fresh)} fresh ({restore.layers(fresh)})' if fresh else '')
@@ -129,10 +140,13 @@ def _loop(config, experiment, state, feed, watched, checkpoints, log, held) -> T
   upscale = restore.make_upscaler(experiment.generator)
   scorer = score.make_scorer(config.scale, config.eval.lpips) if watched.sets else None
 
-  def validate(step, name, upscale, terms):
+  measures = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
+
+  def validate(step, name, upscale, measure=None):
     figures = {kind: score.mean(evaluate.score_set(pairs, upscale, scorer))
                for kind, pairs in watched.sets.items()}
-    log.validation(step, name, figures, terms)
+    log.validation(step, name, figures, {} if measure is None else watch.terms_of(
+        measure, state, watched.crops, experiment.frozen))
     return figures.get('valid', {})  # the test set decides nothing
 
   def show(entry):
@@ -149,16 +163,16 @@ def _loop(config, experiment, state, feed, watched, checkpoints, log, held) -> T
       log.scalars(number, name, values | rates)
 
   if watched.sets and step == 0:
-    validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale), {})
+    validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
     if config.init_from:  # what is to be bettered
-      validate(0, 'start', functools.partial(upscale, state.ema), {})
+      validate(0, 'start', functools.partial(upscale, state.ema),
+               measures[experiment.phase_at(0).name])
   while step < config.steps:
     if phase is None or step >= phase.stop:
       phase = experiment.phase_at(step)
       if step == phase.start:
         state = steps.begin_phase(state, phase.g_tx)
       run = build.dispatcher(experiment, phase, feed.batch_at)
-      measure = jax.jit(phase.terms)
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1
     if experiment.device_loop and step not in (begin, phase.start):
@@ -191,7 +205,7 @@ def _loop(config, experiment, state, feed, watched, checkpoints, log, held) -> T
     with log.pause():
       if watched.sets and scoring:
         figures = validate(step, phase.name, functools.partial(upscale, state.ema),
-                           watch.terms_of(measure, state, watched.crops, experiment.frozen))
+                           measures[phase.name])
       for pair in watched.valid[:1] if sampling else ():
         row = watch.middle(pair, upscale(state.ema, pair.lr))
         log.picture(step, pair.name, logs.strip(row))
@@ -214,28 +228,6 @@ def _next_event(config, step: int, phase_stop: int) -> int:
   return min(phase_stop, *quarters, *(step - step % interval + interval for interval in every))
 
 
-def _resumes(workdir, config) -> bool:
-  """Whether there is a run to go on with; all that can be refused about it, at once.
-
-  Raises:
-    InputError: it is of other networks, another scale or seed, or past `config.steps`; or
-      it is imported weights and no training.
-  """
-  checkpoints = Checkpoints(workdir, read_only=True)
-  latest = checkpoints.latest()
-  checkpoints.close()
-  if latest is None:
-    return False
-  if runs.run_config(workdir).get('imported'):
-    raise InputError(f'{workdir}: imported weights, no training to go on with; train in a new '
-                     f'--workdir, with --config.init_from={workdir}')
-  runs.check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
-                                       'freeze'))
-  if latest > config.steps:
-    raise InputError(f'config.steps={config.steps}: the run in {workdir} is at step {latest}')
-  return True
-
-
 def _initial(config) -> restore.Model:
   """The generator that `config.init_from` names, if the config's may start from it.
 
@@ -243,8 +235,10 @@ def _initial(config) -> restore.Model:
     InputError: it can not be read, or is another network; another scale is none.
   """
   generator = build.build_generator(config)
-  # What nobody can know of a file's network is as the config has it.
-  model = restore.load(config.init_from, usual=architecture(generator))
+  try:  # what nobody can know of a file's network is as the config has it
+    model = restore.load(config.init_from, usual=architecture(generator))
+  except InputError as error:
+    raise InputError(f'config.init_from: {error}') from None
   runs.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
                            '--config.generator.')
   return model
@@ -264,9 +258,9 @@ def _restored(state: TrainState, workdir) -> TrainState:
 
 def _opening(experiment, state, skipped, workdir, begin) -> str:
   """What is said before the first step."""
-  lines = ['Generator', freezing.overview(state.g.params, experiment.trains)]
+  lines = ['Generator', logs.overview(state.g.params, experiment.trainable)]
   if state.d is not None:
-    lines += ['Discriminator', freezing.overview(state.d.params, None)]
+    lines += ['Discriminator', logs.overview(state.d.params)]
   lines += [f'skipped {reason}' for reason in skipped]
   if skipped:
     lines.append(f'{len(skipped)} skipped')

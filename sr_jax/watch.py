@@ -20,7 +20,7 @@ from sr_jax.errors import InputError
 from sr_jax.state import TrainState
 
 LARGEST = 480  # side of what is kept of a picture, in HR pixels: a long run fills no disk
-CROPS = 64  # at most, of a kind: they go through the networks at once
+CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
 QUARTERS = (25, 50, 75, 100)  # percent
 
 
@@ -59,10 +59,18 @@ def open_watched(config, found: Sequence[Picture]) -> Watched:
                        + ''.join(f': {reason}' for reason in skipped[before:before + 1]))
   crops = {}
   if 'valid' in named:
-    cut = build_data.build_cut(config)
-    crops = {kind: centre_crops(mine[:min(CROPS, config.eval.pictures)], cut)
+    most = min(config.eval.pictures, max(CROPS, config.batch_size))
+    crops = {kind: centre_crops(mine[:most], build_data.build_cut(config))
              for kind, mine in (('train', found), ('valid', named['valid']))}
-  return Watched(sets, crops if all(crops.values()) else {}, skipped)
+    if not all(crops.values()):
+      skipped.append('no loss terms on pictures that are not trained on: none of the first of '
+                     f'config.data.valid holds a {config.hr_patch}-pixel crop')
+      crops = {}
+    # As many of either: means over a batch are then of the same kind, and compiled once.
+    count = min((len(batch['hr']) for batch in crops.values()), default=0)
+    crops = {kind: {name: array[:count] for name, array in batch.items()}
+             for kind, batch in crops.items()}
+  return Watched(sets, crops, skipped)
 
 
 def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:
@@ -71,7 +79,7 @@ def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:
   for picture in found:
     try:
       crops.append(pictures.read_crops(picture, cut.scale, cut.channels, cut.patch, [(0.5, 0.5)]))
-    except InputError:  # damaged or too small, which is told where it is trained on or scored
+    except InputError:  # damaged, which is told elsewhere, or too small for a crop
       continue
   return {name: images.to_float(np.concatenate([crop[name] for crop in crops]))
           for name in crops[0]} if crops else {}
@@ -176,7 +184,10 @@ def describe_terms(lines: Sequence[dict]) -> list[str]:
     lines: of metrics.jsonl.
   """
   lines = [line for line in lines if any(name.startswith('terms/') for name in line)]
-  lines = [line for line in lines if line['phase'] == lines[-1]['phase']]
+  last = [lines[-1]['phase']] if lines else []
+  if {line['phase'] for line in lines} == {'start', *last}:  # the same loss, before its first step
+    last.append('start')
+  lines = [line for line in lines if line['phase'] in last]
   terms = dict.fromkeys(name.split('/')[1] for line in lines for name in line
                         if name.startswith('terms/'))
   described = []

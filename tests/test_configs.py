@@ -92,7 +92,12 @@ def test_a_boundary_below_one_is_a_share_of_the_phase():
   config = common.defaults().optimizer.g
   config.learning_rate, config.schedule, config.boundaries = 1.0, 'multistep', (0.5, 80)
   _, schedule = optim.build_optimizer(config, 100)
-  assert [float(schedule(step)) for step in (49, 51, 79, 81)] == [1, 0.5, 0.5, 0.25]
+  assert [float(schedule(step)) for step in (49, 50, 79, 80)] == [1, 0.5, 0.5, 0.25]
+  config.boundaries = (0.29, 0.57)  # times 100, just below 29 and 57 in binary
+  _, schedule = optim.build_optimizer(config, 100)
+  assert [float(schedule(step)) for step in (28, 29, 56, 57)] == [1, 0.5, 0.5, 0.25]
+  config.boundaries = (0.5, 0.6)  # of three steps, both at the second
+  assert float(optim.build_optimizer(config, 3)[1](2)) == 0.25
 
 
 def test_weight_decay_is_adamw():
@@ -130,6 +135,13 @@ def test_each_opens_with_paper_command_and_result(name):
   assert 'sample' in importlib.import_module(f'configs.{name}').VARIANTS
 
 
+@pytest.mark.parametrize('name', ['usc_srgan', 'celeba_srgan', 'esrgan', 'esrgan_finetune'])
+def test_a_sample_takes_vgg16_whatever_vgg19_was_meant(name):
+  config = importlib.import_module(f'configs.{name}').get_config('caffe,sample')
+  perceptual = config.loss.perceptual
+  assert (perceptual.network, perceptual.identity, perceptual.scale) == ('vgg16', 'torchvision', 1)
+
+
 SAMPLES = [(name, 'sample') for name in EXPERIMENTS] + [
     ('esrgan_finetune', 'perceptual,sample'), ('celeba_srgan', 'vgg,sample'),
     ('coco_gan', 'balanced,sample'), ('edsr', 'report,sample,x2')]
@@ -158,18 +170,18 @@ def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path):
 
 def test_the_papers_esrgan_and_the_reports_epochs():
   config = importlib.import_module('configs.esrgan').get_config()
-  loss = build.build_loss(config)
-  assert (loss.pixel, loss.pixel_weight, loss.perceptual_weight, loss.layers, loss.distance) == (
-      'l1', 1e-2, 1.0, {'conv5_4': 1.0}, 'l1')
-  assert (loss.adversarial, loss.adversarial_weight, config.ema) == ('relativistic', 5e-3, 0.999)
   _, schedule = optim.build_optimizer(config.optimizer.g, 400_000)
-  assert [float(schedule(step)) for step in (0, 50_001, 100_001, 200_001, 300_001)] == (
-      pytest.approx([1e-4, 5e-5, 2.5e-5, 1.25e-5, 6.25e-6]))
+  assert [float(schedule(step)) for step in (0, 49_999, 50_000, 100_000, 200_000, 300_000)] == (
+      pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5, 6.25e-6]))
   config = importlib.import_module('configs.usc_srgan').get_config()
   d = jax.eval_shape(build.build_discriminator(config).init, jax.random.key(0),
                      jnp.zeros((1, 96, 96, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
   config = build_data.in_steps(config, 800)
   assert (config.steps, config.warmup_steps, config.eval.every) == (2_000, 500, 250)
+  # As many epochs of a run that goes on are the steps that they were.
+  again = build_data.in_steps(config, 900, {'epochs': 40, 'warmup_epochs': 5, 'steps': 2_000,
+                                            'warmup_steps': 250})
+  assert (again.steps, again.warmup_steps, again.eval.every) == (2_000, 570, 285)
   report = importlib.import_module('configs.edsr').get_config('report,x4')
   assert build_data.in_steps(report, 800).steps == 80_000  # a batch is of one picture

@@ -10,7 +10,7 @@ from sr_jax.logs import Logs, read_metrics, strip
 
 
 def test_lines_points_and_a_plain_terminal(tmp_path, capsys):
-  log = Logs(tmp_path, 0, 10, 4)
+  log = Logs(tmp_path, 0, 10, 4, 2)
   log.scalars(5, 'gan', {'g/pixel': 0.5, 'g/grad_norm': 2.0, 'valid': float('nan')})
   log.close()
   line, = read_metrics(tmp_path)
@@ -25,7 +25,7 @@ def test_lines_points_and_a_plain_terminal(tmp_path, capsys):
 
 
 def test_tensorboard_has_the_same_scalars_and_pictures(tmp_path):
-  log = Logs(tmp_path, 0, 10, 4)
+  log = Logs(tmp_path, 0, 10, 4, 2)
   log.scalars(5, 'gan', {'g/pixel': 0.5})
   log.picture(5, 'cat', np.zeros((4, 6, 3), np.uint8))
   log.close()
@@ -36,13 +36,13 @@ def test_tensorboard_has_the_same_scalars_and_pictures(tmp_path):
 
 
 def test_a_restart_forgets_what_was_lost(tmp_path):
-  log = Logs(tmp_path, 0, 10, 4)
+  log = Logs(tmp_path, 0, 10, 4, 2)
   for step in (2, 4, 6):
     log.scalars(step, 'pixel', {'g/pixel': float(step)})
   log.close()
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 8, "pha')  # killed while writing
-  log = Logs(tmp_path, 4, 10, 4)
+  log = Logs(tmp_path, 4, 10, 4, 2)
   log.scalars(6, 'pixel', {'g/pixel': 0.0})
   log.close()
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
@@ -52,7 +52,7 @@ def test_a_restart_forgets_what_was_lost(tmp_path):
 
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
   for _ in range(2):
-    log = Logs(tmp_path, 0, 10, 4)
+    log = Logs(tmp_path, 0, 10, 4, 2)
     log.validation(0, 'bicubic', {'valid': {'psnr_y': 1.0}}, {})
     log.close()
   assert len(read_metrics(tmp_path)) == 1
@@ -66,7 +66,7 @@ def test_pauses_are_no_training_time(tmp_path, monkeypatch):
     now += seconds
 
   monkeypatch.setattr('sr_jax.logs.time.monotonic', lambda: now)
-  log = Logs(tmp_path, 0, 100, 4)
+  log = Logs(tmp_path, 0, 100, 4, 2)
   for step in range(1, 11):
     tick(0.5)
     if step == 7:

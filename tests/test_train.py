@@ -44,10 +44,12 @@ def run(config, workdir, **changes):
     (0, 'no'),  # all adversarial
     (20, 'no'),  # the restart is at the boundary
     pytest.param(30, 'no', marks=pytest.mark.slow),  # the boundary is after the restart
-    (10, 'yes')])  # before it, through the device loop
+    (10, 'yes')])  # before it, through the device loop, with frozen arrays
 def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, warmup, loop):
   config.warmup_steps, config.device_loop = warmup, loop
-  if warmup in (20, 10):  # and is watched meanwhile
+  if loop == 'yes':
+    config.freeze, config.optimizer.g.weight_decay = 'head,body_0', 0.01
+  if loop == 'yes' or warmup == 20:  # and is watched meanwhile
     images.write_image(tmp_path / 'valid' / 'sub' / 'a.png', picture(20, 24))
     config.data.valid = f'folder:{tmp_path / "valid"}'
   whole = run(config, tmp_path / 'whole')
@@ -56,6 +58,11 @@ def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, 
   parts = run(config, tmp_path / 'parts')
   assert int(parts.step) == 40
   assert same_bits(whole, parts) == []
+  if config.freeze:
+    start = build.build(config).new_state()
+    for name in ('head', 'body_0'):
+      assert same_bits(whole.g.params[name], start.g.params[name]) == []
+    assert len(same_bits(whole.d.params, start.d.params)) == len(jax.tree.leaves(start.d.params))
   # What was restored from disk last is the state too, moments and averages included.
   target = jax.tree.map(np.zeros_like, whole)
   assert same_bits(Checkpoints(tmp_path / 'parts', read_only=True).restore(target), whole) == []

@@ -122,10 +122,10 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
   assert Checkpoints(tmp_path / 'run', 'psnr_y', read_only=True).best() == 4
   out = capsys.readouterr().out
   for text in ('pixel 4/8  valid  psnr_y 9.0000\n', 'pixel 4/8  test  psnr_y 4.0000\n',
-               '\n\ndata.valid\n    step  phase         psnr_y\n       0  bicubic ',
-               '\n\ndata.test\n    step  phase         psnr_y\n       0  bicubic       1.0000\n',
-               '       6  pixel        99.0000\n',
-               '\n\nLoss terms of the phase pixel, raw weights, on the middle of pictures (5 for '
+               '\n\ndata.valid\n    step  phase           psnr_y\n       0  bicubic ',
+               '\n\ndata.test\n    step  phase           psnr_y\n       0  bicubic         1.0',
+               '       6  pixel          99.0000\n',
+               '\n\nLoss terms of the phase pixel, raw weights, on the middle of pictures (2 for '
                'training, 2 for validation)\npixel: train 0.'):
     assert text in out, text
   assert {path.name for path in (tmp_path / 'run' / 'progress' / 'sub').iterdir()} == {
@@ -144,7 +144,8 @@ def test_a_test_set_that_can_not_be_scored_is_told(watched, tmp_path):
   images.write_image(tmp_path / 'test' / 'sub' / '0.png', np.zeros((20, 20, 3), np.uint8))
   opened = watch.open_watched(watched, [])
   assert len(opened.sets['test']) == 1
-  assert len(opened.skipped) == 1
+  assert ['1.png: not a' in line for line in opened.skipped] == [True, False]
+  assert 'no loss terms' in opened.skipped[1]  # there is nothing to train on here
   watched.data.test = 'folder:/nowhere'
   with pytest.raises(InputError, match=r'config\.data\.test: /nowhere: no such folder'):
     watch.open_watched(watched, [])

