@@ -26,7 +26,7 @@ from sr_jax import (
   steps,
   watch,
 )
-from sr_jax.check import check, check_phases, in_words
+from sr_jax.check import check, in_words
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.models import architecture
@@ -58,7 +58,6 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   reached, before = runs.stopped_at(workdir)
   resumes = reached is not None
   config = build_data.in_steps(config, len(found), before)
-  check_phases(config)
   if resumes:
     runs.check_resumable(workdir, before, reached, config)
   initial = None if resumes or not config.init_from else _initial(config)

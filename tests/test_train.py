@@ -344,10 +344,21 @@ def test_another_architecture_is_refused(config, tmp_path):
       run(changed, tmp_path, warmup_steps=20)
   with pytest.raises(InputError, match=r'config\.steps=19.*step 20'):
     run(config, tmp_path, steps=19, warmup_steps=19)
+  with pytest.raises(InputError, match=r'config\.warmup_steps=10: the run in .* is at step 20 with '
+                     'a warm-up of 20'):  # D would begin in the middle
+    run(config, tmp_path, warmup_steps=10)
   config.generator.features = 6
   with pytest.raises(InputError, match=r'the run has generator\.features=4, the config 6'):
     run(config, tmp_path)
   assert contents() == before
+  # A run from before there were these keys had nothing frozen.
+  trained = runs.run_config(tmp_path)
+  files.write_json(tmp_path / 'config.json', {key: value for key, value in trained.items()
+                                              if key not in ('train_only', 'freeze')})
+  runs.check_against(tmp_path, config, ('train_only', 'freeze'))
+  config.freeze = 'head'
+  with pytest.raises(InputError, match="the run has freeze='', the config 'head'"):
+    runs.check_against(tmp_path, config, ('train_only', 'freeze'))
 
 
 def test_a_field_left_to_the_module_is_its_default(tmp_path):
