@@ -20,6 +20,8 @@ pictures have 0.98 (12.46 without). The term is an L1 distance, so it scales as 
 
 The discriminator is SRGAN's with ESRGAN's widths and head; theirs has 4x4 convolutions.
 Cost, estimated: 2.6 TFLOP a step, 29 hours at 10 TFLOP/s. Result: unmeasured.
+`:small,caffe`, on the 400 training and test photographs of BSDS500, from rrdb.py:small: ten
+minutes on two CPU cores; on Set5 x4 LPIPS goes from .318 to .307, PSNR from 29.25 to 28.93 dB.
 """
 
 from configs.common import defaults, parse_variants, use_sample_data
@@ -63,14 +65,16 @@ def _small(config):
   config.batch_size, config.hr_patch = 8, 64
   config.discriminator.head, config.discriminator.widths = 'conv', (32, 64, 128)
   config.data.valid = 'sample:valid'
-  config.steps, config.ema = 500, 0.99
+  config.steps, config.ema = 400, 0.99
   # The paper's weights are for 400,000 steps. With them D was right about every picture from
-  # step 100 on, and colours, which VGG's last layers hardly see, drifted.
-  config.loss.pixel.weight, config.loss.perceptual.weight = 0.2, 0.1
-  config.loss.adversarial.weight = 2e-2
+  # step 100 on, and colours, which VGG's last layers hardly see, drifted (psnr_lr from 39 to
+  # 29 dB): more of the pixels, and a D that learns ten times slower than G.
+  config.loss.pixel.weight, config.loss.perceptual.weight = 1.0, 0.1
+  config.loss.adversarial.weight = 1e-2
   for adam in (config.optimizer.g, config.optimizer.d):
     adam.schedule = 'constant'
-  config.optimizer.g.learning_rate = 2e-4
+  config.optimizer.g.learning_rate, config.optimizer.g.ramp = 2e-4, 50
+  config.optimizer.d.learning_rate = 2e-5
   config.eval.every = config.sample_every = config.checkpoint_every = 100
   config.log_every = 20
 
@@ -87,5 +91,4 @@ def _sample(config):
   config.warmup_steps, config.steps = 800, 1000
   warm = config.optimizer.warmup
   warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 50
-  for adam in (config.optimizer.g, config.optimizer.d):
-    adam.learning_rate = 2e-4
+  config.optimizer.g.ramp = 20
