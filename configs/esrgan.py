@@ -20,8 +20,8 @@ pictures have 0.98 (12.46 without). The term is an L1 distance, so it scales as 
 
 The discriminator is SRGAN's with ESRGAN's widths and head; theirs has 4x4 convolutions.
 Cost, estimated: 2.6 TFLOP a step, 29 hours at 10 TFLOP/s. Result: unmeasured.
-`:small,caffe`, on the 400 training and test photographs of BSDS500, from rrdb.py:small: ten
-minutes on two CPU cores; on Set5 x4 LPIPS goes from .318 to .307, PSNR from 29.25 to 28.93 dB.
+`:small,caffe`, on the 400 training and test photographs of BSDS500, from rrdb.py:small: twelve
+minutes on two busy CPU cores; on Set5 x4 LPIPS goes from .318 to .307, PSNR from 29.25 to 28.93.
 """
 
 from configs.common import defaults, parse_variants, use_sample_data

@@ -21,6 +21,8 @@ of the rest for validation. `init_from` takes any RRDBNet (README, "Start from o
 run prints; `train_only` and `freeze` choose others.
 
 Cost, estimated: 0.42 TFLOP a step (perceptual 0.57), on 80 pairs a minute at 10 TFLOP/s.
+Measured on 80 pairs of BSDS500 photographs and 20 held out, six blocks, hr_patch=128: `:mse` six
+minutes on two busy CPU cores, `:caffe` twenty; README, "Start from other weights", has the table.
 """
 
 from configs.common import defaults, parse_variants, use_sample_data

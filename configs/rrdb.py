@@ -13,7 +13,7 @@ Set14.
 With too little memory, --config.generator.remat=True keeps no activations inside the blocks.
 
 Cost, estimated: 1.7 TFLOP a step, 47 hours at 10 TFLOP/s. Result: unmeasured.
-`:small`, on the 400 training and test photographs of BSDS500: ten minutes on two CPU cores;
+`:small`, on the 400 training and test photographs of BSDS500: 22 minutes of one CPU's time;
 29.25 dB / .8312 on Set5 x4 (bicubic 28.43 / .8111), LPIPS .318 (.340).
 `:sample`: two minutes on two CPU cores; 31.89 dB on the held-out picture (bicubic 31.47).
 """
