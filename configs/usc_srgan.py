@@ -23,7 +23,10 @@ the report's .0010: the squared distance between torchvision's features times .0
 SRGAN's (1/12.75)^2. The original VGG19's (`:caffe`), times SRGAN's 1/12.75, are a third as far
 apart (measured beside torchvision's VGG16 at relu5_3), and have a weight of .02.
 Cost, estimated: 0.31 TFLOP a warm-up step, 0.81 an adversarial one, 3 minutes at 10 TFLOP/s.
-Result: unmeasured.
+Result: unmeasured. `:small,caffe`, on the 400 training and test photographs of BSDS500: fourteen
+minutes on two busy CPU cores; the terms end near the report's (adversarial .0016, VGG .0016, in
+all .0057), LPIPS of the held-out picture at .190 after the warm-up and .166 at the end, luma PSNR
+at 33.88 and 34.20 dB (bicubic 35.25: networks without a skip from the input need longer).
 """
 
 from configs.common import defaults, parse_variants, use_sample_data

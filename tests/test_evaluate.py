@@ -125,7 +125,7 @@ def test_corrected_is_a_method_beside_the_model(tmp_path, picture, network, caps
     ('kind', 'median', "kind='median': expected one of none, replace, smooth"),
     ('thresholds', (), r'thresholds=\(\): expected 1 or 3 numbers'),
     ('thresholds', (0.1, 0.1), r'thresholds=\(0.1, 0.1\): expected 1 or 3 numbers'),
-    ('thresholds', [0.1, -0.1, 0.1], r'thresholds=\(0.1, -0.1, 0.1\): .*none less than 0'),
+    ('thresholds', [0.1, -0.1, 0.1], r'thresholds=.0.1, -0.1, 0.1.: .*from 0 to 1'),
     ('thresholds', (math.nan,), r'thresholds=\(nan,\)'),
     ('thresholds', (math.inf,), r'thresholds=\(inf,\)'),
     ('thresholds', ('a',), r"thresholds=\('a',\)"), ('thresholds', (True,), r'thresholds=\(True')])

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 
+import jax
 import pytest
 from absl import flags
 
@@ -104,6 +105,7 @@ def test_profile_of_the_device_loop(command):
   assert out.count('10 steps in a loop on the device') == 2
 
 
+@pytest.mark.slow
 def test_fields_of_networks_are_config_keys(command):
   status, out, _ = command(
       '--workdir=run', '--config.generator.upsample=transposed',
@@ -188,7 +190,12 @@ def test_help_has_two_examples(command, monkeypatch):
 
 
 def environment(tmp_path):
-  return os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}', 'JAX_PLATFORMS': 'cpu'}
+  return os.environ | {
+      'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}', 'JAX_PLATFORMS': 'cpu',
+      # What the tests of this file have compiled is not compiled again.
+      'JAX_COMPILATION_CACHE_DIR': str(jax.config.jax_compilation_cache_dir),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'}
 
 
 def test_training_never_imports_tensorflow(tmp_path, config_file):

@@ -98,8 +98,8 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
   jax.tree.map(close, after.g.batch_stats, g_changed['batch_stats'])
 
 
-@pytest.mark.parametrize('kind', [  # one logit, and both at once
-    pytest.param('vanilla', marks=pytest.mark.slow), 'relativistic'])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['vanilla', 'relativistic'])  # one logit, and both at once
 def test_gradients_reach_only_the_network_they_should(config, source, kind):
   """With a learning rate of zero for one network, the other's update must not change."""
   config.loss.adversarial.kind = kind
@@ -125,6 +125,7 @@ def test_no_term_reaches_a_network_without_weight(config, source):
   assert metrics['g/total'] == metrics['g/total_variation'] + metrics['g/adversarial']
 
 
+@pytest.mark.slow
 def test_adversarial_term_alone_is_enough(config, source):
   config.loss.pixel.weight = 0.0
   experiment = build.build(config)
@@ -181,6 +182,7 @@ def test_device_loop_is_indifferent_to_how_it_is_cut(experiment, source, name):
     assert same_bits(cut(*lengths), whole) == [], lengths
 
 
+@pytest.mark.slow
 def test_loop_and_plain_steps_agree(experiment, source):
   """Not in bits, the code is compiled differently, but in figures."""
   run = jax.jit(functools.partial(steps.train_steps, step=phase(experiment, 'gan').step,

@@ -40,7 +40,7 @@ def run(config, workdir, **changes):
 
 
 @pytest.mark.parametrize(('warmup', 'loop'), [
-    (40, 'no'),  # all pixel
+    pytest.param(40, 'no', marks=pytest.mark.slow),  # all pixel
     (0, 'no'),  # all adversarial
     (20, 'no'),  # the restart is at the boundary
     pytest.param(30, 'no', marks=pytest.mark.slow),  # the boundary is after the restart
