@@ -165,6 +165,7 @@ def iter_scores(values):
   return mean
 
 
+@pytest.mark.slow
 def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
   config.data.valid, config.eval.every, config.checkpoint_every = config.data.source, 4, 4
   config.warmup_steps, config.loss.adversarial.weight = 0, 0.0

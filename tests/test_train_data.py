@@ -89,6 +89,7 @@ def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, p
   assert Checkpoints(tmp_path / 'run', read_only=True).latest() == 20
 
 
+@pytest.mark.slow
 def test_one_channel_is_trained_scored_and_enlarged(config, tmp_path, picture, capsys):
   """Luma in and out, a third of the bytes; colour comes back when it is used."""
   for index in range(3):
