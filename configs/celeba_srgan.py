@@ -13,9 +13,9 @@ figures.
       --config.data.fraction='(0.98, 0.01, 0.01)' --config.data.valid=split:valid
   python -m sr_jax.main --config configs/celeba_srgan.py:sample      (no download)
 
-CelebA's aligned pictures are 178x218 and made 256x256 first, as in the talk. The first of
-CelebA through TFDS needs TensorFlow once, to prepare it (README, "Data"). Whether a run
-overfits is in `terms/.../train` and `.../valid`: the same terms on pictures trained on and not.
+CelebA's aligned pictures are 178x218 and made 256x256 first, as in the talk; TFDS needs
+TensorFlow once, to prepare them (README, "Data"). Whether a run overfits is in its `terms/`: the
+same loss on pictures that are trained on and on others.
 
 Cost, estimated: 2.2 TFLOP a step, 1.2 hours at 10 TFLOP/s (`:vgg`: 4.6 and 2.5). Result:
 unmeasured.
