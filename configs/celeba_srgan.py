@@ -21,7 +21,8 @@ Cost, estimated: 2.2 TFLOP a step, 1.2 hours at 10 TFLOP/s (`:vgg`: 4.6 and 2.5)
 unmeasured.
 """
 
-from configs.common import defaults, parse_variants, use_sample_data
+from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
+from configs.srgan import use_srgan_content
 
 VARIANTS = ('vgg', 'caffe', 'sample')
 
@@ -44,12 +45,9 @@ def get_config(variant: str = ''):
   config.eval.sets, config.eval.resize = 'tfds:celeb_a:test', config.data.resize
   config.eval.every, config.sample_every, config.checkpoint_every = 1_000, 500, 500
   config.best_metric = 'lpips_alex'
-  if variants & {'vgg', 'caffe'}:  # SRGAN's, as in configs/srgan.py
+  if variants & {'vgg', 'caffe'}:
     config.loss.pixel.weight = 0.0
-    config.loss.perceptual.weight, config.loss.perceptual.layers = 1.0, 'relu5_4'
-    config.loss.perceptual.identity = 'torchvision'
-    if 'caffe' in variants:
-      config.loss.perceptual.identity, config.loss.perceptual.scale = 'caffe', 1 / 12.75
+    use_srgan_content(config, 'caffe' if 'caffe' in variants else 'torchvision')
   if 'sample' in variants:
     use_sample_data(config)
     config.data.resize = config.eval.resize = ''
@@ -57,9 +55,7 @@ def get_config(variant: str = ''):
     config.generator.features, config.generator.blocks = 24, 4
     config.discriminator.widths, config.discriminator.hidden = (16, 32, 64), 128
     if config.loss.perceptual.weight:
-      perceptual = config.loss.perceptual
-      perceptual.network, perceptual.layers = 'vgg16', 'relu5_3'
-      perceptual.identity, perceptual.scale = 'torchvision', 1.0
+      use_vgg16(config, 'relu5_3')
     for adam in (config.optimizer.g, config.optimizer.d):
       adam.learning_rate = 5e-4
   return config

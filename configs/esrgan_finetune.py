@@ -25,7 +25,8 @@ Measured on 80 pairs of BSDS500 photographs and 20 held out, six blocks, hr_patc
 minutes on two busy CPU cores, `:caffe` twenty; README, "Start from other weights", has the table.
 """
 
-from configs.common import defaults, parse_variants, use_sample_data
+from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
+from configs.esrgan import use_esrgan_content
 
 VARIANTS = ('mse', 'perceptual', 'caffe', 'sample')
 
@@ -49,22 +50,11 @@ def get_config(variant: str = ''):
   config.eval.every_epochs, config.eval.pictures = 1, 20
   config.log_every, config.sample_every, config.checkpoint_every = 10, 80, 80
   if variants & {'perceptual', 'caffe'}:
-    _perceptual(config, 'caffe' in variants)
+    config.epochs, config.best_metric = 10, 'lpips_alex'
+    use_esrgan_content(config, 'caffe' if 'caffe' in variants else 'torchvision')
   if 'sample' in variants:
     _sample(config)
   return config
-
-
-def _perceptual(config, caffe: bool):
-  """ESRGAN's content: conv5_4 before its ReLU, and a little of the pixels for the colours."""
-  config.epochs = 10
-  config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 1e-2
-  perceptual = config.loss.perceptual
-  perceptual.weight, perceptual.layers, perceptual.distance = 1.0, 'conv5_4', 'l1'
-  perceptual.identity = 'torchvision'
-  config.best_metric = 'lpips_alex'
-  if caffe:  # configs/esrgan.py says why
-    perceptual.identity, perceptual.scale = 'caffe', 1 / 12.75
 
 
 def _sample(config):
@@ -75,6 +65,4 @@ def _sample(config):
   config.init_from, config.steps, config.hr_patch = '', 100, 64
   config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
   if config.loss.perceptual.weight:
-    perceptual = config.loss.perceptual
-    perceptual.network, perceptual.layers, perceptual.scale = 'vgg16', 'conv5_3', 1.0
-    perceptual.identity = 'torchvision'
+    use_vgg16(config, 'conv5_3')

@@ -23,7 +23,7 @@ Result: unmeasured.
 and LPIPS 0.262.
 """
 
-from configs.common import defaults, parse_variants, use_sample_data
+from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
 
 VARIANTS = ('torchvision', 'sample')
 
@@ -40,21 +40,26 @@ def get_config(variant: str = ''):
   config.discriminator.name, config.discriminator.head = 'vgg_style', 'dense'
   config.loss.pixel.kind = 'mse'
   config.loss.pixel.weight = 0.0  # of the adversarial phase; the warm-up always has weight 1
-  config.loss.perceptual.weight = 1.0
-  config.loss.perceptual.identity = 'caffe'
-  config.loss.perceptual.layers = 'relu5_4'
-  config.loss.perceptual.scale = 1 / 12.75  # for caffe's activations, in the hundreds
+  use_srgan_content(config, 'torchvision' if 'torchvision' in variants else 'caffe')
   config.loss.adversarial.weight = 1e-3
   for adam in (config.optimizer.g, config.optimizer.d):
     adam.schedule, adam.boundaries, adam.factor = 'multistep', (100_000,), 0.1
   config.best_metric = 'lpips_alex'  # by PSNR the warm-up would always be best
-  if 'torchvision' in variants:
-    # Activations about a tenth of caffe's: unscaled, as published PyTorch trainers have it,
-    # the term keeps its order of magnitude.
-    config.loss.perceptual.identity, config.loss.perceptual.scale = 'torchvision', 1.0
   if 'sample' in variants:
     _sample(config)
   return config
+
+
+def use_srgan_content(config, identity: str):
+  """The paper's perceptual term, for VGG19 weights of an identity.
+
+  Features are times 1/12.75 for caffe's activations, in the hundreds. torchvision's are about
+  a tenth of them: unscaled, as published PyTorch trainers have it, the term keeps its order of
+  magnitude.
+  """
+  perceptual = config.loss.perceptual
+  perceptual.weight, perceptual.layers = 1.0, 'relu5_4'
+  perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
 def _sample(config):
@@ -68,10 +73,7 @@ def _sample(config):
   config.discriminator.widths, config.discriminator.hidden = (16, 32, 64), 128
   config.loss.pixel.kind = 'l1'
   config.loss.pixel.weight = 1.0
-  config.loss.perceptual.network = 'vgg16'
-  config.loss.perceptual.identity = 'torchvision'
-  config.loss.perceptual.layers = 'relu3_3'
-  config.loss.perceptual.scale = 1.0
+  use_vgg16(config, 'relu3_3')
   config.loss.perceptual.weight = 0.01
   config.loss.adversarial.weight = 5e-3
   config.warmup_steps, config.steps = 1500, 1800

@@ -29,7 +29,7 @@ all .0057), LPIPS of the held-out picture at .190 after the warm-up and .166 at 
 at 33.88 and 34.20 dB (bicubic 35.25: networks without a skip from the input need longer).
 """
 
-from configs.common import defaults, parse_variants, use_sample_data
+from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
 
 VARIANTS = ('caffe', 'small', 'sample')
 
@@ -82,6 +82,5 @@ def _sample(config):
   config.warmup_steps, config.steps = 300, 400
   config.generator.features, config.generator.blocks = 24, 4
   config.discriminator.widths = (16, 32, 64)
-  perceptual = config.loss.perceptual
-  perceptual.network, perceptual.layers = 'vgg16', 'relu5_3'
-  perceptual.identity, perceptual.scale, perceptual.weight = 'torchvision', 1.0, 6e-3
+  use_vgg16(config, 'relu5_3')
+  config.loss.perceptual.weight = 6e-3
