@@ -206,7 +206,8 @@ def _loop(config, experiment, state, feed, watched, checkpoints, log, held) -> T
         figures = validate(step, phase.name, functools.partial(upscale, state.ema),
                            measures[phase.name])
       for pair in watched.valid[:1] if sampling else ():
-        row = watch.middle(pair, upscale(state.ema, pair.lr))
+        row = watch.middle(pair, images.imresize(pair.lr, config.scale),
+                           upscale(state.ema, pair.lr))
         log.picture(step, pair.name, logs.strip(row))
       for pair in watched.valid[:config.progress_pictures] if keeping else ():
         watch.keep_progress(log.workdir / 'progress', pair, upscale(state.ema, pair.lr), step,

@@ -88,20 +88,20 @@ def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:
 # Pictures ----------------------------------------------------------------------------------
 
 
-def middle(pair: Pair, sr: np.ndarray) -> list[np.ndarray]:
-  """[low, bicubic, generated, original], the middle of each, uint8 [H, W, 3].
+def middle(pair: Pair, *results: np.ndarray) -> list[np.ndarray]:
+  """[low, *results, original], the middle of each, uint8 [H, W, 3].
 
   H and W are at most LARGEST and multiples of the scale. Low is LR, its pixels repeated.
 
   Args:
-    sr: uint8 [h * scale, w * scale, C], of the whole of `pair.lr`.
+    results: uint8 [h * scale, w * scale, C], of the whole of `pair.lr`.
   """
   scale = pair.hr.shape[0] // pair.lr.shape[0]
   place = tuple(slice(start * scale, (start + side) * scale) for start, side in (
       ((whole - side) // 2, side) for whole, side in (
           (whole, min(whole, LARGEST // scale)) for whole in pair.lr.shape[:2])))
-  row = (pair.lr.repeat(scale, 0).repeat(scale, 1), images.imresize(pair.lr, scale), sr, pair.hr)
-  return [images.as_rgb(picture[place]) for picture in row]
+  low = pair.lr.repeat(scale, 0).repeat(scale, 1)
+  return [images.as_rgb(picture[place]) for picture in (low, *results, pair.hr)]
 
 
 def quarters(steps: int) -> dict[int, int]:
@@ -117,10 +117,10 @@ def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> 
   the run goes on for more steps than it first had, is not taken for this one's.
 
   Args:
-    sr: as for `middle`.
+    sr: uint8, of the whole of `pair.lr`.
   """
   folder = pathlib.Path(folder)
-  low, _, generated, original = middle(pair, sr)
+  low, generated, original = middle(pair, sr)
   row = [low]
   for percent, at in quarters(steps).items():
     path = folder / pair.name / f'{percent:03}.png'

@@ -39,7 +39,8 @@ def pair(picture):
 def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
   whole = pair(*size, scale)
   sr = 255 - whole.hr
-  low, bicubic, generated, original = watch.middle(whole, sr)
+  low, bicubic, generated, original = watch.middle(
+      whole, images.imresize(whole.lr, scale), sr)
   assert {part.shape for part in (low, bicubic, generated, original)} == {(*kept, 3)}
   y, x = ((side - part // scale) // 2 for side, part in zip(size, kept, strict=True))
   small = whole.lr[y:y + kept[0] // scale, x:x + kept[1] // scale]
