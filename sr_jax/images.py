@@ -243,20 +243,22 @@ def _taps(size: int, scale, method: str,
 
 def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
              size: tuple[int, int] | None = None) -> np.ndarray:
-  """MATLAB's `imresize(image, scale or size)` for uint8, on the host in float64.
+  """MATLAB's `imresize(image, scale or size)`, on the host.
 
-  Rows first, rounded to uint8 between the two passes. Every byte of the public Set5 and
-  Set14 LR files (x2, x3, x4) comes out so; other scales and methods follow the same formula.
+  Of uint8 in float64, rows first, rounded to uint8 between the two passes. Every byte of the
+  public Set5 and Set14 LR files (x2, x3, x4) comes out so; other scales and methods follow
+  the same formula.
 
   Args:
-    image: uint8 [H, W, C].
+    image: uint8 [H, W, C]; or float32, which is neither rounded nor clipped.
     scale: an integer, float or Fraction, above 1 to enlarge.
     method: 'bicubic' or 'bilinear', antialiased when it shrinks, or 'nearest', which is not.
     size: in place of a scale, the (height, width) to come to; proportions may change.
 
   Returns:
-    uint8 [ceil(H * scale), ceil(W * scale), C], or of that size.
+    As image, [ceil(H * scale), ceil(W * scale), C], or of that size.
   """
+  real = np.float64 if image.dtype == np.uint8 else np.float32
   # MATLAB begins with the axis that shrinks most, with rows where both shrink alike.
   for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):
     side, count = image.shape[axis], size and size[axis]
@@ -267,8 +269,8 @@ def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
       if not column.any():
         continue
       column = column[:, None, None] if axis == 0 else column[None, :, None]
-      total = total + column * np.take(image, indices[:, tap], axis=axis)
-    image = np.uint8(np.clip(np.floor(total + 0.5), 0, 255))
+      total = total + column.astype(real) * np.take(image, indices[:, tap], axis=axis)
+    image = total if real == np.float32 else np.uint8(np.clip(np.floor(total + 0.5), 0, 255))
   return image
 
 

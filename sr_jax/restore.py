@@ -16,14 +16,16 @@ from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
 from sr_jax.models import variable_shapes
 from sr_jax.state import TrainState
+from sr_jax.upscaler import KINDS, Upscaler
 from sr_jax.weights import generators
 from sr_jax.weights.published import PUBLISHED, published_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-  """`sr = model(lr)`: NumPy uint8 [h, w], [h, w, 1] or [h, w, 3] in, the same `scale` times
-  larger out. Grey stays grey. Each new size of picture is compiled once.
+  """`sr = model(lr)`: NumPy [h, w], [h, w, 1] or [h, w, 3] in, uint8, uint16 or float32 in
+  [0, 1], the same `scale` times larger out. Grey stays grey. Each new size of picture is
+  compiled once; `model.upscaler(sizes=...)` has many sizes share what is compiled.
 
   Attributes:
     generator: the flax module, float [B, h, w, C] in [0, 1] in and out.
@@ -63,18 +65,22 @@ class Model:
             if key not in ('name', 'init')} | {'scale': self.scale}
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
-    if (not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not image.size
+    if (not isinstance(image, np.ndarray) or image.dtype.name not in KINDS or not image.size
         or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,))):
       kind = (f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray)
               else type(image).__name__)
-      raise InputError(f'a picture is expected as NumPy uint8 [h, w], [h, w, 1] or [h, w, 3], '
-                       f'got {kind}')
-    sr = self._upscale(self.variables, image if image.ndim == 3 else image[..., None])
+      raise InputError(f'a picture is expected as NumPy {" or ".join(KINDS)} [h, w], [h, w, 1] '
+                       f'or [h, w, 3], got {kind}')
+    sr = self._upscale(image if image.ndim == 3 else image[..., None])
     return sr if image.ndim == 3 else sr[..., 0]
+
+  def upscaler(self, **options) -> Upscaler:
+    """With options of `upscaler.Upscaler`: tiles, memory, the sizes of the pictures to come."""
+    return Upscaler(self.generator, self.variables, **options)
 
   @functools.cached_property
   def _upscale(self):
-    return make_upscaler(self.generator)
+    return self.upscaler()
 
 
 def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:

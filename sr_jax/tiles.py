@@ -55,6 +55,33 @@ def even_window(side: int, tile: int, halo: int) -> int:
   return side if inner <= tile else math.ceil(inner / math.ceil(inner / tile)) + 2 * halo
 
 
+class Cut(NamedTuple):
+  """How windows lie; sides and halo in pixels of the features."""
+
+  height: int
+  width: int
+  halo: int
+
+
+def cut(sides, pixels: float, halo: int) -> Cut | None:
+  """Windows of at most so many pixels; None where nothing in them would be right."""
+  height = min(sides[0], max(math.isqrt(int(pixels)), int(pixels / sides[1])))
+  width = min(sides[1], int(pixels / height))
+  if any(part < side and part <= 2 * halo
+         for part, side in zip((height, width), sides, strict=True)):
+    return None
+  return Cut(height, width, halo)
+
+
+def work(sides, windows: Cut | None) -> float:
+  """How many times the picture is computed."""
+  if not windows:
+    return math.inf
+  count = math.prod(len(spans(side, part, windows.halo))
+                    for side, part in zip(sides, windows[:2], strict=True))
+  return count * windows.height * windows.width / math.prod(sides)
+
+
 def reach(call: Callable, variables, *inputs) -> float:
   """How far, in pixels of the first input, the convolutions in a call see, one after another.
 

@@ -16,7 +16,6 @@ import collections
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,19 +26,14 @@ from sr_jax import images, layerwise, tiles
 from sr_jax.errors import InputError
 from sr_jax.memory import free_memory
 
-TILE = 64  # where pictures of many sizes share what is compiled
-SMALLEST = 16  # LR pixels; no smaller tile is tried
+TILE = 128  # LR pixels; on two cores as fast as none, and a tenth of the memory
+SHARED_TILE = 64  # where pictures of many sizes share what is compiled
+SMALLEST = 16  # no smaller one is tried
+MOST_TILES = 512  # of a picture; thousands take long to compile
 COMPILATIONS = 6  # for pictures of any number of sizes: the trunk on 5 canvases and one tail
 WORST = 16
 LEVELS = {'uint8': 255, 'uint16': 65535}
-
-
-class Cut(NamedTuple):
-  """How windows lie; sides and halo in pixels of the features."""
-
-  height: int
-  width: int
-  halo: int
+KINDS = ('uint8', 'uint16', 'float32')  # of pictures
 
 
 class Upscaler:
@@ -50,7 +44,8 @@ class Upscaler:
   are clipped and rounded, floats are as the network makes them.
 
   Args:
-    tile: side of the tail's tiles in LR pixels; None, as large as the memory allows.
+    tile: side of the tail's tiles in LR pixels, made smaller where they do not fit the memory
+      and larger where there would be more than `MOST_TILES`; None, the whole picture.
     memory: bytes that a computation may take; None, most of what the device has free.
     sizes: (height, width) of all pictures to come, each as often as it comes. Where there
       are many, they share canvases, so that at most `COMPILATIONS` programs are compiled
@@ -64,7 +59,7 @@ class Upscaler:
       tiles.
   """
 
-  def __init__(self, generator, variables, *, tile: int | None = None,
+  def __init__(self, generator, variables, *, tile: int | None = TILE,
                memory: int | None = None, sizes: Iterable[tuple[int, int]] = ()):
     self.scale, self.notes = generator.scale, []
     self._generator, self._variables = generator, jax.device_put(variables)
@@ -77,7 +72,7 @@ class Upscaler:
       folded = [self._fold(size) for size in counts.elements()]
       self._canvases = tiles.canvases(folded, COMPILATIONS - 1)
       # The tail's window, one for all, is no larger than the smallest picture.
-      tile = (tile or TILE) // self._unfold
+      tile = min(tile or SHARED_TILE, SHARED_TILE) // self._unfold
       self._shared = max(SMALLEST, min(tile, min(map(min, folded)) - 2 * self._halo)
                          ) + 2 * self._halo
 
@@ -93,11 +88,12 @@ class Upscaler:
   def bands(self, lr: np.ndarray) -> Iterator[np.ndarray]:
     """sr from top to bottom, some rows at a time, so that it need not be in memory as a whole."""
     batch = lr if lr.ndim == 4 else lr[None]
-    done = 0
-    while done < batch.shape[1]:
+    row = 0
+    while row < batch.shape[1]:
       try:
-        for done, band in self._bands(batch, done):
+        for done, band in self._bands(batch, row):
           yield band if lr.ndim == 4 else band[0]
+          row = done
       except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
           raise
@@ -116,17 +112,17 @@ class Upscaler:
       return self._whole(lr, rows, columns)
     # Less than all, for the rest of the trunk's program, the tail and their results.
     pixels = 0.7 * self._free() / (needed / math.prod(sides))
-    windows = _cut(sides, pixels, self._trunk_reach + self._halo)
-    work, by_layers = _work(sides, windows), math.inf
+    windows = tiles.cut(sides, pixels, self._trunk_reach + self._halo)
+    work, by_layers = tiles.work(sides, windows), math.inf
     layer = layerwise.longest_reach(self._generator, self._variables, _like(lr.shape[:3] + (3,)))
     # On the host: a layer's input and result, the trunk's first features, a sum of two.
     if 4 * self._features(lr).size * 4 <= free_memory(jax.devices('cpu')[0]):
-      by_layers = _work(sides, _cut(sides, pixels, layer))
+      by_layers = tiles.work(sides, tiles.cut(sides, pixels, layer))
     if min(work, by_layers) <= WORST:
-      if work <= by_layers:
+      if work <= 1.3 * by_layers:  # features that travel to the host and back take time too
         return self._in_windows(lr, windows, begin)
       return self._by_layers(lr, math.isqrt(int(pixels)), rows, columns)
-    short = _cut(sides, pixels, math.isqrt(int(pixels)) // 4)
+    short = tiles.cut(sides, pixels, math.isqrt(int(pixels)) // 4)
     if not short:
       raise _too_large(lr)
     self.notes.append(self._consequence(lr, short))
@@ -135,7 +131,7 @@ class Upscaler:
   def _free(self) -> int:
     return self._budget or int(0.8 * free_memory(jax.devices()[0]))
 
-  def _consequence(self, lr, cut: Cut) -> str:
+  def _consequence(self, lr, cut: tiles.Cut) -> str:
     """What a short halo does, at the middle of the picture, in words."""
     unfold, side = self._unfold, SMALLEST
     sides, full = self._fold(lr.shape[1:3]), self._trunk_reach + self._halo
@@ -173,7 +169,7 @@ class Upscaler:
     by_start = dict(zip(starts, found, strict=True))
     return self._tails(lr, lambda y, x, side: by_start[y, x], window, rows, columns)
 
-  def _in_windows(self, lr, cut: Cut, begin):
+  def _in_windows(self, lr, cut: tiles.Cut, begin):
     unfold = self._unfold
     height, width = self._fold(lr.shape[1:3])
     for y in tiles.spans(height, cut.height, cut.halo, begin // unfold):
@@ -283,7 +279,8 @@ class Upscaler:
   def _tail_window(self, lr) -> tuple[int, int]:
     """The largest that fits."""
     sides = self._fold(lr.shape[1:3])
-    tile = (self._tile or max(sides) * self._unfold) // self._unfold
+    tile = max((self._tile or max(lr.shape[1:3])) // self._unfold,
+               math.isqrt(math.prod(sides) // MOST_TILES))
     while True:
       window = tuple(tiles.even_window(side, tile, self._halo) for side in sides)
       if tile * self._unfold <= SMALLEST or self._tail(lr, window)[1] <= self._free() / 2:
@@ -325,25 +322,6 @@ def _floats(lr: np.ndarray) -> np.ndarray:
 def _pad(x, sides, mode):
   return np.pad(x, [(0, 0), *((0, to - side) for side, to in zip(x.shape[1:3], sides, strict=True)),
                     (0, 0)], mode)
-
-
-def _cut(sides, pixels: float, halo: int) -> Cut | None:
-  """Windows of at most so many pixels; None where next to nothing in them would be right."""
-  height = min(sides[0], max(math.isqrt(int(pixels)), int(pixels / sides[1])))
-  width = min(sides[1], int(pixels / height))
-  if any(part < side and part < 2 * halo + SMALLEST
-         for part, side in zip((height, width), sides, strict=True)):
-    return None
-  return Cut(height, width, halo)
-
-
-def _work(sides, cut: Cut | None) -> float:
-  """How many times the picture is computed."""
-  if not cut:
-    return math.inf
-  count = math.prod(len(tiles.spans(side, part, cut.halo))
-                    for side, part in zip(sides, cut[:2], strict=True))
-  return count * cut.height * cut.width / math.prod(sides)
 
 
 def _too_large(lr) -> InputError:
