@@ -47,13 +47,13 @@ def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path,
   """(picture, its PNG) of a file, whose PNG `target` may name, or of a folder's pictures.
 
   Raises:
-    InputError: as `sources.png_targets`; or `target` is a file that is no PNG.
+    InputError: as `sources.targets`; or `target` is a file that is no PNG.
   """
   if source.is_file() and target.suffix and not target.is_dir():
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is written; name a .png file or a folder')
     return sources.refuse_originals({source: target})
-  return sources.png_targets([source], target)
+  return sources.targets([source], target)
 
 
 def parse_scale(text: str) -> Fraction:

@@ -1,44 +1,212 @@
-"""Makes pictures larger with a trained network.
+"""Makes pictures and clips larger with a trained network.
 
-  python -m sr_jax.upscale photo.jpg --output out --weights realesrgan-x4plus
-  python -m sr_jax.upscale data/Set5/LRbicx4 scan.png --output out --workdir runs/srgan
+  python -m sr_jax.upscale photo.jpg scans/ --output out --weights realesrgan-x4plus
+  python -m sr_jax.upscale 'data/*/LRbicx4' --output out --workdir runs/srgan --format tiff
+  python -m sr_jax.upscale clip.mp4 --output out --weights realesr-animevideov3-x2
 
-IN is a picture or a folder, whose structure is kept; DIR gets PNG files. The weights are
-those of a run, of a weight file (`.safetensors`, `.pth`, ncnn) or of a published network.
-A picture is upscaled as a whole, so a large one needs much memory.
+IN is a picture, a clip, a folder, whose structure is kept, or a glob. The weights are those of a
+run, of a weight file (`.safetensors`, `.pth`, ncnn) or of a published network. Grey, 16-bit and
+transparent pictures come out as they are; EXIF and the colour profile are kept. What is there
+already is left alone, so a job that was stopped goes on. A clip keeps its times and its sound; it
+is thousands of pictures, so the Compact networks (realesr-animevideov3-x2, -x3, -x4, or what
+configs/compact.py trains) are the practical choice for one.
+
+A picture is cut so that no cut can be seen: the result is that of the whole picture, in the memory
+there is (sr_jax/upscaler.py).
 """
 
+import argparse
+import dataclasses
+import glob
+import math
+import pathlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
+import numpy as np
 import tqdm
 
-from sr_jax import command, images, restore
+from sr_jax import backprojection, command, correction, images, restore, tiles
 from sr_jax.data import sources
 from sr_jax.errors import InputError, listed
+from sr_jax.media import photos, video
+from sr_jax.memory import free_memory
+from sr_jax.upscaler import TILE, Upscaler
 from sr_jax.weights.published import PUBLISHED
 
+READABLE = (*images.SUFFIXES, '.gif', *video.SUFFIXES)  # of what lies in a folder
+BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp', '.tif': 'tiff', '.tiff': 'tiff',
+             '.bmp': 'bmp'}  # --format same; all others become PNG
+LARGEST = 64  # --outscale
 
-def upscale_file(model: restore.Model, source, target) -> None:
-  """Writes the upscaled copy of one picture as PNG.
+
+class Extras(NamedTuple):
+  """What is done beside the network, in this order."""
+
+  ensemble: bool = False
+  backproject: int = 0  # times
+  correct: tuple[float, ...] = ()  # thresholds of `correction.correct`
+  kind: str = ''
+  outscale: float = 0  # the result's, if it is not the network's
+
+
+NOTHING = Extras()
+
+
+def result_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+  return tuple(max(1, round(side * scale)) for side in size)
+
+
+def upscale_samples(upscaler: Upscaler, samples: np.ndarray, extras: Extras,
+                    watch: Callable[[int], None] = lambda rows: None) -> np.ndarray:
+  """uint8 or uint16 [h, w, C] to the same kind, `scale` or `outscale` times larger.
+
+  Args:
+    watch: is told how many more rows of `samples` are done.
 
   Raises:
-    InputError: it can't be read or written, or is too large for the memory.
+    InputError: the result does not fit the memory.
   """
-  lr = images.read_image(source)
+  size = result_size(samples.shape[:2], extras.outscale or upscaler.scale)
+  # Floats, and what is made of them meanwhile, where anything is done beside the network.
+  needed = math.prod(size) * samples.shape[2] * (16 if any(extras) else samples.itemsize)
+  if needed > free_memory(jax.devices('cpu')[0]):
+    raise InputError(f'a result of {size[1]}x{size[0]} takes {needed / 2**30:.1f} GiB, more than '
+                     'there is (--format tiff is written as it comes, if nothing is asked for '
+                     'beside the network)')
+  if not any(extras):
+    return upscaler(samples, watch)
+  most = np.iinfo(samples.dtype).max
+  lr = np.float32(samples) / np.float32(most)
+  sr = tiles.ensemble(upscaler, lr) if extras.ensemble else upscaler(lr)
+  sr = backprojection.backproject(sr, lr, extras.backproject)
+  if extras.correct:
+    enlarged = images.imresize(lr, size=sr.shape[:2], method='bilinear')
+    sr = np.asarray(correction.correct(sr, enlarged, extras.correct, extras.kind))
+  if sr.shape[:2] != size:
+    sr = images.imresize(sr, size=size)
+  watch(samples.shape[0])
+  return np.floor(np.clip(sr, 0, 1) * most + 0.5).astype(samples.dtype)
+
+
+def upscale_photo(upscaler: Upscaler, photo: photos.Photo, extras: Extras,
+                  watch: Callable[[int], None] = lambda rows: None) -> photos.Photo:
+  """A photo, larger. Alpha goes through the network as a grey picture does."""
+  samples, alpha = photo.samples, photo.alpha
+  if alpha is not None:
+    samples = photos.bleed(samples, alpha)
+    if (alpha == alpha.flat[0]).all():  # a network would not leave it alone
+      size = result_size(alpha.shape[:2], extras.outscale or upscaler.scale)
+      alpha = np.full((*size, 1), alpha.flat[0])
+    else:
+      alpha = upscale_samples(upscaler, alpha, extras)
+  return dataclasses.replace(photo, samples=upscale_samples(upscaler, samples, extras, watch),
+                             alpha=alpha)
+
+
+def upscale_file(upscaler: Upscaler, source, target, format: str, extras: Extras = NOTHING,
+                 quality: int = 95, max_pixels: int = photos.MAX_PIXELS,
+                 watch: Callable[[int], None] = lambda rows: None) -> str:
+  """Writes one picture's upscaled copy, whole or not at all.
+
+  A TIFF to which nothing is done beside the network is written as it is made, and need not fit
+  the memory.
+
+  Returns:
+    What was lost in reading and writing, in words, or ''.
+
+  Raises:
+    InputError: it can't be read or written, or is too large.
+  """
+  photo = photos.read(source, max_pixels)
+  height, width, channels = photo.samples.shape
   try:
-    sr = model(lr)
-  except (MemoryError, jax.errors.JaxRuntimeError) as error:
-    if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+    if format == 'tiff' and not any(extras) and photo.alpha is None:
+      with photos.tiff_rows(target, height * upscaler.scale, width * upscaler.scale, channels,
+                            photo.samples.dtype, photo.icc, photo.exif) as write_rows:
+        for band in upscaler.bands(photo.samples):
+          write_rows(band)
+          watch(len(band) // upscaler.scale)
+      return photo.note
+    large = upscale_photo(upscaler, photo, extras, watch)
+    lost = photos.write(target, large, format, quality)
+  except (MemoryError, InputError) as error:
+    if 'memory' not in (text := str(error) or 'too large for the memory'):
       raise
-    raise InputError(f'{source}: {lr.shape[0]}x{lr.shape[1]} is too large for the memory') from None
-  images.write_image(target, sr)
+    raise InputError(f'{source}: {text}') from None
+  return ', '.join(filter(None, (photo.note, lost)))
 
 
-def main(argv: list[str] | None = None) -> None:
+# The command line -----------------------------------------------------------------------
+
+
+def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
+  """(what is read, what is written) of pictures, clips, folders and globs; what is wrong with
+  some of the places, a line each.
+
+  Raises:
+    InputError: nothing is left; two of one name; one that would be overwritten.
+  """
+  def suffix(path):
+    if path.suffix.lower() in video.SUFFIXES:
+      return '.mp4'
+    return photos.FORMATS[format_of(path, format)].suffix
+
+  found, wrong = [], []
+  for place in places:
+    matches = [place]
+    if not place.exists() and glob.has_magic(str(place)):
+      matches = [pathlib.Path(match) for match in sorted(glob.glob(str(place), recursive=True))
+                 ] or [place]
+    for match in matches:
+      try:
+        sources.targets([match], folder, READABLE, suffix)
+        found.append(match)
+      except InputError as error:
+        wrong.append(str(error))
+  if not found:
+    raise InputError(listed(wrong))
+  return sources.targets(found, folder, READABLE, suffix), wrong
+
+
+def format_of(path: pathlib.Path, format: str) -> str:
+  return BY_SUFFIX.get(path.suffix.lower(), 'png') if format == 'same' else format
+
+
+def parse_correction(text: str) -> tuple[str, tuple[float, ...]]:
+  """'0.1', '0.1,0.2,0.1' or 'smooth:0.1' to (kind, thresholds)."""
+  kind, _, numbers = text.rpartition(':')
+  try:
+    thresholds = tuple(float(number) for number in numbers.split(','))
+  except ValueError:
+    thresholds = ()
+  if (kind or 'replace') not in correction.KINDS or len(thresholds) not in (1, 3) or not all(
+      0 <= threshold <= 1 for threshold in thresholds):
+    raise argparse.ArgumentTypeError(f"{text!r}: expected one threshold or three in [0, 1], such "
+                                     "as 0.1 or smooth:0.1,0.2,0.1")
+  return kind or 'replace', thresholds
+
+
+def _number(kind: Callable, least: float, most: float) -> Callable[[str], float]:
+  """The type of an argument that is a number in [least, most]."""
+  def parse(text: str):
+    try:
+      value = kind(text)
+    except ValueError:
+      value = math.nan
+    if not least <= value <= most:
+      raise argparse.ArgumentTypeError(f'{text!r}: expected a number from {least:g} to {most:g}')
+    return value
+  return parse
+
+
+def _parser() -> command.Parser:
   parser = command.Parser('python -m sr_jax.upscale', __doc__)
   add = parser.add_argument
-  add('sources', metavar='IN', nargs='+', type=command.path, help='pictures and folders of them')
+  add('sources', metavar='IN', nargs='+', type=command.path,
+      help='pictures, clips, folders of them, globs')
   add('--output', required=True, metavar='DIR', type=command.path)
   network = parser.add_mutually_exclusive_group(required=True)
   network.add_argument('--workdir', type=command.path, metavar='RUN')
@@ -46,23 +214,117 @@ def main(argv: list[str] | None = None) -> None:
                        + ', '.join(PUBLISHED))
   add('--step', default='latest', help="of a run: a number, 'latest' or 'best'")
   command.add_file_options(parser)
-  args = parser.parse_args(argv)
-  pictures = sources.png_targets(args.sources, args.output)
-  if args.workdir and not args.workdir.is_dir():
-    raise InputError(f'{args.workdir}: no run there')
-  model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
-                       fields=command.parse_fields(args.set))
-  wrong = []
-  for source, target in tqdm.tqdm(pictures, unit=' pictures', leave=False, disable=None):
+  add('--format', choices=(*photos.FORMATS, 'same'), default='png',
+      help="of pictures; 'same' as the original (default: png)")
+  add('--quality', type=_number(int, 1, 100), default=95,
+      help='of JPEG and WebP; a WebP of 100 has no loss (default: 95)')
+  add('--overwrite', action='store_true', help='make what is there already again')
+  add('--outscale', type=_number(float, 1 / LARGEST, LARGEST), metavar='X',
+      help='the result resampled (bicubic) to so many times the size of the original')
+  add('--ensemble', action='store_true',
+      help='the mean over the 8 turns and reflections of the picture: 8 times the time')
+  add('--backproject', type=_number(int, 0, 100), default=0, metavar='N',
+      help='N times what the result, made small again, lacks of the original is added: no shift '
+      'of colours; 5 are plenty')
+  add('--correct', type=parse_correction, metavar='[smooth:]T[,T,T]', default=('replace', ()),
+      help="samples further than T of [0, 1] from bilinear's become bilinear's")
+  add('--tile', type=lambda text: None if text == 'none' else _number(int, 8, 1 << 20)(text),
+      default=TILE, metavar='N', help="side of the tiles in which the last layers run, in the "
+      f"original's pixels, or none; never seen in the result (default: {TILE})")
+  add('--memory', type=_number(float, 0.001, 1 << 20), metavar='GIB',
+      help='that a computation may take (default: most of what is free)')
+  add('--max-pixels', type=_number(int, 1, 1 << 40), default=photos.MAX_PIXELS, metavar='N',
+      help=f'a file of more is not read (default: {photos.MAX_PIXELS:,})')
+  add('--crf', type=_number(int, 0, 51), default=18,
+      help="of clips, x264's quality, less is better (default: 18)")
+  return parser
+
+
+def _pictures(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
+  """Upscales pictures; what is wrong with some of them."""
+  sizes, readable, wrong = [], [], []
+  for job in jobs:
     try:
-      upscale_file(model, source, target)
+      sizes.append(photos.size(job[0], args.max_pixels))
+      readable.append(job)
     except InputError as error:
       wrong.append(str(error))
-  if len(pictures) > len(wrong):
-    print(f'{len(pictures) - len(wrong)} of {len(pictures)} upscaled x{model.scale} to '
+  turned = [size[::-1] for size in sizes] if args.ensemble else []
+  upscaler, told = _upscaler(model, args, sizes + turned), 0
+  # Of pixels, for pictures differ; so the time that is left is no guess.
+  with tqdm.tqdm(total=sum(map(math.prod, sizes)), unit='px', unit_scale=True, leave=False,
+                 disable=None) as bar:
+    done = 0
+    for (source, target), size in zip(readable, sizes, strict=True):
+      bar.set_description(source.name)
+      try:
+        lost = upscale_file(upscaler, source, target, format_of(source, args.format), extras,
+                            args.quality, args.max_pixels,
+                            lambda rows, width=size[1]: bar.update(rows * width))
+        for note in [lost] * bool(lost) + upscaler.notes[told:]:
+          bar.write(f'{source}: {note}')
+      except InputError as error:
+        wrong.append(str(error))
+      told, done = len(upscaler.notes), done + math.prod(size)
+      bar.update(done - bar.n)
+  return wrong
+
+
+def _clips(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
+  """Upscales clips; what is wrong with some of them."""
+  upscaler, wrong = _upscaler(model, args), []
+  scale = extras.outscale or model.scale
+
+  def upscale(frames):
+    if not any(extras):
+      return upscaler(frames)
+    return np.stack([upscale_samples(upscaler, frame, extras) for frame in frames])
+
+  for source, target in jobs:
+    with tqdm.tqdm(desc=source.name, unit=' frames', leave=False, disable=None) as bar:
+      def watch(done, total, bar=bar):
+        bar.total = total or None
+        bar.update(done - bar.n)
+
+      try:
+        made = video.upscale_video(
+            upscale, int(scale), source, target, crf=args.crf, max_pixels=args.max_pixels,
+            identity=f'{model.origin}, step {model.step}, {extras}', progress=watch)
+        bar.write(f'{target}: {made}')
+      except InputError as error:
+        wrong.append(str(error))
+  return wrong
+
+
+def _upscaler(model: restore.Model, args, sizes: Sequence[tuple[int, int]] = ()) -> Upscaler:
+  return model.upscaler(tile=args.tile, memory=args.memory and int(args.memory * 2**30),
+                        sizes=sizes)
+
+
+def main(argv: list[str] | None = None) -> None:
+  args = _parser().parse_args(argv)
+  if args.workdir and not args.workdir.is_dir():
+    raise InputError(f'{args.workdir}: no run there')
+  found, wrong = plan(args.sources, args.output, args.format)
+  jobs = [job for job in found if args.overwrite or not job[1].exists()]
+  clips = [job for job in jobs if job[0].suffix.lower() in video.SUFFIXES]
+  pictures = [job for job in jobs if job not in clips]
+  model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
+                       fields=command.parse_fields(args.set))
+  kind, thresholds = args.correct
+  outscale = 0 if args.outscale in (None, model.scale) else args.outscale
+  extras = Extras(args.ensemble, args.backproject, thresholds, kind if thresholds else '', outscale)
+  if clips and outscale % 1:
+    raise InputError(f'--outscale {outscale:g}: of a clip, a whole number')
+  failed = _pictures(pictures, args, model, extras) + _clips(clips, args, model, extras)
+  if len(jobs) > len(failed):
+    print(f'{len(jobs) - len(failed)} of {len(found)} upscaled x{outscale or model.scale:g} to '
           f'{args.output} by {model.origin}')
-  if wrong:
-    raise InputError(f'{len(wrong)} not upscaled: {listed(wrong)}')
+  if len(found) > len(jobs):
+    print(f'{len(found) - len(jobs)} of {len(found)} are there already (--overwrite makes them '
+          'again)')
+  if wrong + failed:
+    raise InputError(f'{len(wrong + failed)} not upscaled: {listed(wrong + failed)}')
 
 
 if __name__ == '__main__':

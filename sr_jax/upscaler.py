@@ -76,13 +76,16 @@ class Upscaler:
       self._shared = max(SMALLEST, min(tile, min(map(min, folded)) - 2 * self._halo)
                          ) + 2 * self._halo
 
-  def __call__(self, lr: np.ndarray) -> np.ndarray:
+  def __call__(self, lr: np.ndarray,
+               watch: Callable[[int], None] = lambda rows: None) -> np.ndarray:
+    """watch is told, each time, how many more rows of lr are done."""
     *batch, height, width, channels = lr.shape
     sr = np.empty((*batch, height * self.scale, width * self.scale, channels), lr.dtype)
     row = 0
     for band in self.bands(lr):
       sr[..., row:row + band.shape[-3], :, :] = band
       row += band.shape[-3]
+      watch(band.shape[-3] // self.scale)
     return sr
 
   def bands(self, lr: np.ndarray) -> Iterator[np.ndarray]:

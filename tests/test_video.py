@@ -11,9 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from sr_jax import clips, remux
 from sr_jax.errors import InputError
-from sr_jax.video import upscale_video
+from sr_jax.media import clips, remux
+from sr_jax.media.video import upscale_video
 
 PATCHES = np.uint8([[200, 40, 40], [40, 180, 60], [50, 60, 210], [128, 128, 128], [235, 220, 60],
                     [16, 16, 16], [250, 250, 250], [180, 60, 190]])
@@ -411,7 +411,7 @@ def test_without_x264_it_is_mpeg4(clip, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
-from sr_jax.video import upscale_video
+from sr_jax.media.video import upscale_video
 def twice(frames):
   time.sleep(0.1)
   return frames.repeat(2, 1).repeat(2, 2)

@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -139,7 +139,8 @@ def _square(text: str, scale: int, spec: str) -> str:
   return f'{sides[2]}x{sides[2]}'
 
 
-def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
+def _pictures_below(folder: pathlib.Path,
+                    suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
   if not folder.is_dir():
     raise InputError(f'{folder}: no such folder')
   found, seen, unreadable = [], set(), []
@@ -151,12 +152,12 @@ def _pictures_below(folder: pathlib.Path) -> list[pathlib.Path]:
     seen.add(real)
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     found += [path for name in names if not name.startswith('.')
-              and (path := pathlib.Path(place, name)).suffix.lower() in SUFFIXES
+              and (path := pathlib.Path(place, name)).suffix.lower() in suffixes
               and path.is_file()]
   if not found and unreadable:
     raise InputError(f'{unreadable[0].filename}: {unreadable[0].strerror.lower()}')
   if not found:
-    raise InputError(f'{folder}: no picture in it ({", ".join(SUFFIXES)})')
+    raise InputError(f'{folder}: no picture in it ({", ".join(suffixes)})')
   return sorted(found)
 
 
@@ -227,34 +228,43 @@ def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], sc
   return pairs
 
 
-def png_targets(places: list[pathlib.Path],
-                folder: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
-  """(picture, its PNG in `folder`) of pictures and of all pictures in folders.
+def targets(places: Sequence[pathlib.Path], folder: pathlib.Path,
+            suffixes: Sequence[str] = SUFFIXES,
+            suffix: Callable[[pathlib.Path], str] = lambda path: '.png'
+            ) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """(picture, what is made of it in `folder`) of pictures and of all pictures in folders.
 
-  A folder's structure is kept.
+  A folder's structure is kept. Where names differ by the suffix alone, they keep it.
+
+  Args:
+    suffixes: of what is taken from folders.
+    suffix: of what is made.
 
   Raises:
     InputError: nothing there; `folder` is a file or lies in a folder that is read; two
       pictures of one name, or one that would be overwritten.
   """
-  targets = {}
+  stems = {}
   for place in places:
     if not place.is_dir():
       if not place.exists():
         raise InputError(f'{place}: no such file or folder')
-      targets[place] = folder / f'{place.stem}.png'
+      stems[place] = folder / place.stem
       continue
     if folder.resolve().is_relative_to(place.resolve()):
       raise InputError(f'{folder}: lies in {place}, whose pictures are read; name another folder')
-    targets |= {path: folder / path.relative_to(place).with_suffix('.png')
-                for path in _pictures_below(place)}
+    stems |= {path: folder / path.relative_to(place).with_suffix('')
+              for path in _pictures_below(place, suffixes)}
   if folder.is_file():
     raise InputError(f'{folder}: is a file; pictures need a folder')
-  times = collections.Counter(targets.values())
-  clashes = [path for path, png in targets.items() if times[png] > 1]
+  times = collections.Counter(stems.values())
+  found = {path: stem.with_name((path if times[stem] > 1 else stem).name + suffix(path))
+           for path, stem in stems.items()}
+  times = collections.Counter(found.values())
+  clashes = [path for path, target in found.items() if times[target] > 1]
   if clashes:
-    raise InputError(f'several pictures of one name but for the suffix: {listed(clashes)}')
-  return refuse_originals(targets)
+    raise InputError(f'several pictures of one name: {listed(clashes)}')
+  return refuse_originals(found)
 
 
 def refuse_originals(

@@ -23,11 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 import av
 import numpy as np
 
-from sr_jax import clips, files, remux
+from sr_jax import files
 from sr_jax.errors import InputError, listed
+from sr_jax.media import clips, remux
 
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.mts', '.m2ts',
-            '.ts', '.wmv', '.flv', '.3gp', '.ogv')  # what is taken for a video
+            '.wmv', '.flv', '.3gp', '.ogv')  # what is taken for a video
 TARGETS = tuple(remux.CONTAINERS)
 
 
@@ -53,8 +54,9 @@ def upscale_video(upscale: Callable[[np.ndarray], np.ndarray], scale: int, sourc
     progress: called with the frames done and the number that the clip says it has, which
       may be a few off, or 0.
     max_pixels: of a frame of `source`.
+
   Returns:
-    what was made, in words.
+    What was made, in words.
 
   Raises:
     InputError: `source` is no clip or too large, or something can't be written.
