@@ -28,15 +28,13 @@ class DamagedPicture(InputError):  # noqa: N818, the error is its base
 
 
 @contextlib.contextmanager
-def _opened(path, otherwise: str):
-  """Image.open, whose failures are InputErrors; Pillow's parsers raise many kinds on damaged
+def reading(path, otherwise: str):
+  """What fails inside is an InputError that names the file; parsers raise many kinds on damaged
   files, which `otherwise` words.
   """
   try:
-    is_file = isinstance(path, (str, os.PathLike))
-    with Image.open(path if is_file else io.BytesIO(path.read_bytes())) as picture:
-      yield picture
-  except (DamagedPicture, MemoryError):
+    yield
+  except (InputError, MemoryError):
     raise
   except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
     raise DamagedPicture(f'{path}: {error.strerror.lower()}') from None
@@ -48,6 +46,15 @@ def _opened(path, otherwise: str):
     if isinstance(error, OSError) and error.errno:  # of the disk, not of the picture
       raise InputError(f'{path}: {error.strerror}') from None
     raise DamagedPicture(f'{path}: {otherwise.format(error=error)}') from None
+
+
+@contextlib.contextmanager
+def _opened(path, otherwise: str):
+  """Image.open, whose failures are InputErrors."""
+  with reading(path, otherwise):
+    is_file = isinstance(path, (str, os.PathLike))
+    with Image.open(path if is_file else io.BytesIO(path.read_bytes())) as picture:
+      yield picture
 
 
 def read_image(path) -> np.ndarray:

@@ -1,0 +1,324 @@
+"""Picture files as people have them, to arrays and back with all that they hold.
+
+`images.read_image` makes training data: 8 bits, no transparency. Here nothing is flattened:
+16 bits stay 16, alpha, EXIF and the colour profile are kept, and what can't be is said.
+"""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import tifffile
+from PIL import Image, ImageCms, JpegImagePlugin
+from scipy import ndimage
+
+from sr_jax import files, images, pngs, tiffs
+from sr_jax.errors import InputError, listed
+from sr_jax.tiffs import tiff_rows
+
+MAX_PIXELS = 200_000_000  # of a file that is read, unless the caller says otherwise
+_ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
+# What an EXIF keeps: what describes the picture, Windows' titles and ratings too. Not how its
+# file was laid out, nor, within _EXIF, its size and an offset to one more directory.
+_DESCRIPTIVE = (*tiffs.DESCRIPTIVE, *tiffs.RESOLUTION, *tiffs.DIRECTORIES)
+_STALE = (0xA002, 0xA003, 0xA005)
+_TRANSPARENT = (2, 4)  # channels, with alpha
+# In this order, by how they begin. Others are not tried: some of Pillow's run programs.
+_KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+  """A picture, upright, and what its file said about it."""
+
+  samples: np.ndarray  # uint8 or uint16 [h, w, 1 or 3], 0 is black, 255 or 65535 white
+  alpha: np.ndarray | None = None  # [h, w, 1] of the same type; None if nothing is transparent
+  icc: bytes = b''  # the colour profile, or nothing
+  exif: bytes = b''  # without the orientation, which has been applied; or nothing
+  note: str = ''  # what was lost in reading, in words: 'the first of 12 frames'
+
+
+class Format(NamedTuple):
+  """A format of files and what it can hold."""
+
+  suffix: str
+  deep: bool  # 16 bits
+  alpha: bool
+  tags: bool  # EXIF and colour profile
+  longest: int  # pixels of a side
+
+
+FORMATS = {
+    'png': Format('.png', True, True, True, 1_000_000),
+    'jpeg': Format('.jpg', False, False, True, 65_535),
+    'webp': Format('.webp', False, True, True, 16_383),
+    'tiff': Format('.tif', True, True, True, 2**31 - 1),
+    'bmp': Format('.bmp', False, False, False, 2**31 - 1)}
+
+
+# Reading -------------------------------------------------------------------------------
+
+
+class _Opened(NamedTuple):
+  """A file whose header has been read."""
+
+  height: int  # as stored
+  width: int
+  exif: Image.Exif
+  icc: bytes
+  frames: Callable[[], int]
+  decode: Callable[[], tuple[np.ndarray, list[str]]]  # [h, w, 1 to 4], what was lost
+
+
+def size(path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+  """(height, width), upright as `read` will give it, from the header.
+
+  Raises:
+    InputError: as `read`, as far as the header tells.
+  """
+  with _opened(path, max_pixels) as opened:
+    turned = opened.exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+
+def read(path, max_pixels: int = MAX_PIXELS) -> Photo:
+  """Decodes PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF, whatever the suffix says.
+
+  Grey stays one channel, palettes become RGB, CMYK and Lab become sRGB, by the profile that the
+  file has; floats in [0, 1] become 16 bits. Of several frames or pages the first is taken.
+
+  Raises:
+    DamagedPicture: the file is missing, no picture, cut off or larger than `max_pixels`.
+    InputError: the disk fails, or the memory doesn't suffice.
+  """
+  try:
+    with _opened(path, max_pixels) as opened:
+      exif, lost = _descriptive(opened.exif)  # before Pillow turns a TIFF, and closes it
+      array, more = opened.decode()
+      array = _upright(array, opened.exif.get(_ORIENTATION, 1))
+      frames = opened.frames()
+      lost += more + ([f'the first of {frames} frames'] if frames > 1 else [])
+  except MemoryError:
+    raise InputError(f'{path}: not enough memory to read it') from None
+  alpha = array[..., -1:] if array.shape[-1] in _TRANSPARENT else None
+  samples = array if alpha is None else array[..., :-1]
+  # One that speaks of another kind of samples would be refused, or taken for theirs.
+  other = {1: (b'RGB ', b'CMYK', b'Lab '), 3: (b'GRAY', b'CMYK', b'Lab ')}[samples.shape[-1]]
+  icc = b'' if opened.icc[16:20] in other else opened.icc
+  return Photo(samples, alpha, icc, exif, ', '.join(lost))
+
+
+@contextlib.contextmanager
+def _opened(path, max_pixels: int):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(images.reading(path, 'damaged picture ({error})'))
+    file = stack.enter_context(open(path, 'rb'))
+    start, opened = file.read(32), None
+    file.seek(0)
+    if start[:4] in tiffs.SIGNATURES:
+      tiff = stack.enter_context(tifffile.TiffFile(file))
+      if page := tiffs.deep_page(tiff):
+        icc = page.tags.valueof(34675, b'')
+        opened = _Opened(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
+                         lambda: len(tiff.pages), lambda: tiffs.decode(page))
+    opened = opened or _by_pillow(path, file, start)
+    height, width = opened.height, opened.width
+    if height * width > max_pixels:
+      raise images.DamagedPicture(f'{path}: {height}x{width} is {height * width:,} pixels, more '
+                                  f'than --max-pixels {max_pixels:,}')
+    yield opened
+
+
+def _by_pillow(path, file, start: bytes) -> _Opened:
+  """Without Image.open, whose limit of pixels is one for the whole process, and lower."""
+  Image.init()
+  kind = next((kind for kind in _KINDS if kind in Image.OPEN and Image.OPEN[kind][1](start)), None)
+  if not kind:
+    raise PIL.UnidentifiedImageError
+  # A phone's JPEG with a preview behind it is one picture, not an MPO of two.
+  factory = JpegImagePlugin.JpegImageFile if kind == 'JPEG' else Image.OPEN[kind][0]
+  try:
+    file.seek(0)
+    picture = factory(file, '')
+  except SyntaxError:
+    raise PIL.UnidentifiedImageError from None
+  width, height = picture.size
+  if kind == 'TIFF':  # newer versions of Pillow turn its size already
+    width, height = picture.tag_v2[256], picture.tag_v2[257]
+  if kind == 'PNG' and 'exif' not in picture.info:
+    picture.info['exif'] = pngs.late_exif(file)
+  try:
+    exif = Image.Image.getexif(picture)  # a PNG's own would decode it
+  except Exception:  # no picture should be refused for what is said about it
+    exif = Image.Exif()
+  return _Opened(height, width, exif, picture.info.get('icc_profile') or b'',
+                 lambda: getattr(picture, 'n_frames', 1),
+                 lambda: (pngs.decode(file), []) if kind == 'PNG' else _decode(picture))
+
+
+def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
+  picture.load()
+  lost = []
+  if picture.mode in ('CMYK', 'LAB'):
+    lost.append(f'{"Lab" if picture.mode == "LAB" else "CMYK"} became RGB')
+    if max(getattr(picture, 'tag_v2', {}).get(258, [8])) > 8:
+      lost.append('16 bits became 8')
+    picture = _to_rgb(picture)
+  if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
+    raise ValueError(f'samples of type {picture.mode}')
+  clear = picture.has_transparency_data
+  if picture.mode in ('1', 'L', 'LA', 'La'):
+    picture = picture.convert('LA' if clear else 'L')
+  else:
+    picture = picture.convert('RGBA' if clear else 'RGB')
+  array = np.asarray(picture)
+  return array[..., None] if array.ndim == 2 else array, lost
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+  """CMYK by its profile, where it has a good one; Lab by definition."""
+  try:
+    if picture.mode == 'LAB':
+      profile = ImageCms.createProfile('LAB')
+    else:
+      profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info['icc_profile']))
+    return ImageCms.profileToProfile(picture, profile, ImageCms.createProfile('sRGB'),
+                                     outputMode='RGB')
+  except (KeyError, OSError, ImageCms.PyCMSError):
+    if picture.mode == 'LAB':
+      raise
+    return picture.convert('RGB')
+
+
+def _descriptive(exif: Image.Exif) -> tuple[bytes, list[str]]:
+  """What of an EXIF is true of any copy of the picture; what was lost, in words."""
+  kept = Image.Exif()
+  try:
+    for tag in _DESCRIPTIVE:
+      if tag in exif:
+        kept[tag] = exif[tag]
+    for group in (_EXIF, _GPS):
+      values = {tag: value for tag, value in exif.get_ifd(group).items() if tag not in _STALE}
+      if values:
+        kept[group] = values
+    return kept.tobytes() if len(kept) else b'', []
+  except Exception:  # Pillow reads more than it can write
+    return b'', ['damaged EXIF left out']
+
+
+def _upright(array: np.ndarray, orientation) -> np.ndarray:
+  """Applies an EXIF orientation; what is none of 2 ... 8 says nothing."""
+  if orientation in (5, 6, 7, 8):
+    array = array.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    array = array[::-1]
+  if orientation in (2, 3, 6, 7):
+    array = array[:, ::-1]
+  return np.ascontiguousarray(array)
+
+
+def bleed(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+  """Gives what is wholly transparent the colour of the nearest pixel that is not.
+
+  A network, or any filter, would else draw a fringe of the arbitrary colours that lie there.
+
+  Args:
+    samples: [h, w, C].
+    alpha: [h, w, 1].
+
+  Returns:
+    Like samples; the same where alpha is nowhere, or everywhere, zero.
+  """
+  hidden = alpha[..., 0] == 0
+  if hidden.all() or not hidden.any():
+    return samples
+  rows, columns = ndimage.distance_transform_edt(hidden, return_distances=False,
+                                                 return_indices=True)
+  return samples[rows, columns]
+
+
+# Writing -------------------------------------------------------------------------------
+
+
+def write(path, photo: Photo, format: str, quality: int = 95) -> str:
+  """Writes a photo whole or not at all, in one of `FORMATS`, whatever the suffix says.
+
+  Args:
+    quality: of JPEG and WebP, 1 to 100; a WebP of 100 is without loss.
+
+  Returns:
+    What could not be kept, in words, or ''.
+
+  Raises:
+    InputError: the format is unknown or can't hold a picture so large; it can't be written.
+  """
+  if format not in FORMATS:
+    raise InputError(f'{path}: format {format!r}, expected one of {listed(list(FORMATS))}')
+  holds, (height, width) = FORMATS[format], photo.samples.shape[:2]
+  if max(height, width) > holds.longest:
+    raise InputError(f'{path}: {height}x{width} is too large for {format}, which holds sides '
+                     f'of up to {holds.longest}')
+  pixels, lost = _fitting(photo, holds)
+  icc, exif = (photo.icc, photo.exif) if holds.tags else (b'', b'')
+  if format == 'jpeg' and len(exif) > 65_533:
+    exif = b''
+  try:
+    if format == 'tiff':
+      with tiff_rows(path, *pixels.shape, pixels.dtype, icc, exif) as write_rows:
+        write_rows(pixels)
+    else:
+      with files.replacing(path) as temporary:
+        if format == 'png':
+          temporary.write_bytes(pngs.encode(pixels, icc, exif))
+        else:
+          picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+          tags = {'icc_profile': icc, 'exif': exif}
+          picture.save(temporary, format, **{key: tag for key, tag in tags.items() if tag},
+                       **_options(format, quality))
+  except InputError:
+    raise
+  except MemoryError:
+    raise InputError(f'{path}: not enough memory to write it') from None
+  except Exception as error:
+    raise InputError(f'{path}: can not be written as {format} ({error})') from None
+  lost += ['the colour profile was left out'] if photo.icc and not icc else []
+  lost += ['EXIF was left out'] if photo.exif and not exif else []
+  return ', '.join(lost)
+
+
+def _fitting(photo: Photo, holds: Format) -> tuple[np.ndarray, list[str]]:
+  """[h, w, 1 to 4] of a depth that the format holds, alpha last or gone; what was lost."""
+  samples, alpha, lost = photo.samples, photo.alpha, []
+  most = np.iinfo(samples.dtype).max
+  if alpha is not None and not holds.alpha:
+    if (alpha < most).any():
+      lost.append('transparency was laid over white')
+      samples = _over_white(samples, alpha)
+    alpha = None
+  if most > 255 and not holds.deep:
+    lost.append('16 bits became 8')
+    samples, alpha = _eight_bit(samples), None if alpha is None else _eight_bit(alpha)
+  pixels = samples if alpha is None else np.concatenate([samples, alpha], -1)
+  return np.ascontiguousarray(pixels), lost
+
+
+def _over_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+  most = np.uint32(np.iinfo(samples.dtype).max)  # its square, and half of it, is below 2^32
+  mixed = samples * np.uint32(alpha) + most * (most - alpha)
+  return ((mixed + most // 2) // most).astype(samples.dtype)
+
+
+def _eight_bit(samples: np.ndarray) -> np.ndarray:
+  return np.uint8((np.uint32(samples) + 128) // 257)
+
+
+def _options(format: str, quality: int) -> dict:
+  """Of Pillow's writers."""
+  return {'jpeg': {'quality': quality, 'subsampling': 0 if quality >= 90 else 2},
+          # exact: colours below alpha 0 are somebody's, too.
+          'webp': {'quality': quality, 'lossless': quality == 100, 'exact': True},
+          'bmp': {}}[format]
