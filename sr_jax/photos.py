@@ -21,11 +21,8 @@ from sr_jax.errors import InputError, listed
 from sr_jax.tiffs import tiff_rows
 
 MAX_PIXELS = 200_000_000  # of a file that is read, unless the caller says otherwise
-_ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
-# What an EXIF keeps: what describes the picture, Windows' titles and ratings too. Not how its
-# file was laid out, nor, within _EXIF, its size and an offset to one more directory.
-_DESCRIPTIVE = (*tiffs.DESCRIPTIVE, *tiffs.RESOLUTION, *tiffs.DIRECTORIES)
-_STALE = (0xA002, 0xA003, 0xA005)
+_ORIENTATION = 0x0112
+_STALE = (0xA002, 0xA003, 0xA005)  # of an EXIF: the size, and an offset to one more directory
 _TRANSPARENT = (2, 4)  # channels, with alpha
 # In this order, by how they begin. Others are not tried: some of Pillow's run programs.
 _KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
@@ -54,7 +51,7 @@ class Format(NamedTuple):
 
 FORMATS = {
     'png': Format('.png', True, True, True, 1_000_000),
-    'jpeg': Format('.jpg', False, False, True, 65_535),
+    'jpeg': Format('.jpg', False, False, True, 65_500),  # libjpeg's; the format's is 65,535
     'webp': Format('.webp', False, True, True, 16_383),
     'tiff': Format('.tif', True, True, True, 2**31 - 1),
     'bmp': Format('.bmp', False, False, False, 2**31 - 1)}
@@ -97,7 +94,7 @@ def read(path, max_pixels: int = MAX_PIXELS) -> Photo:
   """
   try:
     with _opened(path, max_pixels) as opened:
-      exif, lost = _descriptive(opened.exif)  # before Pillow turns a TIFF, and closes it
+      exif, lost = _descriptive(opened.exif)  # before Pillow turns a TIFF and forgets that
       array, more = opened.decode()
       array = _upright(array, opened.exif.get(_ORIENTATION, 1))
       frames = opened.frames()
@@ -106,9 +103,10 @@ def read(path, max_pixels: int = MAX_PIXELS) -> Photo:
     raise InputError(f'{path}: not enough memory to read it') from None
   alpha = array[..., -1:] if array.shape[-1] in _TRANSPARENT else None
   samples = array if alpha is None else array[..., :-1]
-  # One that speaks of another kind of samples would be refused, or taken for theirs.
-  other = {1: (b'RGB ', b'CMYK', b'Lab '), 3: (b'GRAY', b'CMYK', b'Lab ')}[samples.shape[-1]]
-  icc = b'' if opened.icc[16:20] in other else opened.icc
+  icc, space = opened.icc, opened.icc[16:20]  # which PNG's readers refuse if it isn't the samples'
+  if space in {1: (b'RGB ', b'CMYK', b'Lab '), 3: (b'GRAY', b'CMYK', b'Lab ')}[samples.shape[-1]]:
+    icc = b''
+    lost.append(f'a colour profile of {space.decode().strip()} left out')
   return Photo(samples, alpha, icc, exif, ', '.join(lost))
 
 
@@ -122,11 +120,15 @@ def _opened(path, max_pixels: int):
     if start[:4] in tiffs.SIGNATURES:
       tiff = stack.enter_context(tifffile.TiffFile(file))
       if page := tiffs.deep_page(tiff):
+        if page.tilewidth * page.tilelength > max_pixels:  # each is decoded whole
+          raise ValueError(f'tiles of {page.tilelength}x{page.tilewidth}')
         icc = page.tags.valueof(34675, b'')
         opened = _Opened(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
                          lambda: len(tiff.pages), lambda: tiffs.decode(page))
     opened = opened or _by_pillow(path, file, start)
     height, width = opened.height, opened.width
+    if not height * width:
+      raise ValueError('no pixels')
     if height * width > max_pixels:
       raise images.DamagedPicture(f'{path}: {height}x{width} is {height * width:,} pixels, more '
                                   f'than --max-pixels {max_pixels:,}')
@@ -157,10 +159,13 @@ def _by_pillow(path, file, start: bytes) -> _Opened:
     exif = Image.Exif()
   return _Opened(height, width, exif, picture.info.get('icc_profile') or b'',
                  lambda: getattr(picture, 'n_frames', 1),
-                 lambda: (pngs.decode(file), []) if kind == 'PNG' else _decode(picture))
+                 lambda: (pngs.decode(file), []) if kind == 'PNG' else
+                 _decode(picture, (width, height)))
 
 
-def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
+def _decode(picture: Image.Image, stored: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+  if picture.format == 'TIFF':  # which else looks at Pillow's limit when it makes this
+    picture.im = Image.new(picture.mode, stored, None).im
   picture.load()
   lost = []
   if picture.mode in ('CMYK', 'LAB'):
@@ -198,10 +203,11 @@ def _descriptive(exif: Image.Exif) -> tuple[bytes, list[str]]:
   """What of an EXIF is true of any copy of the picture; what was lost, in words."""
   kept = Image.Exif()
   try:
-    for tag in _DESCRIPTIVE:
-      if tag in exif:
+    for tag in (*tiffs.DESCRIPTIVE, *tiffs.RESOLUTION):
+      # In place of words, microscopes and tifffile put there what shape the file's arrays have.
+      if tag in exif and not str(exif[tag]).startswith(('{', '<', 'ImageJ=')):
         kept[tag] = exif[tag]
-    for group in (_EXIF, _GPS):
+    for group in tiffs.DIRECTORIES:
       values = {tag: value for tag, value in exif.get_ifd(group).items() if tag not in _STALE}
       if values:
         kept[group] = values
@@ -319,6 +325,7 @@ def _eight_bit(samples: np.ndarray) -> np.ndarray:
 def _options(format: str, quality: int) -> dict:
   """Of Pillow's writers."""
   return {'jpeg': {'quality': quality, 'subsampling': 0 if quality >= 90 else 2},
-          # exact: colours below alpha 0 are somebody's, too.
-          'webp': {'quality': quality, 'lossless': quality == 100, 'exact': True},
+          # Without loss, quality is the time spent. exact: colours below alpha 0 are kept too.
+          'webp': {'lossless': True, 'exact': True} if quality == 100 else
+                  {'quality': quality, 'exact': True},
           'bmp': {}}[format]

@@ -31,8 +31,12 @@ def deep_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
 def page_exif(tiff: tifffile.TiffFile) -> Image.Exif:
   """The tags of the first page, as of a picture that Pillow has opened."""
   exif = Image.Exif()
-  exif.bigtiff, exif.endian = tiff.is_bigtiff, tiff.byteorder
-  exif.load_from_fp(tiff.filehandle, tiff.pages.first.offset)
+  try:
+    exif.bigtiff, exif.endian = tiff.is_bigtiff, tiff.byteorder
+    exif.load_from_fp(tiff.filehandle, tiff.pages.first.offset)
+  except Exception:  # of a BigTIFF with the high byte first
+    exif = Image.Exif()
+    exif[274] = tiff.pages.first.tags.valueof(274, 1)  # how it is turned
   return exif
 
 
@@ -62,8 +66,8 @@ def decode(page: tifffile.TiffPage) -> tuple[np.ndarray, list[str]]:
   if array.dtype.kind == 'f':
     if not (np.min(array) >= 0 and np.max(array) <= 1):  # nor where one is not a number
       lost.append('what lies outside 0 to 1 cut off')
-    array = np.nan_to_num(np.clip(array, 0, 1), nan=0)
-    array = np.uint16(np.floor(np.float64(array) * 65535 + 0.5))
+    array = np.nan_to_num(np.clip(np.float32(array), 0, 1), nan=0)
+    array = np.uint16(array * np.float32(65535) + np.float32(0.5))
   elif array.dtype.kind == 'u':
     bits = int(np.max(page.bitspersample))
     if bits < 16:

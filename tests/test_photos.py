@@ -1,0 +1,560 @@
+"""Picture files with all that they hold, written or read by others than the code under test."""
+
+import io
+import os
+import struct
+import tracemalloc
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+
+from sr_jax import images, photos, tiffs
+from sr_jax.errors import InputError
+
+MAKE, TIME, ORIENTATION, EXPOSURE, TAKEN = 271, 306, 274, 0x829A, 0x9003
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+
+
+@pytest.fixture(scope='module')
+def noise():
+  """noise(height, width, channels, dtype) -> [h, w, c], every bit at random."""
+  rng = np.random.default_rng(3)
+  return lambda height, width, channels, dtype=np.uint8: rng.integers(
+      0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+
+
+def exif_of(orientation=1):
+  exif = Image.Exif()
+  exif[MAKE], exif[TIME], exif[ORIENTATION] = 'Maker', '2020:01:02 03:04:05', orientation
+  exif[0x8769] = {EXPOSURE: 0.25, TAKEN: '2019:01:02 03:04:05', 0xA002: 9999}
+  exif[0x8825] = {1: 'N', 2: (48.0, 8.0, 14.5)}
+  return exif.tobytes()
+
+
+def chunk(name, body):
+  return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
+
+
+def png(height, width, depth, kind, rows, extra=b'', interlaced=0, late=b''):
+  """A PNG by hand; `rows` with the byte of each row's filter before it."""
+  header = struct.pack('>IIBBBBB', width, height, depth, kind, 0, 0, interlaced)
+  return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + extra
+          + chunk(b'IDAT', zlib.compress(rows)) + late + chunk(b'IEND', b''))
+
+
+def png_of(array, **more):
+  kind = {1: 0, 2: 4, 3: 2, 4: 6}[array.shape[-1]]
+  wide = array.astype(array.dtype.newbyteorder('>'))
+  return png(*array.shape[:2], array.itemsize * 8, kind,
+             b''.join(b'\0' + row.tobytes() for row in wide), **more)
+
+
+def png_samples(data):
+  """[h, w, c] of a PNG of 8 or 16 bits, as its specification has it."""
+  width, height, depth, kind = struct.unpack('>IIBB', data[16:26])
+  channels, place, packed = {0: 1, 4: 2, 2: 3, 6: 4}[kind], 8, b''
+  while place < len(data):
+    length, name = struct.unpack('>I4s', data[place:place + 8])
+    packed += data[place + 8:place + 8 + length] if name == b'IDAT' else b''
+    place += 12 + length
+  step = channels * depth // 8
+  rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1).astype(int)
+  out = np.zeros((height + 1, step + width * step), int)  # a row above, a pixel to the left
+  for y, (kind, row) in enumerate(zip(rows[:, 0], rows[:, 1:], strict=True), 1):
+    for x, value in enumerate(row, step):
+      a, b, c = out[y, x - step], out[y - 1, x], out[y - 1, x - step]
+      paeth = min((a, b, c), key=lambda near, a=a, b=b, c=c: abs(a + b - c - near))
+      out[y, x] = (value + (0, a, b, (a + b) // 2, paeth)[kind]) % 256
+  raw = np.uint8(out[1:, step:]).tobytes()
+  return np.frombuffer(raw, f'>u{depth // 8}').reshape(height, width, channels)
+
+
+def whole(photo):
+  return photo.samples if photo.alpha is None else np.concatenate([photo.samples, photo.alpha], -1)
+
+
+def split(array, **more):
+  """A photo of [h, w, 1 to 4]."""
+  if array.shape[-1] in (2, 4):
+    return photos.Photo(array[..., :-1], array[..., -1:], **more)
+  return photos.Photo(array, **more)
+
+
+def by_pillow(array):
+  return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def opened(path):
+  """(array, EXIF, its own directory, GPS, profile, size) by Pillow."""
+  with Image.open(path) as picture:
+    exif = picture.getexif()
+    own, place = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+    return np.asarray(picture), dict(exif), own, place, picture.info.get('icc_profile')
+
+
+KINDS = [(1, np.uint8), (2, np.uint8), (3, np.uint8), (4, np.uint8),
+         (1, np.uint16), (2, np.uint16), (3, np.uint16), (4, np.uint16)]
+
+
+@pytest.mark.parametrize(('channels', 'dtype'), KINDS)
+def test_reads_every_bit(tmp_path, noise, channels, dtype):
+  array = noise(7, 11, channels, dtype)
+  (tmp_path / 'a.png').write_bytes(png_of(array))
+  photometric = 'minisblack' if channels < 3 else 'rgb'
+  extra = ['unassalpha'] if channels in (2, 4) else None
+  flat = array[..., 0] if channels == 1 else array
+  planar = None if channels == 1 else 'contig'
+  for name, options in {'a.tif': {}, 'big.tif': {'bigtiff': True}, 'high.tif': {'byteorder': '>'},
+                        'lzw.tif': {'compression': 'lzw', 'predictor': 2}}.items():
+    tifffile.imwrite(tmp_path / name, flat, photometric=photometric, extrasamples=extra,
+                     planarconfig=planar, software=False, **options)
+  if dtype == np.uint8:
+    by_pillow(array).save(tmp_path / 'pillow.png')
+    by_pillow(array).save(tmp_path / 'pillow.tif')
+    if channels != 2:
+      by_pillow(array).save(tmp_path / 'a.webp', lossless=True, exact=True)
+    if channels in (1, 3):
+      by_pillow(array).save(tmp_path / 'a.bmp')
+  for path in tmp_path.iterdir():
+    photo = photos.read(path)
+    expected = array.repeat(3, -1) if path.suffix == '.webp' and channels == 1 else array
+    np.testing.assert_array_equal(whole(photo), expected, err_msg=path.name)
+    assert whole(photo).dtype == dtype
+    assert photos.size(path) == (7, 11)
+    assert (photo.icc, photo.note) == (b'', '')
+    assert b'shape' not in photo.exif  # which tifffile describes
+
+
+@pytest.mark.parametrize(('channels', 'dtype'), KINDS)
+def test_writes_every_bit(tmp_path, noise, channels, dtype):
+  array = noise(7, 11, channels, dtype)
+  photo = split(array)
+  assert photos.write(tmp_path / 'a.png', photo, 'png') == ''
+  np.testing.assert_array_equal(png_samples((tmp_path / 'a.png').read_bytes()), array)
+  assert photos.write(tmp_path / 'a.tif', photo, 'tiff') == ''
+  with tifffile.TiffFile(tmp_path / 'a.tif') as tiff:
+    assert [int(kind) for kind in tiff.pages[0].extrasamples] == [2] * (channels in (2, 4))
+    np.testing.assert_array_equal(tiff.asarray().reshape(array.shape), array)
+  if dtype == np.uint8:
+    np.testing.assert_array_equal(opened(tmp_path / 'a.tif')[0].reshape(array.shape), array)
+    if channels > 2:
+      assert photos.write(tmp_path / 'a.webp', photo, 'webp', 100) == ''
+      decoded = imagecodecs.webp_decode((tmp_path / 'a.webp').read_bytes())
+      np.testing.assert_array_equal(decoded, array)
+    if channels in (1, 3):
+      assert photos.write(tmp_path / 'a.bmp', photo, 'bmp') == ''
+      np.testing.assert_array_equal(opened(tmp_path / 'a.bmp')[0].reshape(array.shape), array)
+
+
+def test_palettes_and_few_bits(tmp_path, noise):
+  index = noise(6, 8, 1)[..., 0] % 4
+  colours = np.uint8([[250, 0, 3], [9, 8, 7], [0, 99, 0], [1, 2, 255]])
+  rows = b''.join(b'\0' + np.uint8(row @ [[64, 0], [16, 0], [4, 0], [1, 0], [0, 64], [0, 16],
+                                          [0, 4], [0, 1]]).tobytes() for row in index)
+  palette = chunk(b'PLTE', colours.tobytes())
+  clear = chunk(b'tRNS', bytes([255, 0, 80]))
+  cases = {'p.png': png(6, 8, 2, 3, rows, palette), 'g.png': png(6, 8, 2, 0, rows),
+           'pt.png': png(6, 8, 2, 3, rows, palette + clear),
+           'gt.png': png(6, 8, 2, 0, rows, chunk(b'tRNS', b'\0\2'))}
+  for name, data in cases.items():
+    (tmp_path / name).write_bytes(data)
+  p, pt, g, gt = (photos.read(tmp_path / f'{name}.png') for name in ('p', 'pt', 'g', 'gt'))
+  np.testing.assert_array_equal(p.samples, colours[index])
+  np.testing.assert_array_equal(pt.samples, colours[index])
+  np.testing.assert_array_equal(pt.alpha[..., 0], np.uint8([255, 0, 80, 255])[index])
+  np.testing.assert_array_equal(g.samples[..., 0], index * 85)
+  np.testing.assert_array_equal(gt.samples[..., 0], index * 85)
+  np.testing.assert_array_equal(gt.alpha[..., 0], np.where(index == 2, 0, 255))
+  assert p.alpha is None
+  assert g.alpha is None
+  picture = Image.fromarray(index)
+  picture.putpalette(colours.tobytes())
+  picture.save(tmp_path / 'a.gif', transparency=1)
+  gif = photos.read(tmp_path / 'a.gif')
+  np.testing.assert_array_equal(gif.alpha[..., 0], np.where(index == 1, 0, 255))
+  np.testing.assert_array_equal(gif.samples[index != 1], colours[index][index != 1])
+  for suffix in ('png', 'tif', 'bmp'):
+    Image.fromarray(index > 1).save(tmp_path / f'bits.{suffix}')
+    bits = photos.read(tmp_path / f'bits.{suffix}')
+    np.testing.assert_array_equal(bits.samples[..., 0], np.where(index > 1, 255, 0))
+
+
+def test_transparent_colour_and_interlacing_of_16_bits(tmp_path, noise):
+  array = noise(8, 8, 3, np.uint16)
+  passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+            (1, 0, 2, 1))
+  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for y, x, down, right in passes
+                  for row in array[y::down, x::right])
+  clear = chunk(b'tRNS', array[2, 5].astype('>u2').tobytes())
+  (tmp_path / 'a.png').write_bytes(png(8, 8, 16, 2, rows, clear, interlaced=1))
+  photo = photos.read(tmp_path / 'a.png')
+  np.testing.assert_array_equal(photo.samples, array)
+  assert np.argwhere(photo.alpha[..., 0] == 0).tolist() == [[2, 5]]
+  assert set(photo.alpha.ravel().tolist()) == {0, 65535}
+
+
+def test_kinds_of_tiff(tmp_path, noise):
+  rgb = noise(20, 30, 3, np.uint16)
+  grey, path = rgb[..., 0], tmp_path / 'a.tif'
+
+  def read(array, photometric='minisblack', **options):
+    tifffile.imwrite(path, array, photometric=photometric, **options)
+    return photos.read(path)
+
+  np.testing.assert_array_equal(
+      read(np.moveaxis(rgb, -1, 0).copy(), 'rgb', planarconfig='separate').samples, rgb)
+  np.testing.assert_array_equal(read(grey, 'miniswhite').samples[..., 0], 65535 - grey)
+  np.testing.assert_array_equal(read(rgb, 'rgb', tile=(16, 16)).samples, rgb)
+  twelve = read(grey >> 4, bitspersample=12).samples[..., 0]
+  np.testing.assert_array_equal(twelve, np.round((grey >> 4) / 4095 * 65535))
+  np.testing.assert_array_equal(read(np.float32(grey / 65535)).samples[..., 0], grey)
+  beyond = read(np.float32([[-1, 0, 0.5, 1, 7, np.nan]]))
+  assert beyond.samples.ravel().tolist() == [0, 0, 32768, 65535, 65535, 0]
+  assert 'cut off' in beyond.note
+  half = np.full((20, 30, 1), 32768, np.uint16)
+  multiplied = np.uint16(np.round(rgb * (half / 65535)))
+  unmixed = read(np.concatenate([multiplied, half], -1), 'rgb', extrasamples=['assocalpha'])
+  assert np.abs(unmixed.samples.astype(int) - rgb).max() <= 1
+  np.testing.assert_array_equal(unmixed.alpha, half)
+  several = read(np.stack([rgb, rgb + 1]), 'rgb')
+  np.testing.assert_array_equal(several.samples, rgb)
+  assert several.note == 'the first of 2 frames'
+  with pytest.raises(InputError, match='int16'):
+    read(grey.astype(np.int16))
+
+
+def cmyk_profile():
+  """To which full cyan looks red: Lab of the 16 corners, the rest in between (ICC.1 lut8Type)."""
+  corners = np.zeros((2, 2, 2, 2, 3), np.uint8)
+  corners[..., 0], corners[..., 1:] = 255, 128  # L 100, a 0, b 0: white
+  corners[1, ..., :] = 138, 128 + 81, 128 + 70  # sRGB's red in D50
+  corners[..., 1, :] = 0, 128, 128  # key is black
+  straight = bytes(range(256))
+  identity = struct.pack('>9i', *np.eye(3, dtype=int).ravel() << 16)
+  lut = (b'mft1\0\0\0\0\4\3\2\0' + identity + straight * 4 + corners.tobytes() + straight * 3)
+  tags = struct.pack('>I4sII', 1, b'A2B0', 144, len(lut))
+  header = struct.pack('>II4s4s4s4s12x4s28x3i48x', 144 + len(lut), 0, b'\2\x40\0\0', b'prtr',
+                       b'CMYK', b'Lab ', b'acsp', 0xF6D6, 0x10000, 0xD32D)
+  return header + tags + lut
+
+
+def test_cmyk(tmp_path):
+  inks = np.zeros((16, 32, 4), np.uint8)
+  inks[:, 16:, 0] = 255
+  for name, options in (('plain', {}), ('profile', {'icc_profile': cmyk_profile()}),
+                        ('broken', {'icc_profile': b'nonsense' * 40})):
+    Image.fromarray(inks, 'CMYK').save(tmp_path / f'{name}.jpg', quality=100, **options)
+  plain, profile = (photos.read(tmp_path / f'{name}.jpg') for name in ('plain', 'profile'))
+  np.testing.assert_allclose(plain.samples[:, ::31].mean(0), [[255] * 3, [0, 255, 255]], atol=2)
+  np.testing.assert_allclose(profile.samples[:, ::31].mean(0), [[255] * 3, [255, 0, 0]], atol=12)
+  assert plain.icc == profile.icc == b''  # it was one of inks
+  assert 'CMYK became RGB' in plain.note
+  np.testing.assert_array_equal(photos.read(tmp_path / 'broken.jpg').samples, plain.samples)
+
+
+# What is stored, of what is to be seen: TIFF 6.0, tag 274.
+STORED = {1: lambda u: u, 2: lambda u: u[:, ::-1], 3: lambda u: u[::-1, ::-1], 4: lambda u: u[::-1],
+          5: lambda u: u.swapaxes(0, 1), 6: lambda u: np.rot90(u), 7: lambda u: np.rot90(
+              u.swapaxes(0, 1), 2), 8: lambda u: np.rot90(u, -1)}
+
+
+@pytest.mark.parametrize('orientation', STORED)
+def test_orientation_is_applied_and_the_rest_kept(tmp_path, noise, orientation):
+  upright = noise(12, 20, 3)
+  stored = np.ascontiguousarray(STORED[orientation](upright))
+  exif = exif_of(orientation)
+  for name, options in {'a.png': {}, 'a.tif': {}, 'a.webp': {'lossless': True},
+                        'a.jpg': {'quality': 98}}.items():
+    Image.fromarray(stored).save(tmp_path / name, exif=exif, icc_profile=SRGB, **options)
+  (tmp_path / 'late.png').write_bytes(png_of(
+      stored, extra=chunk(b'iCCP', b'x\0\0' + zlib.compress(SRGB)), late=chunk(b'eXIf', exif[6:])))
+  deep = split(np.uint16(stored) * 257, icc=SRGB, exif=exif)
+  photos.write(tmp_path / 'deep.png', deep, 'png')  # as it says, orientation and all
+  for path in list(tmp_path.iterdir()):
+    photo = photos.read(path)
+    assert photos.size(path) == (12, 20), path.name
+    expected = np.uint16(upright) * 257 if 'deep' in path.name else upright
+    if path.suffix == '.jpg':
+      with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(photo.samples, expected, err_msg=path.name)
+    for format in photos.FORMATS if orientation == 6 else ['png', 'tiff']:
+      lost = photos.write(tmp_path / 'copy', photo, format)
+      _, tags, own, place, icc = opened(tmp_path / 'copy')
+      if format == 'bmp':
+        assert 'EXIF was left out' in lost
+        assert 'profile was left out' in lost
+        continue
+      assert (tags[MAKE], tags[TIME]) == ('Maker', '2020:01:02 03:04:05'), (path.name, format)
+      assert tags.get(ORIENTATION, 1) == 1
+      assert (own[EXPOSURE], own[TAKEN]) == (0.25, '2019:01:02 03:04:05')
+      assert 0xA002 not in own  # the size of another file
+      assert (place[1], place[2]) == ('N', (48, 8, 14.5))
+      assert icc == SRGB
+
+
+def test_deep_tiff_with_orientation(tmp_path, noise):
+  upright = noise(12, 20, 3, np.uint16)
+  tifffile.imwrite(tmp_path / 'a.tif', np.ascontiguousarray(STORED[6](upright)), photometric='rgb',
+                   iccprofile=SRGB, extratags=[(ORIENTATION, 3, 1, 6, True),
+                                               (MAKE, 2, None, b'Maker', True)])
+  photo = photos.read(tmp_path / 'a.tif')
+  np.testing.assert_array_equal(photo.samples, upright)
+  assert photos.size(tmp_path / 'a.tif') == (12, 20)
+  assert photo.icc == SRGB
+  assert photos.write(tmp_path / 'b.tif', photo, 'tiff') == ''
+  with tifffile.TiffFile(tmp_path / 'b.tif') as tiff:
+    np.testing.assert_array_equal(tiff.asarray(), upright)
+    tags = tiff.pages[0].tags
+    assert tags.valueof(MAKE) == 'Maker'
+    assert tags.valueof(ORIENTATION, 1) == 1
+    assert tags.valueof(34675) == SRGB
+
+
+def test_damaged_exif_costs_no_picture(tmp_path, noise):
+  array = noise(5, 6, 3)
+  for exif in (b'Exif\0\0II*\0\xff\xff\xff\xff', b'nonsense', exif_of()[:60]):
+    (tmp_path / 'a.png').write_bytes(png_of(array, late=chunk(b'eXIf', exif)))
+    np.testing.assert_array_equal(photos.read(tmp_path / 'a.png').samples, array)
+
+
+def test_a_profile_of_other_samples_is_left_out(tmp_path, noise):
+  by_pillow(noise(5, 6, 1)).save(tmp_path / 'a.jpg', icc_profile=SRGB)
+  photo = photos.read(tmp_path / 'a.jpg')
+  assert photo.icc == b''
+  assert 'profile of RGB' in photo.note
+
+
+@pytest.mark.parametrize('suffix', ['gif', 'webp', 'png', 'tif'])
+def test_of_an_animation_the_first_frame(tmp_path, suffix):
+  frames = [Image.new('RGB', (9, 7), colour) for colour in ('red', 'blue', 'lime')]
+  options = {'lossless': True} if suffix == 'webp' else {}
+  frames[0].save(tmp_path / f'a.{suffix}', save_all=True, append_images=frames[1:], **options)
+  photo = photos.read(tmp_path / f'a.{suffix}')
+  assert np.unique(photo.samples.reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+  assert photo.note == 'the first of 3 frames'
+
+
+@pytest.mark.parametrize('format', photos.FORMATS)
+def test_extreme_shapes(tmp_path, noise, format):
+  for height, width in ((1, 1), (3, 2000), (2000, 3)):
+    photo = split(noise(height, width, 3) // 64 * 64)
+    assert photos.write(tmp_path / 'a', photo, format, 100) == ''
+    back = photos.read(tmp_path / 'a')
+    assert back.samples.shape == (height, width, 3)
+    assert format == 'jpeg' or (back.samples == photo.samples).all()
+
+
+def header(kind, height, width):
+  """Of a file that says it is so large and holds next to nothing."""
+  if kind == 'png':
+    return png(height, width, 8, 2, b'')
+  if kind == 'gif':
+    return b'GIF89a' + struct.pack('<HHBBB', width, height, 0, 0, 0) + b',' + struct.pack(
+        '<HHHHB', 0, 0, width, height, 0) + b'\2\1\0\0;'
+  if kind == 'bmp':
+    return b'BM' + struct.pack('<IIIIiiHHIIiiII', 100, 0, 54, 40, width, height, 1, 24, 0, 0,
+                               0, 0, 0, 0) + bytes(46)
+  buffer = io.BytesIO()
+  tifffile.imwrite(buffer, np.zeros((4, 4), kind), photometric='minisblack')
+  for tag, value in ((256, width), (257, height)):
+    buffer.seek(0)
+    with tifffile.TiffFile(buffer) as tiff:
+      tiff.pages[0].tags[tag].overwrite(value)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize('kind', ['png', 'bmp', 'gif', 'uint8', 'uint16'])
+def test_the_limit_of_pixels(tmp_path, kind):
+  path, before = tmp_path / 'a.png', Image.MAX_IMAGE_PIXELS
+  path.write_bytes(header(kind, 50_000, 50_000))
+  tracemalloc.start()
+  for function in (photos.read, photos.size):
+    with pytest.raises(images.DamagedPicture) as caught:
+      function(path)
+    assert str(caught.value) == (f'{path}: 50000x50000 is 2,500,000,000 pixels, more than '
+                                 '--max-pixels 200,000,000')
+  assert tracemalloc.get_traced_memory()[1] < 2**24  # nothing was decoded
+  tracemalloc.stop()
+  assert photos.size(path, 2_500_000_000) == (50_000, 50_000)
+  with pytest.raises(InputError, match='more than --max-pixels 2,499,999,999'):
+    photos.size(path, 2_499_999_999)
+  path.write_bytes(header(kind, 13_000, 15_000))  # Pillow warns from 89, refuses from 179 million
+  assert photos.size(path) == (13_000, 15_000)
+  assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_nor_does_pillow_object_while_decoding(tmp_path):
+  Image.new('1', (13_000, 7_000)).save(tmp_path / 'a.tif', compression='group4')
+  assert photos.read(tmp_path / 'a.tif').samples.shape == (7_000, 13_000, 1)
+
+
+def examples(picture):
+  """Files of every kind, by name."""
+  image, buffer = Image.fromarray(picture(30, 40)), io.BytesIO()
+
+  def saved(format, picture=image, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+  tifffile.imwrite(buffer, np.uint16(picture(30, 40)) * 257, photometric='rgb', rowsperstrip=8)
+  deep = buffer.getvalue()
+  with io.BytesIO() as buffer:
+    tifffile.imwrite(buffer, np.uint16(picture(30, 40)) * 257, photometric='rgb', rowsperstrip=8,
+                     compression='zlib')
+    packed = buffer.getvalue()
+  return {'png': saved('PNG', exif=exif_of(6)), 'palette': saved('PNG', image.quantize(9)),
+          'png16': png_of(np.uint16(picture(30, 40)) * 257), 'jpeg': saved('JPEG', exif=exif_of()),
+          'webp': saved('WEBP'), 'tiff': saved('TIFF'),
+          'lzw': saved('TIFF', compression='tiff_lzw'),
+          'tiff16': deep, 'packed16': packed, 'bmp': saved('BMP'), 'gif': saved('GIF')}
+
+
+@pytest.mark.filterwarnings('ignore:.*:UserWarning')  # Pillow's, of what is cut off
+@pytest.mark.parametrize('seed', range(2))
+def test_damaged_files(tmp_path, picture, seed, caplog):
+  """Cut off or with bytes changed: one line that names the file, and nothing half decoded."""
+  rng, path = np.random.default_rng(seed), tmp_path / 'a.png'
+  refused = 0
+  for kind, data in examples(picture).items():
+    path.write_bytes(data)
+    expected = whole(photos.read(path))
+    for length in (*rng.integers(0, len(data), 6), len(data) - 60, 8, 30, 100):
+      for changed in (False, True):
+        damaged = bytearray(data[:length])
+        if changed:
+          damaged = bytearray(data)
+          for place in rng.integers(0, len(data), 3):
+            damaged[int(place * rng.random() ** 2)] = rng.integers(256)
+        path.write_bytes(damaged)
+        photo, reason = None, f'{path}: '
+        try:
+          photo = photos.read(path, 10**6)
+        except InputError as error:
+          reason = str(error)
+        assert reason.startswith(f'{path}: ')
+        assert '\n' not in reason
+        refused += photo is None
+        if photo and not changed:
+          np.testing.assert_array_equal(whole(photo), expected, err_msg=f'{kind} {length}')
+  assert refused > 11 * 10
+
+
+def test_what_is_no_picture_is_named(tmp_path):
+  (tmp_path / 'text.png').write_text('not a picture')
+  (tmp_path / 'empty.png').write_bytes(b'')
+  (tmp_path / 'folder.png').mkdir()
+  (tmp_path / 'script.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
+  no_picture = dict.fromkeys(['text', 'empty', 'script'], 'not a picture that can be read')
+  for name, reason in {**no_picture, 'folder': 'is a directory', 'none': 'no such file'}.items():
+    for function in (photos.read, photos.size):
+      with pytest.raises(images.DamagedPicture, match=f'{name}.png: {reason}'):
+        function(tmp_path / f'{name}.png')
+  (tmp_path / 'text.png').chmod(0)
+  if os.geteuid():
+    with pytest.raises(images.DamagedPicture, match='permission denied'):
+      photos.read(tmp_path / 'text.png')
+
+
+def test_what_a_format_can_not_hold_is_said(tmp_path, noise):
+  deep = np.uint16([[[0, 128, 129], [257, 65535, 65406]]])
+  alpha = np.uint16([[[65535], [0]]])
+  photo = photos.Photo(deep, alpha, SRGB, exif_of())
+  assert photos.write(tmp_path / 'a.bmp', photo, 'bmp') == (
+      'transparency was laid over white, 16 bits became 8, the colour profile was left out, '
+      'EXIF was left out')
+  assert opened(tmp_path / 'a.bmp')[0].tolist() == [[[0, 0, 1], [255, 255, 255]]]
+  assert photos.write(tmp_path / 'a.webp', photo, 'webp', 100) == '16 bits became 8'
+  assert opened(tmp_path / 'a.webp')[0].tolist() == [[[0, 0, 1, 255], [1, 255, 254, 0]]]
+  opaque = photos.Photo(noise(8, 8, 3), np.full((8, 8, 1), 255, np.uint8))
+  assert photos.write(tmp_path / 'a.jpg', opaque, 'jpeg') == ''
+  half = photos.Photo(np.full((8, 8, 1), 100, np.uint8), np.full((8, 8, 1), 51, np.uint8))
+  assert photos.write(tmp_path / 'a.jpg', half, 'jpeg') == 'transparency was laid over white'
+  assert set(imagecodecs.jpeg8_decode((tmp_path / 'a.jpg').read_bytes()).ravel()) == {224}
+  long = Image.Exif()
+  long[270] = 'x' * 70_000
+  photo = photos.Photo(noise(4, 4, 3), exif=long.tobytes())
+  assert photos.write(tmp_path / 'a.jpg', photo, 'jpeg') == 'EXIF was left out'
+
+
+def test_what_can_not_be_written_leaves_what_was_there(tmp_path):
+  (tmp_path / 'a').write_text('before')
+  for format, side in (('webp', 16_384), ('jpeg', 65_536), ('png', 1_000_001), ('gif', 1)):
+    with pytest.raises(InputError, match=f'{tmp_path / "a"}: .*{format}'):
+      photos.write(tmp_path / 'a', photos.Photo(np.zeros((1, side, 1), np.uint8)), format)
+  with pytest.raises(InputError, match='16383'):
+    photos.write(tmp_path / 'a', photos.Photo(np.zeros((16_384, 1, 1), np.uint8)), 'webp')
+  with pytest.raises(InputError, match=r'b\.png: can not be written'):
+    photos.write(tmp_path / 'a' / 'b.png', photos.Photo(np.zeros((1, 1, 1), np.uint8)), 'png')
+  assert [path.read_text() for path in tmp_path.iterdir()] == ['before']
+  for format, side in (('webp', 16_383), ('jpeg', 65_500)):
+    photos.write(tmp_path / 'a', photos.Photo(np.zeros((1, side, 1), np.uint8)), format)
+    assert photos.size(tmp_path / 'a') == (1, side)
+
+
+@pytest.mark.parametrize(('channels', 'dtype'), KINDS)
+def test_tiff_by_rows(tmp_path, noise, channels, dtype, monkeypatch):
+  monkeypatch.setattr(tiffs, '_STRIP', 2000)
+  array = noise(83, 41, channels, dtype)
+  for name, sizes in {'one': [83], 'odd': [1, 7, 0, 30, 3, 42], 'big': [40, 43]}.items():
+    with monkeypatch.context() as patch:
+      if name == 'big':
+        patch.setattr(tiffs, '_ROOM', 2**32)  # as if the strips took so much
+      with photos.tiff_rows(tmp_path / name, 83, 41, channels, dtype, SRGB, exif_of()) as write:
+        for end, count in zip(np.cumsum(sizes), sizes, strict=True):
+          write(array[end - count:end])
+        assert not (tmp_path / name).exists()
+    with tifffile.TiffFile(tmp_path / name) as tiff:
+      assert tiff.is_bigtiff == (name == 'big')
+      np.testing.assert_array_equal(tiff.asarray().reshape(array.shape), array)
+      assert len(tiff.pages[0].dataoffsets) > 1
+      assert tiff.pages[0].tags.valueof(34675) == SRGB
+      assert tiff.pages[0].tags.valueof(MAKE) == 'Maker'
+    np.testing.assert_array_equal(whole(photos.read(tmp_path / name)), array)
+
+
+def test_rows_that_do_not_come_leave_nothing(tmp_path):
+  rows = np.zeros((4, 5, 3), np.uint8)
+
+  def fail(*parts, error=None):
+    with photos.tiff_rows(tmp_path / 'a.tif', 8, 5, 3, np.uint8) as write:
+      for part in parts:
+        write(part)
+      if error:
+        raise error
+
+  for parts in ([rows], [rows] * 3, [rows[:, :4]] * 2, [np.uint16(rows)] * 2):
+    with pytest.raises(ValueError, match='rows'):
+      fail(*parts)
+  with pytest.raises(KeyboardInterrupt):
+    fail(rows, rows, error=KeyboardInterrupt())
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_take_no_memory(tmp_path):
+  rows = np.random.default_rng(0).integers(0, 256, (100, 2000, 3), np.uint8)
+  tracemalloc.start()
+  with photos.tiff_rows(tmp_path / 'a.tif', 4000, 2000, 3, np.uint8) as write:
+    for _ in range(40):
+      write(rows)
+  assert tracemalloc.get_traced_memory()[1] < 8 * 2**20  # of 24 million bytes
+  tracemalloc.stop()
+  assert photos.size(tmp_path / 'a.tif') == (4000, 2000)
+
+
+def test_bleed(noise):
+  samples, alpha = noise(14, 17, 3), noise(14, 17, 1) // 64 * (noise(14, 17, 1) > 170)
+  filled = photos.bleed(samples, alpha)
+  seen = np.argwhere(alpha[..., 0] > 0)
+  np.testing.assert_array_equal(filled[alpha[..., 0] > 0], samples[alpha[..., 0] > 0])
+  for place in np.argwhere(alpha[..., 0] == 0):
+    apart = ((seen - place) ** 2).sum(-1)
+    nearest = samples[tuple(seen[apart == apart.min()].T)]
+    assert filled[tuple(place)].tolist() in nearest.tolist()
+  for value in (0, 1):
+    np.testing.assert_array_equal(photos.bleed(samples, np.full_like(alpha, value)), samples)
