@@ -4,28 +4,20 @@
 16 bits stay 16, alpha, EXIF and the colour profile are kept, and what can't be is said.
 """
 
-import contextlib
 import dataclasses
-import io
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import PIL
-import tifffile
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image
 from scipy import ndimage
 
-from sr_jax import files, images, pngs, tiffs
+from sr_jax import decoders, files, pngs, tiffs
 from sr_jax.errors import InputError, listed
 from sr_jax.tiffs import tiff_rows
 
 MAX_PIXELS = 200_000_000  # of a file that is read, unless the caller says otherwise
-_ORIENTATION = 0x0112
 _STALE = (0xA002, 0xA003, 0xA005)  # of an EXIF: the size, and an offset to one more directory
 _TRANSPARENT = (2, 4)  # channels, with alpha
-# In this order, by how they begin. Others are not tried: some of Pillow's run programs.
-_KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,25 +52,14 @@ FORMATS = {
 # Reading -------------------------------------------------------------------------------
 
 
-class _Opened(NamedTuple):
-  """A file whose header has been read."""
-
-  height: int  # as stored
-  width: int
-  exif: Image.Exif
-  icc: bytes
-  frames: Callable[[], int]
-  decode: Callable[[], tuple[np.ndarray, list[str]]]  # [h, w, 1 to 4], what was lost
-
-
 def size(path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
   """(height, width), upright as `read` will give it, from the header.
 
   Raises:
     InputError: as `read`, as far as the header tells.
   """
-  with _opened(path, max_pixels) as opened:
-    turned = opened.exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
+  with decoders.opened(path, max_pixels) as opened:
+    turned = _orientation(opened.exif) in (5, 6, 7, 8)
     return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
 
@@ -93,10 +74,10 @@ def read(path, max_pixels: int = MAX_PIXELS) -> Photo:
     InputError: the disk fails, or the memory doesn't suffice.
   """
   try:
-    with _opened(path, max_pixels) as opened:
+    with decoders.opened(path, max_pixels) as opened:
       exif, lost = _descriptive(opened.exif)  # before Pillow turns a TIFF and forgets that
       array, more = opened.decode()
-      array = _upright(array, opened.exif.get(_ORIENTATION, 1))
+      array = _upright(array, _orientation(opened.exif))
       frames = opened.frames()
       lost += more + ([f'the first of {frames} frames'] if frames > 1 else [])
   except MemoryError:
@@ -110,96 +91,7 @@ def read(path, max_pixels: int = MAX_PIXELS) -> Photo:
   return Photo(samples, alpha, icc, exif, ', '.join(lost))
 
 
-@contextlib.contextmanager
-def _opened(path, max_pixels: int):
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(images.reading(path, 'damaged picture ({error})'))
-    file = stack.enter_context(open(path, 'rb'))
-    start, opened = file.read(32), None
-    file.seek(0)
-    if start[:4] in tiffs.SIGNATURES:
-      tiff = stack.enter_context(tifffile.TiffFile(file))
-      if page := tiffs.deep_page(tiff):
-        if page.tilewidth * page.tilelength > max_pixels:  # each is decoded whole
-          raise ValueError(f'tiles of {page.tilelength}x{page.tilewidth}')
-        icc = page.tags.valueof(34675, b'')
-        opened = _Opened(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
-                         lambda: len(tiff.pages), lambda: tiffs.decode(page))
-    opened = opened or _by_pillow(path, file, start)
-    height, width = opened.height, opened.width
-    if not height * width:
-      raise ValueError('no pixels')
-    if height * width > max_pixels:
-      raise images.DamagedPicture(f'{path}: {height}x{width} is {height * width:,} pixels, more '
-                                  f'than --max-pixels {max_pixels:,}')
-    yield opened
-
-
-def _by_pillow(path, file, start: bytes) -> _Opened:
-  """Without Image.open, whose limit of pixels is one for the whole process, and lower."""
-  Image.init()
-  kind = next((kind for kind in _KINDS if kind in Image.OPEN and Image.OPEN[kind][1](start)), None)
-  if not kind:
-    raise PIL.UnidentifiedImageError
-  # A phone's JPEG with a preview behind it is one picture, not an MPO of two.
-  factory = JpegImagePlugin.JpegImageFile if kind == 'JPEG' else Image.OPEN[kind][0]
-  try:
-    file.seek(0)
-    picture = factory(file, '')
-  except SyntaxError:
-    raise PIL.UnidentifiedImageError from None
-  width, height = picture.size
-  if kind == 'TIFF':  # newer versions of Pillow turn its size already
-    width, height = picture.tag_v2[256], picture.tag_v2[257]
-  if kind == 'PNG' and 'exif' not in picture.info:
-    picture.info['exif'] = pngs.late_exif(file)
-  try:
-    exif = Image.Image.getexif(picture)  # a PNG's own would decode it
-  except Exception:  # no picture should be refused for what is said about it
-    exif = Image.Exif()
-  return _Opened(height, width, exif, picture.info.get('icc_profile') or b'',
-                 lambda: getattr(picture, 'n_frames', 1),
-                 lambda: (pngs.decode(file), []) if kind == 'PNG' else
-                 _decode(picture, (width, height)))
-
-
-def _decode(picture: Image.Image, stored: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
-  if picture.format == 'TIFF':  # which else looks at Pillow's limit when it makes this
-    picture.im = Image.new(picture.mode, stored, None).im
-  picture.load()
-  lost = []
-  if picture.mode in ('CMYK', 'LAB'):
-    lost.append(f'{"Lab" if picture.mode == "LAB" else "CMYK"} became RGB')
-    if max(getattr(picture, 'tag_v2', {}).get(258, [8])) > 8:
-      lost.append('16 bits became 8')
-    picture = _to_rgb(picture)
-  if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
-    raise ValueError(f'samples of type {picture.mode}')
-  clear = picture.has_transparency_data
-  if picture.mode in ('1', 'L', 'LA', 'La'):
-    picture = picture.convert('LA' if clear else 'L')
-  else:
-    picture = picture.convert('RGBA' if clear else 'RGB')
-  array = np.asarray(picture)
-  return array[..., None] if array.ndim == 2 else array, lost
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-  """CMYK by its profile, where it has a good one; Lab by definition."""
-  try:
-    if picture.mode == 'LAB':
-      profile = ImageCms.createProfile('LAB')
-    else:
-      profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info['icc_profile']))
-    return ImageCms.profileToProfile(picture, profile, ImageCms.createProfile('sRGB'),
-                                     outputMode='RGB')
-  except (KeyError, OSError, ImageCms.PyCMSError):
-    if picture.mode == 'LAB':
-      raise
-    return picture.convert('RGB')
-
-
-def _descriptive(exif: Image.Exif) -> tuple[bytes, list[str]]:
+def _descriptive(exif: Image.Exif | None) -> tuple[bytes, list[str]]:
   """What of an EXIF is true of any copy of the picture; what was lost, in words."""
   kept = Image.Exif()
   try:
@@ -212,8 +104,15 @@ def _descriptive(exif: Image.Exif) -> tuple[bytes, list[str]]:
       if values:
         kept[group] = values
     return kept.tobytes() if len(kept) else b'', []
-  except Exception:  # Pillow reads more than it can write
+  except Exception:  # it could not be read, or Pillow can't write what it could read
     return b'', ['damaged EXIF left out']
+
+
+def _orientation(exif: Image.Exif | None) -> int:
+  try:
+    return exif.get(0x0112, 1)
+  except Exception:  # none, or that is damaged
+    return 1
 
 
 def _upright(array: np.ndarray, orientation) -> np.ndarray:

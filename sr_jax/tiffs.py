@@ -1,6 +1,7 @@
 """TIFF files beyond Pillow: more than 8 bits a sample, and written a few rows at a time."""
 
 import contextlib
+import numbers
 import os
 import struct
 import tempfile
@@ -108,7 +109,9 @@ def tiff_rows(path, height: int, width: int, channels: int, dtype, icc: bytes = 
     ValueError: rows of another shape or type, more or fewer than there should be.
     InputError: the file can't be written.
   """
-  dtype, row = np.dtype(dtype), (width, channels)
+  dtype, row, about = np.dtype(dtype), (width, channels), Image.Exif()
+  about.load(exif)
+  tags = _tags(about)  # now, for it would be a pity later
   most = max(1, min(height, _STRIP // (width * channels * dtype.itemsize)))
   strip, filled, sizes, came = np.empty((most, *row), dtype.newbyteorder('<')), 0, [], 0
   with files.replacing(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as scratch:
@@ -138,8 +141,6 @@ def tiff_rows(path, height: int, width: int, channels: int, dtype, icc: bytes = 
       raise ValueError(f'{path}: {came} of {height} rows came')
     if filled:
       flush()
-    about = Image.Exif()
-    about.load(exif)
     big = scratch.tell() + 16 * len(sizes) + len(icc) + 2 * len(exif) + _ROOM >= 2**32
     scratch.seek(0)
     with tifffile.TiffWriter(temporary, bigtiff=big, byteorder='<') as tiff:
@@ -149,7 +150,7 @@ def tiff_rows(path, height: int, width: int, channels: int, dtype, icc: bytes = 
                  photometric='rgb' if channels > 2 else 'minisblack',
                  planarconfig=None if channels == 1 else 'contig',
                  extrasamples=['unassalpha'] if channels in (2, 4) else None,
-                 iccprofile=icc or None, metadata=None, software=False, **_tags(about))
+                 iccprofile=icc or None, metadata=None, software=False, **tags)
     if not big and any(tag in about for tag in DIRECTORIES):
       _append_directories(temporary, about)
 
@@ -161,15 +162,16 @@ def _tags(exif: Image.Exif) -> dict:
     value = exif[tag]
     if isinstance(value, bytes):
       tags.append((tag, 1, len(value), value, True))
+    elif isinstance(value, str):
+      tags.append((tag, 2, None, value.encode(), True))
     elif isinstance(value, int):
-      tags.append((tag, 3, 1, value, True))
-    else:
-      tags.append((tag, 2, None, str(value).encode(), True))
-  along = [float(exif.get(tag, 0)) for tag in RESOLUTION[:2]]
-  if not all(0 < dots < 1e6 for dots in along):
+      tags.append((tag, 3, 1, min(value, 65535), True))
+  along = [exif.get(tag) for tag in RESOLUTION[:2]]
+  if not all(isinstance(dots, numbers.Real) and 0 < dots < 1e6 for dots in along):
     return {'extratags': tags}
   unit = exif.get(RESOLUTION[2], 2)
-  return {'extratags': tags, 'resolution': along, 'resolutionunit': unit if unit in (1, 3) else 2}
+  return {'extratags': tags, 'resolution': tuple(map(float, along)),
+          'resolutionunit': unit if unit in (1, 3) else 2}
 
 
 def _append_directories(path, exif: Image.Exif) -> None:
