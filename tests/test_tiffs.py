@@ -75,6 +75,8 @@ def test_tiff_by_rows(tmp_path, channels, dtype, monkeypatch):
       assert tiff.is_bigtiff == (name == 'big')
       np.testing.assert_array_equal(tiff.asarray().reshape(array.shape), array)
       assert len(tiff.pages[0].dataoffsets) > 1
+      codes = [tag.code for tag in tiff.pages[0].tags]
+      assert codes == sorted(codes)  # as TIFF 6.0 demands
       assert tiff.pages[0].tags.valueof(34675) == SRGB
       assert tiff.pages[0].tags.valueof(MAKE) == 'Maker'
     np.testing.assert_array_equal(whole(photos.read(tmp_path / name)), array)
