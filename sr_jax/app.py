@@ -1,0 +1,325 @@
+"""A page that makes pictures larger: one goes in, before and after lie under a slider.
+
+  python -m sr_jax.app --weights realesr-animevideov3-x2 realesrgan-x4plus
+  python -m sr_jax.app --workdir runs/srgan runs/esrgan --step best --port 8080
+
+Needs Gradio: pip install "gradio>=6,<7". The page is for this machine alone unless --host says
+otherwise (0.0.0.0: all that can reach it), asks no other host for anything, and takes pictures
+one after the other. What was put in and what was made is deleted after an hour and at the end.
+"""
+
+import contextlib
+import html
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from sr_jax import command, images, restore, tiles
+from sr_jax.errors import InputError
+from sr_jax.weights.published import PUBLISHED
+
+GRADIO = 'pip install "gradio>=6,<7"'
+MAX_PIXELS = 4_000_000
+SHOWN_PIXELS = 16_000_000  # of a result under the slider: a phone's browser holds two of them
+KEPT_SECONDS = 3600  # what was put in and what was made
+WORKING = 'Working. The first picture of a network takes longer: it is compiled.'
+FAILED = 'It failed; the terminal that runs this page says why.'
+
+# What lies on the left and on the right of the slider is said on it.
+CSS = """
+.gradio-container {width: 100%; max-width: 1280px !important; margin: 0 auto}
+#status p, #words p {margin: 0; overflow-wrap: anywhere}
+#preview .icon-button-wrapper {display: none}
+p.wrong {color: light-dark(#b91c1c, #fca5a5)}
+#words p {text-align: center}
+#compare {min-height: 320px}
+#compare .eta-bar {display: none}
+#compare .content::before, #compare .content::after {
+  position: absolute; bottom: 10px; z-index: 2; padding: 2px 10px; border-radius: 6px;
+  background: #000a; color: #fff; font-size: 13px; pointer-events: none}
+#compare .content::before {content: 'before: bicubic'; left: 10px}
+#compare .content::after {content: 'after'; right: 10px}
+"""
+
+
+class Result(NamedTuple):
+  """What is shown and given away: files of one size, and the PNG of full size."""
+
+  before: pathlib.Path
+  after: pathlib.Path
+  file: pathlib.Path
+  words: str
+
+
+# A picture in, a larger one out ------------------------------------------------------
+
+
+def read_picture(path: pathlib.Path, max_pixels: int) -> np.ndarray:
+  """uint8 [H, W, 1 or 3] of a picture file.
+
+  Raises:
+    InputError: no picture that can be read, or of more than `max_pixels`. It names the file
+      without its folder, which means nothing to a visitor.
+  """
+  try:
+    height, width = images.image_size(path)
+    if height * width > max_pixels:
+      raise InputError(f'{path}: {width}x{height} is {height * width:,} pixels, at most '
+                       f'{max_pixels:,} are taken')
+    return images.read_image(path)
+  except InputError as error:
+    raise InputError(str(error).replace(str(path), path.name)) from None
+
+
+def enlarge(upscaler, network: str, path: pathlib.Path, folder, *, ensemble: bool = False,
+            max_pixels: int = MAX_PIXELS) -> Result:
+  """The picture in the file `path`, `upscaler.scale` times larger, and bicubic beside it.
+
+  Args:
+    upscaler: a `tiles.Upscaler`.
+    network: its name, for the words.
+    folder: where a folder is made for the files.
+
+  Raises:
+    InputError: as `read_picture`; or it is too large for the memory.
+  """
+  lr = read_picture(path, max_pixels)
+  height, width = lr.shape[:2]
+  began = time.monotonic()
+  try:
+    sr = tiles.ensemble(upscaler, lr) if ensemble else upscaler(lr)
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise InputError(f'{path.name}: {width}x{height} is too large for the memory') from None
+  seconds = time.monotonic() - began
+  folder = pathlib.Path(tempfile.mkdtemp(dir=folder))
+  file = folder / f'{path.stem}_x{upscaler.scale}.png'
+  images.write_image(file, sr)
+  height, width = sr.shape[:2]
+  shrink = max(1, (height * width / SHOWN_PIXELS) ** 0.5)
+  size = max(1, int(width / shrink)), max(1, int(height / shrink))
+  before, after = folder / 'before.png', file if shrink == 1 else folder / 'after.png'
+  _write_shown(before, lr, size)
+  if after != file:
+    _write_shown(after, sr, size)
+  words = (f'{path.name}: {lr.shape[1]}x{lr.shape[0]} to {width}x{height} in {seconds:.1f} s by '
+           f'{network}' + (', mean of eight' if ensemble else '')
+           + (f'; shown at {size[0]}x{size[1]}' if after != file else ''))
+  return Result(before, after, file, words)
+
+
+def _write_shown(path, image, size: tuple[int, int]) -> None:
+  """Of (width, height), by bicubic, as a PNG that is quick to write."""
+  _picture(image).resize(size, Image.Resampling.BICUBIC).save(path, compress_level=1)
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+# The page ---------------------------------------------------------------------------
+
+
+def import_gradio():
+  """The module, which then asks nobody for its newest version and keeps no history.
+
+  Raises:
+    InputError: it is missing, or of another major version.
+  """
+  os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'GRADIO_RUN_HISTORY': 'False',
+                 'HF_HUB_DISABLE_TELEMETRY': '1'}
+  try:
+    import gradio  # late: it is optional, and takes seconds
+  except ImportError:
+    raise InputError(f'the page needs Gradio, which is not installed: {GRADIO}') from None
+  if not gradio.__version__.startswith('6.'):
+    raise InputError(f'the page needs Gradio 6, installed is {gradio.__version__}: {GRADIO}')
+  return gradio
+
+
+def build_page(networks: dict[str, tiles.Upscaler], folder, max_pixels: int = MAX_PIXELS):
+  """The page as gradio.Blocks, of networks by the name that is shown.
+
+  Args:
+    folder: for what is made; Gradio's own, $GRADIO_TEMP_DIR, or else it keeps copies.
+  """
+  gr = import_gradio()
+
+  def describe(path, network):
+    if not path:
+      return gr.update(visible=False), ''
+    try:
+      lr = read_picture(pathlib.Path(path), max_pixels)
+    except InputError as error:
+      return gr.update(visible=False), _line(error, 'wrong')
+    (height, width), scale = lr.shape[:2], networks[network].scale
+    thumbnail = _picture(lr)
+    thumbnail.thumbnail((512, 512))
+    return (gr.update(value=thumbnail, visible=True),
+            _line(f'{width}x{height}, to be {width * scale}x{height * scale}'))
+
+  def work(path, network, ensemble):
+    if not path:
+      return None, '', gr.update(visible=False), _line('No picture yet: drop one first', 'wrong')
+    try:
+      result = enlarge(networks[network], network, pathlib.Path(path), folder,
+                       ensemble=ensemble, max_pixels=max_pixels)
+    except InputError as error:
+      return None, '', gr.update(visible=False), _line(error, 'wrong')
+    return ((result.before, result.after), _line(result.words),
+            gr.update(value=result.file, visible=True), gr.skip())
+
+  with gr.Blocks(title='sr_jax', analytics_enabled=False) as blocks:
+    gr.HTML('<h1>Make a picture larger</h1>'
+            '<p>What you put in and what you get is deleted here after an hour.</p>')
+    with gr.Row():
+      with gr.Column(scale=1, min_width=300):
+        picture = gr.File(label=f'Picture, up to {max_pixels / 1e6:g} million pixels', height=170)
+        preview = gr.Image(visible=False, interactive=False, show_label=False, height=170,
+                           buttons=[], elem_id='preview')
+        status = gr.HTML(elem_id='status', padding=False)
+        network = gr.Radio(list(networks), value=next(iter(networks)), label='Network')
+        ensemble = gr.Checkbox(label='Self-ensemble', info='The mean of eight turns and '
+                               'reflections: a little better, eight times as long')
+        button = gr.Button('Enlarge', variant='primary')
+      with gr.Column(scale=2, min_width=300):
+        slider = gr.ImageSlider(show_label=False, format='png', interactive=False,
+                                buttons=['fullscreen'], elem_id='compare', max_height=600)
+        words = gr.HTML(elem_id='words', padding=False)
+        download = gr.DownloadButton('Download PNG', visible=False, elem_id='download')
+    for change in (picture.change, network.change):
+      change(describe, [picture, network], [preview, status], api_visibility='private',
+             show_progress='hidden', queue=False)
+    # In the browser, at once; `work` waits in the queue and then takes its time.
+    button.click(None, None, words, js=_says(WORKING), api_visibility='private')
+    working = button.click(work, [picture, network, ensemble], [slider, words, download, status],
+                           api_visibility='private', concurrency_limit=1, show_progress_on=slider)
+    working.failure(None, None, words, js=_says(FAILED, 'wrong'), api_visibility='private')
+  return blocks.queue(api_open=False, max_size=32)
+
+
+def _line(text, kind: str = 'fine') -> str:
+  """Escaped: a visitor chooses the name of a file."""
+  return f'<p class="{kind}" role="status">{html.escape(str(text))}</p>'
+
+
+def _says(text: str, kind: str = 'fine') -> str:
+  """JavaScript that gives the line."""
+  return f'() => {json.dumps(_line(text, kind))}'
+
+
+def serve(blocks, host: str, port: int, max_bytes: int) -> str:
+  """Starts the page and gives its address."""
+  gr = import_gradio()
+  fonts = 'system-ui', 'sans-serif'  # a theme's own would be asked for at another host
+  theme = gr.themes.Soft(font=fonts, font_mono=('ui-monospace', 'monospace'))
+  _, address, _ = blocks.launch(
+      server_name=f'[{host}]' if ':' in host and '[' not in host else host, server_port=port,
+      prevent_thread_lock=True, quiet=True, share=False, inbrowser=False, ssr_mode=False,
+      mcp_server=False, enable_monitoring=False, max_file_size=max_bytes, footer_links=[],
+      theme=theme, css=CSS)
+  return address
+
+
+# The command line ---------------------------------------------------------------------
+
+
+def load_networks(sources: list, **options) -> dict[str, tiles.Upscaler]:
+  """Networks by the name that visitors see: of a file or folder its own.
+
+  Raises:
+    InputError: one that can't be loaded, or two of one name.
+  """
+  networks = {}
+  for source in sources:
+    model = restore.load(source, **options)
+    name = source if source in PUBLISHED else pathlib.Path(source).resolve().name
+    if name in networks:
+      raise InputError(f'{source}: another network is called {name} already')
+    networks[name] = tiles.Upscaler(model.generator, model.variables)
+    print(f'{name}: x{model.scale}, {model.origin}', flush=True)
+  return networks
+
+
+def delete_old(folder, seconds: float = KEPT_SECONDS) -> None:
+  """Deletes what lies below `folder` and was not written to for so long.
+
+  Gradio's `delete_cache` leaves folders, empty files and uploads that were broken off.
+  """
+  for path in sorted(pathlib.Path(folder).rglob('*'), reverse=True):  # a folder after its files
+    with contextlib.suppress(OSError):  # a folder that is not empty; a file that is gone
+      if time.time() - path.stat().st_mtime > seconds:
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def free_port(host: str, port: int) -> int:
+  """`port`, if it can be had on `host`; of 0, one that can.
+
+  Raises:
+    InputError: it is taken, or no such host.
+  """
+  try:
+    family, kind, _, _, address = socket.getaddrinfo(
+        host.strip('[]'), port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as found:
+      found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      found.bind(address)
+      return found.getsockname()[1]
+  except OSError as error:
+    raise InputError(f'{host}, port {port}: {error.strerror or error}') from None
+
+
+def main(argv: list[str] | None = None) -> None:
+  parser = command.Parser('python -m sr_jax.app', __doc__)
+  add = parser.add_argument
+  network = parser.add_mutually_exclusive_group(required=True)
+  network.add_argument('--workdir', nargs='+', type=command.path, metavar='RUN')
+  network.add_argument('--weights', nargs='+', metavar='FILE', help='weight files, or of '
+                       + ', '.join(PUBLISHED))
+  add('--step', default='latest', help="of runs: a number, 'latest' or 'best'")
+  command.add_file_options(parser)
+  add('--host', default='127.0.0.1', help='where to listen (default: %(default)s)')
+  add('--port', type=int, default=7860, help='0 takes any (default: %(default)s)')
+  add('--max-pixels', type=int, default=MAX_PIXELS, metavar='N',
+      help='the most that a picture may have (default: %(default)s)')
+  args = parser.parse_args(argv)
+  if args.max_pixels < 1:
+    raise InputError(f'--max-pixels {args.max_pixels}: expected 1 or more')
+  if not 0 <= args.port <= 65535:
+    raise InputError(f'--port {args.port}: expected 0 to 65535')
+  for workdir in args.workdir or ():
+    if not workdir.is_dir():
+      raise InputError(f'{workdir}: no run there')
+  import_gradio()  # before networks are read, which takes longer
+  port = free_port(args.host, args.port)
+  networks = load_networks(args.workdir or args.weights, step=args.step, wrapper=args.key,
+                           fields=command.parse_fields(args.set))
+  signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C, tidily
+  os.environ['NO_PROXY'] = os.environ['no_proxy'] = '*'  # no other host is asked for anything
+  with tempfile.TemporaryDirectory(prefix='sr_jax-') as folder:
+    os.environ['GRADIO_TEMP_DIR'] = tempfile.tempdir = folder  # of uploads, as they come
+    blocks = build_page(networks, folder, args.max_pixels)
+    try:
+      # Eight bytes are a pixel of 16-bit RGBA; more is no picture that would be taken.
+      address = serve(blocks, args.host, port, 8 * args.max_pixels + 2**20)
+      print(f'{address} (Ctrl-C ends it)', flush=True)
+      while True:
+        time.sleep(60)
+        delete_old(folder)
+    finally:
+      blocks.close(verbose=False)
+
+
+if __name__ == '__main__':
+  sys.exit(command.run(main))

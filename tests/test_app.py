@@ -1,0 +1,264 @@
+"""The page: a picture in, a larger one out; in a browser, too."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+import sr_jax
+from sr_jax import app, images, tiles
+from sr_jax.errors import InputError
+from sr_jax.models import Compact
+from sr_jax.weights import generators
+from tests.conftest import filled
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+  """A Compact of scale 2 in a file."""
+  model = Compact(4, 1, scale=2)
+  path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
+  variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
+  generators.write_generator(path, 'basicsr', 'compact', model, variables)
+  return path
+
+
+class Nearest:
+  """A tiles.Upscaler that compiles nothing."""
+
+  scale = 3
+
+  def __call__(self, lr):
+    return lr.repeat(3, axis=0).repeat(3, axis=1)
+
+
+def test_a_picture_in_a_larger_one_out(tmp_path, picture):
+  lr = picture(9, 12)
+  images.write_image(tmp_path / 'photo.png', lr)
+  result = app.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
+  assert result.file.name == 'photo_x3.png'
+  np.testing.assert_array_equal(images.read_image(result.file), Nearest()(lr))
+  assert re.fullmatch(r'photo\.png: 12x9 to 36x27 in \d+\.\d s by nearest', result.words)
+  before, after = (images.read_image(path) for path in (result.before, result.after))
+  np.testing.assert_array_equal(after, Nearest()(lr))
+  difference = np.int32(before) - images.imresize(lr, 3)  # MATLAB's, which rounds otherwise
+  assert np.abs(difference).max() <= 2
+  again = app.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
+  assert again.file != result.file  # of two visitors, whose pictures may share a name
+
+
+def test_grey_stays_grey_and_a_very_large_result_is_shown_smaller(tmp_path, picture, monkeypatch):
+  monkeypatch.setattr(app, 'SHOWN_PIXELS', 36 * 27 // 4)
+  images.write_image(tmp_path / 'grey.png', picture(9, 12)[..., :1])
+  result = app.enlarge(Nearest(), 'nearest', tmp_path / 'grey.png', tmp_path)
+  assert images.read_image(result.file).shape == (27, 36, 1)
+  assert images.image_size(result.before) == images.image_size(result.after) == (13, 18)
+  assert result.words.endswith('by nearest; shown at 18x13')
+
+
+def test_the_ensemble_is_asked_for(tmp_path, picture, monkeypatch):
+  monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr: 255 - upscale(lr))
+  images.write_image(tmp_path / 'photo.png', picture(9, 12))
+  result = app.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path, ensemble=True)
+  np.testing.assert_array_equal(images.read_image(result.file), 255 - Nearest()(picture(9, 12)))
+  assert result.words.endswith('by nearest, mean of eight')
+
+
+def test_what_is_no_picture_is_said_of_its_name_alone(tmp_path, picture):
+  (tmp_path / 'notes.txt').write_text('no picture')
+  images.write_image(tmp_path / 'large.png', picture(30, 40))
+  (tmp_path / 'cut.png').write_bytes((tmp_path / 'large.png').read_bytes()[:300])
+  for name, message in (('notes.txt', 'notes.txt: not a picture that can be read'),
+                        ('large.png', 'large.png: 40x30 is 1,200 pixels, at most 1,199 are taken'),
+                        ('cut.png', r'cut\.png: damaged picture'),
+                        ('none.png', 'none.png: no such file')):
+    limit = 1199 if name == 'large.png' else 1200
+    with pytest.raises(InputError, match=f'^{message}'):
+      app.enlarge(Nearest(), 'nearest', tmp_path / name, tmp_path, max_pixels=limit)
+
+
+def test_too_large_for_the_memory(tmp_path, picture):
+  class Full(Nearest):
+    def __call__(self, lr):
+      raise MemoryError
+
+  images.write_image(tmp_path / 'photo.png', picture(9, 12))
+  with pytest.raises(InputError, match=r'^photo\.png: 12x9 is too large for the memory$'):
+    app.enlarge(Full(), 'full', tmp_path / 'photo.png', tmp_path)
+
+
+def test_a_name_of_a_file_is_no_markup():
+  assert app._line('<img src=x>.png', 'wrong') == (
+      '<p class="wrong" role="status">&lt;img src=x&gt;.png</p>')
+
+
+def test_what_is_old_is_deleted(tmp_path):
+  for name in ('old.png', 'folder/old.png', 'folder/new.png'):
+    (tmp_path / 'folder').mkdir(exist_ok=True)
+    (tmp_path / name).write_text('')
+  (tmp_path / 'empty').mkdir()
+  for name in ('old.png', 'folder/old.png', 'folder', 'empty'):
+    os.utime(tmp_path / name, (0, 0))
+  app.delete_old(tmp_path, 3600)
+  assert sorted(path.name for path in tmp_path.rglob('*')) == ['folder', 'new.png']
+
+
+def test_without_gradio_a_line_has_the_command(monkeypatch, call):
+  monkeypatch.setattr(os, 'environ', {**os.environ})
+  monkeypatch.setitem(sys.modules, 'gradio', None)
+  status, out, err = call(app.main, '--weights', 'x')
+  assert (status, out) == (1, '')
+  assert err == ('sr_jax: the page needs Gradio, which is not installed: '
+                 'pip install "gradio>=6,<7"\n')
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ([], 'one of the arguments --workdir --weights is required'),
+    (['--weights', 'W', '--workdir', '.'], 'not allowed with'),
+    (['--weights', 'none.pth'], 'none.pth: no run, no weight file'),
+    (['--weights', ''], 'empty name'),
+    (['--workdir', 'none'], 'none: no run there'),
+    (['--workdir', '.'], 'no run there|config.json'),
+    (['--weights', 'W', 'W'], 'another network is called small.safetensors'),
+    (['--weights', 'W', '--max-pixels', '0'], '--max-pixels 0: expected 1 or more'),
+    (['--weights', 'W', '--port', '70000'], '--port 70000: expected 0 to 65535'),
+    (['--weights', 'W', '--port', 'TAKEN'], 'in use'),
+    (['--weights', 'W', '--host', '203.0.113.1'], r'203\.0\.113\.1, port 0: Cannot assign'),
+    (['--weights', 'W', '--port', 'x'], 'invalid int')])
+def test_wrong_arguments_are_one_line(weights, call, monkeypatch, arguments, message):
+  monkeypatch.setattr(app, 'import_gradio', lambda: None)
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    known = {'W': str(weights), 'TAKEN': str(taken.getsockname()[1])}
+    arguments = [known.get(argument, argument) for argument in arguments]
+    if 'W' not in arguments and '--port' not in arguments:
+      arguments += ['--port', '0']
+    status, _, err = call(app.main, *arguments)
+  assert status == 1
+  assert err.startswith('sr_jax: ')
+  assert err.count('\n') == 1
+  assert re.search(message, err), err
+
+
+# In a browser ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(weights, tmp_path):
+  """(address, process) of the page on a free port; at most 1,200 pixels."""
+  if importlib.util.find_spec('gradio') is None:  # importing it takes seconds
+    pytest.skip('no Gradio on this machine')
+  environment = {**os.environ, 'TMPDIR': str(tmp_path), 'PYTHONPATH': str(ROOT),
+                 'HTTP_PROXY': 'http://127.0.0.1:9'}  # of which nothing may come
+  with subprocess.Popen([sys.executable, '-m', 'sr_jax.app', '--weights', weights, '--port', '0',
+                         '--max-pixels', '1200'], cwd=tmp_path, env=environment, text=True,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    try:
+      lines = [process.stdout.readline() for _ in range(2)]
+      assert all(lines), process.stderr.read()
+      assert lines[0] == f'small.safetensors: x2, {weights} (safetensors)\n'
+      yield lines[1].split()[0], process
+    finally:
+      process.kill()
+
+
+@pytest.fixture
+def browser():
+  """Chromium of the system."""
+  api = pytest.importorskip('playwright.sync_api')
+  path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
+              None)
+  if path is None:
+    pytest.skip('no Chromium on this machine')
+  with api.sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=path, args=[
+        '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+        '--disable-background-networking', '--disable-component-update', '--disable-sync'])
+    yield browser
+    browser.close()
+
+
+@pytest.mark.slow
+def test_in_a_browser(weights, browser, served, tmp_path, picture):
+  address, process = served
+  lr = picture(30, 40)
+  images.write_image(tmp_path / 'photo.png', lr)
+  images.write_image(tmp_path / 'large.png', picture(30, 41))
+  (tmp_path / 'notes.txt').write_text('no picture')
+  (tmp_path / 'heavy.png').write_bytes(bytes(2**21))
+  page = browser.new_page(viewport={'width': 1280, 'height': 900})
+  asked = []
+  page.on('request', lambda request: asked.append(request.url))
+  page.goto(address)
+
+  def give(name):
+    with page.expect_file_chooser() as chooser:
+      page.get_by_label('Click to upload or drop files').click()
+    chooser.value.set_files(tmp_path / name)
+
+  def take_away():
+    page.get_by_label('Clear').click()
+    page.wait_for_function("document.querySelector('#status').innerText.trim() == ''")
+
+  enlarge = page.get_by_role('button', name='Enlarge')
+  enlarge.click()
+  page.get_by_text('No picture yet').wait_for()
+  give('notes.txt')
+  page.get_by_text('notes.txt: not a picture that can be read').wait_for()
+  enlarge.click()  # says it again, and nothing is made
+  page.wait_for_function("document.querySelector('#words').innerText.trim() == ''")
+  assert not page.locator('#download').is_visible()
+  take_away()
+  give('large.png')
+  page.get_by_text('large.png: 41x30 is 1,230 pixels, at most 1,200 are taken').wait_for()
+  take_away()
+  give('photo.png')
+  page.get_by_text('40x30, to be 80x60').wait_for()
+  enlarge.click()
+  page.get_by_text(re.compile(r'photo\.png: 40x30 to 80x60 in .* by small')).wait_for()
+
+  with page.expect_download() as download:
+    page.locator('#download').click()
+  assert download.value.suggested_filename == 'photo_x2.png'
+  sr = images.read_image(pathlib.Path(download.value.path()))
+  assert sr.shape == (60, 80, 3)
+  difference = np.int32(sr) - sr_jax.load(weights)(lr)
+  assert np.abs(difference).max() <= 1  # another compilation's last bits
+
+  shown = page.locator('#compare img')
+  assert shown.count() == 2
+  page.wait_for_function("[...document.querySelectorAll('#compare img')].every("
+                         'image => image.naturalWidth == 80 && image.naturalHeight == 60)')
+  before = shown.nth(1).evaluate('image => image.style.clipPath')
+  handle, area = (page.locator(f'#compare {part}').bounding_box()
+                  for part in ('.icon-wrap', '.slider-wrap'))
+  page.mouse.move(handle['x'] + handle['width'] / 2, handle['y'] + handle['height'] / 2)
+  page.mouse.down()
+  page.mouse.move(area['x'] + 0.7 * area['width'], handle['y'], steps=4)
+  page.mouse.up()
+  assert shown.nth(1).evaluate('image => image.style.clipPath') != before
+
+  take_away()
+  give('heavy.png')  # of more bytes than a picture of 1,200 pixels can have
+  page.get_by_text('exceed the maximum allowed size').wait_for()
+  assert all(url.startswith((address, 'data:', 'blob:')) for url in asked), asked
+
+  folder = next(tmp_path.glob('sr_jax-*'))
+  for path in (folder, '/etc/passwd', ROOT / 'README.md', tmp_path / 'notes.txt'):
+    with pytest.raises(urllib.error.HTTPError, match=r'403|404'):
+      urllib.request.urlopen(f'{address}gradio_api/file={path}')
+  process.send_signal(signal.SIGINT)
+  _, err = process.communicate(timeout=60)
+  assert (process.returncode, err) == (130, 'sr_jax: interrupted\n')
+  assert not folder.exists()
