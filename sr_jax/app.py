@@ -40,9 +40,11 @@ CSS = """
 .gradio-container {width: 100%; max-width: 1280px !important; margin: 0 auto}
 #status p, #words p {margin: 0; overflow-wrap: anywhere}
 #preview .icon-button-wrapper {display: none}
-p.wrong {color: light-dark(#b91c1c, #fca5a5)}
+p.wrong {color: #b91c1c}
+.dark p.wrong {color: #fca5a5}
 #words p {text-align: center}
-#compare {min-height: 320px}
+#compare:not(:has(img)) {min-height: 320px}
+#status:not(:has(p)), #words:not(:has(p)) {display: none}
 #compare .eta-bar {display: none}
 #compare .content::before, #compare .content::after {
   position: absolute; bottom: 10px; z-index: 2; padding: 2px 10px; border-radius: 6px;
@@ -185,7 +187,7 @@ def build_page(networks: dict[str, tiles.Upscaler], folder, max_pixels: int = MA
             '<p>What you put in and what you get is deleted here after an hour.</p>')
     with gr.Row():
       with gr.Column(scale=1, min_width=300):
-        picture = gr.File(label=f'Picture, up to {max_pixels / 1e6:g} million pixels', height=170)
+        picture = gr.File(label=f'Picture, up to {max_pixels / 1e6:g} million pixels', height=190)
         preview = gr.Image(visible=False, interactive=False, show_label=False, height=170,
                            buttons=[], elem_id='preview')
         status = gr.HTML(elem_id='status', padding=False)
@@ -236,17 +238,18 @@ def serve(blocks, host: str, port: int, max_bytes: int) -> str:
 
 
 def load_networks(sources: list, **options) -> dict[str, tiles.Upscaler]:
-  """Networks by the name that visitors see: of a file or folder its own.
+  """Networks by the name that visitors see: a file's or a folder's own, if no other has it.
 
   Raises:
-    InputError: one that can't be loaded, or two of one name.
+    InputError: one that can't be loaded, or is named twice.
   """
   networks = {}
   for source in sources:
     model = restore.load(source, **options)
     name = source if source in PUBLISHED else pathlib.Path(source).resolve().name
+    name = str(source) if name in networks else name
     if name in networks:
-      raise InputError(f'{source}: another network is called {name} already')
+      raise InputError(f'{source}: named twice')
     networks[name] = tiles.Upscaler(model.generator, model.variables)
     print(f'{name}: x{model.scale}, {model.origin}', flush=True)
   return networks

@@ -104,6 +104,14 @@ def test_a_name_of_a_file_is_no_markup():
       '<p class="wrong" role="status">&lt;img src=x&gt;.png</p>')
 
 
+def test_networks_of_one_name_are_told_apart(weights, tmp_path):
+  other = tmp_path / weights.name
+  shutil.copy(weights, other)
+  networks = app.load_networks([weights, other])
+  assert list(networks) == [weights.name, str(other)]
+  assert all(upscaler.scale == 2 for upscaler in networks.values())
+
+
 def test_what_is_old_is_deleted(tmp_path):
   for name in ('old.png', 'folder/old.png', 'folder/new.png'):
     (tmp_path / 'folder').mkdir(exist_ok=True)
@@ -131,7 +139,7 @@ def test_without_gradio_a_line_has_the_command(monkeypatch, call):
     (['--weights', ''], 'empty name'),
     (['--workdir', 'none'], 'none: no run there'),
     (['--workdir', '.'], 'no run there|config.json'),
-    (['--weights', 'W', 'W'], 'another network is called small.safetensors'),
+    (['--weights', 'W', 'W', 'W'], r'small\.safetensors: named twice'),
     (['--weights', 'W', '--max-pixels', '0'], '--max-pixels 0: expected 1 or more'),
     (['--weights', 'W', '--port', '70000'], '--port 70000: expected 0 to 65535'),
     (['--weights', 'W', '--port', 'TAKEN'], 'in use'),
