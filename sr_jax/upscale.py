@@ -16,23 +16,20 @@ there is (sr_jax/upscaler.py).
 """
 
 import argparse
-import dataclasses
 import glob
 import math
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-import jax
 import numpy as np
 import tqdm
 
-from sr_jax import backprojection, command, correction, images, restore, tiles
+from sr_jax import command, correction, images, restore
 from sr_jax.data import sources
+from sr_jax.enlarge import Extras, upscale_file, upscale_samples
 from sr_jax.errors import InputError, listed
 from sr_jax.media import photos, video
-from sr_jax.memory import free_memory
 from sr_jax.upscaler import TILE, Upscaler
 from sr_jax.weights.published import PUBLISHED
 
@@ -40,106 +37,6 @@ READABLE = (*images.SUFFIXES, '.gif', *video.SUFFIXES)  # of what lies in a fold
 BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp', '.tif': 'tiff', '.tiff': 'tiff',
              '.bmp': 'bmp'}  # --format same; all others become PNG
 LARGEST = 64  # --outscale
-
-
-class Extras(NamedTuple):
-  """What is done beside the network, in this order."""
-
-  ensemble: bool = False
-  backproject: int = 0  # times
-  correct: tuple[float, ...] = ()  # thresholds of `correction.correct`
-  kind: str = ''
-  outscale: float = 0  # the result's, if it is not the network's
-
-
-NOTHING = Extras()
-
-
-def result_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-  return tuple(max(1, round(side * scale)) for side in size)
-
-
-def upscale_samples(upscaler: Upscaler, samples: np.ndarray, extras: Extras,
-                    watch: Callable[[int], None] = lambda rows: None) -> np.ndarray:
-  """uint8 or uint16 [h, w, C] to the same kind, `scale` or `outscale` times larger.
-
-  Args:
-    watch: is told how many more rows of `samples` are done.
-
-  Raises:
-    InputError: the result does not fit the memory.
-  """
-  size = result_size(samples.shape[:2], extras.outscale or upscaler.scale)
-  # Floats, and what is made of them meanwhile, where anything is done beside the network.
-  needed = math.prod(size) * samples.shape[2] * (16 if any(extras) else samples.itemsize)
-  if needed > free_memory(jax.devices('cpu')[0]):
-    raise InputError(f'a result of {size[1]}x{size[0]} takes {needed / 2**30:.1f} GiB, more than '
-                     'there is (--format tiff is written as it comes, if nothing is asked for '
-                     'beside the network)')
-  if not any(extras):
-    return upscaler(samples, watch)
-  most = np.iinfo(samples.dtype).max
-  lr = np.float32(samples) / np.float32(most)
-  sr = tiles.ensemble(upscaler, lr) if extras.ensemble else upscaler(lr)
-  sr = backprojection.backproject(sr, lr, extras.backproject)
-  if extras.correct:
-    enlarged = images.imresize(lr, size=sr.shape[:2], method='bilinear')
-    sr = np.asarray(correction.correct(sr, enlarged, extras.correct, extras.kind))
-  if sr.shape[:2] != size:
-    sr = images.imresize(sr, size=size)
-  watch(samples.shape[0])
-  return np.floor(np.clip(sr, 0, 1) * most + 0.5).astype(samples.dtype)
-
-
-def upscale_photo(upscaler: Upscaler, photo: photos.Photo, extras: Extras,
-                  watch: Callable[[int], None] = lambda rows: None) -> photos.Photo:
-  """A photo, larger. Alpha goes through the network as a grey picture does."""
-  samples, alpha = photo.samples, photo.alpha
-  if alpha is not None:
-    samples = photos.bleed(samples, alpha)
-    if (alpha == alpha.flat[0]).all():  # a network would not leave it alone
-      size = result_size(alpha.shape[:2], extras.outscale or upscaler.scale)
-      alpha = np.full((*size, 1), alpha.flat[0])
-    else:
-      alpha = upscale_samples(upscaler, alpha, extras)
-  return dataclasses.replace(photo, samples=upscale_samples(upscaler, samples, extras, watch),
-                             alpha=alpha)
-
-
-def upscale_file(upscaler: Upscaler, source, target, format: str, extras: Extras = NOTHING,
-                 quality: int = 95, max_pixels: int = photos.MAX_PIXELS,
-                 watch: Callable[[int], None] = lambda rows: None) -> str:
-  """Writes one picture's upscaled copy, whole or not at all.
-
-  A TIFF to which nothing is done beside the network is written as it is made, and need not fit
-  the memory.
-
-  Returns:
-    What was lost in reading and writing, in words, or ''.
-
-  Raises:
-    InputError: it can't be read or written, or is too large.
-  """
-  photo = photos.read(source, max_pixels)
-  height, width, channels = photo.samples.shape
-  try:
-    if format == 'tiff' and not any(extras) and photo.alpha is None:
-      with photos.tiff_rows(target, height * upscaler.scale, width * upscaler.scale, channels,
-                            photo.samples.dtype, photo.icc, photo.exif) as write_rows:
-        for band in upscaler.bands(photo.samples):
-          write_rows(band)
-          watch(len(band) // upscaler.scale)
-      return photo.note
-    large = upscale_photo(upscaler, photo, extras, watch)
-    lost = photos.write(target, large, format, quality)
-  except (MemoryError, InputError) as error:
-    if 'memory' not in (text := str(error) or 'too large for the memory'):
-      raise
-    raise InputError(f'{source}: {text}') from None
-  return ', '.join(filter(None, (photo.note, lost)))
-
-
-# The command line -----------------------------------------------------------------------
 
 
 def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):

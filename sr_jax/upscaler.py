@@ -32,6 +32,8 @@ SMALLEST = 16  # no smaller one is tried
 MOST_TILES = 512  # of a picture; thousands take long to compile
 COMPILATIONS = 6  # for pictures of any number of sizes: the trunk on 5 canvases and one tail
 WORST = 16
+SMALLEST_BUDGET = 1 << 20  # bytes; with less nothing is tried
+KEPT = 24  # programs; of those used least lately the memory is given back
 LEVELS = {'uint8': 255, 'uint16': 65535}
 KINDS = ('uint8', 'uint16', 'float32')  # of pictures
 
@@ -101,7 +103,7 @@ class Upscaler:
         if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
           raise
         self._budget = self._free() // 2
-        if self._budget < 1 << 20:
+        if self._budget < SMALLEST_BUDGET:
           raise _too_large(lr) from None
 
   # Which way ------------------------------------------------------------------------------
@@ -305,7 +307,11 @@ class Upscaler:
                          _like((len(lr), *(side * self._unfold for side in window), 3)))
 
   def _program(self, key, run, *inputs):
-    if key not in self._programs:
+    if key in self._programs:
+      self._programs[key] = self._programs.pop(key)  # the latest last
+    else:
+      while len(self._programs) >= KEPT:
+        self._programs.pop(next(iter(self._programs)))
       # Not in TF32, which a GPU would choose for float32: pictures are the weights', not its.
       with jax.default_matmul_precision('highest'):
         program = jax.jit(run).lower(self._variables, *inputs).compile()

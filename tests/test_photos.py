@@ -12,8 +12,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from sr_jax import images, photos
+from sr_jax import images
 from sr_jax.errors import InputError
+from sr_jax.media import photos
 
 MAKE, TIME, ORIENTATION, EXPOSURE, TAKEN = 271, 306, 274, 0x829A, 0x9003
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()

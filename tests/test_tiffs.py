@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from sr_jax import photos, tiffs
 from sr_jax.errors import InputError
+from sr_jax.media import photos, tiffs
 from tests.test_photos import KINDS, MAKE, ORIENTATION, SRGB, STORED, exif_of, noise, whole
 
 

@@ -1,15 +1,18 @@
 """The command that makes pictures larger, and `sr_jax.load` from Python."""
 
 import re
+import struct
 
-import jax
+import av
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 import sr_jax
-from sr_jax import images, restore, upscale
+from sr_jax import images, upscale, upscaler
 from sr_jax.errors import InputError
 from sr_jax.models import Compact
+from sr_jax.upscaler import Upscaler
 from sr_jax.weights import generators
 from tests.conftest import filled
 
@@ -34,7 +37,7 @@ def test_a_model_is_a_function_of_pictures(weights, picture):
   grey = model(lr[..., :1])
   assert (grey.dtype, grey.shape) == (np.uint8, (18, 14, 1))
   np.testing.assert_array_equal(model(lr[..., 0]), grey[..., 0])
-  for wrong in (np.float32(lr), lr[None], np.zeros((3, 3, 4), np.uint8), lr[:0], [1, 2], lr[0, 0]):
+  for wrong in (np.float64(lr), lr[None], np.zeros((3, 3, 4), np.uint8), lr[:0], [1, 2], lr[0, 0]):
     with pytest.raises(InputError, match='expected as NumPy uint8'):
       model(wrong)
 
@@ -98,16 +101,120 @@ def test_too_large_for_the_memory_is_said_of_the_picture(weights, tmp_path, pict
                                                          monkeypatch):
   for name in ('a', 'b'):
     images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 8))
-  plain = restore.Model.__call__
-  errors = [jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 1 byte'), None]
+  plain, errors = Upscaler._bands, [MemoryError()] * 60
 
-  def full(model, image):
-    error = errors.pop(0)
-    if error:
-      raise error
-    return plain(model, image)
+  def full(upscaler, lr, row):
+    if errors:
+      raise errors.pop()
+    return plain(upscaler, lr, row)
 
-  monkeypatch.setattr(restore.Model, '__call__', full)
+  monkeypatch.setattr(Upscaler, '_bands', full)
+  monkeypatch.setattr(upscaler, 'SMALLEST_BUDGET', 1 << 62)
   status, out, err = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
-  assert (status, err) == (1, 'sr_jax: 1 not upscaled: in/a.png: 8x8 is too large for the memory\n')
-  assert out.startswith('1 of 2 upscaled')
+  assert (status, err) == (1, 'sr_jax: 2 not upscaled: in/a.png: 8x8 is too large for the memory, '
+                           'even in tiles, in/b.png: 8x8 is too large for the memory, even in '
+                           'tiles\n')
+  assert out == ''
+  assert not list((tmp_path / 'out').glob('*'))
+
+
+def test_each_way_to_name_pictures(weights, tmp_path, picture, call):
+  """Files, folders and globs; one of a name keeps its suffix where another has the same."""
+  for name in ('in/a.png', 'in/a.bmp', 'in/b.png', 'deep/down/c.png'):
+    images.write_image(tmp_path / name, picture(8, 9))
+  status, out, err = call(upscale.main, 'in', 'de*/**/*.png', '--output', 'out',
+                          '--weights', str(weights), '--format', 'same')
+  assert (status, err) == (0, '')
+  assert out == f'4 of 4 upscaled x2 to out by {weights} (safetensors)\n'
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+      'a.bmp.bmp', 'a.png.png', 'b.png', 'c.png']
+
+
+def test_what_is_there_is_left_alone(weights, tmp_path, picture, call):
+  for name in ('a', 'b'):
+    images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 9))
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'a.png').write_bytes(b'mine')
+  arguments = ('in', '--output', 'out', '--weights', str(weights))
+  status, out, _ = call(upscale.main, *arguments)
+  assert status == 0
+  assert out.splitlines() == [f'1 of 2 upscaled x2 to out by {weights} (safetensors)',
+                              '1 of 2 are there already (--overwrite makes them again)']
+  assert (tmp_path / 'out' / 'a.png').read_bytes() == b'mine'
+  status, out, _ = call(upscale.main, *arguments, '--overwrite')
+  assert (status, out.count('\n')) == (0, 1)
+  assert images.read_image(tmp_path / 'out' / 'a.png').shape == (16, 18, 3)
+
+
+def test_the_rest_goes_on(weights, tmp_path, picture, call):
+  """Of all that can be wrong with one picture, each is a part of one line."""
+  images.write_image(tmp_path / 'good.png', picture(8, 9))
+  images.write_image(tmp_path / 'cut.jpg', picture(64, 64))
+  (tmp_path / 'cut.jpg').write_bytes((tmp_path / 'cut.jpg').read_bytes()[:900])
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'notes.png').write_text('dear diary')
+  header = b'BM' + bytes(8) + struct.pack('<IIiiHHIIiiII', 54, 40, 50000, 50000, 1, 24, *[0] * 6)
+  (tmp_path / 'huge.bmp').write_bytes(header + bytes(100))
+  (tmp_path / 'out' / 'dir.png').mkdir(parents=True)
+  (tmp_path / 'dir.png').write_bytes((tmp_path / 'good.png').read_bytes())
+  (tmp_path / 'clip.mp4').write_bytes(bytes(100))
+  status, out, err = call(
+      upscale.main, 'nowhere.png', 'cut.jpg', 'empty', 'notes.png', 'huge.bmp', 'dir.png', '*.gif',
+      'clip.mp4', 'good.png', '--output', 'out', '--weights', str(weights), '--overwrite')
+  assert status == 1
+  assert err.count('\n') == 1
+  for part in ('8 not upscaled', 'nowhere.png: no such file or folder', 'cut.jpg: damaged picture',
+               'empty: no picture in it', 'notes.png: not a picture that can be read',
+               'huge.bmp: 50000x50000 is 2,500,000,000 pixels, more than --max-pixels 200,000,000',
+               'dir.png: can not be written', '*.gif: no such file', 'clip.mp4: '):
+    assert part in err
+  assert out == f'1 of 6 upscaled x2 to out by {weights} (safetensors)\n'
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['dir.png', 'good.png']
+
+
+def test_max_pixels_lifts_the_limit_and_lowers_it(weights, tmp_path, picture, call):
+  images.write_image(tmp_path / 'a.png', picture(8, 9))
+  arguments = ('a.png', '--output', 'out', '--weights', str(weights), '--max-pixels')
+  status, _, err = call(upscale.main, *arguments, '71')
+  assert (status, err) == (1, 'sr_jax: 1 not upscaled: a.png: 9x8 is 72 pixels, more than '
+                           '--max-pixels 71\n')
+  assert call(upscale.main, *arguments, '72')[0] == 0
+
+
+def test_a_photo_keeps_what_its_file_says(weights, tmp_path, picture, call):
+  """A turned JPEG with EXIF and a profile, as 16-bit TIFF's and WebP's neighbours."""
+  exif = Image.Exif()
+  exif[0x0112], exif[0x010F] = 6, 'maker'
+  icc = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  Image.fromarray(picture(12, 20)).save(tmp_path / 'a.jpg', exif=exif, icc_profile=icc)
+  for format in ('jpeg', 'png', 'tiff', 'webp'):
+    assert call(upscale.main, 'a.jpg', '--output', format, '--weights', str(weights), '--format',
+                format)[0] == 0
+    path, = (tmp_path / format).iterdir()
+    with Image.open(path) as found:
+      assert found.size == (24, 40)  # upright: 12 wide and 20 high
+      assert found.info['icc_profile'] == icc
+      assert found.getexif().get(0x0112, 1) == 1
+      assert found.getexif()[0x010F] == 'maker'
+
+
+def test_a_clip_comes_out_larger_with_its_sound(weights, tmp_path, call):
+  """Two seconds with sound; `test_video` has the rest."""
+  with av.open(tmp_path / 'clip.mp4', 'w') as clip:
+    frames, sound = clip.add_stream('libx264', rate=12), clip.add_stream('aac', rate=8000)
+    frames.width, frames.height, frames.pix_fmt = 32, 24, 'yuv420p'
+    for index in range(24):
+      frame = np.full((24, 32, 3), 8 * index, np.uint8)
+      clip.mux(frames.encode(av.VideoFrame.from_ndarray(frame)))
+    tone = np.sin(np.arange(16000, dtype=np.float32) / 3)[None]
+    samples = av.AudioFrame.from_ndarray(tone, 'fltp', 'mono')
+    samples.rate = 8000
+    clip.mux(sound.encode(samples))
+    for stream in (frames, sound):
+      clip.mux(stream.encode())
+  status, out, _ = call(upscale.main, 'clip.mp4', '--output', 'out', '--weights', str(weights))
+  assert status == 0
+  assert out.splitlines()[-1] == f'1 of 1 upscaled x2 to out by {weights} (safetensors)'
+  with av.open(tmp_path / 'out' / 'clip.mp4') as clip:
+    assert len(clip.streams.audio) == 1
+    assert [frame.to_ndarray().shape[1] for frame in clip.decode(video=0)] == [64] * 24

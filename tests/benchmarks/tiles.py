@@ -1,6 +1,6 @@
 """Tiles beside the whole picture and beside PyTorch: what they change, take and need.
 
-  python -m tests.benchmarks.tiles errors --weights realesrgan-x4plus-anime Set5/LRbicx4 Set14/LRbicx4
+  python -m tests.benchmarks.tiles errors --weights realesrgan-x4plus-anime Set5/LRbicx4
   python -m tests.benchmarks.tiles speed --weights realesr-animevideov3-x4 photo.jpg --size 510x339
 
 `errors`: the largest difference of float32 pictures to those of one untiled call, for tiles of 32,

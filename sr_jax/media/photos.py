@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from sr_jax import decoders, files, pngs, tiffs
+from sr_jax import files
 from sr_jax.errors import InputError, listed
-from sr_jax.tiffs import tiff_rows
+from sr_jax.media import decoders, pngs, tiffs
+from sr_jax.media.tiffs import tiff_rows
 
 MAX_PIXELS = 200_000_000  # of a file that is read, unless the caller says otherwise
 _STALE = (0xA002, 0xA003, 0xA005)  # of an EXIF: the size, and an offset to one more directory
@@ -165,7 +166,7 @@ def write(path, photo: Photo, format: str, quality: int = 95) -> str:
     raise InputError(f'{path}: format {format!r}, expected one of {listed(list(FORMATS))}')
   holds, (height, width) = FORMATS[format], photo.samples.shape[:2]
   if max(height, width) > holds.longest:
-    raise InputError(f'{path}: {height}x{width} is too large for {format}, which holds sides '
+    raise InputError(f'{path}: {width}x{height} is too large for {format}, which holds sides '
                      f'of up to {holds.longest}')
   pixels, lost = _fitting(photo, holds)
   icc, exif = (photo.icc, photo.exif) if holds.tags else (b'', b'')

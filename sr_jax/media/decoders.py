@@ -13,7 +13,8 @@ import PIL
 import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from sr_jax import images, pngs, tiffs
+from sr_jax import images
+from sr_jax.media import pngs, tiffs
 
 # In this order, by how they begin. Others are not tried: some of Pillow's run programs.
 _KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
@@ -56,7 +57,7 @@ def opened(path, max_pixels: int) -> Iterator[Opened]:
     if not height * width:
       raise ValueError('no pixels')
     if height * width > max_pixels:
-      raise images.DamagedPicture(f'{path}: {height}x{width} is {height * width:,} pixels, more '
+      raise images.DamagedPicture(f'{path}: {width}x{height} is {height * width:,} pixels, more '
                                   f'than --max-pixels {max_pixels:,}')
     yield found
 
