@@ -20,12 +20,14 @@ import tempfile
 import time
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from PIL import Image
 
-from sr_jax import command, images, restore, tiles
+from sr_jax import command, restore
+from sr_jax.enlarge import Extras, upscale_photo
 from sr_jax.errors import InputError
+from sr_jax.media import photos
+from sr_jax.upscaler import Upscaler
 from sr_jax.weights.published import PUBLISHED
 
 GRADIO = 'pip install "gradio>=6,<7"'
@@ -66,29 +68,28 @@ class Result(NamedTuple):
 # A picture in, a larger one out ------------------------------------------------------
 
 
-def read_picture(path: pathlib.Path, max_pixels: int) -> np.ndarray:
-  """uint8 [H, W, 1 or 3] of a picture file.
+def read_picture(path: pathlib.Path, max_pixels: int) -> photos.Photo:
+  """Of a picture file.
 
   Raises:
     InputError: no picture that can be read, or of more than `max_pixels`. It names the file
       without its folder, which means nothing to a visitor.
   """
   try:
-    height, width = images.image_size(path)
-    if height * width > max_pixels:
+    height, width = photos.size(path, max_pixels=sys.maxsize)
+    if height * width > max_pixels:  # in words for one who can't lift the limit
       raise InputError(f'{path}: {width}x{height} is {height * width:,} pixels, at most '
                        f'{max_pixels:,} are taken')
-    return images.read_image(path)
+    return photos.read(path, max_pixels)
   except InputError as error:
     raise InputError(str(error).replace(str(path), path.name)) from None
 
 
-def enlarge(upscaler, network: str, path: pathlib.Path, folder, *, ensemble: bool = False,
-            max_pixels: int = MAX_PIXELS) -> Result:
+def enlarge(upscaler: Upscaler, network: str, path: pathlib.Path, folder, *,
+            ensemble: bool = False, max_pixels: int = MAX_PIXELS) -> Result:
   """The picture in the file `path`, `upscaler.scale` times larger, and bicubic beside it.
 
   Args:
-    upscaler: a `tiles.Upscaler`.
     network: its name, for the words.
     folder: where a folder is made for the files.
 
@@ -96,37 +97,39 @@ def enlarge(upscaler, network: str, path: pathlib.Path, folder, *, ensemble: boo
     InputError: as `read_picture`; or it is too large for the memory.
   """
   lr = read_picture(path, max_pixels)
-  height, width = lr.shape[:2]
   began = time.monotonic()
   try:
-    sr = tiles.ensemble(upscaler, lr) if ensemble else upscaler(lr)
-  except (MemoryError, jax.errors.JaxRuntimeError) as error:
-    if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    raise InputError(f'{path.name}: {width}x{height} is too large for the memory') from None
+    sr = upscale_photo(upscaler, lr, Extras(ensemble=ensemble))
+  except InputError as error:
+    raise InputError(f'{path.name}: {error}') from None
   seconds = time.monotonic() - began
   folder = pathlib.Path(tempfile.mkdtemp(dir=folder))
   file = folder / f'{path.stem}_x{upscaler.scale}.png'
-  images.write_image(file, sr)
-  height, width = sr.shape[:2]
+  photos.write(file, sr, 'png')
+  height, width = sr.samples.shape[:2]
   shrink = max(1, (height * width / SHOWN_PIXELS) ** 0.5)
   size = max(1, int(width / shrink)), max(1, int(height / shrink))
   before, after = folder / 'before.png', file if shrink == 1 else folder / 'after.png'
   _write_shown(before, lr, size)
   if after != file:
     _write_shown(after, sr, size)
-  words = (f'{path.name}: {lr.shape[1]}x{lr.shape[0]} to {width}x{height} in {seconds:.1f} s by '
-           f'{network}' + (', mean of eight' if ensemble else '')
+  words = (f'{path.name}: {lr.samples.shape[1]}x{lr.samples.shape[0]} to {width}x{height} in '
+           f'{seconds:.1f} s by {network}' + (', mean of eight' if ensemble else '')
+           + (f'; {lr.note}' if lr.note else '')
            + (f'; shown at {size[0]}x{size[1]}' if after != file else ''))
   return Result(before, after, file, words)
 
 
-def _write_shown(path, image, size: tuple[int, int]) -> None:
+def _write_shown(path, photo: photos.Photo, size: tuple[int, int]) -> None:
   """Of (width, height), by bicubic, as a PNG that is quick to write."""
-  _picture(image).resize(size, Image.Resampling.BICUBIC).save(path, compress_level=1)
+  _picture(photo).resize(size, Image.Resampling.BICUBIC).save(path, compress_level=1)
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def _picture(photo: photos.Photo) -> Image.Image:
+  """In 8 bits, as a screen has them."""
+  samples = [photo.samples] if photo.alpha is None else [photo.samples, photo.alpha]
+  image = np.concatenate(samples, axis=-1)
+  image = np.uint8(image >> 8) if image.dtype == np.uint16 else image
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
@@ -150,7 +153,7 @@ def import_gradio():
   return gradio
 
 
-def build_page(networks: dict[str, tiles.Upscaler], folder, max_pixels: int = MAX_PIXELS):
+def build_page(networks: dict[str, Upscaler], folder, max_pixels: int = MAX_PIXELS):
   """The page as gradio.Blocks, of networks by the name that is shown.
 
   Args:
@@ -165,7 +168,7 @@ def build_page(networks: dict[str, tiles.Upscaler], folder, max_pixels: int = MA
       lr = read_picture(pathlib.Path(path), max_pixels)
     except InputError as error:
       return gr.update(visible=False), _line(error, 'wrong')
-    (height, width), scale = lr.shape[:2], networks[network].scale
+    (height, width), scale = lr.samples.shape[:2], networks[network].scale
     thumbnail = _picture(lr)
     thumbnail.thumbnail((512, 512))
     return (gr.update(value=thumbnail, visible=True),
@@ -237,7 +240,7 @@ def serve(blocks, host: str, port: int, max_bytes: int) -> str:
 # The command line ---------------------------------------------------------------------
 
 
-def load_networks(sources: list, **options) -> dict[str, tiles.Upscaler]:
+def load_networks(sources: list, **options) -> dict[str, Upscaler]:
   """Networks by the name that visitors see: a file's or a folder's own, if no other has it.
 
   Raises:
@@ -250,7 +253,7 @@ def load_networks(sources: list, **options) -> dict[str, tiles.Upscaler]:
     name = str(source) if name in networks else name
     if name in networks:
       raise InputError(f'{source}: named twice')
-    networks[name] = tiles.Upscaler(model.generator, model.variables)
+    networks[name] = model.upscaler()
     print(f'{name}: x{model.scale}, {model.origin}', flush=True)
   return networks
 

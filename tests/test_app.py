@@ -18,6 +18,7 @@ import pytest
 import sr_jax
 from sr_jax import app, images, tiles
 from sr_jax.errors import InputError
+from sr_jax.media import photos
 from sr_jax.models import Compact
 from sr_jax.weights import generators
 from tests.conftest import filled
@@ -36,11 +37,11 @@ def weights(tmp_path_factory):
 
 
 class Nearest:
-  """A tiles.Upscaler that compiles nothing."""
+  """An Upscaler that compiles nothing."""
 
   scale = 3
 
-  def __call__(self, lr):
+  def __call__(self, lr, watch=None):
     return lr.repeat(3, axis=0).repeat(3, axis=1)
 
 
@@ -69,7 +70,7 @@ def test_grey_stays_grey_and_a_very_large_result_is_shown_smaller(tmp_path, pict
 
 
 def test_the_ensemble_is_asked_for(tmp_path, picture, monkeypatch):
-  monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr: 255 - upscale(lr))
+  monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr: 1 - upscale(lr))
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
   result = app.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path, ensemble=True)
   np.testing.assert_array_equal(images.read_image(result.file), 255 - Nearest()(picture(9, 12)))
@@ -89,13 +90,24 @@ def test_what_is_no_picture_is_said_of_its_name_alone(tmp_path, picture):
       app.enlarge(Nearest(), 'nearest', tmp_path / name, tmp_path, max_pixels=limit)
 
 
+def test_a_scan_keeps_its_bits_and_its_transparency(tmp_path):
+  samples = np.arange(9 * 12 * 3, dtype=np.uint16).reshape(9, 12, 3) * 200
+  alpha = np.uint16(60000) * np.ones((9, 12, 1), np.uint16)
+  photos.write(tmp_path / 'scan.png', photos.Photo(samples, alpha), 'png')
+  result = app.enlarge(Nearest(), 'nearest', tmp_path / 'scan.png', tmp_path)
+  found = photos.read(result.file)
+  np.testing.assert_array_equal(found.samples, Nearest()(samples))
+  assert (found.alpha == 60000).all()
+  assert photos.read(result.before).alpha.dtype == np.uint8  # for a screen
+
+
 def test_too_large_for_the_memory(tmp_path, picture):
   class Full(Nearest):
-    def __call__(self, lr):
-      raise MemoryError
+    def __call__(self, lr, watch=None):
+      raise InputError('too large for the memory')
 
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
-  with pytest.raises(InputError, match=r'^photo\.png: 12x9 is too large for the memory$'):
+  with pytest.raises(InputError, match=r'^photo\.png: too large for the memory$'):
     app.enlarge(Full(), 'full', tmp_path / 'photo.png', tmp_path)
 
 
