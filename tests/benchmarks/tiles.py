@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -104,8 +105,11 @@ def once(args) -> None:
   if args.by == 'jax':
     upscale = sr_jax.load(args.weights).upscaler(tile=args.tile or None)
   else:
-    import spandrel
     import torch
+    for name in ('', '.transforms', '.transforms.functional'):
+      # Not used, and one made for CUDA can't be loaded beside a CPU build of PyTorch.
+      sys.modules[f'torchvision{name}'] = mock.MagicMock()
+    import spandrel
     model = spandrel.ModelLoader().load_from_file(args.weights)
 
     def forward(part):
