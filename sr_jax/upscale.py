@@ -125,7 +125,7 @@ def _parser() -> command.Parser:
       'of colours; 5 are plenty')
   add('--correct', type=parse_correction, metavar='[smooth:]T[,T,T]', default=('replace', ()),
       help="samples further than T of [0, 1] from bilinear's become bilinear's")
-  add('--tile', type=lambda text: None if text == 'none' else _number(int, 8, 1 << 20)(text),
+  add('--tile', type=lambda text: None if text == 'none' else _number(int, 8, 10**6)(text),
       default=TILE, metavar='N', help="side of the tiles in which the last layers run, in the "
       f"original's pixels, or none; never seen in the result (default: {TILE})")
   add('--memory', type=_number(float, 0.001, 1 << 20), metavar='GIB',
