@@ -12,7 +12,8 @@ import numpy as np
 from sr_jax import correction, images, tiles
 from sr_jax.errors import InputError
 from sr_jax.media import photos
-from sr_jax.memory import free_memory
+from sr_jax.memory import host_memory
+from sr_jax.programs import exhausted
 from sr_jax.upscaler import Upscaler
 
 
@@ -67,7 +68,7 @@ def upscale_samples(upscaler: Upscaler, samples: np.ndarray, extras: Extras,
   size = result_size(samples.shape[:2], extras.outscale or upscaler.scale)
   # Floats, and what is made of them meanwhile, where anything is done beside the network.
   needed = math.prod(size) * samples.shape[2] * (16 if any(extras) else samples.itemsize)
-  if needed > free_memory(jax.devices('cpu')[0]):
+  if needed > host_memory():
     raise InputError(f'a result of {size[1]}x{size[0]} takes {needed / 2**30:.1f} GiB, more than '
                      'there is (--format tiff is written as it comes, if nothing is asked for '
                      'beside the network)')
@@ -75,14 +76,17 @@ def upscale_samples(upscaler: Upscaler, samples: np.ndarray, extras: Extras,
     return upscaler(samples, watch)
   most = np.iinfo(samples.dtype).max
   lr = np.float32(samples) / np.float32(most)
-  sr = tiles.ensemble(upscaler, lr) if extras.ensemble else upscaler(lr)
+  if extras.ensemble:
+    sr = tiles.ensemble(upscaler, lr, lambda eighth: watch(
+        (eighth + 1) * len(lr) // 8 - eighth * len(lr) // 8))
+  else:
+    sr = upscaler(lr, watch)
   sr = backproject(sr, lr, extras.backproject)
   if extras.correct:
     enlarged = images.imresize(lr, size=sr.shape[:2], method='bilinear')
     sr = np.asarray(correction.correct(sr, enlarged, extras.correct, extras.kind))
   if sr.shape[:2] != size:
     sr = images.imresize(sr, size=size)
-  watch(samples.shape[0])
   return np.floor(np.clip(sr, 0, 1) * most + 0.5).astype(samples.dtype)
 
 
@@ -136,7 +140,9 @@ def _naming(source):
   """What is too large is said of `source`."""
   try:
     yield
-  except MemoryError:
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if not exhausted(error):
+      raise
     raise InputError(f'{source}: too large for the memory') from None
   except InputError as error:
     raise InputError(f'{source}: {error}') from None

@@ -265,6 +265,8 @@ def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
   Returns:
     As image, [ceil(H * scale), ceil(W * scale), C], or of that size.
   """
+  if image.dtype not in (np.uint8, np.float32):
+    raise ValueError(f'a picture of {image.dtype}: expected uint8 or float32')
   real = np.float64 if image.dtype == np.uint8 else np.float32
   # MATLAB begins with the axis that shrinks most, with rows where both shrink alike.
   for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):

@@ -5,6 +5,7 @@ So each passes over the features of the whole picture in windows with a short ha
 between the layers the network's own code runs, on NumPy arrays.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 
@@ -43,19 +44,19 @@ def _halo(layer, variables, x) -> int:
   return tiles.whole(tiles.reach(functools.partial(_apply, *layer), variables, x))
 
 
-def longest_reach(generator, variables, lr) -> int:
-  """Of the trunk's layers, in pixels of the features; of an lr [B, h, w, C] or its shape."""
+def longest_reach(generator, variables) -> int:
+  """Of the trunk's layers, in pixels of the features."""
   found = [0]
 
-  def trunk(variables, lr):
-    def note(layer, variables, x):
-      found.append(_halo(layer, variables, x))
-      return _apply(*layer, variables, x)
+  def note(layer, variables, x):
+    found.append(_halo(layer, variables, x))
+    return _apply(*layer, variables, x)
 
+  def trunk(variables, lr):
     with _on_each_layer(generator, note):
       return generator.apply(variables, lr, method='trunk')
 
-  jax.eval_shape(trunk, variables, lr)
+  jax.eval_shape(trunk, variables, jax.ShapeDtypeStruct((1, 48, 48, 3), np.float32))
   return max(found)
 
 
@@ -80,5 +81,9 @@ def trunk(generator, variables, lr: np.ndarray, side: int) -> np.ndarray:
             column.begin - column.start:column.end - column.start]
     return result
 
-  with _on_each_layer(generator, in_windows), jax.default_device(jax.devices('cpu')[0]):
+  try:  # what lies between the layers is to stay on the host, where there is JAX for it
+    host = jax.default_device(jax.devices('cpu')[0])
+  except RuntimeError:
+    host = contextlib.nullcontext()
+  with _on_each_layer(generator, in_windows), host:
     return np.asarray(generator.apply(variables, lr, method='trunk'))

@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""How much memory is free."""
 
 import os
 import pathlib
@@ -7,19 +7,26 @@ import jax
 
 
 def free_memory(device: jax.Device) -> int:
-  """Bytes: of an accelerator what JAX may still take, of the host what this process may."""
+  """Bytes that JAX may still take: of an accelerator its own, else the host's."""
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit'] - stats['bytes_in_use']
+  return host_memory()
+
+
+def host_memory() -> int:
+  """Bytes of the host that this process may still take."""
   # Without /proc there is no telling what is used.
   free = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2]
   try:
     for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
       if line.startswith('MemAvailable'):
         free = [int(line.split()[1]) * 1024]
-    limit, used = (int(pathlib.Path('/sys/fs/cgroup', name).read_text())  # of a container
-                   for name in ('memory.max', 'memory.current'))
-    free.append(limit - used)
+    group = pathlib.Path('/sys/fs/cgroup')  # of a container
+    limit, used = (int((group / name).read_text()) for name in ('memory.max', 'memory.current'))
+    given_back = [int(line.split()[1]) for line in (group / 'memory.stat').read_text().splitlines()
+                  if line.startswith('inactive_file ')]  # files that were read
+    free.append(limit - used + sum(given_back))
   except (OSError, ValueError):
     pass
   return min(free)

@@ -65,8 +65,8 @@ class Cut(NamedTuple):
 
 def cut(sides, pixels: float, halo: int) -> Cut | None:
   """Windows of at most so many pixels; None where nothing in them would be right."""
-  height = min(sides[0], max(math.isqrt(int(pixels)), int(pixels / sides[1])))
-  width = min(sides[1], int(pixels / height))
+  height = max(1, min(sides[0], max(math.isqrt(int(pixels)), int(pixels / sides[1]))))
+  width = max(1, min(sides[1], int(pixels / height)))
   if any(part < side and part <= 2 * halo
          for part, side in zip((height, width), sides, strict=True)):
     return None
@@ -117,9 +117,10 @@ def reaches(generator, variables) -> tuple[int, int]:
   features = jax.eval_shape(apply, variables, lr)
   trunk = reach(apply, variables, lr) * features.shape[1] / _PROBE  # RRDB.unshuffle: coarser
   tail = reach(functools.partial(generator.apply, method='tail'), variables, features, lr)
-  # One more, for enlarging rounds positions; two at least, for bicubic Cb and Cr beside the
-  # network; and two before it where the network begins with bicubic enlargement (SRCNN).
-  return whole(trunk), max(whole(tail) + 1, 2) + (0 if trunk else 2)
+  # Interpolation that comes before or after the tail's convolutions is the generator's to tell.
+  tail += getattr(generator, 'tail_interpolates', 0)
+  # One more, for enlarging rounds positions; two at least, for bicubic beside the network.
+  return whole(trunk), max(whole(tail) + 1, 2)
 
 
 def whole(pixels: float) -> int:
@@ -191,7 +192,8 @@ def canvas_of(size: tuple[int, int], found: Sequence[tuple[int, int]]) -> tuple[
   return next((each for each in found if each[0] >= size[0] and each[1] >= size[1]), None)
 
 
-def ensemble(upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray) -> np.ndarray:
+def ensemble(upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray,
+             watch: Callable[[int], None] = lambda index: None) -> np.ndarray:
   """The mean of `upscale` over the eight turns and reflections of lr, each turned back.
 
   Geometric self-ensemble (Timofte et al. 2016, "Seven ways to improve example-based single
@@ -200,11 +202,13 @@ def ensemble(upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray) -> np.
   Args:
     upscale: float32 [h, w, C] to float32 [h * s, w * s, C].
     lr: float32 [h, w, C] in [0, 1].
+    watch: is told the index of each that is done.
   """
   total = 0.0
-  for turns in range(4):
-    for mirrored in (False, True):
-      turned = np.rot90(lr, turns)
-      sr = upscale(np.ascontiguousarray(turned[:, ::-1] if mirrored else turned))
-      total = total + np.rot90(sr[:, ::-1] if mirrored else sr, -turns)
+  for index in range(8):
+    turns, mirrored = divmod(index, 2)
+    turned = np.rot90(lr, turns)
+    sr = upscale(np.ascontiguousarray(turned[:, ::-1] if mirrored else turned))
+    total = total + np.rot90(sr[:, ::-1] if mirrored else sr, -turns)
+    watch(index)
   return np.float32(total / 8)

@@ -98,14 +98,14 @@ def test_alpha_that_is_the_same_everywhere_stays(upscaler, lr, level):
 
 
 def test_a_result_beyond_the_memory_is_refused_before_it_is_made(upscaler, lr, monkeypatch):
-  monkeypatch.setattr(enlarge, 'free_memory', lambda device: 3000)
+  monkeypatch.setattr(enlarge, 'host_memory', lambda: 3000)
   with pytest.raises(InputError, match=r'a result of 46x36 takes 0\.0 GiB, more than there is'):
     enlarge.upscale_samples(upscaler, lr, Extras())
 
 
 def test_a_tiff_needs_not_fit_the_memory(upscaler, lr, tmp_path, monkeypatch):
   images.write_image(tmp_path / 'a.png', lr)
-  monkeypatch.setattr(enlarge, 'free_memory', lambda device: 3000)
+  monkeypatch.setattr(enlarge, 'host_memory', lambda: 3000)
   rows = []
   assert enlarge.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'a.tif', 'tiff',
                               watch=rows.append) == ''

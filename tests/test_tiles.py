@@ -45,6 +45,7 @@ def test_even_windows_are_no_more_and_no_larger_than_needed(side):
 NETWORKS = {
     'rrdb': RRDB(3, 1, 2), 'unfolding': RRDB(3, 1, 2, scale=2, unshuffle=2),
     'compact': Compact(3, 2), 'animevideov3': Compact(3, 1, scale=3, inner_scale=4),
+    'of one pixel': Compact(3, 1, scale=2, inner_scale=1),
     'srcnn': SRCNN((3, 2)), 'luma': EDSR(3, 1, scale=2, channels=1),
     'srresnet': SRResNet(3, 1, output='linear'), 'msrresnet': MSRRESNET(features=3, blocks=1),
     'transposed': SRResNet(3, 1, scale=3, upsample='transposed', output='linear')}

@@ -101,15 +101,11 @@ def test_too_large_for_the_memory_is_said_of_the_picture(weights, tmp_path, pict
                                                          monkeypatch):
   for name in ('a', 'b'):
     images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 8))
-  plain, errors = Upscaler._bands, [MemoryError()] * 60
-
-  def full(upscaler, lr, row):
-    if errors:
-      raise errors.pop()
-    return plain(upscaler, lr, row)
+  def full(*_):
+    raise MemoryError
 
   monkeypatch.setattr(Upscaler, '_bands', full)
-  monkeypatch.setattr(upscaler, 'SMALLEST_BUDGET', 1 << 62)
+  monkeypatch.setattr(upscaler, 'LEAST_BYTES', 1 << 62)
   status, out, err = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
   assert (status, err) == (1, 'sr_jax: 2 not upscaled: in/a.png: 8x8 is too large for the memory, '
                            'even in tiles, in/b.png: 8x8 is too large for the memory, even in '

@@ -49,6 +49,11 @@ class Compact(nn.Module):
   kernel_init: Callable = PYTORCH_UNIFORM
   dtype: jnp.dtype = jnp.float32
 
+  @property
+  def tail_interpolates(self) -> float:
+    """LR pixels that the resizing of the network's own picture sees, after its last layer."""
+    return 0 if self._inner() == self.scale else 2 / self._inner()
+
   def setup(self):
     widths = [self.features] * (self.blocks + 1) + [self.channels * self._inner()**2]
     *self.layers, self.last = [

@@ -33,6 +33,8 @@ class SRCNN(nn.Module):
   kernel_init: Callable = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
+  tail_interpolates = 2  # LR pixels that bicubic enlargement sees, before the layers
+
   def setup(self):
     if len(self.kernels) != len(self.widths) + 1:
       raise ValueError(f'kernels={self.kernels}: expected one more than widths={self.widths}')
