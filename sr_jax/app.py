@@ -26,7 +26,7 @@ from PIL import Image
 from sr_jax import command, restore
 from sr_jax.enlarge import Extras, upscale_photo
 from sr_jax.errors import InputError
-from sr_jax.media import photos
+from sr_jax.media import decoders, photos
 from sr_jax.upscaler import Upscaler
 from sr_jax.weights.published import PUBLISHED
 
@@ -97,11 +97,11 @@ def enlarge(upscaler: Upscaler, network: str, path: pathlib.Path, folder, *,
     InputError: as `read_picture`; or it is too large for the memory.
   """
   lr = read_picture(path, max_pixels)
-  began = time.monotonic()
+  began, told = time.monotonic(), len(upscaler.notes)
   try:
     sr = upscale_photo(upscaler, lr, Extras(ensemble=ensemble))
-  except InputError as error:
-    raise InputError(f'{path.name}: {error}') from None
+  except (MemoryError, InputError) as error:
+    raise InputError(f'{path.name}: {str(error) or "too large for the memory"}') from None
   seconds = time.monotonic() - began
   folder = pathlib.Path(tempfile.mkdtemp(dir=folder))
   file = folder / f'{path.stem}_x{upscaler.scale}.png'
@@ -115,7 +115,7 @@ def enlarge(upscaler: Upscaler, network: str, path: pathlib.Path, folder, *,
     _write_shown(after, sr, size)
   words = (f'{path.name}: {lr.samples.shape[1]}x{lr.samples.shape[0]} to {width}x{height} in '
            f'{seconds:.1f} s by {network}' + (', mean of eight' if ensemble else '')
-           + (f'; {lr.note}' if lr.note else '')
+           + ''.join(f'; {note}' for note in (lr.note, *upscaler.notes[told:]) if note)
            + (f'; shown at {size[0]}x{size[1]}' if after != file else ''))
   return Result(before, after, file, words)
 
@@ -307,6 +307,7 @@ def main(argv: list[str] | None = None) -> None:
   for workdir in args.workdir or ():
     if not workdir.is_dir():
       raise InputError(f'{workdir}: no run there')
+  decoders.quiet()
   import_gradio()  # before networks are read, which takes longer
   port = free_port(args.host, args.port)
   networks = load_networks(args.workdir or args.weights, step=args.step, wrapper=args.key,
@@ -328,4 +329,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  command.leave(command.run(main))

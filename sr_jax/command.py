@@ -86,6 +86,17 @@ def run(command: Callable[[], int | None]) -> int:
     sys.unraisablehook = others
 
 
+def leave(status: int) -> None:
+  """Ends the process; after Ctrl-C at once, for XLA's threads that still compute may crash one
+  that tidies up after itself.
+  """
+  if status == 130:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  sys.exit(status)
+
+
 def _unraisable(others: Callable, lost) -> None:
   """Where nothing can be raised (JAX is asked at each garbage collection) Ctrl-C would be lost."""
   if lost.exc_type is KeyboardInterrupt:

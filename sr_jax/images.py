@@ -7,6 +7,7 @@ data bank hold uint8. C is 3 (RGB) or 1 (grey).
 import contextlib
 import io
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,8 @@ def reading(path, otherwise: str):
   except Exception as error:
     if isinstance(error, OSError) and error.errno:  # of the disk, not of the picture
       raise InputError(f'{path}: {error.strerror}') from None
+    # Some parsers say no more than the place where they stopped.
+    error = error if re.search('[a-z]{3}', str(error)) else 'cut off?'
     raise DamagedPicture(f'{path}: {otherwise.format(error=error)}') from None
 
 

@@ -71,6 +71,7 @@ class Model:
               else type(image).__name__)
       raise InputError(f'a picture is expected as NumPy {" or ".join(KINDS)} [h, w], [h, w, 1] '
                        f'or [h, w, 3], got {kind}')
+    image = image.astype(image.dtype.newbyteorder('='), copy=False)
     sr = self._upscale(image if image.ndim == 3 else image[..., None])
     return sr if image.ndim == 3 else sr[..., 0]
 

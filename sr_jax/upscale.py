@@ -17,55 +17,61 @@ there is (sr_jax/upscaler.py).
 
 import argparse
 import glob
+import hashlib
 import math
+import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 import tqdm
 
 from sr_jax import command, correction, images, restore
 from sr_jax.data import sources
 from sr_jax.enlarge import Extras, upscale_file, upscale_samples
-from sr_jax.errors import InputError, listed
-from sr_jax.media import photos, video
+from sr_jax.errors import InputError
+from sr_jax.media import decoders, photos, video
 from sr_jax.upscaler import TILE, Upscaler
 from sr_jax.weights.published import PUBLISHED
 
-READABLE = (*images.SUFFIXES, '.gif', *video.SUFFIXES)  # of what lies in a folder
-BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp', '.tif': 'tiff', '.tiff': 'tiff',
-             '.bmp': 'bmp'}  # --format same; all others become PNG
+READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)  # of what lies in a folder
+BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp', '.tif': 'tiff',
+             '.tiff': 'tiff', '.bmp': 'bmp'}  # --format same; all others become PNG
 LARGEST = 64  # --outscale
+BAR = '{desc}: {percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
 
 
 def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
   """(what is read, what is written) of pictures, clips, folders and globs; what is wrong with
-  some of the places, a line each.
+  some of the places, a line each. What a glob finds keeps its path from where the glob begins.
 
   Raises:
-    InputError: nothing is left; two of one name; one that would be overwritten.
+    InputError: two of one name; one that would be overwritten.
   """
   def suffix(path):
     if path.suffix.lower() in video.SUFFIXES:
       return '.mp4'
     return photos.FORMATS[format_of(path, format)].suffix
 
-  found, wrong = [], []
+  found, roots, wrong, seen = [], {}, [], set()
   for place in places:
     matches = [place]
     if not place.exists() and glob.has_magic(str(place)):
       matches = [pathlib.Path(match) for match in sorted(glob.glob(str(place), recursive=True))
                  ] or [place]
+      fixed = next(index for index, part in enumerate(place.parts) if glob.has_magic(part))
+      roots |= dict.fromkeys(matches, pathlib.Path(*place.parts[:fixed]))
     for match in matches:
       try:
-        sources.targets([match], folder, READABLE, suffix)
-        found.append(match)
+        sources.targets([match], folder, READABLE, suffix, roots)
       except InputError as error:
         wrong.append(str(error))
-  if not found:
-    raise InputError(listed(wrong))
-  return sources.targets(found, folder, READABLE, suffix), wrong
+        continue
+      if (real := os.path.realpath(match)) not in seen:  # '**' follows links, in circles too
+        seen.add(real)
+        found.append(match)
+  return found and sources.targets(found, folder, READABLE, suffix, roots), wrong
 
 
 def format_of(path: pathlib.Path, format: str) -> str:
@@ -94,9 +100,17 @@ def _number(kind: Callable, least: float, most: float) -> Callable[[str], float]
     except ValueError:
       value = math.nan
     if not least <= value <= most:
-      raise argparse.ArgumentTypeError(f'{text!r}: expected a number from {least:g} to {most:g}')
+      sort = 'a whole number' if kind is int else 'a number'
+      raise argparse.ArgumentTypeError(f'{text!r}: expected {sort} from {least:,} to {most:,}')
     return value
   return parse
+
+
+def _tile(text: str) -> int | None:
+  try:
+    return None if text == 'none' else _number(int, 8, 10**6)(text)
+  except argparse.ArgumentTypeError as error:
+    raise argparse.ArgumentTypeError(f'{error}, or none') from None
 
 
 def _parser() -> command.Parser:
@@ -104,9 +118,10 @@ def _parser() -> command.Parser:
   add = parser.add_argument
   add('sources', metavar='IN', nargs='+', type=command.path,
       help='pictures, clips, folders of them, globs')
-  add('--output', required=True, metavar='DIR', type=command.path)
+  add('--output', required=True, metavar='DIR', type=command.path,
+      help='is made where there is none')
   network = parser.add_mutually_exclusive_group(required=True)
-  network.add_argument('--workdir', type=command.path, metavar='RUN')
+  network.add_argument('--workdir', type=command.path, metavar='RUN', help='a run')
   network.add_argument('--weights', metavar='FILE', help='a weight file, or one of '
                        + ', '.join(PUBLISHED))
   add('--step', default='latest', help="of a run: a number, 'latest' or 'best'")
@@ -116,7 +131,7 @@ def _parser() -> command.Parser:
   add('--quality', type=_number(int, 1, 100), default=95,
       help='of JPEG and WebP; a WebP of 100 has no loss (default: 95)')
   add('--overwrite', action='store_true', help='make what is there already again')
-  add('--outscale', type=_number(float, 1 / LARGEST, LARGEST), metavar='X',
+  add('--outscale', type=_number(float, 0.01, LARGEST), metavar='X',
       help='the result resampled (bicubic) to so many times the size of the original')
   add('--ensemble', action='store_true',
       help='the mean over the 8 turns and reflections of the picture: 8 times the time')
@@ -125,10 +140,9 @@ def _parser() -> command.Parser:
       'of colours; 5 are plenty')
   add('--correct', type=parse_correction, metavar='[smooth:]T[,T,T]', default=('replace', ()),
       help="samples further than T of [0, 1] from bilinear's become bilinear's")
-  add('--tile', type=lambda text: None if text == 'none' else _number(int, 8, 10**6)(text),
-      default=TILE, metavar='N', help="side of the tiles in which the last layers run, in the "
-      f"original's pixels, or none; never seen in the result (default: {TILE})")
-  add('--memory', type=_number(float, 0.001, 1 << 20), metavar='GIB',
+  add('--tile', type=_tile, default=TILE, metavar='N', help="side of the tiles in which the last "
+      f"layers run, in the original's pixels, or none; never seen in the result (default: {TILE})")
+  add('--memory', type=_number(float, 0.001, 10**6), metavar='GIB',
       help='that a computation may take (default: most of what is free)')
   add('--max-pixels', type=_number(int, 1, 1 << 40), default=photos.MAX_PIXELS, metavar='N',
       help=f'a file of more is not read (default: {photos.MAX_PIXELS:,})')
@@ -150,10 +164,10 @@ def _pictures(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
   upscaler, told = _upscaler(model, args, sizes + turned), 0
   # Of pixels, for pictures differ; so the time that is left is no guess.
   with tqdm.tqdm(total=sum(map(math.prod, sizes)), unit='px', unit_scale=True, leave=False,
-                 disable=None) as bar:
+                 disable=None, dynamic_ncols=True, bar_format=BAR) as bar:
     done = 0
     for (source, target), size in zip(readable, sizes, strict=True):
-      bar.set_description(source.name)
+      bar.set_description(_short(source))
       try:
         lost = upscale_file(upscaler, source, target, format_of(source, args.format), extras,
                             args.quality, args.max_pixels,
@@ -169,8 +183,12 @@ def _pictures(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
 
 def _clips(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
   """Upscales clips; what is wrong with some of them."""
-  upscaler, wrong = _upscaler(model, args), []
+  upscaler, wrong, told = _upscaler(model, args), [], 0
   scale = extras.outscale or model.scale
+  if scale % 1:
+    return [f'{source}: --outscale {scale:g}, of a clip a whole number' for source, _ in jobs]
+  weights = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
+      np.asarray, jax.tree.leaves(model.variables)))) if jobs else b'').hexdigest()
 
   def upscale(frames):
     if not any(extras):
@@ -178,7 +196,8 @@ def _clips(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
     return np.stack([upscale_samples(upscaler, frame, extras) for frame in frames])
 
   for source, target in jobs:
-    with tqdm.tqdm(desc=source.name, unit=' frames', leave=False, disable=None) as bar:
+    with tqdm.tqdm(desc=_short(source), unit=' frames', leave=False, disable=None,
+                   dynamic_ncols=True) as bar:
       def watch(done, total, bar=bar):
         bar.total = total or None
         bar.update(done - bar.n)
@@ -186,11 +205,18 @@ def _clips(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
       try:
         made = video.upscale_video(
             upscale, int(scale), source, target, crf=args.crf, max_pixels=args.max_pixels,
-            identity=f'{model.origin}, step {model.step}, {extras}', progress=watch)
-        bar.write(f'{target}: {made}')
-      except InputError as error:
-        wrong.append(str(error))
+            identity=f'{weights}, {model.fields}, {extras}', progress=watch)
+        for note in [f'{target}: {made}'] + [f'{source}: {note}' for note in upscaler.notes[told:]]:
+          bar.write(note)
+      except (MemoryError, InputError) as error:
+        wrong.append(str(error) or f'{source}: too large for the memory')
+      told = len(upscaler.notes)
   return wrong
+
+
+def _short(path: pathlib.Path) -> str:
+  """Its name, in a few columns."""
+  return path.name if len(path.name) <= 20 else f'{path.name[:9]}..{path.name[-9:]}'
 
 
 def _upscaler(model: restore.Model, args, sizes: Sequence[tuple[int, int]] = ()) -> Upscaler:
@@ -203,6 +229,8 @@ def main(argv: list[str] | None = None) -> None:
   if args.workdir and not args.workdir.is_dir():
     raise InputError(f'{args.workdir}: no run there')
   found, wrong = plan(args.sources, args.output, args.format)
+  if not found:
+    _refuse(wrong)
   jobs = [job for job in found if args.overwrite or not job[1].exists()]
   clips = [job for job in jobs if job[0].suffix.lower() in video.SUFFIXES]
   pictures = [job for job in jobs if job not in clips]
@@ -211,18 +239,25 @@ def main(argv: list[str] | None = None) -> None:
   kind, thresholds = args.correct
   outscale = 0 if args.outscale in (None, model.scale) else args.outscale
   extras = Extras(args.ensemble, args.backproject, thresholds, kind if thresholds else '', outscale)
-  if clips and outscale % 1:
-    raise InputError(f'--outscale {outscale:g}: of a clip, a whole number')
+  decoders.quiet()
   failed = _pictures(pictures, args, model, extras) + _clips(clips, args, model, extras)
   if len(jobs) > len(failed):
     print(f'{len(jobs) - len(failed)} of {len(found)} upscaled x{outscale or model.scale:g} to '
           f'{args.output} by {model.origin}')
   if len(found) > len(jobs):
-    print(f'{len(found) - len(jobs)} of {len(found)} are there already (--overwrite makes them '
-          'again)')
-  if wrong + failed:
-    raise InputError(f'{len(wrong + failed)} not upscaled: {listed(wrong + failed)}')
+    print(f'{len(found) - len(jobs)} of {len(found)} left alone, for there is a file of their name '
+          '(--overwrite makes it again)')
+  _refuse(wrong + failed)
+
+
+def _refuse(wrong: list[str]) -> None:
+  """A line for each and, if there are several, one with their number; nothing of none."""
+  if len(wrong) > 1:
+    for reason in wrong:
+      command.refuse(reason, 1)
+  if wrong:
+    raise InputError(f'{len(wrong)} not upscaled' + f': {wrong[0]}' * (len(wrong) == 1))
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  command.leave(command.run(main))

@@ -160,7 +160,12 @@ class Upscaler:
     plan = Plan(None, self._tail_window(lr, cut[:2], budget), cut)
     if (lr.shape, cut) not in self._measured:
       self._measured.add((lr.shape, cut))
-      self.notes.append(self._consequence(lr, plan, budget))
+      enough = budget
+      while tiles.work(sides, tiles.cut(sides, 0.7 * enough / each,
+                                        self._trunk_reach + self._halo)) > WORST:
+        enough *= 1.2
+      self.notes.append(self._consequence(lr, plan, budget)
+                        + f'; about {enough / 2**30:.2g} GiB would leave it exact')
     return plan
 
   def _tail_window(self, lr, sides, budget) -> tuple[int, int]:

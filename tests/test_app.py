@@ -39,7 +39,7 @@ def weights(tmp_path_factory):
 class Nearest:
   """An Upscaler that compiles nothing."""
 
-  scale = 3
+  scale, notes = 3, ()
 
   def __call__(self, lr, watch=None):
     return lr.repeat(3, axis=0).repeat(3, axis=1)
@@ -70,7 +70,7 @@ def test_grey_stays_grey_and_a_very_large_result_is_shown_smaller(tmp_path, pict
 
 
 def test_the_ensemble_is_asked_for(tmp_path, picture, monkeypatch):
-  monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr: 1 - upscale(lr))
+  monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr, watch: 1 - upscale(lr))
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
   result = app.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path, ensemble=True)
   np.testing.assert_array_equal(images.read_image(result.file), 255 - Nearest()(picture(9, 12)))

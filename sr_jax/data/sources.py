@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -230,7 +230,8 @@ def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], sc
 
 def targets(places: Sequence[pathlib.Path], folder: pathlib.Path,
             suffixes: Sequence[str] = SUFFIXES,
-            suffix: Callable[[pathlib.Path], str] = lambda path: '.png'
+            suffix: Callable[[pathlib.Path], str] = lambda path: '.png',
+            roots: Mapping[pathlib.Path, pathlib.Path] | None = None
             ) -> list[tuple[pathlib.Path, pathlib.Path]]:
   """(picture, what is made of it in `folder`) of pictures and of all pictures in folders.
 
@@ -239,21 +240,24 @@ def targets(places: Sequence[pathlib.Path], folder: pathlib.Path,
   Args:
     suffixes: of what is taken from folders.
     suffix: of what is made.
+    roots: of places: folders that they lie in, and from which on their own path is kept.
 
   Raises:
     InputError: nothing there; `folder` is a file or lies in a folder that is read; two
       pictures of one name, or one that would be overwritten.
   """
-  stems = {}
+  stems, roots = {}, roots or {}
   for place in places:
+    inside = place.relative_to(roots[place]) if place in roots else pathlib.Path()
     if not place.is_dir():
-      if not place.exists():
-        raise InputError(f'{place}: no such file or folder')
-      stems[place] = folder / place.stem
+      if not place.is_file():
+        raise InputError(f'{place}: no such file or folder' if not place.exists()
+                         else f'{place}: no regular file')
+      stems[place] = folder / inside.parent / place.stem
       continue
     if folder.resolve().is_relative_to(place.resolve()):
       raise InputError(f'{folder}: lies in {place}, whose pictures are read; name another folder')
-    stems |= {path: folder / path.relative_to(place).with_suffix('')
+    stems |= {path: folder / inside / path.relative_to(place).with_suffix('')
               for path in _pictures_below(place, suffixes)}
   if folder.is_file():
     raise InputError(f'{folder}: is a file; pictures need a folder')

@@ -34,6 +34,7 @@ class Clip:
   stream: av.VideoStream
   rate: fractions.Fraction  # frames a second, the mean of a variable one
   total: int
+  seconds: fractions.Fraction  # that it says it lasts
   offset: int  # of its clock, in units of the stream's time base
   damaged: int = 0  # packets that no frame could be made of
 
@@ -91,6 +92,8 @@ def opened(path, max_pixels: int | None = None) -> Iterator[Clip]:
     InputError: no clip, none that can be read, or frames of more than `max_pixels`.
   """
   with read(path) as container:
+    if container.format.name.endswith('_pipe') or container.format.name == 'image2':
+      raise InputError(f'{path}: a picture, not a clip')
     streams = [stream for stream in container.streams.video if stream.codec_context is not None
                and not stream.disposition & av.stream.Disposition.attached_pic]
     if not streams:
@@ -104,7 +107,7 @@ def opened(path, max_pixels: int | None = None) -> Iterator[Clip]:
     # The clock of a transport stream starts anywhere, that of a file says something.
     start = container.start_time or 0 if 'mpeg' in container.format.name else 0
     yield Clip(path, container, stream, rate.limit_denominator(65535),
-               stream.frames or round(seconds * rate),
+               stream.frames or round(seconds * rate), seconds,
                round(fractions.Fraction(start, av.time_base) / stream.time_base))
 
 

@@ -5,6 +5,8 @@ What Pillow does well it does; `tiffs` and `pngs` do what it does with 8 of 16 b
 
 import contextlib
 import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -18,6 +20,14 @@ from sr_jax.media import pngs, tiffs
 
 # In this order, by how they begin. Others are not tried: some of Pillow's run programs.
 _KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
+
+
+def quiet() -> None:
+  """For command lines: what the libraries have to say of damaged files, we say in a line."""
+  for name in ('tifffile', 'imagecodecs'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  for module in ('PIL', 'tifffile'):
+    warnings.filterwarnings('ignore', module=module)
 
 
 class Opened(NamedTuple):

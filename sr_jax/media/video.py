@@ -33,7 +33,7 @@ TARGETS = tuple(remux.CONTAINERS)
 
 
 def upscale_video(upscale: Callable[[np.ndarray], np.ndarray], scale: int, source, target, *,
-                  batch: int = 4, crf: int = 18, segment: int = 250, identity: str = '',
+                  batch: int = 4, crf: int = 18, segment: int = 48, identity: str = '',
                   progress: Callable[[int, int], None] | None = None,
                   max_pixels: int | None = None) -> str:
   """Writes a clip of each frame of `source`, upscaled, at its time, with its sound.
@@ -115,8 +115,12 @@ def upscale_video(upscale: Callable[[np.ndarray], np.ndarray], scale: int, sourc
       words.append(f'left out: {listed(sorted(left))}')
     if clip.damaged:
       words.append(f'{clip.damaged} damaged packets')
-    if done < 0.98 * clip.total - 2:
-      words.append(f'the clip tells of {clip.total} frames and may be cut off')
+    shown = sorted(itertools.chain(*times))
+    longest = max((after - before for before, after in itertools.pairwise(shown)), default=0)
+    lasted = (shown[-1] - shown[0] + longest) * clip.time_base
+    if lasted < 0.98 * clip.seconds - 0.2:
+      words.append(f'ends after {float(lasted):.1f} of {float(clip.seconds):.1f} s and may be cut '
+                   'off')
     return ', '.join(words)
 
 
