@@ -183,12 +183,14 @@ def _pictures(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
 
 def _clips(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
   """Upscales clips; what is wrong with some of them."""
+  if not jobs:
+    return []
   upscaler, wrong, told = _upscaler(model, args), [], 0
   scale = extras.outscale or model.scale
   if scale % 1:
     return [f'{source}: --outscale {scale:g}, of a clip a whole number' for source, _ in jobs]
   weights = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
-      np.asarray, jax.tree.leaves(model.variables)))) if jobs else b'').hexdigest()
+      np.asarray, jax.tree.leaves(model.variables))))).hexdigest()
 
   def upscale(frames):
     if not any(extras):

@@ -41,10 +41,11 @@ def run(config, workdir, **changes):
 
 @pytest.mark.parametrize(('warmup', 'loop'), [
     pytest.param(40, 'no', marks=pytest.mark.slow),  # all pixel
-    (0, 'no'),  # all adversarial
+    pytest.param(0, 'no', marks=pytest.mark.slow),  # all adversarial
     (20, 'no'),  # the restart is at the boundary
     pytest.param(30, 'no', marks=pytest.mark.slow),  # the boundary is after the restart
-    (10, 'yes')])  # before it, through the device loop, with frozen arrays
+    # Before it, through the device loop, with frozen arrays.
+    pytest.param(10, 'yes', marks=pytest.mark.slow)])
 def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, warmup, loop):
   config.warmup_steps, config.device_loop = warmup, loop
   if loop == 'yes':
@@ -195,6 +196,7 @@ def test_bad_validation_pictures_are_skipped_and_flat_ones_are_scored(config, tm
     run(config, tmp_path / 'other')
 
 
+@pytest.mark.slow
 def test_init_from_takes_the_averaged_generator(config, tmp_path):
   first = run(config, tmp_path / 'first', steps=10, warmup_steps=10)
   config.init_from, config.warmup_steps, config.steps = str(tmp_path / 'first'), 0, 1
@@ -242,6 +244,7 @@ def pixels_alone(config):
   return config
 
 
+@pytest.mark.slow
 def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   path, given = edsr_x2
   model = restore.load(path)

@@ -142,6 +142,7 @@ def test_memory_holds_on_a_canvas_too(network, large):
   np.testing.assert_allclose(upscale(large), whole(large), rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_with_next_to_no_memory_it_is_said_and_not_raised(network):
   """Sizes at which windows have almost nothing but halo; each is done or refused in a line."""
   generator, variables, whole = network('rrdb')

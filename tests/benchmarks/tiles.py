@@ -86,18 +86,18 @@ def speed(args) -> None:
     model = sr_jax.load(args.weights)
     generators.write_generator(path, 'basicsr', model.name, model.generator, model.variables)
     rows = {}
-    for by, tiles in (('jax', TILES), ('torch', (None, 64))):
-      for tile in tiles:
-        command = [sys.executable, '-m', 'tests.benchmarks.tiles', 'once', '--by', by, '--tile',
-                   str(tile or 0), '--weights', args.weights if by == 'jax' else str(path),
-                   '--size', args.size, '--repeat', str(args.repeat), *map(str, args.pictures)]
-        rows[by, tile] = json.loads(subprocess.run(command, check=True, capture_output=True,
-                                                   text=True).stdout.splitlines()[-1])
-        found = rows[by, tile]
-        print(f'{by:6} tile {tile or "none":5} {found["seconds"]:8.2f} s '
-              f'{found["seconds"] / rows["jax", None]["seconds"]:6.2f} times ours untiled, first '
-              f'{found["first"]:.1f} s, {found["peak"]:6.0f} MB, {found["before"]:.0f} MB of them '
-              'before', flush=True)
+    for by, tile in args.only or [*(('jax', tile) for tile in TILES), ('torch', None),
+                                  ('torch', 64)]:
+      command = [sys.executable, '-m', 'tests.benchmarks.tiles', 'once', '--by', by, '--tile',
+                 str(tile or 0), '--weights', args.weights if by == 'jax' else str(path),
+                 '--size', args.size, '--repeat', str(args.repeat), *map(str, args.pictures)]
+      rows[by, tile] = json.loads(subprocess.run(command, check=True, capture_output=True,
+                                                 text=True).stdout.splitlines()[-1])
+      found = rows[by, tile]
+      print(f'{by:6} tile {tile or "none":5} {found["seconds"]:8.2f} s '
+            f'{found["seconds"] / next(iter(rows.values()))["seconds"]:6.2f} times the first way, '
+            f'at first {found["first"]:.1f} s, {found["peak"]:6.0f} MB, {found["before"]:.0f} MB of them '
+            'before', flush=True)
 
 
 def once(args) -> None:
@@ -125,7 +125,7 @@ def once(args) -> None:
     start = time.perf_counter()
     upscale(lr)
     times.append(time.perf_counter() - start)
-  print(json.dumps({'first': times[0], 'seconds': min(times[1:]), 'before': before,
+  print(json.dumps({'first': times[0], 'seconds': min(times[1:] or times), 'before': before,
                     'peak': _peak()}))
 
 
@@ -140,9 +140,12 @@ if __name__ == '__main__':
   parser.add_argument('pictures', nargs='+', type=pathlib.Path)
   parser.add_argument('--weights', required=True)
   parser.add_argument('--size', default='', help='WIDTHxHEIGHT that they are resized to')
-  parser.add_argument('--repeat', type=int, default=3)
+  parser.add_argument('--repeat', type=int, default=3, help='0 times what compiles too')
   parser.add_argument('--quick', action='store_true', help='leaves the usual tiles out')
+  parser.add_argument('--only', nargs='*', help='of speed, such as jax:128 torch:0')
   parser.add_argument('--by', choices=('jax', 'torch'))
   parser.add_argument('--tile', type=int, default=0)
   arguments = parser.parse_args()
+  arguments.only = [(by, int(tile) or None) for by, tile in
+                    (way.split(':') for way in arguments.only or ())]
   {'errors': errors, 'speed': speed, 'once': once}[arguments.what](arguments)
