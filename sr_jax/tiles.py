@@ -5,7 +5,7 @@ of the picture therefore gives right values everywhere but within that reach of 
 borders; at the picture's own border zero padding is what the whole picture has there too. Windows
 are shifted inward rather than padded, so that all of them have one shape and are compiled once.
 
-The trunk's reach is long (16 pixels each RRDB: 347 with 23 blocks), the tail's a few pixels, and
+The trunk's reach is long (15 pixels in each RRDB, 347 with 23 blocks), the tail's a few pixels, and
 the tail is where the memory goes: `upscaler` runs the trunk whole and the tail in windows.
 """
 

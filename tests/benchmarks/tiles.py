@@ -96,8 +96,8 @@ def speed(args) -> None:
       found = rows[by, tile]
       print(f'{by:6} tile {tile or "none":5} {found["seconds"]:8.2f} s '
             f'{found["seconds"] / next(iter(rows.values()))["seconds"]:6.2f} times the first way, '
-            f'at first {found["first"]:.1f} s, {found["peak"]:6.0f} MB, {found["before"]:.0f} MB of them '
-            'before', flush=True)
+            f'at first {found["first"]:.1f} s, {found["peak"]:6.0f} MB, '
+            f'{found["before"]:.0f} MB of them before', flush=True)
 
 
 def once(args) -> None:
