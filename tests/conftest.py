@@ -18,7 +18,9 @@ from safetensors.numpy import save_file
 from configs.common import defaults
 from sr_jax import command, images
 from sr_jax.data import packed, sources
+from sr_jax.models import Compact
 from sr_jax.weights import __main__ as cli
+from sr_jax.weights import generators
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -100,6 +102,16 @@ def pack_folder(tmp_path_factory):
     return packed.pack(packed.plan(found, scale, channels), scale, channels,
                        tmp_path_factory.mktemp('packed') / 'set')
   return pack
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory):
+  """A Compact of scale 2 in a file."""
+  model = Compact(4, 1, scale=2)
+  path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
+  variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
+  generators.write_generator(path, 'basicsr', 'compact', model, variables)
+  return path
 
 
 @pytest.fixture

@@ -19,21 +19,8 @@ import sr_jax
 from sr_jax import app, images, tiles
 from sr_jax.errors import InputError
 from sr_jax.media import photos
-from sr_jax.models import Compact
-from sr_jax.weights import generators
-from tests.conftest import filled
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-  """A Compact of scale 2 in a file."""
-  model = Compact(4, 1, scale=2)
-  path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
-  variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
-  generators.write_generator(path, 'basicsr', 'compact', model, variables)
-  return path
 
 
 class Nearest:

@@ -67,6 +67,7 @@ def command(monkeypatch, capsys, tmp_path, config_file):
   return run
 
 
+@pytest.mark.slow
 def test_train_evaluate_profile(command, tmp_path, folder):
   status, out, _ = command('--workdir=run')
   assert status == 0

@@ -1,5 +1,7 @@
 """The command that makes pictures larger, and `sr_jax.load` from Python."""
 
+import os
+import pathlib
 import re
 import struct
 
@@ -11,20 +13,8 @@ from PIL import Image, ImageCms
 import sr_jax
 from sr_jax import images, upscale, upscaler
 from sr_jax.errors import InputError
-from sr_jax.models import Compact
 from sr_jax.upscaler import Upscaler
-from sr_jax.weights import generators
-from tests.conftest import filled
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-  """A Compact of scale 2 in a file."""
-  model = Compact(4, 1, scale=2)
-  path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
-  variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
-  generators.write_generator(path, 'basicsr', 'compact', model, variables)
-  return path
+from tests.conftest import interrupt
 
 
 def test_a_model_is_a_function_of_pictures(weights, picture):
@@ -234,3 +224,19 @@ def test_a_clip_comes_out_larger_with_its_sound(weights, tmp_path, call):
   with av.open(tmp_path / 'out' / 'clip.mp4') as clip:
     assert len(clip.streams.audio) == 1
     assert [frame.to_ndarray().shape[1] for frame in clip.decode(video=0)] == [64] * 24
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_in_a_line_and_the_rest_can_go_on(weights, tmp_path, picture):
+  """In the middle of a folder: what is there is whole, nothing else is, and it does not crash."""
+  for name in range(40):
+    images.write_image(tmp_path / 'in' / f'{name:02d}.png', picture(200 + name, 300))
+  out = tmp_path / 'out'
+  root = pathlib.Path(__file__).parent.parent
+  arguments = ['-m', 'sr_jax.upscale', 'in', '--output', 'out', '--weights', str(weights)]
+  status, err = interrupt(arguments, tmp_path, lambda: len(list(out.glob('*.png'))) > 2,
+                          os.environ | {'PYTHONPATH': str(root)})
+  assert (status, err.splitlines()[-1]) == (130, 'sr_jax: interrupted')
+  made = sorted(out.iterdir())
+  assert 2 < len(made) < 40
+  assert all(images.read_image(path).shape[1] == 600 for path in made)
