@@ -39,7 +39,7 @@ READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)  # of w
 BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp', '.tif': 'tiff',
              '.tiff': 'tiff', '.bmp': 'bmp'}  # --format same; all others become PNG
 LARGEST = 64  # --outscale
-BAR = '{desc}: {percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
+BAR = '{desc}{percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
 
 
 def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
