@@ -15,12 +15,12 @@ def free_memory(device: jax.Device) -> int:
 
 
 def host_memory() -> int:
-  """Bytes of the host that this process may still take."""
-  # Without /proc there is no telling what is used.
-  free = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2]
+  """Bytes of the host that this process may still take; without /proc, which tells, all there are.
+  """
+  free = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
   try:
     for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
-      if line.startswith('MemAvailable'):
+      if line.startswith('MemAvailable'):  # free memory alone would not count the page cache
         free = [int(line.split()[1]) * 1024]
     group = pathlib.Path('/sys/fs/cgroup')  # of a container
     limit, used = (int((group / name).read_text()) for name in ('memory.max', 'memory.current'))

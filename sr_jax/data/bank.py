@@ -3,9 +3,6 @@
 Nothing is decoded, copied or waited for while training.
 """
 
-import contextlib
-import os
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -14,6 +11,7 @@ from jax import lax
 
 from sr_jax.data.augment import step_keys
 from sr_jax.data.packed import Packed
+from sr_jax.memory import host_memory
 
 
 class Bank(NamedTuple):
@@ -49,16 +47,7 @@ def room() -> int:
   stats = jax.devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return int(0.6 * stats['bytes_limit'])
-  try:
-    with open('/proc/meminfo') as file:  # free memory alone would not count the page cache
-      free = next(1024 * int(line.split()[1]) for line in file if line.startswith('MemAvailable'))
-  except (OSError, StopIteration):
-    free = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  with contextlib.suppress(OSError, ValueError):  # a container may have less; 'max' is no number
-    limit, used = (int(pathlib.Path('/sys/fs/cgroup', f'memory.{name}').read_text())
-                   for name in ('max', 'current'))
-    free = min(free, limit - used)
-  return free // 2
+  return host_memory() // 2
 
 
 def draw(table: jax.Array, seed, step, cut: Cut):
