@@ -75,7 +75,7 @@ def upscale_samples(upscaler: Upscaler, samples: np.ndarray, extras: Extras,
   if not any(extras):
     return upscaler(samples, watch)
   most = np.iinfo(samples.dtype).max
-  lr = np.float32(samples) / np.float32(most)
+  lr = images.to_float(samples, most)
   if extras.ensemble:
     sr = tiles.ensemble(upscaler, lr, lambda eighth: watch(
         (eighth + 1) * len(lr) // 8 - eighth * len(lr) // 8))
@@ -87,7 +87,7 @@ def upscale_samples(upscaler: Upscaler, samples: np.ndarray, extras: Extras,
     sr = np.asarray(correction.correct(sr, enlarged, extras.correct, extras.kind))
   if sr.shape[:2] != size:
     sr = images.imresize(sr, size=size)
-  return np.floor(np.clip(sr, 0, 1) * most + 0.5).astype(samples.dtype)
+  return images.to_levels(sr, most).astype(samples.dtype)
 
 
 def upscale_photo(upscaler: Upscaler, photo: photos.Photo, extras: Extras,

@@ -135,16 +135,16 @@ def write_image(path, image: np.ndarray) -> None:
 # Ranges and colour -----------------------------------------------------------------
 
 
-def to_float(image):
-  """uint8 in [0, 255] to float32 in [0, 1]; NumPy in, NumPy out, else a JAX array."""
+def to_float(image, most: int = 255):
+  """Integers in [0, most] to float32 in [0, 1]; NumPy in, NumPy out, else a JAX array."""
   numpy = np if isinstance(image, np.ndarray) else jnp
-  return numpy.asarray(image, numpy.float32) / numpy.float32(255)
+  return numpy.asarray(image, numpy.float32) / numpy.float32(most)
 
 
-def to_levels(image):
-  """Float in [0, 1], clipped, to the nearest of 0, 1, ... 255, still float (NumPy or JAX)."""
+def to_levels(image, most: int = 255):
+  """Float in [0, 1], clipped, to the nearest of 0, 1, ... most, still float (NumPy or JAX)."""
   numpy = np if isinstance(image, np.ndarray) else jnp
-  return numpy.floor(numpy.clip(image, 0, 1) * 255 + 0.5)
+  return numpy.floor(numpy.clip(image, 0, 1) * most + 0.5)
 
 
 def to_uint8(image) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax import tiles
+from sr_jax import images, tiles
 
 LEVELS = {'uint8': 255, 'uint16': 65535}
 KEPT = 24  # programs; of those used least lately the memory is given back
@@ -72,7 +72,7 @@ class Programs:
     def run(variables, features, x):
       sr = self.generator.apply(variables, features, x, method='tail')
       sr = sr.mean(-1, keepdims=True) if channels == 1 else sr
-      return jnp.floor(jnp.clip(sr, 0, 1) * most + 0.5).astype(kind) if most else sr
+      return images.to_levels(sr, most).astype(kind) if most else sr
 
     lr = (batch, *(side * self.unfold for side in sides), 3)
     features = _like((batch, *sides, self.features.shape[3]), self.features.dtype)

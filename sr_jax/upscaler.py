@@ -143,7 +143,7 @@ class Upscaler:
       each = self._programs.trunk(batch, probe).bytes / math.prod(probe)
     # Less than all, for the tail and its results.
     pixels = 0.7 * budget / each
-    side, window = math.isqrt(int(pixels)), self._tail_window(lr, sides, budget)
+    side = math.isqrt(int(pixels))
     cut = tiles.cut(sides, pixels, self._trunk_reach + self._halo)
     work, by_layers = tiles.work(sides, cut), math.inf
     # On the host: a layer's input and result, the trunk's first features, a sum of two.
@@ -153,7 +153,7 @@ class Upscaler:
     if work <= min(WORST, 1.3 * by_layers):  # features that go to the host and back take time too
       return Plan(None, self._tail_window(lr, cut[:2], budget), cut)
     if by_layers <= WORST:
-      return Plan(None, window, None, side)
+      return Plan(None, self._tail_window(lr, sides, budget), None, side)
     cut = tiles.cut(sides, pixels, side // 4)
     if not cut:
       raise _too_large(lr)
@@ -221,7 +221,7 @@ class Upscaler:
 
   def _whole(self, lr, canvas, window, rows, columns):
     """(rows of LR done, sr of rows x columns, both (begin, end)) of an lr whose trunk fits."""
-    x, sides = images.as_rgb(_floats(lr)), self._fold(lr.shape[1:3])
+    x, sides = _floats(lr), self._fold(lr.shape[1:3])
     x = _pad(x, sides, self._unfold, 'reflect')  # as the network itself would
     x = _pad(x, canvas, self._unfold, 'constant')
     on_canvas = len(lr) == 1 and canvas in self._windows
@@ -248,7 +248,7 @@ class Upscaler:
 
   def _by_layers(self, lr, side: int, window, rows, columns):
     features = layerwise.trunk(self._programs.generator, self._programs.variables,
-                               images.as_rgb(_floats(lr)), side)
+                               _floats(lr), side)
     return self._tails(lr, features, window, rows, columns)
 
   def _tails(self, lr, features, window, rows, columns):
@@ -281,7 +281,7 @@ class Upscaler:
         below, across = (
             np.minimum(np.arange(span.start * unfold, (span.start + part) * unfold), length - 1)
             for span, part, length in zip((y, x), window, lr.shape[1:3], strict=True))
-        part = images.as_rgb(_floats(lr[:, below][:, :, across]))
+        part = _floats(lr[:, below][:, :, across])
         sr = tail(self._programs.variables, _cut(features, y.start, x.start, window), part)
         if last:
           put(*last)  # while the next one is computed
@@ -303,7 +303,8 @@ def _host() -> jax.Device | None:
 
 
 def _floats(lr: np.ndarray) -> np.ndarray:
-  return np.float32(lr) / np.float32(LEVELS.get(lr.dtype.name, 1))
+  """float32 [B, h, w, 3] in [0, 1] of any kind; grey is repeated."""
+  return images.as_rgb(images.to_float(lr, LEVELS.get(lr.dtype.name, 1)))
 
 
 def _pad(x: np.ndarray, sides, unfold: int, mode: str) -> np.ndarray:
