@@ -1,14 +1,18 @@
 """Losses: arrays in, scalars out. The first argument is what is differentiated.
 
 Pictures are in [0, 1]. A recipe stated on [-1, 1] differs: its squared errors are four
-times ours, its absolute errors twice. Every mean is taken in float32 over all elements.
+times ours, its absolute errors twice. Every mean is over all elements and in float32: that is
+what the networks give, whatever they compute in.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 from jax.nn import softplus
+
+from sr_jax import images
 
 # Pixels ------------------------------------------------------------------------------
 
@@ -125,3 +129,52 @@ ADVERSARIAL = {
     'least_squares': (least_squares_generator, least_squares_discriminator),
     'relativistic': (relativistic_generator, relativistic_discriminator),
 }
+
+
+# Together ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GeneratorLoss:
+  """The generator's weighted terms; a weight of zero leaves a term out.
+
+  Attributes:
+    pixel, pixel_weight: a name in `PIXEL`.
+    layers: weights of the VGG layers, times perceptual_weight; scale and distance as in
+      `perceptual`.
+    adversarial, adversarial_weight: a name in `ADVERSARIAL`; it names D's loss too.
+  """
+
+  pixel: str = 'l1'
+  pixel_weight: float = 1.0
+  perceptual_weight: float = 0.0
+  layers: Mapping[str, float] = field(default_factory=dict)
+  scale: float = 1.0
+  distance: str = 'mse'
+  adversarial: str = 'vanilla'
+  adversarial_weight: float = 0.0
+  total_variation_weight: float = 0.0
+
+  def reconstruction(self, sr, hr, vgg, frozen) -> dict[str, jax.Array]:
+    """The weighted terms that compare pictures: functions of sr alone."""
+    return self.compared(sr, hr, *(self.features(picture, vgg, frozen) for picture in (sr, hr)))
+
+  def features(self, picture, vgg, frozen) -> dict[str, jax.Array]:
+    """What the perceptual term sees of a picture; {} without that term."""
+    if not self.perceptual_weight:
+      return {}
+    with jax.named_scope('vgg'):
+      return vgg.apply(frozen['vgg'], images.as_rgb(picture))
+
+  @jax.named_scope('losses')
+  def compared(self, sr, hr, sr_features, hr_features) -> dict[str, jax.Array]:
+    """`reconstruction` of pictures whose features are known."""
+    terms = {}
+    if self.pixel_weight:
+      terms['pixel'] = self.pixel_weight * PIXEL[self.pixel](sr, hr)
+    if self.perceptual_weight:
+      terms['perceptual'] = self.perceptual_weight * perceptual(
+          sr_features, hr_features, self.layers, self.scale, self.distance)
+    if self.total_variation_weight:
+      terms['total_variation'] = self.total_variation_weight * total_variation(sr)
+    return terms

@@ -250,7 +250,8 @@ def test_numbers_that_are_no_weights_are_refused(foreign, tmp_path):
 
 @pytest.mark.parametrize(('metadata', 'message'), [
     ('{', 'damaged'), ('[' * 100_000, 'damaged'), ('{"blocks": {"a": 1}}', 'damaged'),
-    ('{"a.b": 3}', 'damaged'), ('{"blocks": null}', 'damaged'), ('3', 'damaged'),
+    ('{"__class__": 3}', 'damaged'), ('{"a.b": 3}', 'damaged'),
+    ('{"blocks": null}', 'damaged'), ('3', 'damaged'),
     ('{"names": "sr_jax", "name": "x"}', "holds a 'x'; known are srcnn"),
     ('{"names": "sr_jax", "name": "edsr"}', 'states no scale'),
     ('{"names": "sr_jax", "name": "edsr", "scale": 2, "blocks": 1000000000}', 'tensors in all'),
@@ -265,6 +266,7 @@ def test_hostile_metadata_is_refused(foreign, tmp_path, metadata, message):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_published_rrdb_of_23_blocks(assets):
   with np.load(assets / 'rrdb23_x4_realsr_df2k_expected.npz') as file:
     lr, expected = file['lr'], file['sr']

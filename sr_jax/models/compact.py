@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
   Activation,
@@ -57,7 +58,7 @@ class Compact(nn.Module):
   def setup(self):
     widths = [self.features] * (self.blocks + 1) + [self.channels * self._inner()**2]
     *self.layers, self.last = [
-        nn.Conv(width, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
+        Conv(width, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
         for width in widths]
     self.activations = [Activation(self.activation, self.features) for _ in self.layers]
 

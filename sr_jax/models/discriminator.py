@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sr_jax.models.convolution import Conv
+
 
 class Discriminator(nn.Module):
   """Images [B, H, W, 3] in [0, 1] to logits [B]: above zero means "real".
@@ -36,7 +38,7 @@ class Discriminator(nn.Module):
     if self.head not in ('dense', 'conv'):
       raise ValueError(f"head={self.head!r}: expected 'dense' or 'conv'")
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    conv, dense = partial(nn.Conv, **options), partial(nn.Dense, **options)
+    conv, dense = partial(Conv, **options), partial(nn.Dense, **options)
     x = (2 * images - 1).astype(self.dtype)  # [-1, 1]: centred, as the paper's HR
     for pair, width in enumerate(self.widths):
       for stride in (1, 2):

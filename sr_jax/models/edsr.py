@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from sr_jax.images import luma
+from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import PYTORCH_UNIFORM, STAGES, Upsample, coloured, seen
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B over its training pictures
@@ -28,7 +29,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    conv = partial(nn.Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
+    conv = partial(Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
     y = nn.relu(conv()(x))
     return x + self.residual_scale * conv()(y)
 
@@ -76,13 +77,13 @@ class EDSR(nn.Module):
       raise ValueError(f'image_range={self.image_range}: expected more than 0')
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-    self.head = nn.Conv(self.features, (3, 3), **options)
+    self.head = Conv(self.features, (3, 3), **options)
     self.body = [block(self.features, self.residual_scale, **options)
                  for _ in range(self.blocks)]
-    self.body_end = nn.Conv(self.features, (3, 3), **options)
+    self.body_end = Conv(self.features, (3, 3), **options)
     self.stages = [Upsample(stage, self.features, 'shuffle', 'none', **options)
                    for stage in STAGES[self.scale]]
-    self.last = nn.Conv(self.channels, (3, 3), **options)
+    self.last = Conv(self.channels, (3, 3), **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
     """lr [B, h, w, C] to features [B, h, w, features]."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
+from sr_jax.models.convolution import Conv
 
 STAGES = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}  # of upsampling
 
@@ -128,12 +129,12 @@ class Upsample(nn.Module):
   def __call__(self, x):
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     if self.method == 'shuffle':
-      x = nn.Conv(self.features * self.scale**2, (3, 3), **options)(x)
+      x = Conv(self.features * self.scale**2, (3, 3), **options)(x)
       x = pixel_shuffle(x, self.scale)
     elif self.method == 'nearest':
-      x = nn.Conv(self.features, (3, 3), **options)(nearest(x, self.scale))
+      x = Conv(self.features, (3, 3), **options)(nearest(x, self.scale))
     else:
-      x = nn.Conv(self.features, (3, 3), **options)(x)
+      x = Conv(self.features, (3, 3), **options)(x)
       side = {2: 4, 3: 9}[self.scale]
       x = nn.ConvTranspose(self.features, (side, side), (self.scale, self.scale), **options)(x)
     return Activation(self.activation)(x)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
   SMALL_KAIMING,
@@ -36,7 +37,7 @@ class DenseBlock(nn.Module):
   @nn.compact
   def __call__(self, x):
     features = x.shape[-1]
-    conv = partial(nn.Conv, kernel_size=(3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
+    conv = partial(Conv, kernel_size=(3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
     activate = Activation(ACTIVATION)
     known = [x]
     for _ in range(4):
@@ -106,14 +107,14 @@ class RRDB(nn.Module):
       raise ValueError(f"upsample={self.upsample!r}: expected 'nearest' or 'shuffle'")
     options = {'kernel_init': PYTORCH_UNIFORM, 'dtype': self.dtype}
     block = nn.remat(ResidualDenseBlocks) if self.remat else ResidualDenseBlocks
-    self.head = nn.Conv(self.features, (3, 3), **options)
+    self.head = Conv(self.features, (3, 3), **options)
     self.body = [block(self.growth, self.kernel_init, self.dtype) for _ in range(self.blocks)]
-    self.body_end = nn.Conv(self.features, (3, 3), **options)
+    self.body_end = Conv(self.features, (3, 3), **options)
     self.stages = [Upsample(stage, self.features, self.upsample, ACTIVATION, **options)
                    for stage in STAGES[self.scale * self.unshuffle]]
-    self.refinement = nn.Conv(self.features, (3, 3), **options)
+    self.refinement = Conv(self.features, (3, 3), **options)
     self.activation = Activation(ACTIVATION)
-    self.last = nn.Conv(self.channels, (3, 3), **options)
+    self.last = Conv(self.channels, (3, 3), **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
     """lr [B, h, w, C] to features [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
+from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import coloured, seen
 
 
@@ -41,7 +42,7 @@ class SRCNN(nn.Module):
     if any(side % 2 == 0 for side in self.kernels):
       raise ValueError(f'kernels={self.kernels}: expected odd sides')
     widths = (*self.widths, 1 if self.luma_only else 3)
-    self.layers = [nn.Conv(width, (side, side), padding='VALID', kernel_init=self.kernel_init,
+    self.layers = [Conv(width, (side, side), padding='VALID', kernel_init=self.kernel_init,
                            dtype=self.dtype)
                    for width, side in zip(widths, self.kernels, strict=True)]
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
+from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   SMALL_KAIMING,
   STAGES,
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x, train: bool):
-    conv = partial(nn.Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
+    conv = partial(Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
     norm = partial(nn.BatchNorm, momentum=0.9, dtype=self.dtype)
     y = conv()(x)
     if self.batch_norm:
@@ -69,6 +70,8 @@ class SRResNet(nn.Module):
       has no features there and leaves it out.
     output: 'linear', or 'tanh', moved to [0, 1].
     activation: outside the blocks; block_activation: inside.
+    remat: computes the blocks anew in the backward pass rather than keep their activations:
+      memory for a third more time. (XLA:CPU was seen to keep them all the same.)
     dtype: of the computation; parameters stay float32.
   """
 
@@ -84,6 +87,7 @@ class SRResNet(nn.Module):
   output: str = 'tanh'
   activation: str = 'prelu'
   block_activation: str = 'prelu'
+  remat: bool = False
   kernel_init: Callable = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
@@ -95,27 +99,27 @@ class SRResNet(nn.Module):
         raise ValueError(f'{field}={getattr(self, field)!r}: expected one of {allowed}')
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     wide = (self.kernel, self.kernel)
-    self.head = nn.Conv(self.features, wide, **options)
+    self.head = Conv(self.features, wide, **options)
     self.head_activation = Activation(self.activation)
-    self.body = [
-        ResidualBlock(self.features, self.batch_norm, self.block_activation, **options)
-        for _ in range(self.blocks)
-    ]
+    # `train` is no array: of the block's arguments it is number 2, after itself and x.
+    block = nn.remat(ResidualBlock, static_argnums=2) if self.remat else ResidualBlock
+    self.body = [block(self.features, self.batch_norm, self.block_activation, **options)
+                 for _ in range(self.blocks)]
     if self.skip == 'features':
-      self.body_end = nn.Conv(self.features, (3, 3), **options)
+      self.body_end = Conv(self.features, (3, 3), **options)
       if self.batch_norm:
         self.body_end_norm = nn.BatchNorm(momentum=0.9, dtype=self.dtype)
     if self.upsample == 'direct':
-      self.last = nn.Conv(self.channels * self.scale**2, wide, **options)
+      self.last = Conv(self.channels * self.scale**2, wide, **options)
       return
     self.stages = [
         Upsample(stage, self.features, self.upsample, self.activation, **options)
         for stage in STAGES[self.scale]
     ]
     if self.refine:
-      self.refinement = nn.Conv(self.features, (3, 3), **options)
+      self.refinement = Conv(self.features, (3, 3), **options)
       self.refinement_activation = Activation(self.activation)
-    self.last = nn.Conv(self.channels, wide, **options)
+    self.last = Conv(self.channels, wide, **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
     """lr [B, h, w, C] to features [B, h, w, features]."""

@@ -1,0 +1,111 @@
+"""The convolution's own kernel gradient is lax's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from sr_jax.models import SRResNet, convolution
+from sr_jax.models.convolution import Conv, convolve, kernel_gradient
+
+
+def plain(x, kernel, padding):
+  return lax.conv_general_dilated(x, kernel, (1, 1), padding,
+                                  dimension_numbers=convolution.NUMBERS)
+
+
+def arrays(*shapes, dtype=np.float64):
+  rng = np.random.default_rng(0)
+  return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def gradients(function, x, kernel, weights):
+  return jax.jit(jax.grad(lambda *given: jnp.sum(function(*given) * weights), (0, 1)))(x, kernel)
+
+
+@pytest.mark.parametrize(('side', 'channels', 'outputs', 'padding'), [
+    ((1, 1), 3, 5, ((0, 0), (0, 0))), ((2, 3), 4, 1, ((1, 0), (1, 1))),
+    ((3, 3), 5, 2, ((1, 1), (1, 1))), ((4, 5), 2, 2, ((0, 0), (3, 4))),
+    ((7, 1), 1, 3, ((6, 0), (0, 2))), ((9, 9), 6, 3, ((4, 4), (4, 4)))])
+@pytest.mark.parametrize('size', [(17, 36)])
+def test_kernel_gradient_is_laxs(side, channels, outputs, padding, size):
+  with jax.enable_x64(True):
+    x, kernel = arrays((2, *size, channels), (*side, channels, outputs))
+    weights, = arrays(plain(x, kernel, padding).shape)
+    _, want = gradients(functools.partial(plain, padding=padding), x, kernel, weights)
+    np.testing.assert_allclose(kernel_gradient(x, weights, padding), want, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [
+    (np.float32, 1e-5), pytest.param(jnp.bfloat16, 0.04, marks=pytest.mark.slow)])
+def test_layer_trains_as_laxs(monkeypatch, dtype, tolerance):
+  monkeypatch.setattr(convolution, 'TILE', 8)
+  monkeypatch.setattr(convolution, 'LARGE', 100)
+  calls = []
+  monkeypatch.setattr(convolution, 'kernel_gradient', lambda *given: calls.append(1)
+                      or kernel_gradient(*given))
+  for stride in (1, 2):  # a stride is left to lax
+    layer = Conv(3, (3, 3), stride, padding=1, dtype=dtype)
+    usual = Conv(3, (3, 3), stride, padding=1, dtype=dtype, conv_general_dilated_cls=None)
+    x, = arrays((2, 13, 11, 4), dtype=np.float32)
+    variables = layer.init(jax.random.key(0), x)
+    # Of the precision that is asked for; a bfloat16 gradient is close to the float32 one.
+    wide = usual.clone(dtype=np.float32)
+
+    def loss(variables, layer, x=x):
+      return jnp.mean(jnp.square(layer.apply(variables, x).astype(jnp.float32) - 1))
+
+    want = jax.grad(loss)(variables, wide)
+    for wrap in (lambda f: f, jax.checkpoint):
+      got = jax.jit(jax.grad(lambda v, layer=layer, wrap=wrap: wrap(
+          lambda v: loss(v, layer))(v)))(variables)
+      for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()))
+    np.testing.assert_array_equal(layer.apply(variables, x), usual.apply(variables, x))
+    assert len(calls) == 2
+
+
+@pytest.mark.slow
+def test_batches_of_kernels_and_second_derivatives():
+  with jax.enable_x64(True):
+    x, kernel = arrays((2, 40, 33, 2), (3, 2, 3, 2, 1))  # three kernels
+    padding = ((1, 1), (0, 0))
+    found = []
+    for function in (convolution.tiled, plain):
+      def loss(kernel, x=x, function=function):
+        return jnp.sum(jnp.square(function(x, kernel, padding)) ** 1.5)
+
+      def gradient_norm(kernel, loss=loss):
+        return jnp.sum(jnp.square(jax.grad(loss)(kernel)))
+
+      found.append(jax.jit(jax.vmap(lambda k, f=gradient_norm: jax.grad(f)(k)))(kernel))
+    np.testing.assert_allclose(*found, rtol=1e-10)
+
+
+def test_only_where_it_is_faster(monkeypatch):
+  x, kernel = jnp.zeros((1, 33, 32, 3)), jnp.zeros((3, 3, 3, 4))
+  options = {'lhs_dilation': (1, 1), 'rhs_dilation': (1, 1), 'feature_group_count': 1,
+             'dimension_numbers': None, 'precision': None}
+  options['dimension_numbers'] = lax.conv_dimension_numbers(x.shape, kernel.shape,
+                                                            convolution.NUMBERS)
+
+  def has_own(x, padding='SAME', strides=(1, 1), **changed):
+    return 'custom_vjp' in str(jax.make_jaxpr(lambda x: convolve(
+        x, kernel, strides, padding, **options | changed))(x))
+
+  assert has_own(x)
+  assert not has_own(x[:, 1:])  # no more than 32x32
+  assert not has_own(x, 'VALID')
+  assert not has_own(x, strides=(2, 2))
+  assert not has_own(x, rhs_dilation=(2, 2))
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert not has_own(x)
+
+
+def test_names_stay():
+  shapes = jax.eval_shape(SRResNet(features=2, blocks=1).init, jax.random.key(0),
+                          jnp.zeros((1, 4, 4, 3)))
+  assert shapes['params']['body_0']['Conv_1']['kernel'].shape == (3, 3, 2, 2)
