@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 
-from sr_jax import command, restore
+from sr_jax import command, compiling, restore
 from sr_jax.errors import InputError
 from sr_jax.media import decoders
 from sr_jax.page import CSS, MAX_PIXELS, build_page, import_gradio
@@ -109,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
   decoders.quiet()
   import_gradio()  # before networks are read, which takes longer
   port = free_port(args.host, args.port)
+  compiling.use_cache()
   networks = load_networks(args.workdir or args.weights, step=args.step, wrapper=args.key,
                            fields=command.parse_fields(args.set))
   signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C, tidily

@@ -1,12 +1,14 @@
 """Writes files whole or not at all, so that neither a reader nor a crash leaves half of one."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 from sr_jax.errors import InputError
 
@@ -28,6 +30,9 @@ def free_bytes(path) -> int:
   return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
+UNFINISHED = '.unfinished-'  # what the name of a file begins with until it is whole
+
+
 @contextlib.contextmanager
 def replacing(path) -> Iterator[pathlib.Path]:
   """Yields an empty file beside `path`, which takes its place if the block succeeds.
@@ -41,7 +46,7 @@ def replacing(path) -> Iterator[pathlib.Path]:
   path, temporary = expand(path), None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix='.', suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = pathlib.Path(name)
     yield temporary
@@ -52,6 +57,53 @@ def replacing(path) -> Iterator[pathlib.Path]:
   finally:
     if temporary:
       temporary.unlink(missing_ok=True)
+
+
+def append(path, data: bytes) -> None:
+  """Adds data to the end of a file, all of it or none; the file is made where there is none.
+
+  Raises:
+    OSError: it can not be written.
+  """
+  with open(path, 'ab', buffering=0) as file:
+    size = file.tell()
+    try:
+      while data:  # the disk may have room for a part
+        data = data[file.write(data):]
+    except OSError as error:
+      file.truncate(size)
+      error.filename = str(path)
+      raise
+
+
+def sweep(folder, *below: str) -> None:
+  """Removes what `replacing` was writing into `folder`, or below those in it, at a kill.
+
+  For who is alone at work there.
+  """
+  folder = pathlib.Path(folder)
+  for path in (*folder.glob(f'{UNFINISHED}*'),
+               *(path for name in below for path in (folder / name).rglob(f'{UNFINISHED}*'))):
+    with contextlib.suppress(OSError):
+      path.unlink()
+
+
+@contextlib.contextmanager
+def locked(path, wait: bool = True) -> Iterator[TextIO]:
+  """Alone, of all that lock the file `path`; made where there is none, and left there.
+
+  The lock is gone with the process that holds it, however it ends.
+
+  Yields:
+    the file, open for reading and writing: whoever waits in vain may read who is at work.
+
+  Raises:
+    BlockingIOError: another process has it, and `wait` is false.
+    OSError: it can not be made, or the file system has no locks.
+  """
+  with open(path, 'a+', encoding='utf-8') as file:
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    yield file
 
 
 def write_text(path, text: str) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from sr_jax import files
+from sr_jax import files, pillow
 from sr_jax.errors import InputError
+from sr_jax.pillow import MAX_PIXELS
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 
@@ -51,12 +52,25 @@ def reading(path, otherwise: str):
     raise DamagedPicture(f'{path}: {otherwise.format(error=error)}') from None
 
 
+def refuse_above(most: int, path, width: int, height: int, limit: str) -> None:
+  """Refuses, before it is decoded, a picture of more than `most` pixels.
+
+  Raises:
+    DamagedPicture: naming the limit.
+  """
+  if height * width > most:
+    raise DamagedPicture(f'{path}: {width}x{height} is {height * width:,} pixels, more than '
+                         f'{limit} {most:,}')
+
+
 @contextlib.contextmanager
 def _opened(path, otherwise: str):
-  """Image.open, whose failures are InputErrors."""
+  """`pillow.open_picture` of at most MAX_PIXELS, whose failures are InputErrors."""
   with reading(path, otherwise):
     is_file = isinstance(path, (str, os.PathLike))
-    with Image.open(path if is_file else io.BytesIO(path.read_bytes())) as picture:
+    with (open(path, 'rb') if is_file else io.BytesIO(path.read_bytes())) as file:
+      picture = pillow.open_picture(file)
+      refuse_above(MAX_PIXELS, path, *pillow.stored_size(picture), 'the limit of')
       yield picture
 
 
@@ -76,44 +90,24 @@ def read_image(path) -> np.ndarray:
     uint8 [H, W, 1] or [H, W, 3].
 
   Raises:
-    DamagedPicture: the file is missing, truncated or no picture.
+    DamagedPicture: the file is missing, truncated, no picture or of more than MAX_PIXELS.
     InputError: the disk fails.
   """
   with _opened(path, 'damaged picture ({error})') as picture:
-    picture.load()
+    pillow.load_picture(picture)
     ImageOps.exif_transpose(picture, in_place=True)
-    array = np.asarray(_to_eight_bit(picture))
+    array = np.asarray(pillow.to_eight_bit(picture))
   return array[..., None] if array.ndim == 2 else array
-
-
-def _to_eight_bit(picture: Image.Image) -> Image.Image:
-  if picture.mode in ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N'):
-    samples = np.asarray(picture).astype(np.float64)
-    # Mode I is what Pillow makes of some 16-bit files; 65535 is white in all of them.
-    return Image.fromarray(np.uint8(np.clip(np.round(samples / 257), 0, 255)))
-  if picture.mode == 'F':
-    samples = np.asarray(picture)
-    return Image.fromarray(np.uint8(np.clip(np.round(samples * 255), 0, 255)))
-  if picture.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in picture.info:
-    grey = picture.mode in ('LA', 'La', 'L', '1')
-    rgba = picture.convert('RGBA')
-    white = Image.new('RGBA', rgba.size, 'white')
-    return Image.alpha_composite(white, rgba).convert('L' if grey else 'RGB')
-  if picture.mode in ('L', 'RGB'):
-    return picture
-  return picture.convert('L' if picture.mode == '1' else 'RGB')
 
 
 def image_size(path) -> tuple[int, int]:
   """(height, width) from the file's header, turned by EXIF as far as the header tells.
 
   Raises:
-    DamagedPicture: the file is missing or no picture.
+    DamagedPicture: the file is missing, no picture or of more than MAX_PIXELS.
   """
   with _opened(path, 'not a picture that can be read') as picture:
-    width, height = picture.size
-    if picture.format == 'TIFF':  # newer versions of Pillow turn its size already
-      width, height = picture.tag_v2[256], picture.tag_v2[257]
+    width, height = pillow.stored_size(picture)
     # Asking a PNG for its EXIF decodes it, for the tag may come last; commonly it is first.
     early = picture.format != 'PNG' or 'exif' in picture.info
     turned = early and picture.getexif().get(0x0112, 1) >= 5
@@ -149,7 +143,8 @@ def to_levels(image, most: int = 255):
 
 def to_uint8(image) -> np.ndarray:
   """`to_levels` as uint8 on the host."""
-  return np.uint8(to_levels(np.asarray(image, np.float32)))
+  with np.errstate(invalid='ignore'):  # nan has no colour; whoever trains is told by other means
+    return np.uint8(to_levels(np.asarray(image, np.float32)))
 
 
 # Y, Cb, Cr (rows) of R, G, B, and what is added, in 8-bit levels for RGB in [0, 1].

@@ -68,7 +68,8 @@ def read_picture(path: pathlib.Path, max_pixels: int) -> photos.Photo:
                        f'{max_pixels:,} are taken')
     return photos.read(path, max_pixels)
   except InputError as error:
-    raise InputError(str(error).replace(str(path), path.name)) from None
+    as_said = str(InputError(path))  # without what a message has none of
+    raise InputError(str(error).replace(as_said, path.name)) from None
 
 
 def enlarge(upscaler: Upscaler, network: str, path: pathlib.Path, folder, *,

@@ -10,16 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images, tiles
+from sr_jax.memory import exhausted
 
 LEVELS = {'uint8': 255, 'uint16': 65535}
 KEPT = 24  # programs; of those used least lately the memory is given back
-
-
-def exhausted(error: Exception) -> bool:
-  """Whether it says that memory is."""
-  words = ('RESOURCE_EXHAUSTED', 'OUT_OF_MEMORY', 'out of memory', 'ALLOC_FAILED')
-  return isinstance(error, MemoryError) or (isinstance(error, jax.errors.JaxRuntimeError)
-                                            and any(word in str(error) for word in words))
 
 
 class Program(NamedTuple):

@@ -15,7 +15,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 
-from sr_jax import command, files, images, metrics
+from sr_jax import command, compiling, files, images, metrics
 from sr_jax.data import sources
 from sr_jax.errors import InputError, listed
 from sr_jax.models.lpips import LPIPS
@@ -172,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     if path.is_dir():
       raise InputError(f'{path}: can not be written, it is a folder')
 
+  compiling.use_cache()
   triples = _partners(args.hr, args.sr, args.lr, args.scale)
   _check_sizes(triples, args.scale, border)
   scorer = make_scorer(args.scale, args.lpips, border)

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import tqdm
 
-from sr_jax import command, correction, images, restore
+from sr_jax import command, compiling, correction, images, restore
 from sr_jax.data import sources
 from sr_jax.enlarge import Extras, upscale_file, upscale_samples
 from sr_jax.errors import InputError
@@ -236,6 +236,7 @@ def main(argv: list[str] | None = None) -> None:
   jobs = [job for job in found if args.overwrite or not job[1].exists()]
   clips = [job for job in jobs if job[0].suffix.lower() in video.SUFFIXES]
   pictures = [job for job in jobs if job not in clips]
+  compiling.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
                        fields=command.parse_fields(args.set))
   kind, thresholds = args.correct

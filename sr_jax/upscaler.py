@@ -21,8 +21,8 @@ import numpy as np
 
 from sr_jax import images, layerwise, tiles
 from sr_jax.errors import InputError
-from sr_jax.memory import free_memory, host_memory
-from sr_jax.programs import LEVELS, Programs, exhausted
+from sr_jax.memory import exhausted, free_memory, host_memory
+from sr_jax.programs import LEVELS, Programs
 
 KINDS = ('uint8', 'uint16', 'float32')  # of pictures
 TILE = 128  # LR pixels; on two cores as fast as none, and a tenth of the memory
@@ -189,21 +189,14 @@ class Upscaler:
     # At a window's corner, next to its halo, as far as possible from what it should have seen.
     at = [spans[len(spans) // 2] for spans in (
         tiles.spans(side, part, cut.halo) for side, part in zip(sides, cut[:2], strict=True))]
-    ends = [min(span.end, span.begin + SMALLEST) for span in at]
-    exact = [(max(0, span.begin - full), min(side, end + full))
-             for span, end, side in zip(at, ends, sides, strict=True)]
-    short = [(span.start, span.start + part) for span, part in zip(at, cut[:2], strict=True)]
-    results = []
-    for crop in short, exact:
-      part = lr[:, crop[0][0] * unfold:crop[0][1] * unfold, crop[1][0] * unfold:crop[1][1] * unfold]
-      kept = [((span.begin - begin) * unfold, min((end - begin) * unfold, length))
-              for span, end, (begin, _), length in zip(at, ends, crop, part.shape[1:3],
-                                                       strict=True)]
-      within = self._fold(part.shape[1:3])
-      bands = (self._whole(part, within, plan.window, *kept) if crop is short else self._by_layers(
-          part, min(cut[:2]), self._tail_window(part, within, budget), *kept))
-      results.append(np.concatenate([band for _, band in bands], axis=1).astype(np.float64))
-    difference = np.abs(results[0] - results[1]).max() * 255 / LEVELS.get(lr.dtype.name, 1)
+    at = [span._replace(end=min(span.end, span.begin + SMALLEST)) for span in at]
+    part, *kept = self._part(lr, at, cut[:2])
+    short = _joined(self._whole(part, cut[:2], plan.window, *kept))
+    wide = [span._replace(start=max(0, span.begin - full)) for span in at]
+    part, *kept = self._part(lr, wide, [span.end + full - span.start for span in wide])
+    window = self._tail_window(part, self._fold(part.shape[1:3]), budget)
+    exact = _joined(self._by_layers(part, min(cut[:2]), window, *kept))
+    difference = np.abs(np.float64(short) - exact).max() * 255 / LEVELS.get(lr.dtype.name, 1)
     return (f'not exact: the memory allows an overlap of {cut.halo * unfold} of the '
             f'{full * unfold} pixels that the network sees; where that was measured, at the '
             f'middle of the picture, it changes up to {difference:.2g} levels of 255')
@@ -232,19 +225,25 @@ class Upscaler:
     return self._tails(lr, features, window, rows, columns)
 
   def _in_windows(self, lr, cut: tiles.Cut, window, begin):
-    unfold = self._unfold
     height, width = self._fold(lr.shape[1:3])
-    for y in tiles.spans(height, cut.height, cut.halo, begin // unfold):
+    for y in tiles.spans(height, cut.height, cut.halo, begin // self._unfold):
       strips = []
       for x in tiles.spans(width, cut.width, cut.halo):
-        part = lr[:, y.start * unfold:(y.start + cut.height) * unfold,
-                  x.start * unfold:(x.start + cut.width) * unfold]
-        kept = [((span.begin - span.start) * unfold,
-                 min((span.end - span.start) * unfold, length))
-                for span, length in zip((y, x), part.shape[1:3], strict=True)]
-        bands = self._whole(part, cut[:2], window, *kept)
-        strips.append(np.concatenate([band for _, band in bands], axis=1))
-      yield min(y.end * unfold, lr.shape[1]), np.concatenate(strips, axis=2)
+        part, *kept = self._part(lr, (y, x), cut[:2])
+        strips.append(_joined(self._whole(part, cut[:2], window, *kept)))
+      yield min(y.end * self._unfold, lr.shape[1]), np.concatenate(strips, axis=2)
+
+  def _part(self, lr, at, sides):
+    """(lr in a window, rows and columns, (begin, end), that are taken of it).
+
+    Args:
+      at, sides: the window's spans and sides, in pixels of the features.
+    """
+    (top, left), unfold = (span.start * self._unfold for span in at), self._unfold
+    part = lr[:, top:top + sides[0] * unfold, left:left + sides[1] * unfold]
+    return part, *(((span.begin - span.start) * unfold,
+                    min((span.end - span.start) * unfold, length))
+                   for span, length in zip(at, part.shape[1:3], strict=True))
 
   def _by_layers(self, lr, side: int, window, rows, columns):
     features = layerwise.trunk(self._programs.generator, self._programs.variables,
@@ -296,6 +295,10 @@ def _cut(features, y: int, x: int, window):
     return features[:, y:y + window[0], x:x + window[1]]
   return jax.lax.dynamic_slice(features, (0, y, x, 0),
                                (len(features), *window, features.shape[3]))
+
+
+def _joined(bands) -> np.ndarray:
+  return np.concatenate([band for _, band in bands], axis=1)
 
 
 def _host() -> jax.Device | None:

@@ -18,6 +18,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import requests
 
 from sr_jax import images
 from sr_jax.data import div2k
@@ -151,6 +152,7 @@ def zips(tmp_path_factory):
 def site(zips, monkeypatch):
   """A server of the two files, to which the table points."""
   monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+  monkeypatch.setattr(div2k.https, 'session', requests.Session)  # this server has no certificate
   with Site() as site:
     thread = threading.Thread(target=site.serve_forever, args=(0.01,))
     thread.start()
@@ -274,6 +276,16 @@ def test_a_hostile_zip(tmp_path, site, zips, monkeypatch, name, complaint):
   with pytest.raises(InputError, match=complaint):
     find_div2k(tmp_path / 'set', 'valid', 2, download=True)
   assert everything_below(tmp_path) == [f'set/{HR_ZIP}.part']
+
+
+def test_a_zip_bomb(tmp_path, site, zips, monkeypatch):
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr(f'{HR}/0001.png', bytes(10**7))
+  serve(site, zips | {HR_ZIP: file.getvalue()}, monkeypatch)
+  with pytest.raises(InputError, match=r'unpacks to 10,000,000 bytes, more than 4 times its own'):
+    find_div2k(tmp_path, 'valid', 2, download=True)
+  assert everything_below(tmp_path) == [f'{HR_ZIP}.part']
 
 
 def test_no_zip(tmp_path, site, zips, monkeypatch):

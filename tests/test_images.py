@@ -2,6 +2,8 @@
 
 import io
 import math
+import struct
+import tracemalloc
 from fractions import Fraction
 
 import jax
@@ -13,8 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import color
 
-from sr_jax import images
+from sr_jax import images, pillow
+from sr_jax.data import benchmarks, packed, pictures
+from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.media import photos
+from tests.test_photos import header
 
 
 @pytest.mark.parametrize('suffix', ['png', 'bmp', 'tiff', 'webp', 'jpg'])
@@ -83,6 +89,85 @@ def test_bad_files_are_named(tmp_path, picture):
                        ('none.png', 'no such file')):
     with pytest.raises(InputError, match=f'{name}.*{reason}'):
       images.read_image(tmp_path / name)
+
+
+def test_the_limit_of_pixels_is_looked_at_before_decoding(tmp_path):
+  path = tmp_path / 'a.png'
+  path.write_bytes(header('png', 50_000, 50_000))
+  tracemalloc.start()
+  for read in (images.read_image, images.image_size, lambda path: pictures.read_crops(
+      Picture('a', path), 2, 3, 8, [(0, 0)]), lambda path: list(benchmarks.read_set(
+          [Picture('a', path)], 2))):
+    with pytest.raises(images.DamagedPicture, match=r'a\.png: 50000x50000 is 2,500,000,000 pixels, '
+                                                    'more than the limit of 200,000,000'):
+      read(path)
+  plan = packed.plan([Picture('a', path)], 2, 3)
+  assert 'more than the limit of' in plan.skipped[0]
+  assert tracemalloc.get_traced_memory()[1] < 2**24
+  tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings('error')
+def test_below_it_pillow_does_not_object(tmp_path):
+  path = tmp_path / 'a.tif'
+  Image.new('1', (14_000, 14_000)).save(path, compression='group4')  # Pillow's limit is 179 million
+  assert images.image_size(path) == (14_000, 14_000)
+  path.write_bytes(header('png', 14_000, 14_000))
+  with pytest.raises(images.DamagedPicture, match='damaged'):
+    images.read_image(path)
+
+
+def test_formats_that_run_programs_are_not_tried(tmp_path):
+  path = tmp_path / 'a.png'
+  path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(ls) system\n')
+  with pytest.raises(images.DamagedPicture, match='not a picture that can be read'):
+    images.read_image(path)
+
+
+def jpeg_of_scans(width, height, scans):
+  buffer = io.BytesIO()
+  Image.new('RGB', (16, 16), 'red').save(buffer, 'JPEG', progressive=True)
+  data = bytearray(buffer.getvalue())
+  frame, scan = data.index(b'\xff\xc2'), data.index(b'\xff\xda')
+  data[frame + 5:frame + 9] = struct.pack('>HH', height, width)
+  return bytes(data[:scan] + data[scan:-2] * scans + b'\xff\xd9')
+
+
+def run_lengths(width, height, body):
+  head = struct.pack('<IiiHHIIiiII', 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
+  return b'BM' + struct.pack('<IHHI', 0, 0, 0, 1078) + head + bytes(1024) + body
+
+
+@pytest.mark.parametrize(('data', 'message'), [
+    (jpeg_of_scans(14_000, 14_000, 1), 'cut off'),  # nearly empty: 8 s before
+    (jpeg_of_scans(14_000, 14_000, 300) + bytes(500_000), 'scans of 14000x14000'),  # 50 s
+    (run_lengths(13_000, 13_000, b'\1\1\0\0' * 13_000), '13000x13000 of run lengths'),  # 17 s
+    (run_lengths(200_000_000, 1, b'\0\2\xff\xff'), '200000000x1 of run lengths'),  # 51 GB
+], ids=['empty', 'scans', 'lines', 'jump'])
+def test_what_takes_minutes_or_gigabytes_is_refused(tmp_path, data, message):
+  path = tmp_path / 'a.png'
+  path.write_bytes(data)
+  with pytest.raises(images.DamagedPicture, match=message):
+    images.read_image(path)
+  with pytest.raises(images.DamagedPicture, match=message):
+    photos.read(path)
+
+
+def test_small_progressive_and_compressed_ones_are_read(tmp_path):
+  (tmp_path / 'a.jpg').write_bytes(jpeg_of_scans(16, 16, 1))
+  assert images.read_image(tmp_path / 'a.jpg').shape == (16, 16, 3)
+  (tmp_path / 'a.bmp').write_bytes(run_lengths(4, 4, b'\4\0\0\0' * 4))
+  assert images.read_image(tmp_path / 'a.bmp').shape == (4, 4, 3)
+
+
+def test_what_lies_behind_a_jpeg_are_no_scans(tmp_path, monkeypatch):
+  monkeypatch.setattr(pillow, 'MAX_SCANNED', 100 * 16 * 16)  # a phone's: 20 million bytes of clip
+  path = tmp_path / 'a.jpg'
+  path.write_bytes(jpeg_of_scans(16, 16, 5) + b'\xff\xda' * 100)
+  assert images.read_image(path).shape == (16, 16, 3)
+  path.write_bytes(jpeg_of_scans(16, 16, 100))
+  with pytest.raises(images.DamagedPicture, match='scans of 16x16'):
+    images.read_image(path)
 
 
 def test_write_is_whole_or_nothing(tmp_path, picture):
@@ -197,7 +282,7 @@ def test_bilinear_is_jaxs_and_differentiable():
   assert float(grad.mean()) == pytest.approx(16, rel=1e-5)
 
 
-@pytest.mark.parametrize('name', ['Set5', 'Set14'])
+@pytest.mark.parametrize('name', ['Set5', pytest.param('Set14', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_bicubic_reproduces_the_public_sets_in_every_byte(assets, name, scale):
   paths = sorted((assets / name / f'HR_x{scale}').iterdir())

@@ -178,6 +178,9 @@ def test_wrong_tables(table, text, complaint):
 
 
 def test_no_table(tmp_path):
+  (tmp_path / 'long.csv').write_text('a' * 100_000 + ',b')
+  with pytest.raises(InputError, match=r'long\.csv, line 1: .*a\.\.\.: no such file'):
+    match_by_csv(tmp_path / 'long.csv', tmp_path, tmp_path)
   for path, complaint in ((tmp_path / 'no.csv', 'no such file'), (tmp_path, 'is a directory')):
     with pytest.raises(InputError, match=complaint):
       match_by_csv(path, tmp_path, tmp_path)

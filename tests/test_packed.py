@@ -156,7 +156,7 @@ def test_unchanged_files_are_not_read_again(one, tmp_path, monkeypatch):
   first = packed.folder_of(one, 2, 3, tmp_path)
   monkeypatch.setattr(contents, '_hash', None)
   assert packed.folder_of(one, 2, 3, tmp_path) == first
-  for text in ('', '[]', '{"a": 3}', 'null'):
+  for text in ('', '[]', '{"a": 3}', 'null', '[' * 100_000):
     (tmp_path / contents.KNOWN).write_text(text)
     with pytest.raises(TypeError):  # it would have to
       packed.folder_of(one, 2, 3, tmp_path)
@@ -171,6 +171,9 @@ def test_unchanged_files_are_not_read_again(one, tmp_path, monkeypatch):
     lambda folder: (folder / 'table.npy').write_bytes(b''),
     lambda folder: (folder / 'table.npy').write_bytes(b'PK\x03\x04'),
     lambda folder: np.save(folder / 'table.npy', np.ones((1, 5))),
+    lambda folder: np.save(folder / 'table.npy', np.int32([[0, 0, 2**30, 9, 9]])),  # beyond it
+    lambda folder: np.save(folder / 'table.npy', np.int32([[9, 0, 0, 1, 1]])),
+    lambda folder: np.save(folder / 'table.npy', np.int32([[0, -1, 0, 1, 1]])),
     lambda folder: (folder / 'index.json').write_text('null')])
 def test_one_that_is_not_whole_is_packed_anew(one, tmp_path, damage):
   held = pack(one, tmp_path / 'cache')

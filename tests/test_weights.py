@@ -4,17 +4,21 @@ import io
 import os
 import pickle
 import shutil
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from sr_jax import https
 from sr_jax.errors import InputError
 from sr_jax.models.vgg import VGG16_DEPTHS, convolution_names
-from sr_jax.weights import vgg
+from sr_jax.weights import files, vgg
 from sr_jax.weights.files import read_tensors
 from tests.conftest import GOLDEN
+from tests.faults import weights as hostile
 
 
 @pytest.mark.parametrize('name', ['zip.pth', 'legacy.pth'])
@@ -48,17 +52,79 @@ class Runs:
     return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize('form', ['zip', 'legacy'])
-def test_pickled_code_does_not_run(tmp_path, form):
-  data = pickle.dumps({'a': Runs(tmp_path / 'broken_in')}, protocol=2)
+@pytest.mark.parametrize('form', ['zip', 'legacy', 'bare'])
+@pytest.mark.parametrize('call', ['mkdir', 'system', 'eval'])
+def test_pickled_code_does_not_run(tmp_path, monkeypatch, form, call):
+  monkeypatch.chdir(tmp_path)
+  data = {'mkdir': pickle.dumps({'a': Runs('broken_in')}, protocol=2),
+          'system': b'\x80\x02}U\1acos\nsystem\nU\x0ftouch broken_in\x85Rs.',
+          'eval': b'\x80\x02cbuiltins\neval\nU\x16open("broken_in", "wb")\x85R.'}[call]
   path = tmp_path / 'evil.pth'
   if form == 'zip':
     hostile_zip(path, data)
+  elif form == 'legacy':
+    path.write_bytes(hostile.legacy({}, data))
   else:
     path.write_bytes(data)
-  with pytest.raises(InputError, match=r'evil\.pth.*mkdir'):
+  with pytest.raises(InputError, match=rf'evil\.pth.*{call}'):
     read_tensors(path)
   assert not (tmp_path / 'broken_in').exists()
+
+
+@pytest.mark.parametrize('opcodes', [b'(', b')\x85'])
+def test_a_pickle_that_never_ends_is_refused_soon(tmp_path, opcodes):
+  """Sixty megabytes of marks, deflated to sixty kilobytes: a minute and gigabytes before."""
+  with zipfile.ZipFile(tmp_path / 'a.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('archive/data.pkl', b'\x80\x02)' + opcodes * 1_000_001 + b'.')
+  with pytest.raises(InputError, match=r'a\.pth: its pickle has more than 1000000 opcodes'):
+    read_tensors(tmp_path / 'a.pth')
+
+
+def test_a_storage_that_lies_of_its_length_is_found_before_views_are_copied(tmp_path, monkeypatch):
+  """Views of a small storage, allowed by the length that another one claims."""
+  items = b''.join(hostile.text(f'a{index}') + hostile.tensor_of('0', (4,), 4)
+                   for index in range(100))
+  lying = items + hostile.text('z') + hostile.tensor_of('1', (4,), 10**6)
+  path, numbers = tmp_path / 'a.pth', {'archive/data/0': bytes(16), 'archive/data/1': bytes(16)}
+  state = b'\x80\x02}(' + lying + b'u.'
+  monkeypatch.setattr(files._Tensor, 'read', None)  # none is made
+  path.write_bytes(hostile.zipped({'archive/data.pkl': state} | numbers))
+  with pytest.raises(InputError, match='wrong length'):
+    read_tensors(path)
+  path.write_bytes(hostile.legacy({'0': np.zeros(4, np.float32)}, state))  # no second one
+  with pytest.raises(InputError, match='missing'):
+    read_tensors(path)
+
+
+@pytest.mark.parametrize('shape', [
+    b'X\4\0\0\x001111', b'K\1', b'N', b'(U\x011t', b'(G' + bytes(8) + b't',
+    b'(' + b'K\1' * 40 + b't'])
+def test_shapes_that_are_none(tmp_path, shape):
+  hostile_zip(tmp_path / 'a.pth', tensor_pickle(0, (4,), (1,)).replace(b'(J\4\0\0\0t', shape))
+  with pytest.raises(InputError, match='a tensor of no shape'):
+    read_tensors(tmp_path / 'a.pth')
+
+
+def test_lengths_of_gigabytes_are_not_allocated(tmp_path):
+  path = tmp_path / 'a.pth'
+  for data in (b'\x80\x02X\xff\xff\xff\xff.', b'\x80\x02B\xff\xff\xff\xff.',
+               b'\x80\x04\x95' + b'\xff' * 7 + b'\x7f.'):
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r'a\.pth'):
+      read_tensors(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_what_a_file_says_stays_one_short_line(tmp_path):
+  header = b'{"a": {"dtype": "two\\nlines\\u001b[2J' + b'x' * 5000 + b'", "shape": []}}'
+  (tmp_path / 'a.safetensors').write_bytes(struct.pack('<Q', len(header)) + header)
+  with pytest.raises(InputError, match='not a readable weight file') as error:
+    read_tensors(tmp_path / 'a.safetensors')
+  assert '\n' not in str(error.value)
+  assert '\x1b' not in str(error.value)
+  assert len(str(error.value)) < 1000
 
 
 def tensor_pickle(offset, shape, stride, length=4):
@@ -224,7 +290,8 @@ def test_nothing_found_says_what_was_tried(monkeypatch, tmp_path):
 def test_a_download_is_checked_by_the_hash_in_its_name(monkeypatch, tmp_path):
   monkeypatch.setenv('SR_JAX_CACHE', str(tmp_path / 'cache'))
 
-  def retrieve(url, known_hash, fname, path, progressbar):
+  def retrieve(url, known_hash, fname, path, downloader):
+    assert downloader is https.fetch
     shutil.copy(GOLDEN / 'zip.pth', os.path.join(path, fname))
     return os.path.join(path, fname)
 

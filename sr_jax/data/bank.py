@@ -44,7 +44,7 @@ def to_device(packed: Packed) -> Bank:
 def room() -> int:
   """Bytes that a bank may take: 60% of what JAX holds of an accelerator's memory,
   or half of what a host has free."""
-  stats = jax.devices()[0].memory_stats() or {}
+  stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return int(0.6 * stats['bytes_limit'])
   return host_memory() // 2

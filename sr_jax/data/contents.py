@@ -37,7 +37,7 @@ def _known(path: pathlib.Path) -> dict[str, list]:
   try:
     known = json.loads(path.read_text(encoding='utf-8'))
     return {name: entry for name, entry in known.items() if len(entry) == 4}
-  except (OSError, ValueError, AttributeError, TypeError):
+  except (OSError, ValueError, AttributeError, TypeError, RecursionError):
     return {}
 
 

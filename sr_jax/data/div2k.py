@@ -17,10 +17,11 @@ import pooch
 import requests  # pooch fetches by it too, but does not resume
 import tqdm
 
-from sr_jax import files
+from sr_jax import files, https
 from sr_jax.errors import InputError, listed
 
 FLAG = '--config.data.download=True'
+LARGER = 4  # times a zip's own size; PNGs hardly shrink
 
 
 def find_div2k(folder: pathlib.Path, part: str, scale: int,
@@ -154,7 +155,8 @@ def _receive(url: str, size: int, part: pathlib.Path) -> None:
   headers = {'Accept-Encoding': 'identity'}  # a range of what was compressed is no use
   if have:
     headers['Range'] = f'bytes={have}-'
-  with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+  with (https.session() as session,
+        session.get(url, headers=headers, stream=True, timeout=60) as response):
     if response.status_code not in (200, 206):
       raise InputError(f'{url}: {response.status_code} {response.reason}')
     resumed = response.status_code == 206  # 200: the whole file, from a server without ranges
@@ -176,7 +178,8 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path, place: str, ending: str
   """The zip's pictures into folder/place, all or none, wherever in the zip they lie.
 
   Raises:
-    InputError: no zip file, none of these pictures in it, a member that points out of it.
+    InputError: no zip file, none of these pictures in it, a member that points out of it, or
+      that is far larger than it.
   """
   try:
     with (zipfile.ZipFile(archive) as file,
@@ -192,6 +195,9 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path, place: str, ending: str
           members[path.name] = member
       if not members:
         raise InputError(f'{archive}: no picture called 0001{ending}.png in it')
+      size = sum(member.file_size for member in members.values())  # zipfile unpacks no more
+      if size > LARGER * archive.stat().st_size:
+        raise InputError(f'{archive}: unpacks to {size:,} bytes, more than {LARGER} times its own')
       for name, member in tqdm.tqdm(members.items(), unit=' pictures', leave=False, disable=None):
         with file.open(member) as source, open(whole / name, 'xb') as target:
           shutil.copyfileobj(source, target)

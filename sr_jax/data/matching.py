@@ -1,13 +1,14 @@
 """Partners for sets whose names say nothing: by what the pictures show, or by a table."""
 
 import csv
+import os
 import pathlib
 
 import numpy as np
 from PIL import Image
 
 from sr_jax import command, images
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 
 SIDE = 16  # of a thumbnail
 # Of 200 photographs of BSDS500 against their x4 LR (also as JPEG of quality 20, and with another
@@ -107,11 +108,12 @@ def match_by_csv(table: pathlib.Path, hr: pathlib.Path,
   for number, cells in lines:
     where = f'{table}, line {number}'
     if len(cells) != 2 or not all(cells):
-      raise InputError(f'{where}: {",".join(cells)!r}, expected an HR file, a comma, an LR file')
+      raise InputError(f'{where}: {brief(",".join(cells), 80)!r}, expected an HR file, a comma, '
+                       'an LR file')
     pair = [folder / cell for folder, cell in zip((hr, lr)[::order], cells, strict=True)]
     for path in pair:
-      if not path.is_file():
-        raise InputError(f'{where}: {path}: no such file')
+      if not os.path.isfile(path):  # also where the name is none
+        raise InputError(f'{where}: {brief(path)}: no such file')
       if first := seen.get(path.resolve()):
         raise InputError(f'{where}: {path}: stands in line {first} already')
       seen[path.resolve()] = number

@@ -6,7 +6,6 @@ file is mapped into memory: it may be much larger than that.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import heapq
 import json
@@ -87,10 +86,20 @@ def open_packed(folder: pathlib.Path) -> Packed | None:
     with (folder / 'table.npy').open('rb') as file:
       table = np.load(file)
     pixels = np.memmap(folder / 'pixels', np.uint8, 'r').reshape(index['shape'])
-    if table.dtype == np.int32 and table.shape == (len(index['names']), 5):
-      return Packed(pixels, table, index['names'], index['skipped'])
+    lines = index['names'], index['skipped']
+    if (table.dtype == np.int32 and table.shape == (len(lines[0]), 5)
+        and _inside(table.astype(np.int64), *pixels.shape)
+        and all(isinstance(line, str) for lists in lines for line in lists)):
+      return Packed(pixels, table, *lines)
   except Exception:  # NumPy and JSON raise many kinds on what a crash has left
     return None
+
+
+def _inside(table: np.ndarray, chunks: int, width: int) -> bool:
+  """Whether every picture lies within the pixels."""
+  chunk, hr_at, lr_at, height, columns = table.T
+  return bool((table >= 0).all() and (chunk < chunks).all() and (hr_at <= lr_at).all()
+              and (lr_at + height * columns <= width).all())
 
 
 def with_crops(packed: Packed, scale: int, patch: int) -> Packed:
@@ -268,14 +277,15 @@ def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
     BlockingIOError: another process is, and `wait` is false.
   """
   folder.parent.mkdir(parents=True, exist_ok=True)
-  with folder.with_suffix('.lock').open('w') as lock:
+  lock = folder.with_suffix('.lock')
+  with contextlib.ExitStack() as stack:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      stack.enter_context(files.locked(lock, wait=False))
     except BlockingIOError:
       if not wait:
         raise
       print(f'{folder}: another process packs the same pictures; waiting for it', file=sys.stderr)
-      fcntl.flock(lock, fcntl.LOCK_EX)
+      stack.enter_context(files.locked(lock))
     yield
 
 

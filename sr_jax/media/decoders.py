@@ -11,20 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import PIL
 import tifffile
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image, ImageCms
 
-from sr_jax import images
+from sr_jax import images, pillow
 from sr_jax.media import pngs, tiffs
 
-# In this order, by how they begin. Others are not tried: some of Pillow's run programs.
-_KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
+MOST_BYTES = 32  # of a pixel: four numbers of 64 bits
 
 
 def quiet() -> None:
   """For command lines: what the libraries have to say of damaged files, we say in a line."""
-  for name in ('tifffile', 'imagecodecs'):
+  for name in ('tifffile', 'imagecodecs', 'PIL'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   for module in ('PIL', 'tifffile'):
     warnings.filterwarnings('ignore', module=module)
@@ -52,43 +50,32 @@ def opened(path, max_pixels: int) -> Iterator[Opened]:
   with contextlib.ExitStack() as stack:
     stack.enter_context(images.reading(path, 'damaged picture ({error})'))
     file = stack.enter_context(open(path, 'rb'))
-    start, found = file.read(32), None
-    file.seek(0)
-    if start[:4] in tiffs.SIGNATURES:
+    found = None
+    if file.read(4) in tiffs.SIGNATURES:
+      file.seek(0)
       tiff = stack.enter_context(tifffile.TiffFile(file))
       if page := tiffs.deep_page(tiff):
         if page.tilewidth * page.tilelength > max_pixels:  # each is decoded whole
           raise ValueError(f'tiles of {page.tilelength}x{page.tilewidth}')
+        if max(page.databytecounts, default=0) > tiff.filehandle.size:  # would be allocated
+          raise ValueError('cut off')
+        if page.nbytes > MOST_BYTES * max_pixels:
+          raise ValueError(f'{page.nbytes:,} bytes of {" x ".join(map(str, page.shape))} samples')
         icc = page.tags.valueof(34675, b'')
         found = Opened(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
                        lambda: len(tiff.pages), lambda: tiffs.decode(page))
-    found = found or _by_pillow(file, start)
+    found = found or _by_pillow(file)
     height, width = found.height, found.width
     if not height * width:
       raise ValueError('no pixels')
-    if height * width > max_pixels:
-      raise images.DamagedPicture(f'{path}: {width}x{height} is {height * width:,} pixels, more '
-                                  f'than --max-pixels {max_pixels:,}')
+    images.refuse_above(max_pixels, path, width, height, '--max-pixels')
     yield found
 
 
-def _by_pillow(file, start: bytes) -> Opened:
-  """Without Image.open, whose limit of pixels is one for the whole process, and lower."""
-  Image.init()
-  kind = next((kind for kind in _KINDS if kind in Image.OPEN and Image.OPEN[kind][1](start)), None)
-  if not kind:
-    raise PIL.UnidentifiedImageError
-  # A phone's JPEG with a preview behind it is one picture, not an MPO of two.
-  factory = JpegImagePlugin.JpegImageFile if kind == 'JPEG' else Image.OPEN[kind][0]
-  try:
-    file.seek(0)
-    picture = factory(file, '')
-  except SyntaxError:
-    raise PIL.UnidentifiedImageError from None
-  width, height = picture.size
-  if kind == 'TIFF':  # newer versions of Pillow turn its size already
-    width, height = picture.tag_v2[256], picture.tag_v2[257]
-  if kind == 'PNG' and 'exif' not in picture.info:
+def _by_pillow(file) -> Opened:
+  picture = pillow.open_picture(file)
+  width, height = pillow.stored_size(picture)
+  if picture.format == 'PNG' and 'exif' not in picture.info:
     picture.info['exif'] = pngs.late_exif(file)
   try:
     exif = Image.Image.getexif(picture)  # a PNG's own would decode it
@@ -96,14 +83,11 @@ def _by_pillow(file, start: bytes) -> Opened:
     exif = None
   return Opened(height, width, exif, picture.info.get('icc_profile') or b'',
                  lambda: getattr(picture, 'n_frames', 1),
-                 lambda: (pngs.decode(file), []) if kind == 'PNG' else
-                 _decode(picture, (width, height)))
+                 lambda: (pngs.decode(file), []) if picture.format == 'PNG' else _decode(picture))
 
 
-def _decode(picture: Image.Image, stored: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
-  if picture.format == 'TIFF':  # which else looks at Pillow's limit when it makes this
-    picture.im = Image.new(picture.mode, stored, None).im
-  picture.load()
+def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
+  pillow.load_picture(picture)
   lost = []
   if picture.mode in ('CMYK', 'LAB'):
     lost.append(f'{"Lab" if picture.mode == "LAB" else "CMYK"} became RGB')

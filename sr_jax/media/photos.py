@@ -15,8 +15,8 @@ from sr_jax import files
 from sr_jax.errors import InputError, listed
 from sr_jax.media import decoders, pngs, tiffs
 from sr_jax.media.tiffs import tiff_rows
+from sr_jax.pillow import MAX_PIXELS
 
-MAX_PIXELS = 200_000_000  # of a file that is read, unless the caller says otherwise
 _STALE = (0xA002, 0xA003, 0xA005)  # of an EXIF: the size, and an offset to one more directory
 _TRANSPARENT = (2, 4)  # channels, with alpha
 

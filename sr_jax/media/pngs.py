@@ -53,8 +53,11 @@ def _signature(file: io.BufferedIOBase) -> bytes:
 
 def _chunks(file) -> Iterator[tuple[bytes, int]]:
   """(name, bytes of its body), the file standing before the body."""
+  start = file.tell()
+  end = file.seek(0, os.SEEK_END)
+  file.seek(start)
   while len(head := file.read(8)) == 8:
     length, name = struct.unpack('>I4s', head)
     after = file.tell() + length + 4  # of its checksum
-    yield name, length
+    yield name, min(length, end - file.tell())
     file.seek(after)

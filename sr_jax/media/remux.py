@@ -35,8 +35,9 @@ def join(parts: Sequence, times: Sequence[Sequence[int]], clip: clips.Clip, targ
   Args:
     parts: files by `clips.segment`.
     times: of the frames of each, in units of `clip.time_base`.
+
   Returns:
-    what became of the sound, in words.
+    What became of the sound, in words.
 
   Raises:
     InputError: `target` can't be written.

@@ -7,6 +7,7 @@ and no others, so that a file from the internet can at worst be rejected.
 
 import io
 import math
+import mmap
 import pathlib
 import pickle
 import pickletools
@@ -19,7 +20,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 
 STORAGES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16,
             'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64,
@@ -34,6 +35,8 @@ OPCODES = {  # all that torch.save writes
     'SETITEMS', 'APPEND', 'APPENDS'}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LARGEST_PICKLE = 64 << 20  # a state dict's pickle holds names and shapes, not numbers
+MOST_OPCODES = 1_000_000  # a tensor takes about 40, and each may take a hundred bytes of memory
+MOST_AXES = 16
 MOST_VIEWS = 4  # numbers in all tensors for each number in a file: weights may be shared
 # Trainers keep the state dict under one of these, the averaged weights first.
 WRAPPERS = ('params_ema', 'params', 'state_dict')
@@ -65,7 +68,9 @@ def read_tensors(path, prefix: str = '',
         if begins[:4] == b'PK\3\4':
           return _read_zip(file, prefix, wrapper)
         if begins[:1] == b'\x80':  # PROTO, the first opcode of a pickle
-          return _read_legacy(file, prefix, wrapper)
+          # Mapped: of a file, a number that lies would have so much memory asked for.
+          with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return _read_legacy(mapped, prefix, wrapper)
     with safetensors.safe_open(path, 'np') as file:
       metadata = file.metadata() or {}
     if wrapper:
@@ -75,9 +80,12 @@ def read_tensors(path, prefix: str = '',
   except FileNotFoundError:
     raise InputError(f'{path}: no such file') from None
   except InputError as error:
-    raise InputError(f'{path}: {error}') from None
+    raise InputError(f'{path}: {brief(error)}') from None
+  except MemoryError:
+    raise InputError(f'{path}: not enough memory to read it') from None
   except Exception as error:  # parsers fail in many ways on damaged files
-    raise InputError(f'{path}: not a readable weight file ({error})') from None
+    words = brief(error) or type(error).__name__
+    raise InputError(f'{path}: not a readable weight file ({words})') from None
 
 
 # PyTorch ---------------------------------------------------------------------------------
@@ -109,7 +117,10 @@ class _Tensor(NamedTuple):
 def _rebuild_tensor(storage, offset, shape, stride, *_):
   if not isinstance(storage, _Storage):
     raise InputError('a tensor without a storage')
-  return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)))
+  axes = (*shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
+  if len(axes) > 2 * MOST_AXES or not all(type(number) is int for number in (offset, *axes)):
+    raise InputError('a tensor of no shape')
+  return _Tensor(storage, offset, shape, stride)
 
 
 def _empty_dict(*arguments):
@@ -175,11 +186,13 @@ def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
   Its opcodes are read through before it is run.
   """
   start = file.tell()
-  for opcode, _, position in pickletools.genops(file):
+  for count, (opcode, _, position) in enumerate(pickletools.genops(file)):
     if opcode.name not in OPCODES:
       raise InputError(f'its pickle has the opcode {opcode.name}, which no state dict needs')
     if position - start > LARGEST_PICKLE:
       raise InputError(f'its pickle is larger than {LARGEST_PICKLE} bytes')
+    if count >= MOST_OPCODES:
+      raise InputError(f'its pickle has more than {MOST_OPCODES} opcodes')
   file.seek(start)
   unpickler = _Unpickler(file)
   return unpickler.load(), unpickler.storages
@@ -215,27 +228,37 @@ def _without_module(tensors: dict) -> dict:
 
 
 def _read_zip(file, prefix: str, wrapper: str):
+  size = file.seek(0, io.SEEK_END)
   with zipfile.ZipFile(file) as archive:
     pickles = [name for name in archive.namelist() if name.endswith('/data.pkl')]
     if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
       raise InputError('a zip file, but not one that PyTorch wrote')
+    if any(member.compress_size > size for member in archive.infolist()):
+      raise InputError('a zip file whose members are larger than it is')
     root = pickles[0].removesuffix('data.pkl')
     state, _ = _unpickle(io.BytesIO(archive.read(pickles[0])))
     tensors, metadata = _unwrapped(state, wrapper)
-    found, memories = {}, {}
-    for name, tensor in tensors.items():
-      if not name.startswith(prefix):
+    wanted = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    memories = {}
+    for name, (storage, *_) in wanted.items():
+      if storage.key in memories:
         continue
-      storage = tensor.storage
-      if storage.key not in memories:
-        member = archive.getinfo(f'{root}data/{storage.key}')
-        if member.compress_type != zipfile.ZIP_STORED:  # PyTorch never packs; a bomb would
-          raise InputError('its numbers are compressed, which PyTorch does not do')
-        if member.file_size != storage.length * storage.dtype.itemsize:
-          raise InputError(f'the numbers of {name} have the wrong length')
-        memories[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
-      found[name] = tensor.read(memories[storage.key])
-    return found, metadata
+      member = archive.getinfo(f'{root}data/{storage.key}')
+      if member.compress_type != zipfile.ZIP_STORED:  # PyTorch never packs; a bomb would
+        raise InputError('its numbers are compressed, which PyTorch does not do')
+      if member.file_size != storage.length * storage.dtype.itemsize:
+        raise InputError(f'the numbers of {brief(name, 80)} have the wrong length')
+      memories[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
+    return _read_all(wanted, memories), metadata
+
+
+def _read_all(wanted: dict[str, _Tensor], memories: dict[str, np.ndarray]) -> dict:
+  """The tensors out of their storages, after all of those have proved as long as they claim."""
+  for tensor in wanted.values():
+    memory = memories.get(tensor.storage.key)
+    if memory is None or len(memory) != tensor.storage.length:
+      raise InputError('the numbers of a storage are missing')
+  return {name: tensor.read(memories[tensor.storage.key]) for name, tensor in wanted.items()}
 
 
 def _read_legacy(file, prefix: str, wrapper: str):
@@ -256,12 +279,11 @@ def _read_legacy(file, prefix: str, wrapper: str):
       raise InputError('a storage that no tensor uses')
     length, = struct.unpack('<q', file.read(8))
     storage = storages[key]
-    if length != storage.length:
+    if length != storage.length or length < 0:
       raise InputError('a storage of the wrong length')
     size = length * storage.dtype.itemsize
     if key in needed:
       memories[key] = np.frombuffer(file.read(size), storage.dtype)
     else:
       file.seek(size, io.SEEK_CUR)
-  return {name: tensor.read(memories[tensor.storage.key])
-          for name, tensor in wanted.items()}, metadata
+  return _read_all(wanted, memories), metadata

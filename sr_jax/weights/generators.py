@@ -11,7 +11,7 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from sr_jax import files
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.weights import basicsr, edsr_pytorch, esrgan, ncnn
 from sr_jax.weights.files import read_tensors
@@ -67,8 +67,9 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
     InputError: unreadable, of no known network, or a field is wanting, which it names.
   """
   path, given = pathlib.Path(path), given or {}
-  for field in given.keys() & {'name', 'names', 'dtype'}:
-    raise InputError(f'{path}: {field} can not be set')
+  for field in given:
+    if field in ('name', 'names', 'dtype') or field.startswith('_'):
+      raise InputError(f'{path}: {field} can not be set')
   if path.suffix == '.param' or (path.suffix == '.bin' and path.with_suffix('.param').is_file()):
     if wrapper:
       raise InputError(f'{path}: has no {wrapper!r}: an ncnn network is one set of tensors')
@@ -83,7 +84,7 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
   try:
     family, name, fields = _recognise(tensors, stated, stated | given)
   except (ValueError, TypeError, ArithmeticError) as error:  # of what was told, or InputError
-    raise InputError(f'{path}: {error}') from None
+    raise InputError(f'{path}: {brief(error)}') from None
   fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
   fields |= given
   untold = [field for field, value in fields.items() if isinstance(value, Unstated)]
@@ -108,7 +109,7 @@ def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
               for field, value in dict(json.loads(metadata[METADATA])).items()}
   except (ValueError, TypeError, RecursionError):
     stated = None
-  if stated is None or not all(field.isidentifier() and isinstance(
+  if stated is None or not all(field.isidentifier() and not field.startswith('_') and isinstance(
       value, str | int | float | tuple) for field, value in stated.items()):
     raise InputError(f'{path}: its metadata {METADATA!r} is damaged')
   return stated

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.weights import basicsr
 
 MAGIC = 7767517
@@ -52,9 +52,9 @@ def read_ncnn(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     at = param
     return _named(layers, numbers)
   except InputError as error:
-    raise InputError(f'{at}: {error}') from None
+    raise InputError(f'{at}: {brief(error)}') from None
   except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-    raise InputError(f'{at}: not readable as ncnn\'s ({error})') from None
+    raise InputError(f'{at}: not readable as ncnn\'s ({brief(error)})') from None
 
 
 def _read_param(text: str) -> list[Layer]:

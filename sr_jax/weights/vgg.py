@@ -20,8 +20,8 @@ import pooch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sr_jax import files
-from sr_jax.errors import InputError
+from sr_jax import files, https
+from sr_jax.errors import InputError, brief
 from sr_jax.models.vgg import VGG16_DEPTHS, VGG19_DEPTHS, convolution_names
 from sr_jax.weights.files import read_tensors
 
@@ -126,7 +126,7 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
       identity = file.metadata()['identity']
       return {name: {kind: flat[f'{name}.{kind}'] for kind in ('kernel', 'bias')}
               for name in convolution_names(DEPTHS[network])}, identity
-  except (OSError, SafetensorError, KeyError):
+  except (OSError, SafetensorError, KeyError, TypeError):
     pass  # not there yet, or damaged: made again below
   tensors, metadata = read_tensors(path, 'features.')
   try:
@@ -135,7 +135,8 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
     raise InputError(f'{path}: {error}') from None
   identity = metadata.get('identity') or _guess_identity(params)
   if identity not in IDENTITIES:
-    raise InputError(f'{path}: its metadata states the unknown identity {identity!r}')
+    raise InputError(f'{path}: its metadata states the unknown identity '
+                     f'{brief(repr(identity), 80)}')
   flat = {f'{name}.{kind}': np.ascontiguousarray(array) for name, layer in params.items()
           for kind, array in layer.items()}
   with contextlib.suppress(InputError, SafetensorError), files.replacing(cached) as temporary:
@@ -161,7 +162,7 @@ def _fetch_vgg19() -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
       got = pooch.retrieve(TORCHVISION_VGG19, known_hash=None, fname=name, path=folder,
-                           progressbar=True)
+                           downloader=https.fetch)
       digest = pooch.file_hash(got)
       if not digest.startswith(name.partition('-')[2].partition('.')[0]):
         raise InputError(f'{TORCHVISION_VGG19}: damaged download (SHA-256 {digest})')
