@@ -3,100 +3,196 @@ imports Orbax.
 
 A checkpoint has two items, each a flat dict of arrays by name: `state`, everything that a
 step needs, and `ema`, the averaged generator, which is all that evaluation reads.
+
+Orbax gives a flipped byte of an array back as a wrong number, and no word with it: only those
+that sr_jax/kept.py finds whole are shown to it.
 """
 
 import contextlib
+import errno
+import functools
+import logging
 import math
-from collections.abc import Sequence
+import os
+import re
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
-from sr_jax import files
+from sr_jax import files, leaks, memory
 from sr_jax.errors import InputError
+from sr_jax.kept import Kept
 from sr_jax.state import TrainState
 
-LOWER_IS_BETTER = ('lpips_alex', 'lpips_vgg')
-FOLDER = 'checkpoints'
+FOLDER, DAMAGED = 'checkpoints', 'damaged'
+UNAWAITED = "coroutine 'async_serialize.*' was never awaited"
+LATER = ('health/',)  # arrays that a run of an older version lacks: they start afresh
 
 
 class Checkpoints:
   """The checkpoints of one run, in WORKDIR/checkpoints."""
 
   def __init__(self, workdir, best_metric: str = '', keep_steps: Sequence[int] = (),
-               read_only: bool = False):
-    """Opens them.
+               read_only: bool = False, begin: int | None = None,
+               warn: Callable[[str], None] = print):
+    """Opens them; reads none.
 
     Args:
       best_metric: the validation figure that `best` goes by; '' keeps none.
       keep_steps: steps never deleted, such as the end of the warm-up.
       read_only: for evaluation: nothing is made, cleaned or deleted.
+      begin: the step that training goes on from (None: the latest). Damaged ones after it are
+        moved to WORKDIR/damaged, out of the way of those to come.
+      warn: is given a line for each one that is damaged and passed over, or that can not be
+        saved; the latter often by another thread.
+
+    Raises:
+      OSError: opened for writing, and the folder can not be made.
+      InputError: opened for writing without `begin`, and of those there none is whole.
     """
     self.folder = files.expand(workdir).absolute() / FOLDER
-    self.best_metric = best_metric
-    policies = [keep.LatestN(2), keep.CustomSteps(list(keep_steps))]
-    if best_metric:
-      policies.append(keep.BestN(n=1, get_metric_fn=self._merit,
-                                 keep_checkpoints_without_metrics=False))
-    with _quiet():
-      self._manager = ocp.CheckpointManager(
-          self.folder,
-          item_handlers={name: ocp.StandardCheckpointHandler() for name in ('state', 'ema')},
-          options=ocp.CheckpointManagerOptions(
-              preservation_policy=keep.AnyPreservationPolicy(policies),
-              best_fn=self._merit if best_metric else None,  # without it no metrics are written
-              create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
-    best = self.best()
-    self._best_merit = -math.inf if best is None else self._merit(self._manager.metrics(best))
+    self._kept = Kept(self.folder, best_metric, warn)
+    self._keep_steps, self._read_only, self._warn = tuple(keep_steps), read_only, warn
+    self._orbax = self._saving = None
+    self._coming = -math.inf  # the merit of the one that is being saved
+    if not read_only:
+      self.folder.mkdir(parents=True, exist_ok=True)
+      self._kept.clear()
+      begin = self.latest() if begin is None else begin
+      self._kept.move_damaged(math.inf if begin is None else begin, self.folder.parent / DAMAGED)
 
-  def _merit(self, metrics) -> float:
-    value = (metrics or {}).get(self.best_metric)
-    if value is None or math.isnan(value):
-      return -math.inf
-    return -value if self.best_metric in LOWER_IS_BETTER else value
+  @property
+  def damaged(self) -> dict[int, str]:
+    """{step: its first fault, in words} of those looked into."""
+    return self._kept.damaged
 
   def latest(self) -> int | None:
-    return self._manager.latest_step()
+    """The last whole one; None where there is none at all.
+
+    Raises:
+      InputError: there are some, and none is whole.
+    """
+    return self._kept.latest()
 
   def best(self) -> int | None:
-    """The step with the best metric among those kept; None where none has it."""
-    merits = {step: self._merit(self._manager.metrics(step)) for step in self.steps()}
-    merits = {step: merit for step, merit in merits.items() if merit > -math.inf}
-    return max(merits, key=merits.get, default=None)
+    """The whole one with the best metric among those kept; None where none has it."""
+    return self._kept.best()
 
   def is_best(self, metrics: dict[str, float]) -> bool:
     """Whether a checkpoint with these validation figures would be the best so far."""
-    return self._merit(metrics) > self._best_merit
+    merit = self._kept.merit(metrics)
+    try:
+      return merit > self._coming and merit > self._kept.best_merit()
+    except InputError:  # the folder can not be read; saving to it will say so
+      return True
 
   def steps(self) -> list[int]:
-    return sorted(self._manager.all_steps())
+    """The whole ones, each looked into."""
+    return [step for step in self._kept.there() if self._kept.is_whole(step)]
+
+  def named(self, step: str | int) -> int:
+    """The step that 'latest', 'best' or a number names.
+
+    Raises:
+      InputError: there is none such, it is damaged, or it is no such word.
+    """
+    return self._kept.named(step)
 
   def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-    """Starts saving; the arrays are copied before it returns, the disk is written behind."""
+    """Starts saving; the arrays are copied before it returns, the disk is written behind.
+
+    Where that fails, `warn` is told as soon as it is known, those there stay as they are, and
+    the next one is tried as if nothing had been. It appears in one move, whole: a kill at any
+    instant leaves all of it or nothing.
+
+    Args:
+      state: this process's own (`parallel.local`).
+    """
     step = int(state.step)
-    if step in self.steps():
+    self.wait()
+    if jax.process_count() > 1:  # Orbax takes arrays there of all devices alone, or of none
+      state = jax.tree.map(np.asarray, state)
+    items = {'state': ocp.args.StandardSave(flat(state._replace(ema={}))),
+             'ema': ocp.args.StandardSave(flat(state.ema))}
+    if metrics and self._kept.best_metric:
+      items['metrics'] = ocp.args.JsonSave(metrics)
+    made = self.folder / f'{step}.saving'
+    try:
+      if step in self._kept.there():
+        return
+      self.folder.mkdir(parents=True, exist_ok=True)
+      self._kept.clear()
+      self._opened().save(made, args=ocp.args.Composite(**items))
+      folder = os.open(self.folder, os.O_RDONLY)
+    except Exception as error:  # Orbax's are of all types
+      self._failed(step, error)
       return
-    self._best_merit = max(self._best_merit, self._merit(metrics))
-    self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
-        state=ocp.args.StandardSave(flat(state._replace(ema={}))),
-        ema=ocp.args.StandardSave(flat(state.ema))))
+    self._coming = self._kept.merit(metrics)
+    self._saving = threading.Thread(target=self._finish, args=(step, made, folder),
+                                    name='checkpoint')
+    self._saving.start()
+
+  def _finish(self, step, made, folder) -> None:
+    """What is left to do once the arrays are copied; in a thread of its own."""
+    try:
+      self._opened().wait_until_finished()
+      # TensorStore makes the folder of a file anew where it is gone, and what was in it is not.
+      if not os.path.samestat(os.fstat(folder), self.folder.stat()):
+        raise FileNotFoundError(errno.ENOENT, 'the folder was deleted meanwhile')
+      self._kept.add(step, made, self._coming)
+    except Exception as error:
+      self._failed(step, error)
+    else:
+      self._kept.delete_old(self._keep_steps)
+    finally:
+      self._coming = -math.inf  # from here on it is there or it is not
+      os.close(folder)
+      memory.give_back()
+
+  def _failed(self, step: int, error: Exception) -> None:
+    self._close_orbax()
+    self._kept.clear()  # half of it would fill the disk
+    self._warn(f'{self._kept.place(step)}: can not be saved ({_reason(error)}); training goes on, '
+               'and the next checkpoint is tried')
+
+  def wait(self) -> None:
+    """Until what is being saved is there, or has failed; `latest` tells which."""
+    if self._saving:
+      self._saving.join()
+      self._saving = None
+
+  def close(self) -> None:
+    self.wait()
+    self._close_orbax()
+    if not self._read_only:
+      self._kept.clear()  # once more: what fails may still be writing its last
+
+  def give_up(self) -> None:
+    """The folder is another run's: nothing in it is deleted any more."""
+    self._read_only = True
 
   def restore(self, target: TrainState, step: int | None = None) -> TrainState:
     """The state of `step` (None: the latest), in the arrays' places of `target`.
 
     Raises:
-      InputError: no such step, or arrays of other names, shapes or types.
+      InputError: no such step, or it is damaged; or arrays of other names, shapes or types.
     """
     bare = target._replace(ema={})
-    step = self._existing(step)
+    self.wait()
+    step = self._kept.named(step)
     return _unflat(bare, self._read(step, 'state', flat(bare)))._replace(
         ema=_unflat(target.ema, self._read(step, 'ema', flat(target.ema))))
 
   def restore_generator(self, target: dict, step: int, raw: bool = False) -> dict:
     """The averaged generator's variables, or its `raw` ones; `target` gives names and shapes."""
-    step, wanted = self._existing(step), flat(target)
+    self.wait()
+    step, wanted = self._kept.named(step), flat(target)
     if not raw:
       return _unflat(target, self._read(step, 'ema', wanted))
     stored = self._stored(step, 'state')
@@ -104,60 +200,68 @@ class Checkpoints:
     found = self._restore(step, 'state', stored)  # an item is restored as a whole
     return _unflat(target, {name: found[f'g/{name}'] for name in wanted})
 
-  def named(self, step: str | int) -> int:
-    """The step that 'latest', 'best' or a number names.
+  def _opened(self) -> ocp.AsyncCheckpointer:
+    if self._orbax is None:
+      # Of several processes one has the folder (sr_jax/processes.py): it waits for no other.
+      me = jax.process_index()
+      alone = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
+          primary_host=me, active_processes={me}, barrier_sync_key_prefix=FOLDER)
+               } if jax.process_count() > 1 else {}
+      _hush()  # its first failure is said by several threads before we hear of it
+      leaks.stop()
+      # Otherwise threads wait for ten minutes for a folder that could not be made: the
+      # checkpoint's, which the one looks after, or an item's, the other.
+      at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+      self._orbax = ocp.AsyncCheckpointer(
+          ocp.CompositeCheckpointHandler(
+              composite_options=ocp.CompositeOptions(async_options=at_once, **alone),
+              state=ocp.StandardCheckpointHandler(**alone),
+              ema=ocp.StandardCheckpointHandler(**alone),
+              metrics=ocp.JsonCheckpointHandler('metrics', **alone)),
+          async_options=at_once, **alone)
+    return self._orbax
 
-    Raises:
-      InputError: there is none such, or it is no such word.
-    """
-    if step == 'best':
-      number = self.best()
-      if number is None:
-        raise InputError(f'{self.folder}: no checkpoint has a validation figure to be best by')
-      return number
-    if step != 'latest' and not str(step).isdecimal():
-      raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
-    return self._existing(None if step == 'latest' else int(step))
-
-  def wait(self) -> None:
-    self._manager.wait_until_finished()
-
-  def close(self) -> None:
-    self._manager.close()
-
-  def _existing(self, step: int | None) -> int:
-    steps = self.steps()
-    if not steps:
-      raise InputError(f'{self.folder}: no checkpoint in it')
-    if step is None:
-      return steps[-1]
-    if step not in steps:
-      raise InputError(f'{self.folder}: no checkpoint of step {step}, but of {steps}')
-    return step
+  def _close_orbax(self) -> None:
+    if self._orbax:
+      with contextlib.suppress(Exception):  # what it has to say has been said
+        self._orbax.close()
+      self._orbax = None
 
   def _read(self, step: int, item: str, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
     # Orbax casts a wrong dtype and names no array of a wrong shape: compare beforehand.
-    self._compare(step, wanted, self._stored(step, item))
-    return self._restore(step, item, wanted)
+    stored = self._stored(step, item)
+    fresh = {name: leaf for name, leaf in wanted.items()
+             if name.startswith(LATER) and name not in stored}
+    wanted = {name: leaf for name, leaf in wanted.items() if name not in fresh}
+    self._compare(step, wanted, stored)
+    return self._restore(step, item, wanted) | fresh
 
   def _stored(self, step: int, item: str) -> dict[str, jax.ShapeDtypeStruct]:
-    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-            for name, leaf in dict(self._manager.item_metadata(step)[item]).items()}
+    with _readable(self._kept.place(step)):
+      found = self._opened().metadata(self._kept.place(step)).item_metadata[item]
+      return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+              for name, leaf in dict(found).items()}
 
   def _restore(self, step: int, item: str, wanted: dict) -> dict[str, jax.Array]:
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
                                          sharding=getattr(leaf, 'sharding', None) or here)
               for name, leaf in wanted.items()}
     args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
-    return self._manager.restore(step, args=args)[item]
+    with _readable(self._kept.place(step)):
+      return self._opened().restore(self._kept.place(step), args=args)[item]
 
   def _compare(self, step: int, wanted: dict, stored: dict) -> None:
     for name in sorted(wanted.keys() | stored.keys()):
       want, have = (_describe(tree.get(name)) for tree in (wanted, stored))
       if want != have:
-        raise InputError(f'{self.folder / str(step)}: {name} is {have} in the checkpoint and '
+        raise InputError(f'{self._kept.place(step)}: {name} is {have} in the checkpoint and '
                          f'{want} in the config: another architecture or optimiser')
+
+
+def clear(workdir) -> None:
+  """Deletes what a save that was cut short has left; it may be what fills the disk."""
+  Kept(files.expand(workdir) / FOLDER, '', print).clear()
 
 
 def flat(tree) -> dict[str, jax.Array]:
@@ -175,11 +279,42 @@ def _describe(leaf) -> str:
 
 
 @contextlib.contextmanager
-def _quiet():
-  """Without Orbax's warnings that what is opened for reading is open for reading."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
+def _readable(path):
   try:
     yield
-  finally:
-    logging.set_verbosity(verbosity)
+  except Exception as error:  # Orbax's are of all types
+    raise InputError(f'{path}: can not be read ({_reason(error)})') from None
+
+
+def _reason(error: Exception) -> str:
+  """An error of Orbax, or of TensorStore below it, in a few words."""
+  number = re.search(r"os_error_code='(\d+)'", str(error))
+  if number:
+    return os.strerror(int(number[1]))
+  lines = str(getattr(error, 'strerror', None) or error).splitlines() or [type(error).__name__]
+  return lines[0][:200]
+
+
+# What fails in Orbax is raised, and its lines and tracebacks besides would say it again. Once one
+# array can not be written it no longer listens to the others, which end in tracebacks of their own.
+
+
+def _hush() -> None:
+  """Not when this file is imported: only who opens a checkpoint has Orbax's lines left out."""
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).addFilter(_is_news)  # once, however often
+  warnings.filterwarnings('ignore', UNAWAITED, RuntimeWarning)
+  if getattr(sys.unraisablehook, 'func', None) is not _unraisable:
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  text = record.pathname + record.getMessage()
+  if record.exc_info and record.exc_info[1]:
+    text += ''.join(traceback.format_exception(record.exc_info[1]))
+  return '/orbax/' not in text and '.orbax-checkpoint-tmp' not in text
+
+
+def _unraisable(others: Callable, lost) -> None:
+  if not re.fullmatch(f'Event loop is closed|{UNAWAITED}', str(lost.exc_value)):
+    others(lost)

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from sr_jax import build, files, images, runs
 from sr_jax.checkpoints import Checkpoints
-from sr_jax.errors import InputError
-from sr_jax.models import variable_shapes
+from sr_jax.errors import InputError, brief
+from sr_jax.models import architecture, variable_shapes
 from sr_jax.state import TrainState
 from sr_jax.upscaler import KINDS, Upscaler
 from sr_jax.weights import generators
@@ -154,14 +154,15 @@ def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
     generator = build.build_generator(ConfigDict(config))
-  except InputError as error:
-    raise InputError(f'{workdir}/config.json: {error}') from None
+    shapes = variable_shapes(generator)
+  except ValueError as error:  # InputError, or a module's own when it is first called
+    raise InputError(f'{workdir}/config.json: {brief(error)}') from None
   except (KeyError, AttributeError, TypeError):
     raise InputError(f'{workdir}/config.json: states no generator that is known here') from None
   checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:
     number = checkpoints.named(step)
-    variables = checkpoints.restore_generator(variable_shapes(generator), number, raw)
+    variables = checkpoints.restore_generator(shapes, number, raw)
   finally:
     checkpoints.close()
   return Model(generator, variables, config, (trained.get('imported') or {}).get('names', ''),
@@ -179,8 +180,37 @@ def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
     generator = build.build_generator(ConfigDict(config), '')
     variables = jax.tree.map(jnp.asarray, generators.to_variables(found, generator))
   except ValueError as error:  # InputError, or a module's own when it is first called
-    raise InputError(f'{path}: {str(error).splitlines()[0]}') from None
+    raise InputError(f'{path}: {brief(str(error).splitlines()[0])}') from None
   return Model(generator, variables, config, found.family, f'{path} ({found.origin})', found.usual)
+
+
+def run_state(target: TrainState, workdir, step: int) -> TrainState:
+  """What the checkpoint of `step` of a run holds; `target` gives names, shapes and places.
+
+  Raises:
+    InputError: none there, damaged, or of another architecture or optimiser.
+  """
+  checkpoints = Checkpoints(workdir, read_only=True)
+  try:
+    return checkpoints.restore(target, step)
+  finally:
+    checkpoints.close()
+
+
+def initial(config) -> Model:
+  """The generator that `config.init_from` names, if the config's may start from it.
+
+  Raises:
+    InputError: it can not be read, or is another network; another scale is none.
+  """
+  generator = build.build_generator(config)
+  try:  # what nobody can know of a file's network is as the config has it
+    model = load(config.init_from, usual=architecture(generator))
+  except InputError as error:
+    raise InputError(f'config.init_from: {error}') from None
+  runs.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
+                           '--config.generator.')
+  return model
 
 
 def start_from(state: TrainState, generator, model: Model) -> tuple[TrainState, list, list]:

@@ -1,7 +1,10 @@
 """What a run's folder says of its networks, and folders made of imported weights."""
 
+import datetime
 import json
+import os
 import pathlib
+import platform
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -13,29 +16,82 @@ from ml_collections import ConfigDict
 from sr_jax import build, files, signals
 from sr_jax.check import in_words
 from sr_jax.checkpoints import Checkpoints
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture
 from sr_jax.state import NetState, TrainState
 
+KINDS = {  # of what is read out of a config.json
+    'scale': int, 'dtype': str, 'best_metric': str, 'steps': int, 'warmup_steps': int,
+    'epochs': int, 'warmup_epochs': int, 'generator': dict, 'imported': dict,
+    'imported.names': str, 'data': dict, 'data.source': str, 'data.fraction': list,
+    'data.split_seed': int, 'data.resize': str}
+
 
 def run_config(workdir) -> dict:
-  """The config.json of a run.
+  """The config.json of a run; what is looked at of it without more ado is of its kind.
 
   Raises:
-    InputError: no run there.
+    InputError: no run there, or a key of another kind.
   """
   try:
-    return dict(json.loads((files.expand(workdir) / 'config.json').read_text()))
-  except (OSError, ValueError, TypeError):
+    found = dict(json.loads((files.expand(workdir) / 'config.json').read_text('utf-8')))
+    ConfigDict(found)  # which takes no dots in a key, say
+  except (OSError, ValueError, TypeError, AttributeError, RecursionError):
     raise InputError(f'{workdir}: no run there (no readable config.json)') from None
+  for keys, kind in KINDS.items():
+    *front, key = keys.split('.')
+    inside = found.get(front[0], {}) if front else found
+    if key in inside and type(inside[key]) is not kind:
+      raise InputError(f'{workdir}/config.json: {keys}={brief(repr(inside[key]), 80)}: expected '
+                       f'{kind.__name__}')
+  return found
+
+
+def as_json(config: ConfigDict) -> dict:
+  """What config.json holds of it."""
+  return json.loads(config.to_json_best_effort())
 
 
 def starts(workdir) -> list[dict]:
   """The run.json of a run: its starts, oldest first; one without an end was killed."""
   try:
-    return json.loads((pathlib.Path(workdir) / 'run.json').read_text())
-  except (OSError, json.JSONDecodeError):
+    found = json.loads((pathlib.Path(workdir) / 'run.json').read_text('utf-8'))
+  except (OSError, ValueError, RecursionError):
     return []
+  return [start for start in found if isinstance(start, dict)] if isinstance(found, list) else []
+
+
+def surroundings(device_loop: bool, mesh=None) -> dict:
+  """What of a start goes into run.json that the config does not say."""
+  device = jax.devices()[0]
+  return {'device': device.device_kind, 'devices': mesh.size if mesh else 1,
+          'processes': jax.process_count(), 'backend': jax.default_backend(),
+          'device_loop': device_loop, 'python': platform.python_version(),
+          'jax': jax.__version__, 'xla_flags': os.environ.get('XLA_FLAGS', '')}
+
+
+def ending(started: datetime.datetime) -> dict:
+  """What goes there at the end."""
+  ended = datetime.datetime.now(datetime.UTC)
+  return {'ended': ended.isoformat(timespec='seconds'),
+          'total': str(datetime.timedelta(seconds=int((ended - started).total_seconds())))}
+
+
+def differences(before: dict, now: dict) -> dict[str, list]:
+  """{'optimizer.g.learning_rate': [before, now], ...} of what two config.json differ in.
+
+  What one of them does not have is None there.
+  """
+  both = [flat(config) for config in (before, now)]
+  return {key: [config.get(key) for config in both] for key in _differing(*both)}
+
+
+def flat(config: dict, prefix: str = '') -> dict:
+  """{'optimizer.g.learning_rate': ...} of nested ones."""
+  found = {}
+  for key, value in config.items():
+    found |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+  return found
 
 
 def check_against(workdir, config, keys: Sequence[str]) -> None:
@@ -61,7 +117,13 @@ def check_against(workdir, config, keys: Sequence[str]) -> None:
 
 
 def stopped_at(workdir) -> tuple[int | None, dict]:
-  """(latest step, config.json) of a run that is there to go on with; or (None, {})."""
+  """(latest step, config.json) of a run that is there to go on with; or (None, {}).
+
+  A damaged checkpoint is passed over, and a line says so.
+
+  Raises:
+    InputError: there are checkpoints and none is whole; or no config.json beside them.
+  """
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
     latest = checkpoints.latest()
@@ -154,12 +216,15 @@ def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
     with signals.Held() as held, tempfile.TemporaryDirectory(prefix='.',
                                                              dir=workdir.parent) as folder:
       made = pathlib.Path(folder) / 'run'
-      checkpoints = Checkpoints(made)
+      failed = []
+      checkpoints = Checkpoints(made, warn=failed.append)
       try:
         checkpoints.save(jax.tree.map(jnp.asarray, state))
         checkpoints.wait()
       finally:
         checkpoints.close()
+      if failed:
+        raise InputError(failed[0].partition(';')[0].replace(str(made), str(workdir)))
       files.write_json(made / 'config.json', config | {'imported': imported})
       if not held.caught:
         made.rename(workdir)  # an empty folder gives way, a filled one does not

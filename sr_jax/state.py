@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PyTree = Any
 
@@ -16,6 +17,15 @@ class NetState(NamedTuple):
   opt_state: PyTree
 
 
+class Health(NamedTuple):
+  """How a run has fared, counted on the device; int32 (sr_jax/guard.py counts)."""
+
+  skipped: jax.Array = np.int32(0)  # updates that were left out, in all
+  bad: jax.Array = np.int32(0)  # of them, the last in a row, up to now
+  # Steps in a row in which D took every real and every generated picture for what it is.
+  saturated: jax.Array = np.int32(0)
+
+
 class TrainState(NamedTuple):
   """A run. `d` is None where there is no discriminator."""
 
@@ -24,6 +34,7 @@ class TrainState(NamedTuple):
   g: NetState
   d: NetState | None
   ema: dict[str, PyTree]  # {'params', 'batch_stats'}: the generator's moving average
+  health: Health = Health()
 
 
 def init_state(seed: int, generator, g_tx, lr_shape, discriminator=None, d_tx=None,
@@ -44,4 +55,5 @@ def init_state(seed: int, generator, g_tx, lr_shape, discriminator=None, d_tx=No
           for found, tx in zip(variables(), (g_tx, d_tx), strict=True))
   # Copies: the step donates the state, and a buffer can't be given away twice.
   ema = jax.tree.map(jnp.copy, {'params': g.params, 'batch_stats': g.batch_stats})
-  return TrainState(jnp.int32(0), jnp.int32(seed), g, d, ema)
+  return TrainState(jnp.int32(0), jnp.int32(seed), g, d, ema,
+                    Health(jnp.int32(0), jnp.int32(0), jnp.int32(0)))
