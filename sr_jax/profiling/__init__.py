@@ -1,0 +1,1 @@
+"""--mode profile: what a training step waits for."""

@@ -1,0 +1,98 @@
+"""A step in parts is the step: what the parts take is what it takes, and nothing is left out."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr_jax import build, guard, losses, steps
+from sr_jax.data import bank, feed
+from sr_jax.data.augment import Augmentation
+from sr_jax.profiling import parts, timing
+
+batch_at = functools.partial(feed.batch_of_bank, cut=bank.Cut(4, 16, 2), size=4,
+                             kinds=Augmentation())
+
+
+class Features(nn.Module):
+  """In place of VGG."""
+
+  @nn.compact
+  def __call__(self, pictures):
+    return {'a': nn.relu(nn.Conv(4, (3, 3))(pictures))}
+
+
+@pytest.fixture(scope='module')
+def source(folder, pack_folder):
+  return bank.to_device(pack_folder(folder))
+
+
+def perceptual(phase):
+  """phase.step with another loss, which sees features; and what is frozen in it."""
+  fixed = dict(phase.step.keywords['step'].keywords)
+  loss = losses.GeneratorLoss(
+      pixel='l1', perceptual_weight=0.5, layers={'a': 1.0}, total_variation_weight=0.1,
+      adversarial=fixed['loss'].adversarial, adversarial_weight=fixed['loss'].adversarial_weight)
+  step = phase.step.keywords['step'].func
+  bound = functools.partial(step, **fixed | {'loss': loss, 'vgg': Features()})
+  frozen = {'vgg': Features().init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))}
+  return functools.partial(guard.guarded, **phase.step.keywords | {'step': bound}), frozen
+
+
+@pytest.mark.parametrize(('number', 'kind'), [
+    (0, 'vanilla'), pytest.param(1, 'relativistic', marks=pytest.mark.slow),
+    pytest.param(1, 'vanilla', marks=pytest.mark.slow)])
+def test_parts_make_the_step(config, source, number, kind):
+  config.loss.adversarial.kind = kind
+  experiment = build.build(config)
+  step, frozen = perceptual(experiment.phases[number])
+  state = experiment.new_state()
+  if number == 0:
+    state = steps.begin_phase(state, experiment.phases[0].g_tx)
+  whole = jax.jit(functools.partial(steps.one_step, step=step, batch_at=batch_at)).lower(
+      state, source, frozen).compile()
+  expected, metrics = whole(state, source, frozen)
+  timed = timing.Timed({})
+  made, measured = parts.take_step(timed, step, batch_at, jax.tree.map(jnp.copy, state), source,
+                                   frozen)
+  assert measured.keys() == metrics.keys()
+  for name, value in metrics.items():  # gradient norms and finiteness among them
+    # Of weights that have just begun to move; see below.
+    rtol = 1e-2 if name == 'g/ema_distance' else 2e-5
+    np.testing.assert_allclose(measured[name], value, rtol=rtol, atol=1e-7, err_msg=name)
+  assert made.step == expected.step == 1
+  # A first step of Adam is the gradient's sign: of one near zero it may be either.
+  moved = np.concatenate([np.ravel(a - b) for a, b in zip(
+      jax.tree.leaves((expected.g.params, expected.d)), jax.tree.leaves((made.g.params, made.d)),
+      strict=True)])
+  assert np.mean(np.abs(moved) > 1e-5) < 0.01
+  flops = sum(timing.cost(program)['flops'] for program in timed.programs.values())
+  assert flops == pytest.approx(timing.cost(whole)['flops'], rel=0.1)  # the smaller, the looser
+  assert next(iter(timed.programs)) == 'batch'
+  assert list(timed.programs)[-1] == 'update'
+
+
+def test_parts_of_an_accumulated_batch_count_as_often_as_they_run():
+  def timed(name, function, *arguments):
+    raise AssertionError
+  timed.programs = {name: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
+                    for name in ('batch', 'generator forward', 'update')}
+  timed.products, timed.median = {}, lambda name: 0.5
+  step = functools.partial(guard.guarded, step=functools.partial(steps.pixel_step, accumulate=4))
+  figures = parts.figures(step, timed)
+  assert [figures[name]['seconds'] for name in figures] == [0.5, 2.0, 0.5]
+  assert figures['generator forward']['flops'] == 4 * figures['batch']['flops'] > 0
+
+
+def test_scopes_name_every_part_of_a_step(config, source):
+  experiment = build.build(config)
+  phase = experiment.phases[1]
+  state = jax.eval_shape(experiment.new_state)
+  step = functools.partial(steps.one_step, step=phase.step, batch_at=batch_at)
+  text = jax.jit(step).lower(state, source, experiment.frozen).as_text(debug_info=True)
+  for name in ('batch', 'optimiser', 'average', 'guard', 'jvp(generator)', 'jvp(discriminator)',
+               'jvp(losses)', 'transpose(jvp(generator))', 'transpose(jvp(discriminator))'):
+    assert f'/{name}/' in text, name
