@@ -20,6 +20,9 @@ def defaults() -> ConfigDict:
   config.epochs = 0
   config.warmup_epochs = 0
   config.batch_size = 16
+  # Parts that a batch is gone through in, one after another, for want of a GPU's memory: the
+  # gradients are the whole batch's, BatchNorm and the relativistic loss see a part at a time.
+  config.accumulate = 1
   config.hr_patch = 96  # side of the HR crops, pixels
   config.dtype = 'float32'  # of the computation: 'float32' or 'bfloat16'; weights stay float32
   config.ema = 0.999  # decay of the generator's moving average, which evaluation uses
@@ -30,6 +33,8 @@ def defaults() -> ConfigDict:
   # alone, and what of it does not. What is frozen keeps its bits (sr_jax/freezing.py).
   config.train_only = ''
   config.freeze = ''
+  config.devices = 0  # that share each batch; 0: all there are
+  config.join_seconds = 300.0  # that processes started together wait for each other
   config.device_loop = 'auto'  # many steps in a dispatch: 'yes', 'no', 'auto' (not on a CPU)
 
   # Fields of the modules in sr_jax/models, which say what each means. One that is not set
@@ -41,6 +46,9 @@ def defaults() -> ConfigDict:
       'channels': placeholder(int),  # 3, or 1: luma, on which Cb and Cr are put by bicubic
       'upsample': placeholder(str),  # 'shuffle', 'nearest', 'transposed' or 'direct'
       'activation': placeholder(str),
+      # SRResNet's, MSRResNet's, EDSR's and RRDB's: less of a GPU's memory in training, for a
+      # third more time
+      'remat': placeholder(bool),
       # SRResNet's and MSRResNet's
       'kernel': placeholder(int), 'batch_norm': placeholder(bool),
       'skip': placeholder(str),  # 'features' or 'bilinear'
@@ -51,7 +59,6 @@ def defaults() -> ConfigDict:
       'image_range': placeholder(float),
       # RRDB's
       'growth': placeholder(int), 'unshuffle': placeholder(int),
-      'remat': placeholder(bool),  # and EDSR's: saves memory in training for a third more time
       # Compact's
       'inner_scale': placeholder(int),
       # SRCNN's
@@ -138,11 +145,16 @@ def defaults() -> ConfigDict:
       'thresholds': (0.1, 0.1, 0.1)})  # of R, G and B in [0, 1], or one for all
   config.best_metric = 'psnr_y'  # or 'lpips_alex', 'ssim_y', ...: what `best` goes by
 
+  # Updates with nan or infinity in them are left out; after so many in a row the run stops.
+  config.max_bad_steps = 10
+  # Steps in a row in which the discriminator was never wrong, after which a run warns; 0 never.
+  config.saturated_steps = 1_000
   config.log_every = 100
   config.sample_every = 1_000  # low / bicubic / generated / original as one PNG
   # Of data.valid, the first so many, as they come out at 25, 50, 75 and 100% of the steps.
   config.progress_pictures = 3
   config.checkpoint_every = 1_000
+  config.checkpoint_every_seconds = 600.0  # as well, so that no more work than that is lost; 0: not
   return config
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import build_data, freezing, metrics, optim, steps
+from sr_jax import build_data, freezing, guard, losses, metrics, optim, parallel, steps
 from sr_jax.check import check, check_phases
 from sr_jax.errors import InputError
 from sr_jax.freezing import Trainable
@@ -25,14 +25,16 @@ from sr_jax.models.vgg import VGGS
 from sr_jax.state import TrainState, init_state
 from sr_jax.weights.vgg import load_vgg
 
-LARGEST_SCALE = 64  # a larger one is a slip of the pen
+LARGEST = {'scale': 64, 'blocks': 128}  # more is a slip of the pen, and takes minutes to set up
+MOST = 1 << 20  # of other whole numbers
+MOST_LAYERS = 64  # of a network whose layers are listed
 
 
 class Phase(NamedTuple):
   """Steps start .. stop - 1 of a run, which share a loss and optimisers.
 
-  `step` is `pixel_step` or `gan_step` with everything bound but state, batch and frozen;
-  `terms` is `pixel_terms` or `gan_terms`, of the same loss, likewise; `schedules` are
+  `step` is `pixel_step` or `gan_step`, guarded, with everything bound but state, batch and
+  frozen; `terms` is `pixel_terms` or `gan_terms`, of the same loss, likewise; `schedules` are
   learning rates against the phase's own steps.
   """
 
@@ -48,7 +50,8 @@ class Phase(NamedTuple):
 class Experiment(NamedTuple):
   """What a config means: static objects, and `frozen` arrays that are never trained.
 
-  `trainable` says which arrays of the generator are; None is all.
+  `trainable` says which arrays of the generator are; None is all. `max_bad` is how many bad
+  steps in a row the phases' steps take before they stand still (guard.py).
   """
 
   generator: Any
@@ -56,6 +59,7 @@ class Experiment(NamedTuple):
   phases: list[Phase]
   frozen: dict
   trainable: Trainable | None
+  max_bad: int
   new_state: Callable[[], TrainState]
   device_loop: bool
 
@@ -100,8 +104,11 @@ def _module(modules, fields, where, **more):
     is_measure = float in (kinds[name], *typing.get_args(kinds[name]))  # a mean, a factor
     if not is_measure and any(type(size) is int and size < 1 for size in sizes):
       raise InputError(f'{where}{name}={value}: expected at least 1')
-    if name == 'scale' and value > LARGEST_SCALE:
-      raise InputError(f'{where}scale={value}: expected at most {LARGEST_SCALE}')
+    most = LARGEST.get(name, MOST)
+    if not is_measure and any(type(size) is int and size > most for size in sizes):
+      raise InputError(f'{where}{name}={value}: expected at most {most}')
+    if len(sizes) > MOST_LAYERS:
+      raise InputError(f'{where}{name}: {len(sizes)} values, expected at most {MOST_LAYERS}')
   if fields.get('init'):
     wanted['kernel_init'] = INITIALIZERS[fields.init]
   try:
@@ -134,10 +141,10 @@ def parse_layers(text: str) -> dict[str, float]:
   return layers
 
 
-def build_loss(config) -> steps.GeneratorLoss:
+def build_loss(config) -> losses.GeneratorLoss:
   """The generator's loss of the main phase."""
   loss = config.loss
-  return steps.GeneratorLoss(
+  return losses.GeneratorLoss(
       pixel=loss.pixel.kind, pixel_weight=loss.pixel.weight,
       perceptual_weight=loss.perceptual.weight, layers=parse_layers(loss.perceptual.layers),
       scale=loss.perceptual.scale, distance=loss.perceptual.distance,
@@ -196,23 +203,27 @@ def build(config) -> Experiment:
   d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
   # What a step and the terms that are watched have in common, so that they are of one loss.
   objective = {'generator': generator, 'loss': loss, 'vgg': vgg}
-  update = {'ema': config.ema, 'trainable': trainable}
-  warm = {'generator': generator, 'loss': steps.GeneratorLoss(pixel=config.loss.pixel.kind)}
+  update = {'ema': config.ema, 'trainable': trainable, 'accumulate': config.accumulate}
+  warm = {'generator': generator, 'loss': losses.GeneratorLoss(pixel=config.loss.pixel.kind)}
+
+  def guarded(step, **bound):
+    return functools.partial(guard.guarded, step=functools.partial(step, **update, **bound),
+                             max_bad=config.max_bad_steps, trainable=trainable)
 
   phases = []
   if config.warmup_steps:
     tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
-    step = functools.partial(steps.pixel_step, tx=tx, **update, **warm)
+    step = guarded(steps.pixel_step, tx=tx, **warm)
     terms = functools.partial(steps.pixel_terms, **warm)
     phases.append(Phase('warm-up', 0, config.warmup_steps, step, terms, tx, {'g': schedule}))
   if discriminator is None:
-    step = functools.partial(steps.pixel_step, tx=g_tx, **update, **objective)
+    step = guarded(steps.pixel_step, tx=g_tx, **objective)
     terms = functools.partial(steps.pixel_terms, **objective)
     name = 'perceptual' if loss.perceptual_weight else 'pixel'
     phases.append(Phase(name, 0, config.steps, step, terms, g_tx, {'g': g_schedule}))
   elif main_steps:
     objective['discriminator'] = discriminator
-    step = functools.partial(steps.gan_step, g_tx=g_tx, d_tx=d_tx, **update, **objective)
+    step = guarded(steps.gan_step, g_tx=g_tx, d_tx=d_tx, **objective)
     terms = functools.partial(steps.gan_terms, **objective)
     phases.append(Phase('gan', config.warmup_steps, config.steps, step, terms, g_tx,
                         {'g': g_schedule, 'd': d_schedule}))
@@ -226,20 +237,33 @@ def build(config) -> Experiment:
       raise InputError(f'config.generator or config.discriminator: {error}') from None
 
   loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
-  return Experiment(generator, discriminator, phases, frozen, trainable, new_state, loop)
+  return Experiment(generator, discriminator, phases, frozen, trainable,
+                    config.max_bad_steps, new_state, loop)
 
 
-def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable) -> Callable:
+def enter_phase(experiment: Experiment, state: TrainState, step: int, batch_at: Callable,
+                mesh: jax.sharding.Mesh | None = None) -> tuple[Phase, TrainState, Callable]:
+  """(the phase of `step`, the state that it goes on from, its `dispatcher`)."""
+  phase = experiment.phase_at(step)
+  if step == phase.start:
+    state = parallel.replicate(steps.begin_phase(parallel.local(state), phase.g_tx), mesh)
+  return phase, state, dispatcher(experiment, phase, batch_at, mesh)
+
+
+def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable,
+               mesh: jax.sharding.Mesh | None = None) -> Callable:
   """run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
 
   The state given is gone afterwards (donated). Without the device loop only one step is
-  taken, start; the caller goes on from there.
+  taken, start, and the caller goes on from there.
 
   Args:
     batch_at: a `feed.Feed`'s.
+    mesh: of `parallel.make_mesh`; the arrays given are replicated on it.
   """
-  bound = {'step': phase.step, 'batch_at': batch_at}
+  bound = {'step': phase.step, 'batch_at': parallel.sharded(batch_at, mesh)}
+  options = {'donate_argnames': 'state', **parallel.placed(mesh)}
   if experiment.device_loop:
-    return jax.jit(functools.partial(steps.train_steps, **bound), donate_argnames='state')
-  plain = jax.jit(functools.partial(steps.one_step, **bound), donate_argnames='state')
-  return lambda state, source, frozen, start, stop: plain(state, source, frozen)
+    return jax.jit(functools.partial(steps.train_steps, max_bad=experiment.max_bad, **bound),
+                   **options)
+  return jax.jit(functools.partial(steps.one_step, **bound), **options)

@@ -101,6 +101,7 @@ def with_split_of(config, trained: dict):
   with config.ignore_type():
     for key in SPLIT_KEYS:
       config.data[key] = trained['data'].get(key, config.data[key])
+  check(config)
   return config
 
 
@@ -137,13 +138,14 @@ def build_augmentation(config) -> Augmentation:
 
 
 def build_feed(config, found: list[Picture], begin: int, device_loop: bool, before: str,
-               say) -> feed.Feed:
+               say, mesh=None) -> feed.Feed:
   """The feed for the steps from `begin` on.
 
   Args:
     before: the mode that the run had when it last ran, '' if it is new. With mode 'auto' a
       stream stays one and no other becomes one, so that batches stay what they are.
     say: is told, in bytes, what will be used.
+    mesh: of `parallel.make_mesh`.
   """
   data, mode = config.data, config.data.mode
   if mode == 'auto' and before:
@@ -152,4 +154,4 @@ def build_feed(config, found: list[Picture], begin: int, device_loop: bool, befo
       found, build_cut(config), config.batch_size, build_augmentation(config), mode=mode,
       seed=config.seed, begin=begin, window=feed.WINDOW if device_loop else 1,
       share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else command.cores(),
-      cache=files.expand(data.cache) if data.cache else None, say=say)
+      cache=files.expand(data.cache) if data.cache else None, say=say, mesh=mesh)

@@ -24,17 +24,21 @@ def check(config) -> None:
     return [(key, config[key]) for key in keys]
 
   for key, value in (*own('scale', 'steps', 'batch_size', 'hr_patch', 'log_every', 'sample_every',
-                          'checkpoint_every'),
+                          'checkpoint_every', 'max_bad_steps', 'accumulate'),
                      ('eval.every', config.eval.every), ('eval.pictures', config.eval.pictures)):
     if value < 1:
       raise InputError(f'config.{key}={value}: expected at least 1')
   for key, value in (*((f'loss.{name}.weight', term.weight) for name, term in config.loss.items()),
                      *each_adam('learning_rate', 'ramp', 'clip_norm', 'weight_decay', 'factor',
                                 'final', 'epsilon'),
-                     *own('epochs', 'warmup_epochs', 'progress_pictures'),
+                     *own('epochs', 'warmup_epochs', 'progress_pictures', 'saturated_steps',
+                          'checkpoint_every_seconds', 'devices'),
                      ('eval.every_epochs', config.eval.every_epochs)):
     if not 0 <= value < math.inf:
       raise InputError(f'config.{key}={value}: expected at least 0')
+  if not 0 < config.join_seconds <= 86_400:
+    raise InputError(f'config.join_seconds={config.join_seconds}: expected more than 0, at most '
+                     '86400')
   for key, value in (*own('ema'), *each_adam('beta1', 'beta2')):
     if not 0 <= value < 1:
       raise InputError(f'config.{key}={value}: expected at least 0 and less than 1')
@@ -68,6 +72,9 @@ def check(config) -> None:
   build_data.check(config)
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
+  if config.batch_size % config.accumulate:
+    raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
+                     f'{config.batch_size}')
   adversarial = config.loss.adversarial.weight > 0
   if adversarial != (config.discriminator.name != 'none'):
     raise InputError(f'config.discriminator.name={config.discriminator.name!r} with loss.'

@@ -69,7 +69,12 @@ def run(command: Callable[[], int | None]) -> int:
   sys.unraisablehook = functools.partial(_unraisable, others)
   try:
     status = command() or 0
-    sys.stdout.flush()
+    try:
+      sys.stdout.flush()
+    except OSError:
+      _to_nobody(sys.stdout)
+      if not status:  # a status that tells more stays
+        raise
     return status
   except InputError as error:
     return refuse(str(error), 1)
@@ -127,5 +132,13 @@ def on_all_cores(function: Callable, items: Sequence, doing: str = '') -> list:
 
 
 def refuse(message: str, status: int) -> int:
-  print('sr_jax:', ' '.join(message.splitlines()), file=sys.stderr)
+  try:
+    print('sr_jax:', ' '.join(message.splitlines()), file=sys.stderr, flush=True)
+  except OSError:  # a terminal that is gone; the status is still told
+    _to_nobody(sys.stderr)
   return status
+
+
+def _to_nobody(stream) -> None:
+  """What is still to be written, at the latest as Python ends, would fail again."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

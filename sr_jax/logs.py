@@ -1,21 +1,40 @@
-"""What a run writes for people: metrics.jsonl, TensorBoard, pictures, a progress bar."""
+"""What a run writes for people: metrics.jsonl, TensorBoard, pictures, a progress bar.
+
+What can not be written, because the disk is full or a folder is gone, is said and tried again
+with what comes next: no week of training ends for the sake of its log.
+"""
 
 import contextlib
 import dataclasses
 import json
 import math
+import os
 import pathlib
+import socket
+import struct
 import sys
 import time
 
 import numpy as np
-import tensorboardX
 import tqdm
 from clu import parameter_overview
 from flax import traverse_util
 
-from sr_jax import files, images
+from sr_jax import files, images, lock
+from sr_jax.errors import InputError
 from sr_jax.freezing import Trainable
+
+# Where PyTorch is installed tensorboardX imports it, for the name of a type: three seconds and
+# 180 MB of each start, and a Ctrl-C meanwhile ends in a crash of its.
+_hidden = sys.modules.setdefault('torch', None) is None
+try:
+  from tensorboardX import crc32c, summary
+  from tensorboardX.proto import event_pb2, summary_pb2
+finally:
+  if _hidden:
+    del sys.modules['torch']
+
+KEPT = 2**24  # bytes that wait to be written; of what waits longer the oldest is lost
 
 
 class Logs:
@@ -27,9 +46,20 @@ class Logs:
     self._rate, self._epoch = images_per_step, epoch
     jsonl = self.workdir / 'metrics.jsonl'
     _forget_after(jsonl, step)
-    self._jsonl = open(jsonl, 'a', buffering=1)  # noqa: SIM115, closed in close()
-    self._board = tensorboardX.SummaryWriter(str(self.workdir / 'tensorboard'),
-                                             purge_step=step + bool(step))
+    board = self.workdir / 'tensorboard'
+    board.mkdir(exist_ok=True)
+    self._jsonl, self._board = jsonl, board / (
+        f'events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}.{os.getpid()}')
+    self._waiting = {self._jsonl: [], self._board: []}  # what is to be added to them
+    self._failing = set()
+    # It hides what a lost piece of the run had logged from here on.
+    session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._waiting[self._board] = [
+        _record(event, step + bool(step)) for event in (
+            event_pb2.Event(file_version='brain.Event:2'), event_pb2.Event(session_log=session))]
+    for path, pieces in self._waiting.items():  # what can't be written is told before it begins
+      files.append(path, b''.join(pieces))
+      pieces.clear()
     self._bar = tqdm.tqdm(total=steps, initial=step, disable=None, dynamic_ncols=True,
                           bar_format='{desc} {n_fmt}/{total_fmt} {bar:16} {elapsed}{postfix}')
     self._mark = (time.monotonic(), step)  # since the last scalars
@@ -52,7 +82,8 @@ class Logs:
         f'{_clock((self._steps - step) * self._pace)} left, ')
     self._bar.set_description_str(phase, refresh=False)
     self._bar.set_postfix_str(speed + _look(metrics), refresh=False)
-    self._bar.update(step - self._bar.n)
+    with contextlib.suppress(OSError):  # a terminal that is gone
+      self._bar.update(step - self._bar.n)
 
   def scalars(self, step: int, phase: str, metrics: dict[str, float]) -> None:
     """One line of metrics.jsonl and as many TensorBoard points; a line on a plain terminal."""
@@ -63,8 +94,8 @@ class Logs:
     self._write(step, phase, metrics)
     if self._bar.disable:
       left = _clock((self._steps - step) * self._rate / speed if speed else 0)
-      print(f'{phase} {step}/{self._steps}  {_look(metrics)}  {speed:.1f} images/s, {left} left',
-            flush=True)
+      self.say(f'{phase} {step}/{self._steps}  {_look(metrics)}  {speed:.1f} images/s, '
+               f'{left} left')
 
   def validation(self, step: int, phase: str, sets: dict[str, dict[str, float]],
                  terms: dict[str, float]) -> None:
@@ -90,27 +121,74 @@ class Logs:
   def picture(self, step: int, name: str, image: np.ndarray) -> pathlib.Path:
     """Writes uint8 [H, W, 3] to samples/ and to TensorBoard."""
     path = self.workdir / 'samples' / f'{name}-{step:07d}.png'
-    images.write_image(path, image)
-    self._board.add_image(name, image, step, dataformats='HWC')
+    with self.trying(path.parent):
+      images.write_image(path, image)
+    self._add(self._board, [_record(event_pb2.Event(
+        summary=summary.image(name, image, dataformats='HWC')), step)])
     return path
 
+  @contextlib.contextmanager
+  def trying(self, path):
+    """What happens inside writes to `path`; that it can not is said, and when it can again.
+
+    Raises:
+      Taken: the folder is another run's.
+    """
+    try:
+      yield
+    except lock.Taken:
+      raise
+    except (OSError, InputError) as error:
+      if path not in self._failing:
+        reason = error if isinstance(error, InputError) else (
+            f'{error.filename or path}: can not be written ({error.strerror or error})')
+        self.say(f'{reason}; training goes on, and tries again')
+      self._failing.add(path)
+    else:
+      if path in self._failing:
+        self.say(f'{path}: is written again')
+      self._failing.discard(path)
+
   def say(self, text: str) -> None:
-    """Prints without tearing the bar."""
-    self._bar.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    """Prints without tearing the bar; to nobody, where the terminal or its disk is gone."""
+    with contextlib.suppress(OSError):
+      self._bar.write(text, file=sys.stdout)
+      sys.stdout.flush()
 
   def close(self) -> None:
-    self._bar.close()
-    self._board.close()
-    self._jsonl.close()
+    with contextlib.suppress(OSError):
+      self._bar.close()
+    for path in self._waiting:
+      self._add(path, [])
 
   def _write(self, step, phase, metrics):
     # JSON has no NaN: a number that is none is written as null.
     line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     epoch = round(step / self._epoch, 3)
-    self._jsonl.write(json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line}) + '\n')
-    for name, value in {'epoch': epoch, **metrics}.items():
-      self._board.add_scalar(name, value, step)
+    self._add(self._jsonl, [json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line})
+                            .encode() + b'\n'])
+    # Not by summary.scalar, which warns of each nan on the terminal.
+    points = [summary_pb2.Summary.Value(tag=name, simple_value=value)
+              for name, value in {'epoch': epoch, **metrics}.items()]
+    self._add(self._board, [_record(event_pb2.Event(
+        summary=summary_pb2.Summary(value=points)), step)])
+
+  def _add(self, path, pieces: list[bytes]):
+    waiting = self._waiting[path]
+    waiting += pieces
+    while sum(map(len, waiting)) > KEPT:
+      del waiting[0]
+    if waiting:
+      with self.trying(path):
+        files.append(path, b''.join(waiting))
+        waiting.clear()
+
+
+class Silence:
+  """In place of `Logs` in a process that has none: takes what that is told, and keeps nothing."""
+
+  def __getattr__(self, name):
+    return lambda *_, **__: contextlib.nullcontext()
 
 
 @dataclasses.dataclass
@@ -136,15 +214,42 @@ def overview(params, trainable: Trainable | None = None) -> str:
 
 
 def read_metrics(workdir) -> list[dict]:
-  """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
-  lines = []
+  """The lines of metrics.jsonl; what a kill cut off, or is no such line, is left out."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  for line in path.read_text().splitlines() if path.exists() else []:
-    try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return lines
+  text = path.read_text('utf-8', 'replace') if path.exists() else ''
+  return list(filter(None, map(_parsed, text.split('\n'))))
+
+
+def _parsed(text: str) -> dict | None:
+  """A line as `Logs` writes them: a step, a phase, figures that are numbers or null; else None."""
+  try:
+    line = json.loads(text, parse_constant=lambda name: None)  # NaN, which is no JSON
+    numbers = [line['step'], *(value for name, value in line.items() if value is not None
+                               and name.startswith(('valid/', 'test/', 'terms/')))]
+    fits = (type(line['step']) is int and line['step'] >= 0 and all(
+        isinstance(number, float) or (isinstance(number, int) and number < 2**63)
+        for number in numbers)
+        and all(name.isprintable() for name in (line['phase'], *line)))
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    return None
+  return line if fits else None
+
+
+def _record(event: event_pb2.Event, step: int) -> bytes:
+  """An event as TensorBoard reads it: length and data, each with its masked CRC-32C.
+
+  tensorboardX's own writer hands events to a thread, which a full disk ends, and whoever
+  writes to it afterwards waits for ever.
+  """
+  event.step, event.wall_time = step, time.time()
+  data = event.SerializeToString()
+  length = struct.pack('<Q', len(data))
+  return length + _checksum(length) + data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+  crc = crc32c.crc32c(data)
+  return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff)
 
 
 def strip(pictures: list[np.ndarray]) -> np.ndarray:
@@ -155,7 +260,13 @@ def strip(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def _forget_after(path: pathlib.Path, step: int) -> None:
-  """Drops what a lost piece of the run wrote; before the first checkpoint, all of it."""
+  """Drops what a lost piece of the run wrote; where there is no checkpoint, all of it, of which the
+  longest is left in metrics.jsonl.lost: the checkpoints' disk may only be away.
+  """
+  lost = path.with_name(f'{path.name}.lost')
+  if not step and path.is_file() and path.stat().st_size > (
+      lost.stat().st_size if lost.exists() else 0):
+    path.replace(lost)
   kept = [line for line in read_metrics(path.parent) if line['step'] <= step and step]
   if path.exists():
     files.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
@@ -164,7 +275,7 @@ def _forget_after(path: pathlib.Path, step: int) -> None:
 def _look(metrics: dict[str, float]) -> str:
   """The few figures that a person watches: G's terms, D's loss and its right answers."""
   parts = [f'{name[2:]} {value:.3g}' for name, value in metrics.items()
-           if name.startswith('g/') and name not in ('g/total', 'g/grad_norm')]
+           if name.startswith('g/') and name not in ('g/total', 'g/grad_norm', 'g/ema_distance')]
   if 'd/total' in metrics:
     parts.append('d {d/total:.3g}, right {d/real:.0%} real {d/fake:.0%} fake'.format(**metrics))
   return ' '.join(parts)

@@ -1,4 +1,4 @@
-"""Trains, evaluates and profiles super-resolution networks.
+"""Trains, evaluates and profiles super-resolution networks, and runs single steps again.
 
   python -m sr_jax.main --config configs/srgan.py:sample
   python -m sr_jax.main --config configs/srgan.py --workdir runs/srgan --mode evaluate \\
@@ -11,12 +11,12 @@ import re
 import sys
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from sr_jax import command, files
+from sr_jax import command, files, signals
 from sr_jax.errors import InputError
 
-MODES = ('train', 'evaluate', 'profile')
+MODES = ('train', 'evaluate', 'profile', 'replay')
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment: configs/NAME.py or configs/NAME.py:VARIANT,VARIANT. '
@@ -24,7 +24,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; runs/NAME if not given.')
 _MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 _STEP = flags.DEFINE_string('step', 'latest',
-                            "Which checkpoint to evaluate: a step, 'latest' or 'best'.")
+                            "Which checkpoint to evaluate: a step, 'latest' or 'best'. Of "
+                            '--mode replay: the step to run again, as the log numbers it.')
 
 
 def main(argv: list[str]) -> int:
@@ -49,6 +50,9 @@ def _parse(argv: list[str]) -> None:
     if _CONFIG.value is None:
       raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample')
     _CONFIG.value.seed  # noqa: B018, a config that was not found raises when it is looked at
+    for key in (key for key in flags.FLAGS if key.startswith('config.')):
+      if isinstance(_CONFIG.value[key.removeprefix('config.')], ConfigDict):
+        raise InputError(f'--{key}: is a section; name a key in it, --{key}.KEY=VALUE')
   except InputError:
     raise
   except OSError:
@@ -73,18 +77,28 @@ def _run(argv: list[str]) -> int:
   # JAX is imported late, so that --help and a mistyped flag answer at once.
   config = _CONFIG.value
   workdir = files.expand(_WORKDIR.value or default_workdir())
+  from sr_jax import compiling, processes
+  count, number = processes.asked()
+  if _MODE.value != 'train' and number:
+    return 0  # of processes that were started together the first does it, alone
+  compiling.use_cache(count if _MODE.value == 'train' else 1)
   if _MODE.value == 'train':
-    from sr_jax.train import Stopped, train
-    try:
-      train(config, workdir)
-    except Stopped as stopped:
-      return command.refuse(f'stopped by {stopped}; the same command goes on',
-                            128 + stopped.signal)
+    with processes.joined(config.join_seconds):
+      from sr_jax.train import Stopped, train
+      try:
+        with signals.second_ends():
+          train(config, workdir)
+      except Stopped as stopped:
+        return command.refuse(f'stopped by {stopped}; the same command goes on',
+                              128 + stopped.signal)
   elif _MODE.value == 'evaluate':
     from sr_jax.evaluate import evaluate_run
     evaluate_run(config, workdir, _STEP.value)
+  elif _MODE.value == 'replay':
+    from sr_jax.replay import replay_run
+    replay_run(config, workdir, _STEP.value)
   else:
-    from sr_jax.profiling import profile_run
+    from sr_jax.profiling.run import profile_run
     profile_run(config, workdir)
   return 0
 
@@ -97,4 +111,4 @@ def default_workdir() -> str:
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.ERROR)  # Orbax reports every file it opens
-  sys.exit(main(sys.argv))
+  command.leave(main(sys.argv))

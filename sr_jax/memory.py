@@ -1,5 +1,7 @@
-"""How much memory is free."""
+"""How much memory is free, and whether there was too little."""
 
+import contextlib
+import ctypes
 import os
 import pathlib
 
@@ -30,3 +32,20 @@ def host_memory() -> int:
   except (OSError, ValueError):
     pass
   return min(free)
+
+
+def exhausted(error: Exception) -> bool:
+  """Whether it says that memory is."""
+  words = ('RESOURCE_EXHAUSTED', 'OUT_OF_MEMORY', 'out of memory', 'ALLOC_FAILED')
+  return isinstance(error, MemoryError) or (isinstance(error, jax.errors.JaxRuntimeError)
+                                            and any(word in str(error) for word in words))
+
+
+def give_back() -> None:
+  """Hands the system what the C library keeps of memory that is free; of glibc alone it is asked.
+
+  Each checkpoint is written by new threads, whose arenas fill with holes: a few tenths of a
+  megabyte a time, for as long as a run lasts.
+  """
+  with contextlib.suppress(AttributeError):
+    ctypes.CDLL(None).malloc_trim(0)

@@ -1,8 +1,10 @@
 """Fixtures: a cache of our own, small pictures, one small experiment for all tests."""
 
+import contextlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -36,6 +38,14 @@ def _cache(tmp_path_factory):
     patch.setenv('SR_JAX_CACHE', str(folder))
     patch.delenv('SR_JAX_VGG19', raising=False)
     yield
+
+
+@pytest.fixture
+def unoptimised():
+  """XLA compiles in half the time what is slower then: for large networks and few steps."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='session')
@@ -199,6 +209,17 @@ def interrupt(arguments: list[str], folder, ready, environment) -> tuple[int, st
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
   return process.returncode, err
+
+
+@contextlib.contextmanager
+def largest_file(size):
+  """Inside, no file can grow past `size` bytes: a full disk, for whoever writes."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def same_bits(a, b) -> list[str]:

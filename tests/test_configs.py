@@ -149,7 +149,7 @@ SAMPLES = [(name, 'sample') for name in EXPERIMENTS] + [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'variant'), SAMPLES)
-def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path):
+def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path, unoptimised):
   config = importlib.import_module(f'configs.{name}').get_config(variant)
   config.warmup_steps = 2 * bool(config.warmup_steps)
   config.steps = config.warmup_steps + 2
@@ -164,7 +164,7 @@ def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path):
           'perceptual' if config.loss.perceptual.weight else 'pixel')
   assert phases == ['warm-up'] * config.warmup_steps + [name] * 2
   terms = {name for name in read_metrics(tmp_path)[-1] if name.startswith('g/')}
-  assert terms == {'g/total', 'g/grad_norm'} | {
+  assert terms == {'g/total', 'g/grad_norm', 'g/ema_distance'} | {
       f'g/{term}' for term, fields in config.loss.items() if fields.weight}
 
 

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
-from sr_jax import images
-from sr_jax.logs import Logs, read_metrics, strip
+from sr_jax import images, watch
+from sr_jax.logs import KEPT, Logs, print_validations, read_metrics, strip
+from tests.conftest import largest_file
 
 
 def test_lines_points_and_a_plain_terminal(tmp_path, capsys):
@@ -24,15 +26,86 @@ def test_lines_points_and_a_plain_terminal(tmp_path, capsys):
   assert 'grad_norm' not in out
 
 
-def test_tensorboard_has_the_same_scalars_and_pictures(tmp_path):
+def test_a_term_that_runs_away_is_kept(tmp_path):
   log = Logs(tmp_path, 0, 10, 4, 2)
+  log.validation(5, 'gan', {}, {'terms/perceptual/valid': 1e30})  # a number in float32
+  log.close()
+  Logs(tmp_path, 5, 10, 4, 2).close()
+  assert read_metrics(tmp_path)[0]['terms/perceptual/valid'] == 1e30
+
+
+def read_events(folder):
+  """[(step, tags or session)] of the event files."""
+  found = []
+  for path in sorted((folder / 'tensorboard').iterdir()):
+    data = path.read_bytes()
+    while data:
+      length = int.from_bytes(data[:8], 'little')
+      event = event_pb2.Event.FromString(data[12:12 + length])
+      found.append((event.step, [value.tag for value in event.summary.value]
+                    or event.session_log.status))
+      data = data[16 + length:]
+  return found
+
+
+def test_tensorboard_has_the_same_scalars_and_pictures(tmp_path):
+  log = Logs(tmp_path, 4, 10, 4, 2)
   log.scalars(5, 'gan', {'g/pixel': 0.5})
   log.picture(5, 'cat', np.zeros((4, 6, 3), np.uint8))
   log.close()
-  events = b''.join(path.read_bytes() for path in (tmp_path / 'tensorboard').iterdir())
-  assert b'g/pixel' in events
-  assert b'cat' in events
+  assert read_events(tmp_path) == [
+      (5, 0), (5, event_pb2.SessionLog.START), (5, ['epoch', 'g/pixel', 'images_per_second']),
+      (5, ['cat'])]
   assert images.read_image(tmp_path / 'samples' / 'cat-0000005.png').shape == (4, 6, 3)
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, capsys):
+  log = Logs(tmp_path, 0, 10, 4, 2)
+  log.scalars(1, 'gan', {'g/pixel': 0.1})
+  (tmp_path / 'samples').write_text('in the way')
+  with largest_file(300):
+    for step in (2, 3, 4):
+      log.scalars(step, 'gan', {'g/pixel': 0.1 * step})
+    log.picture(4, 'cat', np.zeros((4, 6, 3), np.uint8))
+  assert len(read_metrics(tmp_path)) < 4  # each of them whole
+  (tmp_path / 'samples').unlink()
+  log.scalars(5, 'gan', {'g/pixel': 0.5})
+  log.picture(5, 'cat', np.zeros((4, 6, 3), np.uint8))
+  log.close()
+  assert [line['step'] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+  events = [(step, tags) for step, tags in read_events(tmp_path) if isinstance(tags, list)]
+  assert [step for step, tags in events if 'g/pixel' in tags] == [1, 2, 3, 4, 5]
+  assert (4, ['cat']) in events
+  out = capsys.readouterr().out
+  for path in ('metrics.jsonl', 'samples', 'tensorboard/events'):
+    refused, again = (out.index(line) for line in (
+        f'{path}', 'is written again'))
+    assert refused < again
+  assert out.count('training goes on, and tries again') == 3  # each of them once
+  assert out.count('is written again') == 3
+
+
+def test_a_disk_that_stays_full_does_not_fill_the_memory(tmp_path, capsys):
+  log = Logs(tmp_path, 0, 10, 4, 2)
+  with largest_file(1):
+    for _ in range(4):
+      log._add(log._jsonl, [b'.' * (KEPT // 3)])
+  assert sum(map(len, log._waiting[log._jsonl])) <= KEPT
+  log.close()
+  assert (tmp_path / 'metrics.jsonl').stat().st_size == 3 * (KEPT // 3)
+
+
+def test_what_was_logged_is_kept_where_no_checkpoint_is_there(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  longest = ''.join(json.dumps({'step': step, 'phase': 'gan'}) + '\n' for step in range(1, 9))
+  for text in ('', longest[:60], longest, longest[:60]):
+    path.write_text(text)
+    Logs(tmp_path, 0, 10, 4, 5).close()
+    assert path.read_text() == ''
+  assert (tmp_path / 'metrics.jsonl.lost').read_text() == longest
+  path.write_text(longest)
+  Logs(tmp_path, 3, 10, 4, 5).close()  # a checkpoint is there
+  assert [line['step'] for line in read_metrics(tmp_path)] == [1, 2, 3]
 
 
 def test_a_restart_forgets_what_was_lost(tmp_path):
@@ -48,6 +121,29 @@ def test_a_restart_forgets_what_was_lost(tmp_path):
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert [line['step'] for line in lines] == [2, 4, 6]
   assert lines[-1]['g/pixel'] == 0
+
+
+@pytest.mark.parametrize('line', [
+    b'', b'null', b'7', b'[1]', b'"step"', b'{}', b'{"step": 1}', b'{"phase": "pixel"}',
+    b'\xff\xfe', b'[' * 100_000, b'{"step": 1' + b'0' * 5000 + b', "phase": "pixel"}',
+    b'{"step": "1", "phase": "pixel"}', b'{"step": NaN, "phase": "pixel"}',
+    b'{"step": 1.5, "phase": "pixel"}', b'{"step": -1, "phase": "pixel"}',
+    b'{"step": true, "phase": "pixel"}', b'{"step": 1, "phase": ["pixel"]}',
+    b'{"step": 1, "phase": "\\ud800"}', b'{"step": 1, "phase": "\\u001b[2J"}',
+    b'{"step": 1, "phase": "pixel", "valid/psnr_y": "20"}',
+    b'{"step": 1, "phase": "pixel", "terms/pixel/train": [1]}',
+    b'{"step": 1, "phase": "pixel", "test/psnr_y": 1' + b'0' * 400 + b'}'])
+def test_what_is_no_line_of_a_run_is_left_out(tmp_path, capsys, line):
+  good = [{'step': step, 'phase': 'pixel', 'valid/psnr_y': 20.0, 'terms/pixel/train': 0.1,
+           'terms/pixel/valid': 0.2} for step in (1, 2)]
+  first, last = (json.dumps(each).encode() for each in good)
+  (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join([first, line, last, b'']))
+  assert read_metrics(tmp_path) == good
+  assert watch.describe_terms(read_metrics(tmp_path))
+  print_validations(tmp_path)
+  assert capsys.readouterr().out.count('20.0000') == 2
+  Logs(tmp_path, 1, 10, 4, 2).close()
+  assert read_metrics(tmp_path) == good[:1]
 
 
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path):

@@ -44,14 +44,14 @@ def test_warm_up_moves_the_generator_alone(experiment, source):
   assert same_bits(before.d, after.d) == []
   assert len(same_bits(before.g.params, after.g.params)) == len(jax.tree.leaves(before.g.params))
   assert after.step == 1
-  assert set(metrics) == {'g/pixel', 'g/total', 'g/grad_norm'}
+  assert set(metrics) == {'g/pixel', 'g/total', 'g/grad_norm', 'g/ema_distance', 'skipped', 'bad'}
 
 
 def test_gan_step_is_two_separate_updates(experiment, source, config):
   """Against the plain way: two losses, two gradients, each network applied once more."""
   state = experiment.new_state()
   generator, discriminator = experiment.generator, experiment.discriminator
-  batch = batch_at(source, state.seed, state.step)
+  batch = jax.jit(batch_at)(source, state.seed, state.step)
   mutable = ['batch_stats']
 
   def generate(params):
@@ -63,20 +63,20 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
                                           train=True, mutable=mutable)
     return logits, changed['batch_stats']
 
-  fake, g_changed = generate(state.g.params)
-
   def g_loss(params):
     sr, _ = generate(params)
     logits, _ = judge(state.d.params, sr, state.d.batch_stats)
     return losses.l1(sr, batch['hr']) + 1e-3 * losses.vanilla_generator(logits)
 
-  def d_loss(params):
+  def d_loss(params, fake):
     real, stats = judge(params, batch['hr'], state.d.batch_stats)
     logits, stats = judge(params, jax.lax.stop_gradient(fake), stats)
     return losses.vanilla_discriminator(real, logits), stats
 
-  g_value, g_grads = jax.value_and_grad(g_loss)(state.g.params)
-  (d_value, d_stats), d_grads = jax.value_and_grad(d_loss, has_aux=True)(state.d.params)
+  fake, g_changed = jax.jit(generate)(state.g.params)
+  g_value, g_grads = jax.jit(jax.value_and_grad(g_loss))(state.g.params)
+  (d_value, d_stats), d_grads = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(
+      state.d.params, fake)
 
   # Plain gradient descent shows the gradients, which Adam's first step would hide.
   sgd = optax.sgd(1.0)
@@ -100,7 +100,7 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['vanilla', 'relativistic'])  # one logit, and both at once
-def test_gradients_reach_only_the_network_they_should(config, source, kind):
+def test_gradients_reach_only_the_network_they_should(config, source, kind, unoptimised):
   """With a learning rate of zero for one network, the other's update must not change."""
   config.loss.adversarial.kind = kind
   results = {}
@@ -195,6 +195,16 @@ def test_loop_and_plain_steps_agree(experiment, source):
           for state in (looped, plain))
   # Adam moves a weight whose gradient is all rounding error by its full step either way.
   assert np.mean(np.abs(a - b) > 1e-4) < 0.02
+
+
+@pytest.mark.parametrize('loop', [False, True])
+def test_a_restored_state_makes_the_same_program(experiment, source, loop):
+  """So that the compile cache has it: what comes of a checkpoint was put on its device."""
+  run = build.dispatcher(experiment._replace(device_loop=loop), phase(experiment, 'gan'), batch_at)
+  new = jax.tree.map(jnp.asarray, experiment.new_state())
+  restored = jax.device_put(new, jax.local_devices()[0])
+  texts = [run.lower(state, source, {}, 0, 1).as_text() for state in (new, restored)]
+  assert texts[0] == texts[1]
 
 
 def test_donated_state_is_gone(experiment, source):

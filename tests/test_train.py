@@ -1,9 +1,14 @@
 """Whole runs at the smallest size: resuming, what is written, what is refused."""
 
+import contextlib
 import json
+import os
+import re
+import shutil
 import signal
 import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -16,9 +21,14 @@ from sr_jax import (
   evaluate,
   files,
   images,
+  lock,
+  logs,
+  loop,
+  replay,
   restore,
   runs,
   score,
+  steps,
   train,
   watch,
 )
@@ -117,7 +127,7 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
     assert text in out, text
   assert {path.name for path in tmp_path.iterdir()} == {
       'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'progress',
-      'checkpoints'}
+      'checkpoints', '.lock'}
   lines = read_metrics(tmp_path)
   steps = [line['step'] for line in lines if 'g/total' in line]
   assert steps == [1, 10, 20, 30, 40]
@@ -144,12 +154,13 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
   assert record['ended'] >= record['started']
 
 
+@pytest.mark.slow
 def test_checkpoints_kept_are_the_last_two_the_boundary_and_the_best(config, tmp_path,
                                                                      monkeypatch):
   config.data.valid, config.eval.every = config.data.source, 4
   config.checkpoint_every, config.warmup_steps = 4, 8
   # The best is step 16 and step 16 alone.
-  monkeypatch.setattr(train.score, 'mean', scores := iter_scores([5, 1, 1, 2, 9, 3, 4, 4, 4, 4, 4]))
+  monkeypatch.setattr(loop.score, 'mean', scores := iter_scores([5, 1, 1, 2, 9, 3, 4, 4, 4, 4, 4]))
   run(config, tmp_path)
   checkpoints = Checkpoints(tmp_path, 'psnr_y', read_only=True)
   assert checkpoints.steps() == [8, 16, 36, 40]
@@ -172,7 +183,7 @@ def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
   config.warmup_steps, config.loss.adversarial.weight = 0, 0.0
   config.discriminator.name = 'none'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.score, 'mean', iter_scores([0, 9, 1, 1]))
+    patch.setattr(loop.score, 'mean', iter_scores([0, 9, 1, 1]))
     run(config, tmp_path, steps=12)
   config.data.valid = ''
   run(config, tmp_path, steps=24)
@@ -256,7 +267,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   bare = tmp_path / 'bare.safetensors'
   save_file(load_file(path), bare)
   config.init_from = str(bare)
-  assert train._initial(config).generator.residual_scale == 1.0
+  assert restore.initial(config).generator.residual_scale == 1.0
   config.scale, config.init_from = 4, str(tmp_path / 'x2')
   state = run(config, tmp_path / 'x4')
   record, = json.loads((tmp_path / 'x4' / 'run.json').read_text())
@@ -315,7 +326,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(config, tmp_path, number):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: (
         saved.append(int(state.step)), save(self, state, metrics)))
-    patch.setattr(train, '_next_event', slow(train._next_event))
+    patch.setattr(loop, 'next_event', slow(loop.next_event))
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(train.Stopped) as stopped:
@@ -331,6 +342,197 @@ def slow(function):
     time.sleep(0.05)
     return function(*args)
   return slowed
+
+
+def test_one_run_at_a_time(config, tmp_path):
+  files.write_json(tmp_path / 'run' / 'config.json', {})
+  with lock.alone(tmp_path / 'run'), pytest.raises(
+      InputError, match=rf'run: process {os.getpid()} on .* trains there'):
+    run(config, tmp_path / 'run')
+  # One begins while another, of which there was nothing to see yet, reads its pictures.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train.runs, 'starts', lambda _: files.write_json(
+        tmp_path / 'new' / 'config.json', {}) or [])
+    with pytest.raises(InputError, match='new: another run has begun there meanwhile'):
+      run(config, tmp_path / 'new')
+
+
+@pytest.mark.slow
+def test_a_damaged_run_json_is_told_and_kept(config, tmp_path, capsys):
+  run(config, tmp_path, steps=2, warmup_steps=2)
+  (tmp_path / 'run.json').write_text('{')
+  run(config, tmp_path, steps=4, warmup_steps=4)
+  assert 'run.json: can not be read and is run.json.damaged now' in capsys.readouterr().out
+  assert (tmp_path / 'run.json.damaged').read_text() == '{'
+  assert len(json.loads((tmp_path / 'run.json').read_text())) == 1
+
+
+@pytest.mark.parametrize(('trains', 'words'), [
+    (True, 'trains there'), (False, 'was deleted or renamed, and another run has begun there')])
+def test_a_renamed_folder_s_name_may_be_another_run_s(config, tmp_path, monkeypatch, trains, words):
+  progress, place = logs.Logs.progress, tmp_path / 'run'
+  with contextlib.ExitStack() as stack:
+    def rename(log, step, *rest):
+      if step == 2:
+        place.rename(tmp_path / 'away')
+        files.write_json(place / 'config.json', {})
+        if trains:
+          stack.enter_context(lock.alone(place))
+      progress(log, step, *rest)
+
+    monkeypatch.setattr(logs.Logs, 'progress', rename)
+    with pytest.raises(InputError, match=f'run: .*{words}'):
+      run(config, place, steps=4, warmup_steps=4, checkpoint_every=4)
+  # Nothing of the first is in it, nor was anything of it deleted.
+  assert sorted(os.listdir(place)) == ['.lock', 'config.json']
+  assert json.loads((place / 'config.json').read_text()) == {}
+
+
+def test_a_changed_config_is_shown_and_recorded(config, tmp_path, capsys):
+  run(config, tmp_path, steps=2, warmup_steps=2)
+  assert 'was' not in capsys.readouterr().out
+  config.optimizer.d.learning_rate, config.generator.kernel = 2e-3, None  # its own is another
+  with pytest.raises(InputError, match=r'the run has generator\.kernel=3'):
+    run(config, tmp_path, steps=2, warmup_steps=2)
+  config.generator.kernel, config.log_every = 3, 5
+  run(config, tmp_path, steps=4, warmup_steps=4)
+  out = capsys.readouterr().out
+  for line in ('log_every was 10 and is 5', 'optimizer.d.learning_rate was 0.001 and is 0.002',
+               'steps was 2 and is 4', 'warmup_steps was 2 and is 4'):
+    assert f'\nconfig.{line}\n' in out, line
+  first, second = json.loads((tmp_path / 'run.json').read_text())
+  assert 'changed' not in first
+  assert second['changed'] == {'log_every': [10, 5], 'optimizer.d.learning_rate': [0.001, 0.002],
+                               'steps': [2, 4], 'warmup_steps': [2, 4]}
+
+
+@pytest.mark.slow
+def test_a_changed_config_is_recorded_though_its_start_is_killed(config, tmp_path, monkeypatch):
+  run(config, tmp_path, steps=2, warmup_steps=2)
+  write, written = files.write_json, []
+
+  def killed(path, value):
+    if written:  # config.json or run.json
+      raise KeyboardInterrupt
+    write(path, value)
+    written.append(path.name)
+
+  config.optimizer.g.learning_rate = 7e-4
+  monkeypatch.setattr(files, 'write_json', killed)
+  with pytest.raises(KeyboardInterrupt):
+    run(config, tmp_path, steps=2, warmup_steps=2)
+  monkeypatch.setattr(files, 'write_json', write)
+  run(config, tmp_path, steps=2, warmup_steps=2)
+  changes = [start.get('changed', {}) for start in json.loads((tmp_path / 'run.json').read_text())]
+  assert any('optimizer.g.learning_rate' in changed for changed in changes)
+
+
+def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
+  # Steps of two seconds, of which no more than nine may be lost: saved each fourth, for with a
+  # fifth it would be ten, but where another reason has saved.
+  now, saved, plain = 0, [], build.dispatcher
+
+  def dispatcher(*arguments):
+    dispatch = plain(*arguments)
+    def run(*arguments):
+      nonlocal now
+      now += 2
+      return dispatch(*arguments)
+    run.lower = dispatch.lower
+    return run
+
+  monkeypatch.setattr(build, 'dispatcher', dispatcher)
+  monkeypatch.setattr(loop, 'time', types.SimpleNamespace(monotonic=lambda: now))
+  monkeypatch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: saved.append(
+      int(state.step)))
+  monkeypatch.setattr(Checkpoints, 'latest', lambda self: saved[-1] if saved else None)
+  config.checkpoint_every, config.checkpoint_every_seconds = 6, 9.0
+  run(config, tmp_path, steps=20, warmup_steps=20)
+  assert saved == [4, 6, 10, 12, 16, 18, 20]
+
+
+@pytest.mark.parametrize('loop', ['no', pytest.param('yes', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('mode', ['bank', pytest.param('mapped', marks=pytest.mark.slow)])
+def test_a_run_without_numbers_stops_at_the_state_before(config, tmp_path, capsys, loop, mode):
+  config.device_loop, config.data.mode, config.max_bad_steps = loop, mode, 4
+  config.optimizer.warmup.learning_rate = 1e30  # after the first step everything overflows
+  config.checkpoint_every, config.log_every = 3, 1
+  with pytest.raises(InputError) as stopped:
+    run(config, tmp_path, steps=20, warmup_steps=20)
+  picture = tmp_path / 'replay' / '2.png'
+  assert str(stopped.value) == (
+      f'{tmp_path}: steps 2 to 5 gave no finite numbers (g/pixel): batch of seed 0, step 2, shown '
+      f'in {picture}; the state before is checkpoint 1; --mode replay --step 2 runs it again')
+  assert images.read_image(picture).shape == (4 * 16 + 3 * 4, 3 * 16 + 2 * 4, 3)
+  lines = read_metrics(tmp_path)
+  assert [line['skipped'] for line in lines] == [0, 1, 2, 3, 4]
+  assert [line['g/pixel'] is None for line in lines] == [False, True, True, True, True]
+  assert 'step 3: 1 more without finite numbers (g/pixel), left out; 2 in all' in (
+      capsys.readouterr().out)
+  # Its state is that of one step and nothing else.
+  kept = Checkpoints(tmp_path, read_only=True)
+  assert kept.steps() == [1]
+  one = run(config, tmp_path / 'one', steps=1, warmup_steps=1)
+  assert same_bits(kept.restore(one), one) == []
+  record, = json.loads((tmp_path / 'run.json').read_text())
+  assert record['ended']
+  config.steps = config.warmup_steps = 20
+  assert 'g/pixel' in replay.replay_run(config, tmp_path, 2)['not_finite']
+
+
+@pytest.mark.slow
+def test_a_discriminator_that_has_won_is_told(config, tmp_path, capsys):
+  config.saturated_steps, config.warmup_steps = 2, 0
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(steps.losses, 'right_answers', lambda *_: (1.0, 1.0))
+    run(config, tmp_path, steps=4, warmup_steps=0)
+  out = capsys.readouterr().out
+  assert out.count('warning: up to step 2, for 2 steps in a row, D has taken every') == 1
+
+
+def test_a_picture_that_can_not_be_written_does_not_end_a_run(config, tmp_path, capsys):
+  config.data.valid, config.sample_every = config.data.source, 2
+  for name in ('samples', 'progress'):
+    (tmp_path / name).write_text('in the way')
+  run(config, tmp_path, steps=4, warmup_steps=4)
+  out = capsys.readouterr().out
+  for name in ('samples', 'progress'):
+    assert re.search(rf'{name}/.*can not be written .*; training goes on', out), name
+
+
+@pytest.mark.slow
+def test_a_deleted_run_is_one_again_with_its_next_checkpoint(config, tmp_path, monkeypatch, capsys):
+  progress = logs.Logs.progress
+
+  def deletes(log, step, *rest):
+    if step == 2:
+      shutil.rmtree(tmp_path / 'run')
+    progress(log, step, *rest)
+
+  monkeypatch.setattr(logs.Logs, 'progress', deletes)
+  run(config, tmp_path / 'run', steps=4, warmup_steps=4, checkpoint_every=4)
+  assert 'its files are gone' in capsys.readouterr().out
+  monkeypatch.undo()
+  assert int(run(config, tmp_path / 'run', steps=5, warmup_steps=5).step) == 5
+  assert 'goes on from step 4' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_end_of_the_warm_up_is_kept_where_its_last_step_was_bad(config, tmp_path, monkeypatch):
+  step = steps.pixel_step
+
+  def third_is_bad(state, *rest, **kwargs):
+    new, metrics = step(state, *rest, **kwargs)
+    return new, metrics | {'g/pixel': jax.numpy.where(state.step == 2, np.nan, metrics['g/pixel'])}
+
+  monkeypatch.setattr(steps, 'pixel_step', third_is_bad)
+  whole = run(config, tmp_path / 'whole', steps=5, warmup_steps=3)
+  kept = Checkpoints(tmp_path / 'whole', read_only=True)
+  assert kept.steps() == [3, 5]
+  (tmp_path / 'again' / 'checkpoints').mkdir(parents=True)
+  (tmp_path / 'whole' / 'checkpoints' / '3').rename(tmp_path / 'again' / 'checkpoints' / '3')
+  shutil.copy(tmp_path / 'whole' / 'config.json', tmp_path / 'again')
+  assert same_bits(run(config, tmp_path / 'again', steps=5, warmup_steps=3), whole) == []
 
 
 def test_another_architecture_is_refused(config, tmp_path):
@@ -416,7 +618,7 @@ def test_what_can_not_be_written_is_named(config, tmp_path):
   (tmp_path / 'metrics.jsonl').mkdir()
   with pytest.raises(InputError, match=r'metrics\.jsonl: can not be written'):
     run(config, tmp_path)
-  assert [path.name for path in tmp_path.iterdir()] == ['metrics.jsonl']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', 'metrics.jsonl']
 
 
 def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):

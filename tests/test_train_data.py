@@ -1,21 +1,22 @@
 """Whole runs on data held in every way: exact resumes, one channel, splits, damage."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 
-from sr_jax import evaluate, images, restore, train
+from sr_jax import evaluate, images, remarks, restore, train
 from sr_jax.checkpoints import Checkpoints
-from sr_jax.data import feed
+from sr_jax.data import feed, pictures
 from sr_jax.errors import InputError
 from tests.conftest import same_bits
+from tests.test_main import environment
 from tests.test_train import run, stop_after
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def pixels(config):
 
 @pytest.mark.parametrize(('mode', 'loop'), [
     ('stream', 'no'), *(pytest.param(*ways, marks=pytest.mark.slow) for ways in (
-        ('mapped', 'yes'), ('bank', 'yes'), ('mapped', 'no'), ('stream', 'yes')))])
+        ('mapped', 'yes'), ('mapped', 'no'), ('stream', 'yes')))])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, mode, loop,
                                                             monkeypatch):
   monkeypatch.setattr(feed, 'WINDOW', 4)  # shorter than what lies between logs
@@ -73,21 +74,48 @@ def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, p
     images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(20, 20, index))
   pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
   (tmp_path / 'set' / '03.png').write_text('no picture')
-  run(pixels, tmp_path / 'run', steps=16)
+  pixels.data.crops_per_picture = 1  # 16 steps are an epoch and more, so it is met for certain
+  with pytest.MonkeyPatch.context() as patch:
+    meet_after_the_opening(patch)
+    run(pixels, tmp_path / 'run', steps=16)
   assert '03.png: not a picture' in capsys.readouterr().out
   record, = json.loads((tmp_path / 'run' / 'run.json').read_text())
   assert len(record['skipped_pictures']) == 1
   taken = feed._take
 
-  def damaged(ahead, window, start, stop):
-    if start == 20:
+  def damaged(*arguments):
+    if arguments[-2] == 20:  # start
       raise InputError('too many')
-    return taken(ahead, window, start, stop)
+    return taken(*arguments)
 
   monkeypatch.setattr(feed, '_take', damaged)
   with pytest.raises(InputError, match='too many'):
     run(pixels, tmp_path / 'run', steps=32)
   assert Checkpoints(tmp_path / 'run', read_only=True).latest() == 20
+
+
+def meet_after_the_opening(patch):
+  """What a stream meets is met between the lines a run opens with and its first step."""
+  opened, plain = threading.Event(), (remarks.opening, pictures.read_crops, train.run_steps)
+
+  def opening(*arguments):
+    said = plain[0](*arguments)
+    opened.set()
+    return said
+
+  def read_crops(*arguments):
+    assert opened.wait(60)
+    return plain[1](*arguments)
+
+  def run_steps(config, experiment, mesh, state, feed, *rest):
+    deadline = time.monotonic() + 60
+    while not feed.skipped:
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    return plain[2](config, experiment, mesh, state, feed, *rest)
+
+  for place, function in ((remarks, opening), (pictures, read_crops), (train, run_steps)):
+    patch.setattr(place, function.__name__, function)
 
 
 @pytest.mark.slow
@@ -155,26 +183,49 @@ def in_a_process(config, tmp_path, workdir, before_taking, at_the_end=''):
   """`train` in a process of its own, code run before each take of a batch, for `start`."""
   (tmp_path / 'config.json').write_text(config.to_json_best_effort())
   script = textwrap.dedent('''
-    import json, multiprocessing, os, pathlib, signal, sys
+    import json, multiprocessing, os, pathlib, signal, sys, time
     from ml_collections import ConfigDict
     from sr_jax import train
+    from sr_jax.checkpoints import Checkpoints
     from sr_jax.data import feed
 
     take, seen = feed._take, {}
-    def taking(ahead, window, start, stop):
+    def taking(*bound, start, stop):
     BEFORE_TAKING
-      return take(ahead, window, start, stop)
+      return take(*bound, start, stop)
 
     if __name__ == '__main__':
-      feed._take = taking
+      feed._take = lambda *arguments: taking(*arguments[:-2], start=arguments[-2],
+                                             stop=arguments[-1])
       config = ConfigDict(json.loads(pathlib.Path(sys.argv[1]).read_text()), convert_dict=True)
       train.train(config, sys.argv[2])
       AT_THE_END
   ''').replace('BEFORE_TAKING', textwrap.indent(textwrap.dedent(before_taking), '  '))
   (tmp_path / 'train.py').write_text(script.replace('AT_THE_END', at_the_end))
   return subprocess.run([sys.executable, tmp_path / 'train.py', tmp_path / 'config.json', workdir],
-                        env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, timeout=300,
+                        env=environment(ROOT), text=True, timeout=300,
                         capture_output=True, check=False)
+
+
+def test_a_run_killed_between_a_save_and_its_manifest_goes_on(pixels, tmp_path):
+  """The second save's, so that one is there to go on from."""
+  pixels.data.mode, pixels.device_loop, pixels.checkpoint_every = 'mapped', 'no', 3
+  done = in_a_process(pixels, tmp_path, tmp_path / 'killed', '''
+    if not seen:
+      from sr_jax import manifest
+      write = manifest.write
+      def kills(folder):
+        seen[folder] = True
+        if len(seen) == 3:
+          os.kill(os.getpid(), signal.SIGKILL)
+        write(folder)
+      seen['patched'] = manifest.write = kills
+  ''')
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  assert Checkpoints(tmp_path / 'killed', read_only=True).steps() == [3]
+  assert (tmp_path / 'killed' / 'checkpoints' / '6.saving').exists()
+  assert same_bits(run(pixels, tmp_path / 'killed'), run(pixels, tmp_path / 'whole')) == []
+  assert Checkpoints(tmp_path / 'killed', read_only=True).steps() == [9, 12]
 
 
 @pytest.mark.slow
@@ -189,6 +240,8 @@ def test_a_killed_stream_goes_on_and_its_workers_end(pixels, tmp_path, picture):
   before = set(pathlib.Path('/dev/shm').glob('psm_*'))
   done = in_a_process(pixels, tmp_path, tmp_path / 'parts', '''
     if start == 27:
+      while Checkpoints(sys.argv[2], read_only=True).latest() != 20:
+        time.sleep(0.1)  # it is written while training goes on
       print(*(child.pid for child in multiprocessing.active_children()), flush=True)
       os.kill(os.getpid(), signal.SIGKILL)
   ''')

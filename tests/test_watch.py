@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import build, build_data, images, losses, train, watch
+from sr_jax import build, build_data, images, loop, losses, watch
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
@@ -108,14 +108,14 @@ def test_the_device_loop_stops_at_each_quarter(config):
   config.steps, config.log_every, config.checkpoint_every = 41, 1000, 1000
   stops = [0]
   while stops[-1] < 41:
-    stops.append(train._next_event(config, stops[-1], 41))
+    stops.append(loop.next_event(config, stops[-1], 41))
   assert stops == [0, 11, 21, 31, 41]
 
 
 def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypatch, capsys):
   watched.progress_pictures = 1
   # By turns of valid and of test; the best of validation is step 4, of test 6.
-  monkeypatch.setattr(train.score, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
+  monkeypatch.setattr(loop.score, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
   run(watched, tmp_path / 'run')
   lines = [line for line in read_metrics(tmp_path / 'run') if 'valid/psnr_y' in line]
   assert [(line['step'], line['valid/psnr_y'], line['test/psnr_y']) for line in lines] == [

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import files
+from sr_jax import files, parallel
 from sr_jax.data import bank, mapped, packed, stream
 from sr_jax.data.augment import Augmentation, augment
 from sr_jax.data.bank import Cut
@@ -55,12 +55,13 @@ class Batches(NamedTuple):
   """Crops made on the host for the steps from `first` on: a pytree, the source of a dispatch."""
 
   first: jax.Array  # int32
-  crops: dict[str, jax.Array]  # uint8 [steps, n, ...]
+  crops: dict[str, jax.Array]  # uint8 [steps, n, ...]; on a mesh n is cut
 
 
 def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmentation, *,
               mode: str, seed: int, begin: int, window: int = WINDOW, share: int = 4,
-              workers: int = 0, cache: pathlib.Path | None = None, say=print) -> Feed:
+              workers: int = 0, cache: pathlib.Path | None = None, say=print,
+              mesh: jax.sharding.Mesh | None = None) -> Feed:
   """Packs the pictures, unless that was done before or they are streamed, and opens them.
 
   Args:
@@ -73,6 +74,7 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
     workers: processes that decode for the stream.
     cache: folder of packed sets; None is `packed.default_cache()`.
     say: is told what will be used, in bytes, before it is.
+    mesh: of `parallel.make_mesh`: a bank lies on each of its devices, batches are cut over them.
 
   Raises:
     InputError: no usable picture; no room for what was asked for; more crops in a streamed
@@ -86,25 +88,27 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
   made_of = repr((told, cut, batch_size, kinds, share if mode == 'stream' else None))
   digest = hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()
   if mode == 'bank':
-    pictures = bank.to_device(held)
+    pictures = bank.to_device(held) if mesh is None else bank.Bank(
+        *parallel.replicate((held.pixels, held.table), mesh))
     return Feed(mode, bank_batches(cut, batch_size, kinds), lambda start, stop: pictures, 2**31,
                 held.skipped, digest, lambda: None)
   batch_at = functools.partial(batch_of_host, size=batch_size, kinds=kinds)
+  rows = parallel.rows(cut.count, mesh)
   if mode == 'mapped':
-    skipped, made = held.skipped, mapped.batches(held, seed, begin, cut)
+    skipped, made = held.skipped, mapped.batches(held, seed, begin, cut, rows)
   else:
     if len(found) < cut.count:
       raise InputError(f'config.data.mode=stream: {len(found)} pictures are fewer than a batch of '
                        f'{cut.count}; bank is for small sets')
-    needed = stream.AHEAD * max(workers, 1) * share + 2 * window * cut.count
+    needed = stream.AHEAD * max(workers, 1) * share + 2 * window * len(rows)
     needed *= cut.channels * cut.patch**2 * (1 + 1 / cut.scale**2)
     say(f'{len(found):,} pictures, decoded by {workers} workers while training, crops of '
         f'{int(needed):,} bytes ahead')
     skipped = []
-    made = stream.batches(found, seed, begin, cut, share, workers, skipped)
+    made = stream.batches(found, seed, begin, cut, share, workers, skipped, rows)
   ahead = Ahead(made, 2 * window)
-  return Feed(mode, batch_at, functools.partial(_take, ahead, window), window, skipped, digest,
-              ahead.close)
+  take = functools.partial(_take, ahead, window, cut.count, mesh)
+  return Feed(mode, batch_at, take, window, skipped, digest, ahead.close)
 
 
 def bank_batches(cut: Cut, size: int, kinds: Augmentation) -> Callable:
@@ -152,11 +156,12 @@ def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
   return mode, packed.with_crops(held, cut.scale, cut.patch), folder.name
 
 
-def _take(ahead: 'Ahead', window: int, start: int, stop: int) -> Batches:
+def _take(ahead: 'Ahead', window: int, count: int, mesh, start: int, stop: int) -> Batches:
   made = [ahead.next() for _ in range(stop - start)]
   made += [made[-1]] * (window - len(made))  # of one shape, so that nothing is compiled anew
-  crops = {name: jnp.asarray(np.stack([batch[name] for batch in made])) for name in made[0]}
-  return Batches(jnp.int32(start), crops)
+  crops = {name: parallel.scatter(np.stack([batch[name] for batch in made]), count, mesh)
+           for name in made[0]}
+  return Batches(parallel.replicate(jnp.int32(start), mesh), crops)
 
 
 class Ahead:

@@ -5,7 +5,7 @@ They are the bank's, to the bit: a run may change from one to the other.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,14 @@ from sr_jax.data.packed import Packed
 AHEAD = 64  # steps whose places are drawn in one call
 
 
-def batches(packed: Packed, seed: int, begin: int, cut: Cut) -> Iterator[dict[str, np.ndarray]]:
-  """The crops of step `begin`, of the one after it and so on, as `bank.crops_at` has them."""
+def batches(packed: Packed, seed: int, begin: int, cut: Cut,
+            mine: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+  """The crops of step `begin`, of the one after it and so on, as `bank.crops_at` has them.
+
+  Args:
+    mine: which of a batch's are made (None: all).
+  """
+  mine = list(range(cut.count) if mine is None else mine)
   @jax.jit
   def draw(table, first):
     return jax.vmap(lambda step: bank.draw(table, seed, step, cut))(first + jnp.arange(AHEAD))
@@ -28,15 +34,15 @@ def batches(packed: Packed, seed: int, begin: int, cut: Cut) -> Iterator[dict[st
     with _on_the_host():
       drawn = jax.device_get(draw(packed.table, begin))
     for rows, y, x in zip(*drawn, strict=True):
-      yield _cut(packed.pixels, rows, y, x, cut)
+      yield _cut(packed.pixels, rows[mine], y[mine], x[mine], cut)
     begin += AHEAD
 
 
 def _cut(pixels, rows, ys, xs, cut: Cut) -> dict[str, np.ndarray]:
   scale, patch = cut.scale, cut.patch
   side = patch // scale
-  batch = {'lr': np.empty((cut.count, side, side, cut.channels), np.uint8),
-           'hr': np.empty((cut.count, patch, patch, cut.channels), np.uint8)}
+  batch = {'lr': np.empty((len(ys), side, side, cut.channels), np.uint8),
+           'hr': np.empty((len(ys), patch, patch, cut.channels), np.uint8)}
   places = zip(rows.tolist(), ys.tolist(), xs.tolist(), strict=True)
   for index, ((chunk, hr_at, lr_at, height, width), y, x) in enumerate(places):
     view = functools.partial(_view, pixels[chunk], channels=cut.channels)

@@ -70,7 +70,8 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: int, workers: int,
-            skipped: list[str]) -> Iterator[dict[str, np.ndarray]]:
+            skipped: list[str],
+            mine: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
   """The crops of step `begin`, of the one after it and so on, without end.
 
   Args:
@@ -79,19 +80,24 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
     share: batches in a row that a decoded picture gives a crop to.
     workers: processes; 0 decodes here.
     skipped: takes a line for each unusable picture that is met.
+    mine: which of a batch's crops are made (None: all); a slot's pictures are its alone, so the
+      others make no difference.
 
   Yields:
-    {'lr': uint8 [count, patch / scale, patch / scale, C], 'hr': uint8 [count, patch, patch, C]}.
+    {'lr': uint8 [count, patch / scale, patch / scale, C], 'hr': uint8 [count, patch, patch, C]},
+    count being the length of `mine`.
 
   Raises:
     InputError: more than one picture and 1% of them are damaged, or all unusable; a pair does
       not fit; a worker was lost.
   """
   (group, first), damaged = divmod(begin, share), 0
-  items = _in_order(Crops(found, seed, cut, share), group * cut.count, workers)
+  mine = range(cut.count) if mine is None else mine
+  wanted = (number * cut.count + slot for number in itertools.count(group) for slot in mine)
+  items = _in_order(Crops(found, seed, cut, share), wanted, workers)
   with contextlib.closing(items):
     while True:
-      slots = [next(items) for _ in range(cut.count)]
+      slots = [next(items) for _ in mine]
       for line, is_damaged in itertools.chain.from_iterable(lines for _, lines in slots):
         if line not in skipped:
           skipped.append(line)
@@ -107,15 +113,15 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
 # Workers -------------------------------------------------------------------------------
 
 
-def _in_order(crops: Crops, first: int, workers: int) -> Iterator:
-  """crops[first], crops[first + 1], ..., each worker a few ahead."""
+def _in_order(crops: Crops, wanted: Iterator[int], workers: int) -> Iterator:
+  """crops[item] of each item that is wanted, each worker a few ahead."""
   if not workers:
-    yield from map(crops.__getitem__, itertools.count(first))
+    yield from map(crops.__getitem__, wanted)
     return
   pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin_worker, (crops,))
   pending = collections.deque()
   try:
-    for item in itertools.count(first):
+    for item in wanted:
       with _ctrl_c_left_to_us():
         pending.append(pool.submit(_decode, item))
       if len(pending) == workers * AHEAD:

@@ -1,0 +1,163 @@
+"""What test_parallel.py starts: a config for `python -m sr_jax.main`, and steps on several devices.
+
+  python -m tests.parallel_worker steps PICTURES OUT float64 10 8,1
+  python -m tests.parallel_worker batches PICTURES OUT 8,1
+  python -m tests.parallel_worker checkpoint PICTURES OUT pixel,gan 8 1
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.common import defaults
+
+KINDS = ('pixel', 'gan', 'relativistic')
+
+
+def get_config(variant=''):
+  """conftest's smallest experiment, for a process of its own; every kind has BatchNorm."""
+  config = defaults()
+  config.scale, config.batch_size, config.hr_patch = 2, 8, 16
+  config.steps, config.warmup_steps = 40, 20
+  config.generator.update({'features': 4, 'blocks': 1, 'kernel': 3})
+  config.discriminator.update({
+      'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8})
+  config.loss.adversarial.weight = 1e-2
+  for adam in config.optimizer.values():
+    adam.learning_rate = 1e-3
+  config.data.valid, config.eval.lpips = '', 'none'
+  config.eval.every = config.sample_every = 1000
+  config.log_every, config.checkpoint_every = 10, 20
+  if variant == 'pixel':
+    config.discriminator.name, config.loss.adversarial.weight, config.warmup_steps = 'none', 0.0, 0
+  if variant in ('gan', 'relativistic'):
+    config.warmup_steps = 0
+    config.loss.adversarial.kind = {'gan': 'vanilla'}.get(variant, variant)
+  return config
+
+
+def feed_of(kind, pictures, devices, mode):
+  """(config, mesh, feed)."""
+  from sr_jax import build_data, parallel
+  config = get_config(kind)
+  config.data.source, config.devices = f'folder:{pictures}', devices
+  config.data.mode, config.data.workers = mode, 0
+  mesh = parallel.make_mesh(config)
+  return config, mesh, build_data.build_feed(config, build_data.training_set(config), 0, False, '',
+                                             lambda text: None, mesh)
+
+
+def begin(kind, pictures, devices):
+  """(experiment, mesh, feed, state on the mesh)."""
+  from sr_jax import build, parallel
+  # In float64 a bank's places would be, too.
+  mode = 'mapped' if jnp.float32 is jnp.float64 else 'bank'
+  config, mesh, feed = feed_of(kind, pictures, devices, mode)
+  if jnp.float32 is jnp.float64:
+    build.check, config.dtype = lambda config: None, 'float64'  # which no run may have
+  experiment = build.build(config)
+  state = experiment.new_state()
+  if jnp.float32 is jnp.float64:
+    state = jax.tree.map(lambda leaf: leaf if leaf.dtype.kind == 'i' else jnp.float64(leaf), state)
+  return experiment, mesh, feed, parallel.replicate(state, mesh)
+
+
+def take(experiment, mesh, feed, state, steps):
+  """(state, a list of each step's metrics, and `norm`, of all weights)."""
+  import optax
+
+  from sr_jax import build, parallel
+  run, told = build.dispatcher(experiment, experiment.phases[0], feed.batch_at, mesh), []
+  for _ in range(steps):
+    step = int(state.step)
+    state, metrics = run(state, feed.take(step, step + 1), experiment.frozen, step, step + 1)
+    own = parallel.local(state)
+    params = [own.g.params, own.d.params if own.d else ()]
+    assert mesh is None or all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+    told.append({name: float(value) for name, value in metrics.items()}
+                | {'norm': float(optax.global_norm(params))})
+  feed.close()
+  return state, told
+
+
+def steps(pictures, dtype, count, devices):
+  found = {}
+  for number in devices.split(','):
+    for kind in KINDS:
+      experiment, mesh, feed, state = begin(kind, pictures, int(number))
+      assert jax.tree.leaves(state.g.params)[0].dtype == dtype
+      found[f'{kind}/{number}'] = take(experiment, mesh, feed, state, int(count))[1]
+  return found
+
+
+def batches(pictures, devices):
+  """{'mode/devices': [mean, digest of each of three batches]} with every kind of augmentation."""
+  import hashlib
+
+  from sr_jax import build_data, parallel
+  from sr_jax.data import feed as feeds
+  found = {}
+  for number in devices.split(','):
+    for mode in ('bank', 'mapped', 'stream'):
+      config, mesh, feed = feed_of('pixel', pictures, int(number), mode)
+      kinds = build_data.build_augmentation(config)._replace(
+          brightness=(0.5, 0.5), mixup=(0.5, 1.2), shuffle=0.5)
+      cut = build_data.build_cut(config)
+      batch_at = (feeds.bank_batches(cut, cut.count, kinds) if mode == 'bank' else
+                  lambda *at, kinds=kinds: feeds.batch_of_host(*at, size=8, kinds=kinds))
+      look = jax.jit(parallel.sharded(batch_at, mesh))
+      for step in range(3):
+        batch = look(feed.take(step, step + 1), 0, step)
+        if mesh:
+          assert not batch['hr'].sharding.is_fully_replicated
+          batch = jax.jit(lambda batch: batch, **parallel.placed(mesh))(batch)
+        pixels = np.concatenate([np.asarray(array).ravel() for array in
+                                 parallel.local(batch).values()])
+        levels = np.uint8(np.round(255 * pixels))
+        found.setdefault(f'{mode}/{number}', []).append(
+            [float(pixels.mean()), hashlib.sha256(levels).hexdigest()])
+      feed.close()
+  return found
+
+
+def checkpoint(pictures, kinds, before, after):
+  """Takes a step on `before` devices, saves, restores on `after`, takes one more on either."""
+  import tempfile
+
+  from sr_jax import parallel, restore
+  from sr_jax.checkpoints import Checkpoints
+  found = {}
+  for kind in kinds.split(','):
+    experiment, mesh, feed, state = begin(kind, pictures, int(before))
+    state, told = take(experiment, mesh, feed, state, 1)
+    with tempfile.TemporaryDirectory() as folder:
+      kept = Checkpoints(folder)
+      own = parallel.local(state)
+      kept.save(own)
+      kept.close()
+      other, mesh_after, other_feed, fresh = begin(kind, pictures, int(after))
+      restored = restore.run_state(parallel.local(fresh), folder, 1)
+    same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
+                        own, restored)
+    found[kind] = {
+        'same': all(jax.tree.leaves(same)), 'first': told[0],
+        'goes on': take(experiment, mesh, feed, state, 1)[1][0],
+        'restored': take(other, mesh_after, other_feed,
+                         parallel.replicate(restored, mesh_after), 1)[1][0]}
+  return found
+
+
+if __name__ == '__main__':
+  what, pictures, out, *rest = sys.argv[1:]
+  if 'float64' in rest:
+    jax.config.update('jax_enable_x64', True)
+    jnp.float32 = jnp.float64  # before anything of ours, and Flax, takes its own from there
+  from sr_jax import processes
+  with processes.joined(120):
+    told = {'steps': steps, 'batches': batches, 'checkpoint': checkpoint}[what](pictures, *rest)
+    if processes.is_first():
+      with open(out, 'w', encoding='utf-8') as file:
+        json.dump(told, file)

@@ -1,0 +1,297 @@
+"""The guard: what a bad number stops, what it leaves, what is counted and what is said."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from sr_jax import build, guard, losses, steps
+from sr_jax.checkpoints import Checkpoints, flat
+from sr_jax.freezing import Trainable
+from sr_jax.state import Health, NetState, TrainState
+from tests.conftest import same_bits
+
+MOST = 3  # bad steps in a row
+WELL = {'g/pixel': 1.0, 'g/total': 1.0, 'g/grad_norm': 1.0, 'd/total': 1.0, 'd/grad_norm': 1.0,
+        'd/real': 0.5, 'd/fake': 1.0, 'g': 0.0, 'd': 0.0}
+NEW = {'skipped', 'bad', 'g/ema_distance', 'd/saturated'}
+
+
+def pretended(state, batch, frozen):
+  """A step that moves every array, with figures and statistics as the batch says."""
+  del frozen
+  metrics = {name: jnp.float32(value) for name, value in batch.items() if '/' in name}
+  state = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), state._replace(health=None))
+  g, d = (net._replace(batch_stats=jax.tree.map(lambda leaf, key=key: leaf + batch[key],
+                                                net.batch_stats))
+          for key, net in (('g', state.g), ('d', state.d)))
+  return state._replace(seed=state.seed - 1, g=g, d=d), metrics
+
+
+step = jax.jit(functools.partial(guard.guarded, step=pretended, max_bad=MOST))
+
+
+def batch_at(source, seed, index):
+  return source | {'g/pixel': jnp.where(index >= 14, jnp.nan, jnp.float32(1))}
+
+
+loop = jax.jit(functools.partial(
+    steps.train_steps, step=functools.partial(guard.guarded, step=pretended, max_bad=MOST),
+    batch_at=batch_at, max_bad=MOST))
+
+
+@pytest.fixture
+def state():
+  def net(value):
+    array = jnp.full((2, 3), value, jnp.float32)
+    return NetState({'kernel': array}, {'mean': array[0]}, {'mu': array, 'count': jnp.int32(7)})
+  ema = {'params': net(0.5).params, 'batch_stats': net(0.5).batch_stats}
+  return TrainState(jnp.int32(10), jnp.int32(3), net(1.0), net(2.0), ema)
+
+
+def after(state, *batches):
+  """(state, metrics of the last): None is a good step, a dict is what is other than well."""
+  for batch in batches:
+    state, metrics = step(state, WELL | (batch or {}), {})
+  return state, {name: float(value) for name, value in metrics.items()}
+
+
+def counts(state):
+  return int(state.step), *map(int, state.health[:2])
+
+
+def nets(state):
+  return state.g, state.d, state.ema
+
+
+BAD = {'g/pixel': float('nan')}
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('name', [name for name in WELL if name not in ('d/real', 'd/fake')])
+def test_whatever_is_bad_nothing_moves(state, name, value):
+  """A term, a total, a gradient, G's or D's statistics: neither network, moment nor average."""
+  moved, metrics = after(state, {name: value})
+  assert same_bits(nets(moved), nets(state)) == []
+  assert (counts(moved), int(moved.seed)) == ((11, 1, 1), 3)
+  assert guard.not_finite(metrics) == ([name] if '/' in name else [])  # as it was measured
+  assert {metrics['skipped'], metrics['bad']} == {1}
+
+
+@pytest.mark.parametrize('net', ['g', 'd'])
+def test_weights_that_leave_the_numbers_are_not_taken(state, net):
+  def leaves(state, batch, frozen):
+    new, metrics = pretended(state, batch, frozen)
+    old = getattr(new, net)  # an update of finite gradients, as Adam's without epsilon is
+    return new._replace(**{net: old._replace(params={'kernel': old.params['kernel'] / 0})}), metrics
+
+  moved, _ = guard.guarded(state, WELL, {}, step=leaves, max_bad=MOST)
+  assert same_bits(nets(moved), nets(state)) == []
+  assert counts(moved) == (11, 1, 1)
+
+
+def test_a_good_step_is_the_step(state):
+  moved, metrics = after(state, None)
+  bare, measured = pretended(state, WELL, {})
+  assert same_bits(moved._replace(health=None), bare._replace(health=None)) == []
+  assert metrics.keys() - measured.keys() == NEW
+  assert {name: metrics[name] for name in measured} == {
+      name: value for name, value in WELL.items() if '/' in name}
+
+
+def test_bad_steps_are_counted_and_a_good_one_ends_the_row(state):
+  assert counts(after(state, BAD, BAD)[0]) == (12, 2, 2)
+  assert counts(after(state, BAD, BAD, None)[0]) == (13, 2, 0)
+  assert counts(after(state, BAD, BAD, None, BAD)[0]) == (14, 3, 1)
+
+
+def test_after_the_most_in_a_row_the_state_stands_still(state):
+  stopped, metrics = after(state, None, *[BAD] * MOST)
+  assert counts(stopped) == (14, 3, 3)
+  assert metrics['bad'] == MOST
+  for batches in ((None,), (BAD, BAD), (None, BAD, None)):
+    later, metrics = after(stopped, *batches)
+    assert same_bits(later, stopped) == []
+    assert (metrics['bad'], metrics['skipped']) == (MOST, MOST)
+
+
+def test_rewound_is_the_state_before(state):
+  good, _ = after(state, BAD, None, {'d/real': 1.0}, {'d/real': 1.0})
+  assert good.health == (1, 0, 2)
+  for bad in range(MOST + 2):
+    later, _ = after(good, *[BAD] * bad) if bad else (good, None)
+    assert same_bits(guard.rewound(later), good) == [], bad
+  # Anew from there it is as if nothing had been.
+  assert same_bits(after(guard.rewound(later), None), after(good, None)) == []
+
+
+def test_a_phase_begins_with_no_row(state):
+  tx = optax.sgd(0.1)
+  state = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
+  assert steps.begin_phase(state, tx).health == (5, 0, 0)
+
+
+def test_saturation_is_counted_in_good_steps(state):
+  sure = {'d/real': 1.0, 'd/fake': 1.0}
+  assert after(state, sure, sure)[1]['d/saturated'] == 2
+  assert after(state, sure, BAD | sure, sure)[1]['d/saturated'] == 2
+  for unsure in ({'d/real': 0.99}, {'d/real': 1.0, 'd/fake': 0.0}):
+    assert after(state, sure, unsure)[1]['d/saturated'] == 0
+
+
+def test_distance_of_the_average_is_of_what_trains(state):
+  def distance(weights, averages, learns=None):
+    made = state._replace(g=state.g._replace(params=weights), ema={'params': averages})
+    return float(guard.ema_distance(made, learns and Trainable(learns, {})))
+
+  a, b = jnp.array([3.0, 0.0]), jnp.array([3.0, 4.0])
+  assert distance({'a': a, 'b': b}, {'a': b, 'b': b}) == pytest.approx(4 / 50**0.5)
+  assert distance({'a': a, 'b': b}, {'a': b, 'b': b}, {'a': True, 'b': False}) == pytest.approx(0.8)
+  assert distance({'a': 0 * a}, {'a': 0 * a}) == 0
+  assert distance({'a': a}, {'a': 0 * a}) == 0  # of nothing, no share
+
+
+def test_counts_are_in_the_checkpoint(state, tmp_path):
+  assert {'health/skipped', 'health/bad', 'health/saturated'} <= flat(state).keys()
+  checkpoints = Checkpoints(tmp_path)
+  known = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
+  for number, saved in ((1, state), (2, known)):  # the default, too
+    checkpoints.save(saved._replace(step=jnp.int32(number)))
+    checkpoints.wait()
+    assert same_bits(checkpoints.restore(state, number).health, saved.health) == []
+  checkpoints.close()
+
+
+@pytest.mark.parametrize('lengths', [(12,), (5, 7), (4, 1, 7), (1,) * 12])
+def test_a_device_loop_ends_where_the_state_stands(state, lengths):
+  """Steps 15, 16 and 17 are bad, and it is cut anywhere; the metrics are those of 17."""
+  begin = state
+  for length in lengths:
+    state, metrics = loop(state, WELL, {}, begin.step, begin.step + length)
+    begin = begin._replace(step=begin.step + length)
+    if length > 1:
+      assert float(metrics['bad']) == max(0, min(int(begin.step) - 14, MOST))
+  assert counts(state) == (17, 3, 3)
+  expected, _ = after(guard.rewound(state)._replace(health=Health()), *[BAD] * MOST)
+  assert same_bits(state, expected) == []
+  still, metrics = loop(state, WELL, {}, 22, 24)  # a dispatch that was on its way
+  assert same_bits(still, state) == []
+  assert (metrics['bad'], metrics['skipped']) == (MOST, MOST)
+
+
+# Real steps --------------------------------------------------------------------------------
+
+
+class Rooted(nn.Module):
+  """sr = lr times the root of a weight that begins at zero, where the root has no slope."""
+
+  @nn.compact
+  def __call__(self, lr, train=False):
+    return lr * jnp.sqrt(self.param('weight', nn.initializers.zeros, ()))
+
+
+def test_a_gradient_without_end_under_a_finite_loss():
+  picture = jnp.ones((1, 4, 4, 3))
+  params = Rooted().init(jax.random.key(0), picture)['params']
+  tx = optax.adam(0.1)
+  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, {}, tx.init(params)), None,
+                     {'params': params, 'batch_stats': {}})
+  bound = functools.partial(steps.pixel_step, generator=Rooted(), tx=tx, ema=0.9,
+                            loss=losses.GeneratorLoss())
+  run = jax.jit(functools.partial(guard.guarded, step=bound, max_bad=MOST))
+  moved, metrics = run(state, {'lr': picture, 'hr': picture}, {})
+  assert guard.not_finite(metrics) == ['g/grad_norm']
+  assert same_bits(nets(moved), nets(state)) == []
+  assert counts(moved) == (1, 1, 1)
+
+
+@pytest.fixture
+def gan(config):
+  """(the phase, a state, a good batch) of the smallest adversarial step."""
+  config.discriminator.widths = (4,)
+  experiment = build.build(config)
+  rng = np.random.default_rng(0)
+  batch = {name: rng.random((4, side, side, 3), np.float32) for name, side in (('lr', 8),
+                                                                               ('hr', 16))}
+  return experiment.phases[-1], experiment.new_state(), batch
+
+
+@pytest.mark.slow
+def test_a_bad_crop_moves_nothing(gan):
+  phase, state, batch = gan
+  run = jax.jit(phase.step)
+  state, metrics = run(state, batch, {})
+  assert counts(state) == (1, 0, 0)
+  for name in ('lr', 'hr'):
+    spoilt = batch | {name: batch[name].copy()}
+    spoilt[name][2, 3, 3, 1] = np.nan
+    stayed, metrics = run(state, spoilt, {})
+    assert same_bits(nets(stayed), nets(state)) == []
+    assert counts(stayed) == (2, 1, 1)
+    assert np.isnan(metrics['g/pixel'])
+    assert np.isfinite([metrics[name] for name in NEW]).all()
+    assert same_bits(guard.rewound(stayed), state) == []
+
+
+@pytest.mark.slow
+def test_a_healthy_step_is_what_it_is_without_the_guard(gan):
+  """On a CPU not in bits: with a select behind it, XLA fuses a moment's or a running mean's
+  a * x + b * y into another program, which rounds the other product first."""
+  phase, state, batch = gan
+  bare, guarded = jax.jit(phase.step.keywords['step']), jax.jit(phase.step)
+  for number in range(4):
+    more = {name: picture**(1 + number / 4) for name, picture in batch.items()}
+    (plain, measured), (state, metrics) = bare(state, more, {}), guarded(state, more, {})
+    for name in measured:
+      np.testing.assert_allclose(metrics[name], measured[name], rtol=1e-5, atol=1e-7)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, nets(state), nets(plain))
+    assert state.step == plain.step
+
+
+@pytest.mark.slow
+def test_the_guard_costs_next_to_nothing(config):
+  """G's forward pass is computed once, under the guard too: FLOPs tell."""
+  config.generator.update({'features': 16, 'blocks': 4})
+  experiment = build.build(config)
+  phase, state = experiment.phases[-1], jax.eval_shape(experiment.new_state)
+  batch = {name: jax.ShapeDtypeStruct((4, side, side, 3), np.float32)
+           for name, side in (('lr', 8), ('hr', 16))}
+  with_it, without = (jax.jit(step).lower(state, batch, {}).cost_analysis()['flops']
+                      for step in (phase.step, phase.step.keywords['step']))
+  assert without < with_it < 1.01 * without
+
+
+# In words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('bad', 'named'), [
+    (('g/perceptual', 'g/total', 'g/grad_norm'), ['g/perceptual']),
+    (('g/pixel', 'g/adversarial', 'd/total', 'g/total', 'g/grad_norm', 'd/grad_norm'),
+     ['g/pixel', 'g/adversarial', 'd/total']),
+    (('g/total', 'g/grad_norm'), ['g/total']),
+    (('d/grad_norm',), ['d/grad_norm']), ((), ['new weights or BatchNorm statistics'])])
+def test_causes_are_named(bad, named):
+  metrics = {'g/perceptual': 1.0, 'g/adversarial': 1.0} | {
+      name: 1.0 for name in WELL if '/' in name}
+  metrics |= dict.fromkeys(bad, float('nan'))
+  assert sorted(guard.causes(metrics)) == sorted(named)
+  assert guard.causes(metrics | dict.fromkeys(bad)) == guard.causes(metrics)  # null, in a log
+  assert sorted(guard.not_finite(metrics)) == sorted(bad)
+
+
+def test_what_is_said():
+  assert guard.stop_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0}) == (
+      'steps 31 to 40 gave no finite numbers (g/perceptual): batch of seed 0, step 31; the state '
+      'before is checkpoint 30; --mode replay --step 31 runs it again')
+  assert guard.stop_message(7, 1, 5, {}, 'replay/7.png').startswith(
+      'step 7 gave no finite numbers (new weights or BatchNorm statistics): batch of seed 5, '
+      'step 7, shown in replay/7.png; the state before is checkpoint 6;')
+  text = guard.saturation_warning(5000, 1000)
+  assert '\n' not in text
+  for part in ('5000', '1000', 'D ', 'config.'):
+    assert part in text

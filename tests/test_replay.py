@@ -1,0 +1,217 @@
+"""Replay: the log's figures to the last bit, the batch that they were of, nothing else moved."""
+
+import functools
+import math
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from sr_jax import build, build_data, guard, images, replay, train
+from sr_jax.checkpoints import Checkpoints
+from sr_jax.errors import InputError
+from sr_jax.logs import read_metrics
+
+
+@pytest.fixture(scope='module')
+def folder_of_run(tmp_path_factory):
+  return tmp_path_factory.mktemp('replay') / 'run'
+
+
+def keeping(*more):
+  """Checkpoints that keep those of more steps."""
+  return lambda workdir, metric='', keep=(), **rest: Checkpoints(
+      workdir, metric, (*keep, *more), **rest)
+
+
+@pytest.fixture
+def run(config, folder_of_run, monkeypatch):
+  """(config, folder) of 40 steps, 20 of them the warm-up's; checkpoints at 5, 20, 35 and 40."""
+  config.checkpoint_every, config.log_every = 5, 1
+  if not folder_of_run.exists():
+    with monkeypatch.context() as patch:
+      patch.setattr(train.checkpoints, 'Checkpoints', keeping(5))
+      train.train(config, folder_of_run)
+  config.log_every, config.eval.every, config.max_bad_steps = 7, 9, 10  # of no matter to a step
+  return config, folder_of_run
+
+
+def contents(folder):
+  return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*')
+          if path.is_file() and replay.FOLDER not in path.parts}
+
+
+def replayed(config, folder, number):
+  """What is known of a step after it was run again, whose figures must be those of the log."""
+  before = contents(folder)
+  again = replay.replay_run(config, folder, str(number))
+  assert contents(folder) == before
+  logged, = (line for line in read_metrics(folder) if line['step'] == number)
+  assert (again['step'], again['differing']) == (number, [])
+  for key, value in again['metrics'].items():
+    assert logged[key] == value, key
+  assert again['picture'] == folder / 'replay' / f'{number}.png'
+  return again
+
+
+@pytest.mark.slow
+def test_figures_are_the_log_s(run):
+  """In the warm-up; the first step after it; far from a checkpoint."""
+  assert Checkpoints(run[1], read_only=True).steps() == [5, 20, 35, 40]
+  for number, name, start in ((7, 'warm-up', 5), (20, 'warm-up', 5), (21, 'gan', 20),
+                              (34, 'gan', 20)):
+    again = replayed(*run, number)
+    assert (again['phase'], again['checkpoint']) == (name, start)
+
+
+@pytest.mark.slow
+def test_a_step_far_from_its_checkpoint(run, tmp_path, capsys):
+  """The first adversarial step, from the middle of the warm-up."""
+  config, whole = run
+  folder = shutil.copytree(whole, tmp_path / 'run')
+  shutil.rmtree(folder / 'checkpoints' / '20')
+  again = replayed(config, folder, 21)
+  assert (again['phase'], again['checkpoint'], len(again['metrics'])) == ('gan', 5, 12)
+  out = capsys.readouterr().out
+  assert 'differs' not in out
+  assert out.count('  equal') == 12
+  # Of four crops low, made and original.
+  assert images.read_image(again['picture']).shape == (4 * 16 + 3 * 4, 3 * 16 + 2 * 4, 3)
+
+
+@pytest.mark.slow
+def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
+  """By another way: the feed's batch, and the generator of the checkpoint before."""
+  config, whole = run
+  picture = images.read_image(replayed(config, whole, 21)['picture'])
+  out = capsys.readouterr().out
+  experiment, feed, state = at_checkpoint(config, whole, 20)
+  batch = jax.jit(feed.batch_at)(feed.take(20, 21), 0, 20)
+  sr, _ = jax.jit(functools.partial(experiment.generator.apply, train=True, mutable=['batch_stats'])
+                  )({'params': state.g.params, 'batch_stats': state.g.batch_stats}, batch['lr'])
+  np.testing.assert_array_equal(picture[:16, 40:], images.to_uint8(batch['hr'][0]))
+  np.testing.assert_array_equal(picture[20:36, :16],
+                                images.to_uint8(batch['lr'][1]).repeat(2, 0).repeat(2, 1))
+  assert np.abs(np.int32(picture[-16:, 20:36]) - images.to_uint8(sr[3])).max() <= 1
+  for index, row in enumerate(line.split() for line in out.splitlines()[-5:-1]):
+    figures = [function(pictures[index]) for pictures in (batch['lr'], batch['hr'], sr)
+               for function in (np.min, np.mean, np.max)]
+    np.testing.assert_allclose([float(cell) for cell in row], [index, *figures], rtol=1e-3,
+                               atol=1e-4)
+  # A run that stops has a state that stands; the picture is of the first bad step.
+  standing = state._replace(step=state.step + 3, health=state.health._replace(
+      skipped=state.health.skipped + 3, bad=state.health.bad + 3))
+  path = replay.keep_batch(tmp_path, experiment, guard.rewound(standing), feed.take(20, 21),
+                           feed.batch_at)
+  assert path == tmp_path / 'replay' / '21.png'
+  np.testing.assert_array_equal(images.read_image(path), picture)
+
+
+def at_checkpoint(config, folder, step):
+  """(experiment, feed from there on, state of that checkpoint)."""
+  experiment = build.build(config)
+  checkpoints = Checkpoints(folder, read_only=True)
+  state = checkpoints.restore(experiment.new_state(), step)
+  checkpoints.close()
+  return experiment, build_data.build_feed(config, build_data.training_set(config), step, False,
+                                           '', lambda text: None), state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('mode', 'loop', 'numbers'), [
+    ('stream', 'no', (4, 11)), ('mapped', 'yes', (4, 8, 9, 12))])
+def test_however_a_run_is_fed_and_dispatched(config, tmp_path, monkeypatch, mode, loop, numbers):
+  config.data.mode, config.device_loop, config.data.workers = mode, loop, 0
+  config.steps, config.warmup_steps, config.log_every, config.checkpoint_every = 12, 8, 1, 3
+  monkeypatch.setattr(train.checkpoints, 'Checkpoints', keeping(3))
+  train.train(config, tmp_path)
+  for step in (8, 9):
+    shutil.rmtree(tmp_path / 'checkpoints' / str(step))
+  for number in numbers:
+    again = replay.replay_run(config, tmp_path, number)
+    assert (again['checkpoint'], again['differing']) == (3, [])
+    assert again['logged']['step'] == number
+
+
+@pytest.mark.slow
+def test_a_bad_step_is_told(run, tmp_path, capsys):
+  """D's weights are no numbers in the checkpoint: its loss and what comes of it are none."""
+  config, folder = run
+  shutil.copy(folder / 'config.json', tmp_path / 'config.json')
+  _, _, state = at_checkpoint(config, folder, 20)
+  spoilt = jax.tree.map(lambda leaf: leaf * np.nan, state.d.params)
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state._replace(d=state.d._replace(params=spoilt)))
+  checkpoints.close()
+  again = replay.replay_run(config, tmp_path, 21)
+  assert (again['logged'], again['metrics']['bad']) == ({}, 1)
+  assert set(again['not_finite']) == {'g/adversarial', 'g/total', 'g/grad_norm', 'd/total',
+                                      'd/grad_norm'}
+  assert not math.isnan(again['metrics']['g/ema_distance'])
+  out = capsys.readouterr().out
+  assert '(not logged)' in out
+  assert re.search('^not finite: .*d/total.*; the update was left out$', out, re.M)
+  # Past what the run takes in a row it stands still, and that step was never taken.
+  with pytest.raises(InputError, match=r'step=33: was never taken; after 10 steps .* at step 30$'):
+    replay.replay_run(config, tmp_path, 33)
+
+
+def test_null_in_the_log_is_no_number():
+  metrics = {'g/pixel': float('nan'), 'g/total': float('inf'), 'd/total': 1.0, 'bad': 1.0}
+  logged = {'g/pixel': None, 'g/total': 2.0, 'd/total': 1.0, 'bad': 1.0}
+  assert [name for name in metrics if not replay._same(metrics[name], logged[name])] == ['g/total']
+  lines = replay._describe('gan step 3', metrics, logged, ['g/total'])
+  assert [line.split()[1:] for line in lines[1:4]] == [
+      ['nan', 'null', 'equal'], ['inf', '2', 'differs'], ['1', '1', 'equal']]
+  assert lines[-1] == 'not finite: g/pixel, g/total; the update was left out'
+
+
+def test_a_picture_of_a_bad_batch_and_of_a_large_one(tmp_path):
+  hr = np.full((20, 8, 8, 1), np.nan, np.float32)
+  crops = replay.Crops(np.full((20, 4, 4, 1), np.inf, np.float32), hr, hr - 1)
+  picture = images.read_image(replay._write(tmp_path, 3, crops))
+  assert picture.shape == (16 * 8 + 15 * 4, 3 * 8 + 2 * 4, 3)
+  assert set(picture[0, :, 0]) == {0, 255}
+  assert 'nan' in replay._describe_crops(crops)[1]
+
+
+@pytest.mark.slow
+def test_what_can_not_be_run_again(run, tmp_path):
+  config, folder = run
+  before = contents(folder)
+  for step, message in (('latest', '--step=latest: .* number'), ('-3', 'number'), (0, 'number'),
+                        ('1.5', 'number'),
+                        (5, '--step=5: the first checkpoint of .* is of step 5, .* is 6$'),
+                        (41, '--step=41: the run in .* has 40 steps')):
+    with pytest.raises(InputError, match=message) as refused:
+      replay.replay_run(config, folder, step)
+    assert '\n' not in str(refused.value)
+  with pytest.raises(InputError, match='no run there'):
+    replay.replay_run(config, tmp_path, 9)
+  for key, value, message in (
+      ('optimizer.d.learning_rate', 0.5, r'optimizer\.d\.learning_rate=0\.001, the config 0\.5'),
+      ('optimizer.g.boundaries', (0.5,), r'optimizer\.g\.boundaries=\[\], the config \[0\.5\]'),
+      ('seed', 1, 'the run has seed=0'), ('batch_size', 2, 'has batch_size=4'),
+      ('generator.skip', 'bilinear', 'the run has generator.skip'),
+      ('data.augment.turn', False, 'batches are not made as they were')):
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=message):
+      replay.replay_run(changed, folder, 21)
+  assert contents(folder) == before
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_can_not_be_read_is_passed_over(run, tmp_path, capsys):
+  config, folder = run
+  shutil.copytree(folder, tmp_path / 'run')
+  shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '20' / 'state')
+  again = replay.replay_run(config, tmp_path / 'run', 21)
+  assert (again['checkpoint'], again['differing']) == (5, [])
+  assert re.search(r'checkpoints/20: damaged \(state/.* passed over', capsys.readouterr().out)
+  for step in (5, 35, 40):
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(step) / 'state')
+  with pytest.raises(InputError, match=r'none of the checkpoints in it is whole.*state'):
+    replay.replay_run(config, tmp_path / 'run', 21)
