@@ -1,4 +1,4 @@
-"""Trains, evaluates and profiles super-resolution networks, and runs single steps again.
+"""Trains, evaluates, profiles and shows super-resolution networks, and runs steps again.
 
   python -m sr_jax.main --config configs/srgan.py:sample
   python -m sr_jax.main --config configs/srgan.py --workdir runs/srgan --mode evaluate \\
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from sr_jax import command, files, signals
 from sr_jax.errors import InputError
 
-MODES = ('train', 'evaluate', 'profile', 'replay')
+MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment: configs/NAME.py or configs/NAME.py:VARIANT,VARIANT. '
@@ -26,6 +26,10 @@ _MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 _STEP = flags.DEFINE_string('step', 'latest',
                             "Which checkpoint to evaluate: a step, 'latest' or 'best'. Of "
                             '--mode replay: the step to run again, as the log numbers it.')
+
+
+_SIZE = flags.DEFINE_string('size', '', 'HEIGHTxWIDTH of the low-resolution picture that --mode '
+                            'summary shows the generator for; that of training if not given.')
 
 
 def main(argv: list[str]) -> int:
@@ -97,6 +101,9 @@ def _run(argv: list[str]) -> int:
   elif _MODE.value == 'replay':
     from sr_jax.replay import replay_run
     replay_run(config, workdir, _STEP.value)
+  elif _MODE.value == 'summary':
+    from sr_jax.summary import summarize
+    print(summarize(config, _SIZE.value))
   else:
     from sr_jax.profiling.run import profile_run
     profile_run(config, workdir)

@@ -55,7 +55,7 @@ def command(monkeypatch, capsys, tmp_path, config_file):
       delattr(flags.FLAGS, name)  # overrides of an earlier call
     sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
     flags.FLAGS.unparse_flags()
-    for name in ('config', 'workdir', 'mode', 'step'):
+    for name in ('config', 'workdir', 'mode', 'step', 'size'):
       flags.FLAGS[name].unparse()
     try:
       status = main.main(argv)
@@ -110,9 +110,9 @@ def test_fields_of_networks_are_config_keys(command):
   assert 'Dense_1/kernel' in out
 
 
-def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, config_file):
-  assert command(config=f'{config_file}:two,one')[0] == 0
-  assert (tmp_path / 'runs' / 'tiny-two-one' / 'config.json').exists()
+def test_default_workdir_is_named_after_config_and_variants(command, config_file):
+  _, _, err = command('--mode=evaluate', config=f'{config_file}:two,one')
+  assert err.startswith('sr_jax: runs/tiny-two-one: no run there')
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -158,6 +158,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, tmp_path, c
     (['--mode=evaluate', '--workdir=/proc/version'], '/proc/version: no run there'),
     (['--mode=replay', '--workdir=nothing', '--step=3'], 'nothing: no run there'),
     (['--mode=replay'], '--step=latest: --mode replay expected the number of a step'),
+    (['--mode=summary', '--size=180'], "--size '180': expected HEIGHTxWIDTH"),
     (['--config.max_bad_steps=0'], 'config.max_bad_steps=0: expected at least 1'),
     (['--config.saturated_steps=-1'], 'config.saturated_steps=-1: expected at least 0'),
 ])
@@ -180,11 +181,21 @@ def test_wrong_config_files(command, tmp_path, config_file):
     assert message in err
 
 
+def test_a_summary_needs_no_pictures_and_leaves_nothing(command, tmp_path, config_file):
+  before = sorted(tmp_path.iterdir())
+  status, out, err = command('--mode=summary', '--config.data.source=folder:nowhere',
+                             '--size=20x30')
+  assert (status, err) == (0, '')
+  assert 'Generator srresnet: 1x20x30x3 to 1x40x60x3; ' in out
+  assert 'Discriminator vgg_style: 1x16x16x3 to 1; ' in out
+  assert sorted(path for path in tmp_path.iterdir() if path.name != '__pycache__') == before
+
+
 def test_help_has_two_examples(command, monkeypatch):
   status, out, _ = command('--help')
   assert status == 0
   assert out.count('python -m sr_jax.main --config') >= 2
-  for flag in ('--config', '--mode', '--step', '--workdir'):
+  for flag in ('--config', '--mode', '--size', '--step', '--workdir'):
     assert flag in out, flag
 
 

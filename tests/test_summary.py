@@ -1,0 +1,70 @@
+"""--mode summary: what flax's table and the lines below it say, against the networks themselves."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import edsr, esrgan, srgan, srresnet
+from sr_jax import build, models, summary
+from sr_jax.errors import InputError
+from tests.conftest import filled
+
+
+def test_parameters_shapes_and_operations(config):
+  config.scale, config.hr_patch = 2, 16
+  config.generator.update({'name': 'edsr', 'features': 8, 'blocks': 1, 'kernel': None})
+  config.discriminator.head = 'dense'
+  text = summary.summarize(config)
+  generator = build.build_generator(config)
+  count = sum(array.size for array in jax.tree.leaves(models.variable_shapes(generator)))
+  line = re.search(r'Generator edsr: 1x8x8x3 to 1x16x16x3; ([\d,]+) parameters; '
+                   r'([\d.]+) GFLOP', text)
+  assert int(line[1].replace(',', '')) == count
+  assert 'Discriminator vgg_style: 1x16x16x3 to 1;' in text
+  assert 'body_0/Conv_0' in text
+  assert 'kernel: float32[3,3,8,8]' in text
+  # Twice the multiplications of all convolutions, but for borders and additions.
+  text = summary.summarize(config, '40x60')
+  flops = float(re.search(r'to 1x80x120x3; [\d,]+ parameters; ([\d.]+) GFLOP', text)[1]) * 1e9
+  pixels = 40 * 60
+  expected = 2 * 9 * pixels * (3 * 8 + 3 * 8 * 8 + 8 * 32 + 4 * 8 * 3)
+  assert flops == pytest.approx(expected, rel=0.12)
+
+
+@pytest.mark.parametrize('module', [
+    models.Compact(4, 2, scale=2), *(pytest.param(module, marks=pytest.mark.slow) for module in (
+        models.SRResNet(4, 2, scale=4, kernel=5, output='linear'), models.EDSR(4, 2, scale=2),
+        models.RRDB(4, 1, scale=2, growth=2), models.SRCNN(scale=3)))])
+def test_the_receptive_field_is_where_the_gradient_is_not_zero(module):
+  field = summary.receptive_field(module)
+  side = 2 * field + 1
+  lr = np.random.default_rng(0).uniform(0, 1, (1, side, side, 3)).astype(np.float32)
+  variables = jax.tree.map(jnp.abs, filled(module, lr))  # nothing cancels, no ReLU is shut
+  middle = side * module.scale // 2
+
+  def pixel(lr):
+    return module.apply(variables, lr)[0, middle, middle].sum()
+
+  seen = np.abs(jax.grad(pixel)(lr))[0].sum(-1) > 0
+  sides = [int(np.ptp(np.nonzero(seen.any(axis))[0])) + 1 for axis in (0, 1)]
+  assert max(sides) <= field
+  assert min(sides) >= field - 2  # interpolation, and where the pixel lies between LR's
+
+
+@pytest.mark.parametrize(('size', 'words'), [
+    ('40', "--size '40'"), ('0x4', "--size '0x4'"), ('4x4x3', "--size '4x4x3'"),
+    ('axb', "--size 'axb'"), ('99999x4', 'at most 16,384 a side')])
+def test_a_size_that_is_none_is_named(config, size, words):
+  with pytest.raises(InputError, match=re.escape(words)):
+    summary.summarize(config, size)
+
+
+@pytest.mark.slow
+def test_published_counts():
+  for module, variant, parameters in ((srresnet, '', '1,549,462'), (edsr, '', '1,517,571'),
+                                      (esrgan, '', '16,697,987')):
+    assert f'; {parameters} parameters' in summary.summarize(module.get_config(variant)), module
+  assert 'Receptive field' in summary.summarize(srgan.get_config('sample'), '720x1280')
