@@ -150,8 +150,10 @@ def defaults() -> ConfigDict:
   # Steps in a row in which the discriminator was never wrong, after which a run warns; 0 never.
   config.saturated_steps = 1_000
   config.log_every = 100
+  config.wandb = ''  # project of Weights & Biases that follows the run, which needs wandb installed
   config.sample_every = 1_000  # low / bicubic / generated / original as one PNG
-  # Of data.valid, the first so many, as they come out at 25, 50, 75 and 100% of the steps.
+  # Of data.valid, the first so many, as they come out before the first step and at 25, 50, 75 and
+  # 100% of the steps.
   config.progress_pictures = 3
   config.checkpoint_every = 1_000
   config.checkpoint_every_seconds = 600.0  # as well, so that no more work than that is lost; 0: not

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build_data, correction, files, images, restore, runs, score
+from sr_jax import build_data, correction, files, images, logs, restore, runs, score, watch
 from sr_jax.check import check
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
+from sr_jax.report import document
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
 
@@ -46,6 +47,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   The architecture is the run's own (its config.json); one that differs in the config
   given is refused, because figures would be read as the config's. A run of imported weights
   has no config to be taken for: it is scored with its network and scale, whatever the config.
+  The run's page, report.html, is written anew.
 
   Args:
     step: a checkpoint's step, 'latest' or 'best'.
@@ -64,8 +66,10 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   sets = open_sets(config, model.scale)  # a mistyped one is refused before any is scored
   generator = model.generator.clone(dtype=np.dtype(config.dtype))
   correct = config.eval.correct
-  return evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
-                  workdir / 'eval', model.step, correct.kind, tuple(correct.thresholds))
+  results = evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
+                     workdir / 'eval', model.step, correct.kind, tuple(correct.thresholds))
+  print(f'\n{document.write([workdir])}')
+  return results
 
 
 def open_sets(config, scale: int) -> dict[str, list[Picture]]:
@@ -121,8 +125,9 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
   Args:
     variables: the generator's, of `step`.
     sets: pictures by the name of their set.
-    output: folder for `SET-STEP.json`, `SET-STEP.md`, `SET-STEP/PICTURE.png` and, where there
-      is a correction, `SET-STEP-corrected/PICTURE.png`.
+    output: folder for `SET-STEP.json`, `SET-STEP.md`, `SET-STEP/PICTURE.png`, of the middle low /
+      bicubic / model / original side by side in `SET-STEP-strips/PICTURE.png` and, where there is
+      a correction, `SET-STEP-corrected/PICTURE.png`.
     correct, thresholds: of `correction.correct`; 'none' leaves it out.
 
   Returns:
@@ -135,12 +140,18 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
   for name, found in sets.items():
     folder = pathlib.Path(output) / f'{name}-{step}'
     folders = {'model': folder, 'corrected': folder.with_name(f'{folder.name}-corrected')}
+    strips = folder.with_name(f'{folder.name}-strips')
+    pairs = list(read_set(found, scale))  # all of it, before anything is written
+    by_name, last = {pair.name: pair for pair in pairs}, {}
 
-    def keep(method, picture, sr, folders=folders):
+    def keep(method, picture, sr, folders=folders, strips=strips, by_name=by_name, last=last):
+      last[method] = sr
       if method in folders:
         images.write_image(folders[method] / f'{picture}.png', sr)
+      if method == 'model':  # after bicubic
+        row = watch.middle(by_name[picture], last['bicubic'], sr)
+        images.write_image(strips / f'{picture}.png', logs.strip(row))
 
-    pairs = list(read_set(found, scale))  # all of it, before anything is written
     watched = tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' pictures')
     methods = score_methods(watched, upscale, scorer, keep)
     protocol = score.protocol(scale, lpips, found[0].lr is not None)

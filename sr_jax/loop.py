@@ -53,6 +53,13 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
         measure, parallel.local(state), watched.crops, parallel.local(experiment.frozen)))
     return figures.get('valid', {})  # the test set decides nothing
 
+  def keep_progress(step, ema):
+    for pair in watched.valid[:config.progress_pictures]:
+      sr = upscale(ema, pair.lr)
+      with log.trying(log.workdir / 'progress'):
+        strip = watch.keep_progress(log.workdir / 'progress', pair, sr, step, config.steps)
+        log.show(step, f'progress/{pair.name}', strip)
+
   def settled():
     """The state to save: none is amid bad steps, of which more may come, but at a phase's end,
     where they are counted anew.
@@ -136,6 +143,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     if config.init_from:  # what is to be bettered
       validate(0, 'start', functools.partial(upscale, parallel.local(state.ema)),
                measures[experiment.phase_at(0).name])
+    keep_progress(0, parallel.local(state.ema))
   ending(True)  # nobody's devices wait for those of who scores yet
   while step < config.steps:
     if phase is None or step >= phase.stop:
@@ -193,13 +201,13 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
         row = watch.middle(pair, images.imresize(pair.lr, config.scale),
                            upscale(ema, pair.lr))
         log.picture(step, pair.name, logs.strip(row))
-      for pair in watched.valid[:config.progress_pictures] if keeping else ():
-        sr = upscale(ema, pair.lr)
-        with log.trying(log.workdir / 'progress'):
-          watch.keep_progress(log.workdir / 'progress', pair, sr, step, config.steps)
+      if keeping:
+        keep_progress(step, ema)
       leaving = ending(looking) or leaving  # it may have come meanwhile
       if leaving or saving or overdue or (kept and kept.is_best(figures)):
         save(figures or None)
+      if watched.sets and scoring:
+        log.page()
     now = time.monotonic()
     if leaving:
       break

@@ -6,11 +6,15 @@ import os
 import pathlib
 import platform
 import signal
+import subprocess
 import tempfile
 from collections.abc import Sequence
 
+import flax
 import jax
 import jax.numpy as jnp
+import jaxlib
+import optax
 from ml_collections import ConfigDict
 
 from sr_jax import build, files, signals
@@ -67,7 +71,19 @@ def surroundings(device_loop: bool, mesh=None) -> dict:
   return {'device': device.device_kind, 'devices': mesh.size if mesh else 1,
           'processes': jax.process_count(), 'backend': jax.default_backend(),
           'device_loop': device_loop, 'python': platform.python_version(),
-          'jax': jax.__version__, 'xla_flags': os.environ.get('XLA_FLAGS', '')}
+          **{module.__name__: module.__version__ for module in (jax, jaxlib, flax, optax)},
+          'commit': commit(), 'xla_flags': os.environ.get('XLA_FLAGS', '')}
+
+
+def commit() -> str:
+  """Of this code, with '-dirty' where it was changed since; '' where git knows none."""
+  try:
+    described = subprocess.run(
+        ['git', '-C', pathlib.Path(__file__).parent, 'describe', '--always', '--dirty',
+         '--abbrev=12', '--match='], capture_output=True, text=True, timeout=10)
+  except (OSError, subprocess.SubprocessError):
+    return ''
+  return described.stdout.strip()
 
 
 def ending(started: datetime.datetime) -> dict:

@@ -1,7 +1,7 @@
 """What is looked at while a run trains: sets that are scored, pictures, loss terms on fixed crops.
 
   valid, test   figures of whole pictures, by the averaged weights
-  progress/     the same pictures at each quarter of the run
+  progress/     the same pictures at the start and at each quarter of the run
   terms         the loss on crops that were trained on and on crops that were not
 """
 
@@ -21,7 +21,7 @@ from sr_jax.state import TrainState
 
 LARGEST = 480  # side of what is kept of a picture, in HR pixels: a long run fills no disk
 CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
-QUARTERS = (25, 50, 75, 100)  # percent
+QUARTERS = (0, 25, 50, 75, 100)  # percent
 
 
 class Watched(NamedTuple):
@@ -109,27 +109,36 @@ def quarters(steps: int) -> dict[int, int]:
   return {percent: -(-steps * percent // 100) for percent in QUARTERS}
 
 
-def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> None:
-  """Writes NAME/025.png ... NAME/100.png, what `step` is of them, and NAME.png anew.
+def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> np.ndarray:
+  """Writes NAME/000.png ... NAME/100.png, what `step` is of them, and NAME.png anew.
 
-  That is low / 25% / ... / original side by side, put together from the files, so that a
-  restart does not shorten it. Each says which step it is of: one of another plan, because
-  the run goes on for more steps than it first had, is not taken for this one's.
+  That is low / bicubic / start / 25% / ... / original side by side, put together from the files,
+  so that a restart does not shorten it; low, bicubic and original are there by themselves, too.
+  Each file says which step it is of: one of another plan, because the run goes on for more steps
+  than it first had, is not taken for this one's.
 
   Args:
     sr: uint8, of the whole of `pair.lr`.
+
+  Returns:
+    what NAME.png is.
   """
   folder = pathlib.Path(folder)
-  low, generated, original = middle(pair, sr)
-  row = [low]
+  scale = pair.hr.shape[0] // pair.lr.shape[0]
+  low, bicubic, generated, original = middle(pair, images.imresize(pair.lr, scale), sr)
+  for name, image in (('low', low), ('bicubic', bicubic), ('original', original)):
+    images.write_image(folder / pair.name / f'{name}.png', image)
+  row = [low, bicubic]
   for percent, at in quarters(steps).items():
     path = folder / pair.name / f'{percent:03}.png'
     if at == step:
       _write_of_step(path, generated, step)
-    kept = _read_of_step(path, at) if at <= step else None
+    kept = read_of_step(path, at) if at <= step else None
     if kept is not None and kept.shape == original.shape:  # else of another picture of the name
       row.append(kept)
-  images.write_image(folder / f'{pair.name}.png', logs.strip([*row, original]))
+  strip = logs.strip([*row, original])
+  images.write_image(folder / f'{pair.name}.png', strip)
+  return strip
 
 
 def _write_of_step(path, image: np.ndarray, step: int) -> None:
@@ -139,7 +148,7 @@ def _write_of_step(path, image: np.ndarray, step: int) -> None:
     Image.fromarray(image).save(temporary, pnginfo=note)
 
 
-def _read_of_step(path, step: int) -> np.ndarray | None:
+def read_of_step(path, step: int) -> np.ndarray | None:
   """The picture, if it is there and was written at that step."""
   try:
     with Image.open(path) as picture:

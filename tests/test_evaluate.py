@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import build_data, correction, evaluate, images, restore, score
+from sr_jax import build_data, correction, evaluate, images, logs, restore, score
 from sr_jax.check import check
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
@@ -61,7 +61,8 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   results = evaluate.evaluate(*network, sets, 2, 'none', tmp_path / 'out', 7)
   out = capsys.readouterr().out
   assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
-      'one-7', 'one-7.json', 'one-7.md', 'two-7', 'two-7.json', 'two-7.md']
+      'one-7', 'one-7-strips', 'one-7.json', 'one-7.md',
+      'two-7', 'two-7-strips', 'two-7.json', 'two-7.md']
   for name in ('one', 'two'):
     saved = json.loads((tmp_path / 'out' / f'{name}-7.json').read_text())
     assert saved == results[name]
@@ -78,6 +79,9 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   assert 'shrunk' in results['one']['protocol']['lr']
   sr = images.read_image(tmp_path / 'out' / 'two-7' / 'a.png')
   np.testing.assert_array_equal(sr, restore.make_upscaler(network[0])(network[1], own))
+  strip = images.read_image(tmp_path / 'out' / 'two-7-strips' / 'a.png')
+  np.testing.assert_array_equal(strip, logs.strip([
+      own.repeat(2, 0).repeat(2, 1), images.imresize(own, 2), sr, hr]))
   # The figures are of these pictures and this LR.
   assert results['two']['images']['a'] == score.make_scorer(2, 'none')(sr, hr, own)
   assert results['two']['bicubic']['images']['a']['psnr_lr'] > (

@@ -12,16 +12,17 @@ from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
 from sr_jax.state import NetState, TrainState
 from tests.conftest import filled
+from tests.test_logs import read_events
 from tests.test_train import iter_scores, run
 
 # Pictures ----------------------------------------------------------------------------------
 
 
 def test_quarters_are_rounded_up():
-  assert watch.quarters(40) == {25: 10, 50: 20, 75: 30, 100: 40}
-  assert watch.quarters(7) == {25: 2, 50: 4, 75: 6, 100: 7}
-  assert watch.quarters(2) == {25: 1, 50: 1, 75: 2, 100: 2}
-  assert watch.quarters(1) == dict.fromkeys((25, 50, 75, 100), 1)
+  assert watch.quarters(40) == {0: 0, 25: 10, 50: 20, 75: 30, 100: 40}
+  assert watch.quarters(7) == {0: 0, 25: 2, 50: 4, 75: 6, 100: 7}
+  assert watch.quarters(2) == {0: 0, 25: 1, 50: 1, 75: 2, 100: 2}
+  assert watch.quarters(1) == {0: 0} | dict.fromkeys((25, 50, 75, 100), 1)
 
 
 @pytest.fixture
@@ -55,16 +56,21 @@ def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
 @pytest.mark.parametrize('channels', [1, 3])
 def test_progress_is_put_together_from_its_files(pair, tmp_path, channels):
   whole = pair(9, 8, 2, channels)
-  for index, step in enumerate((2, 4, 6, 7)):  # of 7
+  for index, step in enumerate((0, 2, 4, 6, 7)):  # of 7
     watch.keep_progress(tmp_path, whole, np.full_like(whole.hr, 50 * index), step, 7)
     strip = images.read_image(tmp_path / 'a.png')
-    assert strip.shape == (18, (index + 3) * 16 + (index + 2) * 4, 3)
-    assert [strip[0, 20 * (place + 1), 0] for place in range(index + 1)] == [
+    assert strip.shape == (18, (index + 4) * 16 + (index + 3) * 4, 3)
+    assert [strip[0, 20 * (place + 2), 0] for place in range(index + 1)] == [
         50 * place for place in range(index + 1)]
   np.testing.assert_array_equal(strip[:, :16], images.as_rgb(whole.lr).repeat(2, 0).repeat(2, 1))
+  np.testing.assert_array_equal(strip[:, 20:36], images.as_rgb(images.imresize(whole.lr, 2)))
   np.testing.assert_array_equal(strip[:, -16:], images.as_rgb(whole.hr))
   assert sorted(path.name for path in (tmp_path / 'a').iterdir()) == [
-      '025.png', '050.png', '075.png', '100.png']
+      '000.png', '025.png', '050.png', '075.png', '100.png', 'bicubic.png', 'low.png',
+      'original.png']
+  for name, place in (('low', 0), ('bicubic', 20), ('100', -36), ('original', -16)):
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'a' / f'{name}.png'),
+                                  strip[:, place:place + 16 or None])
 
 
 def test_progress_of_another_plan_or_picture_is_left_out(pair, tmp_path):
@@ -74,18 +80,18 @@ def test_progress_of_another_plan_or_picture_is_left_out(pair, tmp_path):
     watch.keep_progress(tmp_path, whole, whole.hr, step, steps)
     return images.read_image(tmp_path / 'a.png').shape[1]
 
-  assert width(whole, 1, 4) == 3 * 16 + 2 * 4
-  assert width(whole, 2, 4) == 4 * 16 + 3 * 4
-  assert width(whole, 6, 8) == 3 * 16 + 2 * 4  # 2 and 4 are its first quarters, 1 and 2 theirs
-  assert width(other, 8, 8) == 3 * 16 + 2 * 4  # of the name, of another size
+  assert width(whole, 1, 4) == 4 * 16 + 3 * 4
+  assert width(whole, 2, 4) == 5 * 16 + 4 * 4
+  assert width(whole, 6, 8) == 4 * 16 + 3 * 4  # 2 and 4 are its first quarters, 1 and 2 theirs
+  assert width(other, 8, 8) == 4 * 16 + 3 * 4  # of the name, of another size
   (tmp_path / 'a' / '050.png').write_text('no picture')
-  assert width(whole, 3, 4) == 4 * 16 + 3 * 4
+  assert width(whole, 3, 4) == 5 * 16 + 4 * 4
 
 
 def test_fewer_steps_than_quarters(pair, tmp_path):
   whole = pair(9, 8)
   watch.keep_progress(tmp_path, whole, whole.hr, 1, 1)
-  assert images.read_image(tmp_path / 'a.png').shape == (18, 6 * 16 + 5 * 4, 3)
+  assert images.read_image(tmp_path / 'a.png').shape == (18, 7 * 16 + 6 * 4, 3)
 
 
 # Runs --------------------------------------------------------------------------------------
@@ -131,6 +137,8 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
     assert text in out, text
   assert {path.name for path in (tmp_path / 'run' / 'progress' / 'sub').iterdir()} == {
       '0', '0.png'}
+  assert [step for step, tags in read_events(tmp_path / 'run')
+          if tags == ['progress/sub/0']] == [0, 2, 4, 6, 8]
   # Alone it is scored, too, and there is nothing to choose by and nothing to show.
   watched.data.valid = ''
   opened = watch.open_watched(watched, [])
