@@ -14,14 +14,15 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tqdm
 from clu import parameter_overview
 from flax import traverse_util
 
-from sr_jax import files, images, lock
-from sr_jax.errors import InputError
+from sr_jax import files, images, lock, memory
+from sr_jax.errors import InputError, brief
 from sr_jax.freezing import Trainable
 
 # Where PyTorch is installed tensorboardX imports it, for the name of a type: three seconds and
@@ -48,8 +49,9 @@ class Logs:
     _forget_after(jsonl, step)
     board = self.workdir / 'tensorboard'
     board.mkdir(exist_ok=True)
+    seconds, rest = divmod(time.time_ns(), 10**9)  # wandb reads whole seconds before the host alone
     self._jsonl, self._board = jsonl, board / (
-        f'events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}.{os.getpid()}')
+        f'events.out.tfevents.{seconds}.{socket.gethostname()}.{rest:09}.{os.getpid()}')
     self._waiting = {self._jsonl: [], self._board: []}  # what is to be added to them
     self._failing = set()
     # It hides what a lost piece of the run had logged from here on.
@@ -123,9 +125,26 @@ class Logs:
     path = self.workdir / 'samples' / f'{name}-{step:07d}.png'
     with self.trying(path.parent):
       images.write_image(path, image)
+    self.show(step, name, image)
+    return path
+
+  def show(self, step: int, name: str, image: np.ndarray) -> None:
+    """uint8 [H, W, 3] in TensorBoard."""
     self._add(self._board, [_record(event_pb2.Event(
         summary=summary.image(name, image, dataformats='HWC')), step)])
-    return path
+
+  def page(self) -> None:
+    """Writes report.html anew. Whatever is wrong with it, training goes on."""
+    from sr_jax.report import document  # which reads what is written here
+    try:
+      with self.trying(self.workdir / 'report.html'):
+        document.write([self.workdir])
+    except lock.Taken:
+      raise
+    except Exception as error:
+      self.say(f'{self.workdir}/report.html: {type(error).__name__}: {brief(error, 200)}; training '
+               'goes on')
+    memory.give_back()  # of the megabytes that a page is
 
   @contextlib.contextmanager
   def trying(self, path):
@@ -215,9 +234,15 @@ def overview(params, trainable: Trainable | None = None) -> str:
 
 def read_metrics(workdir) -> list[dict]:
   """The lines of metrics.jsonl; what a kill cut off, or is no such line, is left out."""
+  return list(iter_metrics(workdir))
+
+
+def iter_metrics(workdir) -> Iterator[dict]:
+  """The same one by one: a log of weeks is hundreds of megabytes as a list."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  text = path.read_text('utf-8', 'replace') if path.exists() else ''
-  return list(filter(None, map(_parsed, text.split('\n'))))
+  if path.exists():
+    with open(path, encoding='utf-8', errors='replace', newline='\n') as file:
+      yield from filter(None, map(_parsed, file))
 
 
 def _parsed(text: str) -> dict | None:

@@ -22,6 +22,7 @@ from sr_jax import (
   restore,
   runs,
   signals,
+  sync,
   watch,
 )
 from sr_jax.check import check, in_words
@@ -33,7 +34,7 @@ from sr_jax.state import TrainState
 def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   """Trains as config says, or goes on where the run in `workdir` stopped.
 
-  Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/, progress/ and
+  Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/, progress/, report.html and
   checkpoints/ to workdir, which is locked meanwhile. Ctrl-C, SIGTERM and SIGHUP end it after the
   dispatch in flight (a step; on an accelerator, those up to the next log; with several
   processes, of which any may be sent it, those too), saved; a second one at once.
@@ -106,6 +107,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       kept = checkpoints.Checkpoints(workdir, config.best_metric, (config.warmup_steps,),
                                      begin=begin, warn=log.say)
       stack.callback(kept.close)
+      if config.wandb:
+        stack.callback(sync.start(config, workdir))
     except OSError as error:
       path = error.filename or workdir
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
@@ -131,6 +134,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       log.say('batches are not made as they were when the run last ran (other pictures, data or '
               'batch settings): it goes on, but not as it would have without a stop')
     record = {'started': started.isoformat(timespec='seconds'), 'from_step': begin,
+              'parameters': {key: sum(array.size for array in jax.tree.leaves(net.params))
+                             for key, net in (('generator', state.g), ('discriminator', state.d))
+                             if net is not None},
               'data_mode': feed.mode, 'data_digest': feed.digest,
               **around}
     if changed:
@@ -144,6 +150,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       with signals.Held() as held:
         state, bad = run_steps(config, experiment, mesh, state, feed, watched, kept, log, held,
                                since, told, hold)
+      if bad:
+        record['bad_steps'] = int(bad['bad'])
     except lock.Taken:
       kept.give_up()
       raise
@@ -152,6 +160,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       if hold.is_ours():
         with log.trying(workdir / 'run.json'):
           files.write_json(workdir / 'run.json', [*earlier, record])
+        log.page()
     if bad:
       raise InputError(replay.standstill(config, experiment, state, feed, found, workdir, bad))
     log.say(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, '

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,22 @@ def foreign(tmp_path_factory):
 def weights_command(call):
   """weights_command('info', FILE) -> (status, stdout, stderr) of python -m sr_jax.weights."""
   return lambda *arguments: call(cli.main, *map(str, arguments))
+
+
+@pytest.fixture
+def browser():
+  """Chromium of the system."""
+  api = pytest.importorskip('playwright.sync_api')
+  path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
+              None)
+  if path is None:
+    pytest.skip('no Chromium on this machine')
+  with api.sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=path, args=[
+        '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+        '--disable-background-networking', '--disable-component-update', '--disable-sync'])
+    yield browser
+    browser.close()
 
 
 def foreign_network(name) -> tuple[dict, np.ndarray, np.ndarray]:

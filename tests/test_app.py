@@ -180,22 +180,6 @@ def served(weights, tmp_path):
       process.kill()
 
 
-@pytest.fixture
-def browser():
-  """Chromium of the system."""
-  api = pytest.importorskip('playwright.sync_api')
-  path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
-              None)
-  if path is None:
-    pytest.skip('no Chromium on this machine')
-  with api.sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=path, args=[
-        '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-        '--disable-background-networking', '--disable-component-update', '--disable-sync'])
-    yield browser
-    browser.close()
-
-
 @pytest.mark.slow
 def test_in_a_browser(weights, browser, served, tmp_path, picture):
   address, process = served

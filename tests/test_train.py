@@ -84,9 +84,9 @@ def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, 
     seen, again = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob('*.png')}
                    for folder in (tmp_path / name / 'progress' for name in ('whole', 'parts')))
     assert seen == again
-    assert len(set(seen.values())) == len(seen) == 5  # it has learnt from each to the next
+    assert len(set(seen.values())) == len(seen) == 9  # it has learnt from each to the next
     assert images.read_image(tmp_path / 'parts' / 'progress' / 'sub' / 'a.png').shape == (
-        20, 6 * 24 + 5 * 4, 3)
+        20, 8 * 24 + 7 * 4, 3)
 
 
 def stop_after(config, workdir, step):
@@ -127,7 +127,7 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
     assert text in out, text
   assert {path.name for path in tmp_path.iterdir()} == {
       'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'progress',
-      'checkpoints', '.lock'}
+      'checkpoints', 'report.html', '.lock'}
   lines = read_metrics(tmp_path)
   steps = [line['step'] for line in lines if 'g/total' in line]
   assert steps == [1, 10, 20, 30, 40]
@@ -151,6 +151,9 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
   assert record['from_step'] == 0
   assert record['device_loop'] is False
   assert record['skipped_pictures'] == []
+  assert record['parameters'] == {
+      key: sum(array.size for array in jax.tree.leaves(net.params))
+      for key, net in (('generator', state.g), ('discriminator', state.d))}
   assert record['ended'] >= record['started']
 
 

@@ -3,9 +3,11 @@
   python -m tests.faults.long [--steps 20000]
 
 Resident memory of the process, bytes in the device's arrays, open files and threads while a small
-GAN is trained, and validated, sampled and saved a hundred times: medians of the second tenth of the
-steps and of the last one; and what the log's files have grown by. Nothing but those may grow by
-more than 2%.
+GAN is trained, and validated, sampled, saved and drawn as a page a hundred times: medians of the
+second to fourth tenth of the steps and of the last three; and what the log's files have grown by. A
+reading is 15 MB higher where a checkpoint is being written just then, so that medians of twenty
+would differ by chance. Nothing but the files may grow by more than 1.5%, which is 2% from the
+second tenth to the last.
 """
 
 import argparse
@@ -22,7 +24,8 @@ import jax
 from sr_jax import logs, train
 from tests.faults import Run, table
 
-ALLOWED = 0.02
+ALLOWED = 0.015
+EARLY, LATE = (2, 3, 4), (8, 9, 10)  # tenths
 
 
 def measured(workdir: pathlib.Path) -> dict[str, int]:
@@ -44,13 +47,13 @@ def campaign(folder: pathlib.Path, steps: int) -> tuple[list, list[str]]:
   config.log_every, config.checkpoint_every = 100, steps // 100
   config.eval.every = config.sample_every = steps // 100
   config.data.cache = str(folder / 'cache')
-  tenths, scalars = {2: [], 10: []}, logs.Logs.scalars
+  tenths, scalars = {EARLY: [], LATE: []}, logs.Logs.scalars
 
   def noted(self, step, phase, metrics):
     scalars(self, step, phase, metrics)
-    tenth = -(-10 * step // steps)
-    if tenth in tenths:
-      tenths[tenth].append(measured(self.workdir))
+    for part in tenths:
+      if -(-10 * step // steps) in part:
+        tenths[part].append(measured(self.workdir))
 
   with mock.patch.object(logs.Logs, 'scalars', noted):
     train.train(config, folder / 'long')
@@ -70,7 +73,7 @@ def main() -> int:
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     rows, faults = campaign(pathlib.Path(folder), options.steps)
-  print(table(['', 'second tenth', 'last tenth', ''], rows))
+  print(table(['', 'second to fourth tenth', 'last three', ''], rows))
   print('\n'.join(faults))
   return int(bool(faults))
 

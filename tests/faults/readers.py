@@ -19,6 +19,7 @@ from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.media import photos, video
 from sr_jax.models import variable_shapes
+from sr_jax.report import document, history
 from sr_jax.weights import generators, vgg
 from sr_jax.weights.files import read_tensors
 from tests.faults import texts
@@ -39,7 +40,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
       'configs': {'configs': functools.partial(read_config, base / 'run')},
       'jsonl': {'read_metrics': lambda path: logs.read_metrics(path.parent), 'describe': describe,
                 'validations': lambda path: logs.print_validations(path.parent),
-                'forget': lambda path: logs._forget_after(path, 30)},
+                'report': read_report, 'forget': lambda path: logs._forget_after(path, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
       'packed': {'open_packed': lambda path: packed.open_packed(path.parent),
                  'known': lambda path: contents._known(path.parent / contents.KNOWN)},
@@ -95,7 +96,10 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
     found = earlier[-1] if earlier else {}
     return found.get('data_mode', ''), found.get('data_digest', '0') != '0'
 
-  return all_of(lambda: restore.load_run(folder), go_on, evaluate, last)
+  def report():
+    document.page(history.open_all([folder]))
+
+  return all_of(lambda: restore.load_run(folder), go_on, evaluate, last, report)
 
 
 def all_of(*functions):
@@ -118,13 +122,18 @@ def read_arguments(path):
     delattr(flags.FLAGS, name)  # overrides of an earlier call
   sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
   flags.FLAGS.unparse_flags()
-  for name in ('config', 'workdir', 'mode', 'step'):
+  for name in ('config', 'workdir', 'mode', 'step', 'size'):
     flags.FLAGS[name].unparse()
   with contextlib.chdir(ROOT):
     main._parse(argv)
   config = main._CONFIG.value
   check(config)
   return build.build(build_data.in_steps(config, 7)).phases
+
+
+def read_report(path):
+  (path.parent / 'config.json').write_text(json.dumps(texts.config()))
+  return document.page(history.open_all([path.parent]))
 
 
 def describe(path):

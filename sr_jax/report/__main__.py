@@ -1,0 +1,41 @@
+"""Pages and figures of runs.
+
+  python -m sr_jax.report runs/srgan                          (writes runs/srgan/report.html)
+  python -m sr_jax.report runs/srresnet runs/srgan --output both.html
+  python -m sr_jax.report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
+      --sr SRGAN=results/srgan --output figure.pdf
+
+`compare --help` tells of the figure.
+"""
+
+import sys
+
+from sr_jax import command
+from sr_jax.errors import InputError
+from sr_jax.report import document
+
+
+def main(argv: list[str] | None = None) -> None:
+  argv = sys.argv[1:] if argv is None else argv
+  if argv[:1] == ['compare']:
+    from sr_jax.report import figure
+    figure.main(argv[1:])
+    return
+  parser = command.Parser('python -m sr_jax.report', __doc__)
+  add = parser.add_argument
+  add('runs', nargs='+', metavar='RUN', type=command.path, help='folders of runs')
+  add('--output', metavar='FILE', type=command.path,
+      help='the page; of one run RUN/report.html if not given')
+  args = parser.parse_args(argv)
+  output = args.output
+  if output is None and len(args.runs) > 1:
+    raise InputError('--output is missing: name the page of several runs')
+  if output is not None and output.suffix.lower() not in ('.html', '.htm'):
+    raise InputError(f'--output {output}: expected a name that ends in .html')
+  if output is not None and output.is_dir():
+    raise InputError(f'{output}: can not be written, it is a folder')
+  print(document.write(args.runs, output))
+
+
+if __name__ == '__main__':
+  sys.exit(command.run(main))

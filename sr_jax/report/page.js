@@ -1,0 +1,116 @@
+'use strict';
+
+// Okabe and Ito's, which people who confuse red and green tell apart too; brighter on black.
+const COLOURS = {
+  light: ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c6bb1'],
+  dark: ['#56b4e9', '#f08a4b', '#2fc19a', '#e3a1c9', '#e6c229', '#8aa4ff', '#c7a6f0']};
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const data = JSON.parse(document.getElementById('data').textContent);
+const places = [...document.querySelectorAll('.chart')];
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+async function loadPlotly() {
+  const text = document.getElementById('plotly').textContent;
+  const packed = Uint8Array.from(atob(text), character => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
+  const script = document.createElement('script');
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+}
+
+// A run has one colour where there are several, else each line has its own.
+function traces(chart) {
+  const labels = [...new Set(chart.lines.map(line => line.label))];
+  const several = data.runs.length > 1;
+  const colours = COLOURS[dark.matches ? 'dark' : 'light'];
+  const named = new Set();
+  const last = Math.max(1, ...chart.lines.flatMap(line => line.x ? [line.x[line.x.length - 1]] : []));
+  return chart.lines.map(line => {
+    const index = labels.indexOf(line.label);
+    const shade = colours[(several ? line.run : index) % colours.length];
+    const name = several
+      ? data.runs[line.run] + (labels.length > 1 ? ', ' + line.label : '') : line.label;
+    const level = line.level !== undefined;
+    const first = !line.faint && !named.has(name);
+    if (first) named.add(name);
+    return {
+      type: 'scatter', name, x: level ? [0, last] : line.x, y: level ? [line.level, line.level] : line.y,
+      mode: !level && !line.smooth && line.x.length <= 40 ? 'lines+markers' : 'lines',
+      opacity: line.faint ? 0.3 : 1, legendgroup: name, showlegend: first,
+      hoverinfo: line.smooth ? 'skip' : undefined,
+      hovertemplate: line.smooth ? undefined : '%{y:.5~g}<extra>' + name.replace(/</g, '&lt;') + '</extra>',
+      marker: {size: 5},
+      line: {color: shade, width: line.faint ? 1 : 1.8,
+             dash: level ? 'dot' : several && index ? 'dash' : 'solid'},
+    };
+  });
+}
+
+function layout(chart, logarithmic) {
+  const soft = colour('--soft'), rule = colour('--rule');
+  const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
+  const boundaries = chart.boundaries.map(at => ({
+    type: 'line', x0: at, x1: at, y0: 0, y1: 1, yref: 'paper', line: {color: soft, width: 1, dash: 'dash'}}));
+  const kept = chart.checkpoints.map(at => ({
+    type: 'line', x0: at, x1: at, y0: 0, y1: 0.04, yref: 'paper', line: {color: soft, width: 2}}));
+  return {
+    title: {text: chart.title, font: {size: 14}, x: 0.02, xanchor: 'left'},
+    margin: {l: 50, r: 10, t: 36, b: 36}, height: 300,
+    paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
+    font: {color: colour('--fore'), size: 12}, hovermode: 'x unified',
+    hoverlabel: {bgcolor: colour('--panel'), bordercolor: rule, font: {color: colour('--fore')}},
+    xaxis: {...axis, title: {text: ''}, rangemode: 'tozero', hoverformat: ',d', tickformat: '~s'},
+    yaxis: {...axis, type: logarithmic && chart.loss ? 'log' : 'linear',
+            tickformat: chart.percent ? '.0%' : undefined, exponentformat: 'power'},
+    shapes: [...boundaries, ...kept],
+    annotations: chart.boundaries.map(at => ({
+      x: at, y: 1, yref: 'paper', yanchor: 'bottom', text: 'end of the warm-up', showarrow: false,
+      font: {size: 10, color: soft}})),
+    legend: {orientation: 'h', y: -0.14, font: {size: 11}},
+    showlegend: data.runs.length > 1 || new Set(chart.lines.map(line => line.label)).size > 1,
+  };
+}
+
+function draw() {
+  const logarithmic = document.getElementById('logarithmic')?.checked;
+  for (const place of places) {
+    const chart = data.charts[place.dataset.chart];
+    Plotly.react(place, traces(chart), layout(chart, logarithmic), {
+      responsive: true, displaylogo: false, displayModeBar: 'hover',
+      modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']});
+  }
+}
+
+for (const copy of document.querySelectorAll('img[data-of]')) {
+  copy.src = document.getElementById(copy.dataset.of).src;
+}
+
+for (const slider of document.querySelectorAll('.slider')) {
+  const layers = [...slider.querySelectorAll('img')];
+  const [left, right] = slider.querySelectorAll('select');
+  const choose = () => layers.forEach((layer, index) => {
+    layer.hidden = index != left.value && index != right.value;
+    layer.classList.toggle('before', index == left.value && left.value != right.value);
+  });
+  left.addEventListener('change', choose);
+  right.addEventListener('change', choose);
+  slider.querySelector('input').addEventListener('input', event => {
+    slider.style.setProperty('--at', event.target.value + '%');
+  });
+  choose();
+}
+
+if (places.length) {
+  loadPlotly().then(() => {
+    draw();
+    document.getElementById('logarithmic')?.addEventListener('change', draw);
+    dark.addEventListener('change', draw);
+  }).catch(error => {
+    for (const place of places) place.textContent = 'The curves need a newer browser (' + error + ').';
+  }).finally(() => {
+    document.documentElement.dataset.drawn = Math.round(performance.now());
+  });
+}

@@ -1,0 +1,92 @@
+"""Thinned curves, smoothed curves, and what the end of one says."""
+
+import numpy as np
+import pytest
+
+from sr_jax.report import curves
+from sr_jax.report.curves import Curve
+
+
+def make(values, every=10):
+  values = np.asarray(values, float)
+  return Curve(np.arange(1, len(values) + 1) * every, values)
+
+
+def test_a_short_curve_stays_as_it_is():
+  curve = make([1, np.nan, 3])
+  assert curves.thin(curve, 3) is curve
+
+
+def test_thinned_it_keeps_its_extremes_its_ends_and_its_gaps():
+  rng = np.random.default_rng(0)
+  values = rng.normal(0, 1, 100_000)
+  values[31_417], values[77_777], values[50_000:50_010] = 99, -99, np.nan
+  thinned = curves.thin(make(values), 2_000)
+  assert len(thinned.steps) <= 2_000 + 3
+  assert (np.diff(thinned.steps) > 0).all()
+  assert list(thinned.steps[[0, -1]]) == [10, 1_000_000]
+  kept = dict(zip(thinned.steps.tolist(), thinned.values, strict=True))
+  assert (kept[314_180], kept[777_780]) == (99, -99)
+  assert np.isnan(thinned.values).sum() == 1
+  assert all(values[step // 10 - 1] == value for step, value in kept.items() if value == value)
+  # Nothing above or below is left out anywhere: the envelope is that of the whole curve.
+  for begin in range(0, 50_000, 10_000):
+    inside = (thinned.steps > begin * 10) & (thinned.steps <= (begin + 10_000) * 10)
+    part = values[begin:begin + 10_000]
+    assert (thinned.values[inside].min(), thinned.values[inside].max()) == (part.min(), part.max())
+
+
+def test_smoothing_is_the_mean_of_the_window_without_what_is_no_number():
+  values = np.arange(100.0)
+  np.testing.assert_allclose(curves.smooth(make(values)).values[2:-2], values[2:-2])
+  rng = np.random.default_rng(1)
+  values = rng.normal(5, 1, 400)
+  values[100:140] = np.nan
+  smoothed = curves.smooth(make(values)).values
+  for place in (0, 5, 99, 120, 250, 399):
+    window = values[max(0, place - 10):place + 11]
+    expected = np.nanmean(window) if np.isfinite(window).any() else np.nan
+    np.testing.assert_allclose(smoothed[place], expected)
+
+
+def test_a_straight_line_is_found_through_the_last_tenth():
+  rng = np.random.default_rng(0)
+  values = np.concatenate([np.zeros(89), 0.5 + 0.01 * np.arange(11) + rng.normal(0, 1e-3, 11)])
+  found = curves.trend(make(values), 0, 1_000)  # to step 1,000
+  assert found.change == pytest.approx(0.1, rel=0.05)
+  assert found.share == pytest.approx(0.1)
+  slope, _ = np.polyfit(np.arange(90, 101), values[89:], 1)
+  assert found.change == pytest.approx(slope * 10)
+
+
+def test_of_noise_one_in_twenty_is_more_than_its_error():
+  rng = np.random.default_rng(2)
+  changes = []
+  for _ in range(400):
+    found = curves.trend(make(rng.normal(0, 1, 1_000), 1), 0, 1_000)
+    changes.append(abs(found.change) > found.error)
+  assert 0.02 < np.mean(changes) < 0.08
+  three = [curves.trend(make(rng.normal(0, 1, 3)), 0, 30) for _ in range(400)]
+  assert 0.02 < np.mean([abs(found.change) > found.error for found in three]) < 0.08
+
+
+def test_few_points_take_more_of_the_curve_and_too_few_say_nothing():
+  found = curves.trend(make([1, 2, 3, 4], 100), 0, 400)
+  assert (found.change, found.share) == (pytest.approx(2), pytest.approx(0.5))
+  assert curves.trend(make([1, 2]), 0, 20) is None
+  assert curves.trend(make([1, np.nan, 2, np.nan]), 0, 40) is None
+  assert curves.trend(make([1, 2, 3]), 25, 30) is None  # of the phase, one
+
+
+@pytest.mark.parametrize(('change', 'error', 'options', 'words'), [
+    (0.024, 0.001, {'digits': 2, 'unit': 'dB', 'up': True},
+     'PSNR rose 0.02 dB in the last 10%, still better'),
+    (-0.024, 0.001, {'digits': 2, 'unit': 'dB', 'up': True},
+     'PSNR fell 0.02 dB in the last 10%, worse'),
+    (-0.0123, 0.001, {'digits': 4, 'up': False}, 'PSNR fell 0.0123 in the last 10%, still better'),
+    (0.02, 0.04, {'digits': 2, 'unit': 'dB', 'up': True},
+     'PSNR stood still in the last 10% (+0.02 dB, give or take 0.04)'),
+    (0.001, 0.0, {'digits': 2}, 'PSNR stood still in the last 10% (+0.00, give or take 0.00)'),
+    (-0.5, 0.01, {}, 'PSNR fell 25.0% in the last 10%')])
+def test_words(change, error, options, words):
+  assert curves.in_words('PSNR', curves.Trend(change, error, 2.0, 0.1), **options) == words

@@ -1,0 +1,329 @@
+"""The page of a run: what is read of its folder, what stands on it, how it works in a browser."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from sr_jax import images, logs, watch
+from sr_jax.data.pictures import Pair
+from sr_jax.report import __main__ as cli
+from sr_jax.report import charts, document, gallery, history
+from tests.test_train import run
+
+CONFIG = {'steps': 400, 'warmup_steps': 200, 'scale': 2, 'best_metric': 'psnr_y',
+          'generator': {'name': 'edsr', 'features': 8}, 'discriminator': {'name': 'vgg_style'},
+          'data': {'source': 'folder:p'}}
+STARTED = {'started': '2026-11-01T10:00:00+00:00', 'device': 'cpu', 'jax': '0.10.2',
+           'parameters': {'generator': 1234, 'discriminator': 99}}
+ENDED = STARTED | {'ended': '2026-11-01T11:01:05+00:00', 'total': '1:01:05'}
+
+
+@pytest.fixture
+def make(tmp_path, picture):
+  """make('name', lines, starts, config) -> the folder of a run that was never trained."""
+  def make(name, lines=None, starts=(ENDED,), pictures=0, **changes):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / 'config.json').write_text(json.dumps(CONFIG | changes))
+    if starts is not None:
+      (folder / 'run.json').write_text(json.dumps(list(starts)))
+    if lines is not None:
+      (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    for index in range(pictures):
+      hr = picture(80, 100, index)
+      pair = Pair(f'sub/{index}', images.imresize(hr, 1 / 2), hr)
+      for step in (0, 100, 200, 300, 400):
+        watch.keep_progress(folder / 'progress', pair, np.uint8(hr * (step / 400)), step, 400)
+    return folder
+  return make
+
+
+def lines_of(steps, every=10, **more):
+  """Those of a run with a warm-up to step 200, a validation at each hundredth step."""
+  rng = np.random.default_rng(0)
+  found = [{'step': 0, 'epoch': 0, 'phase': 'bicubic', 'valid/psnr_y': 20.0}]
+  for step in range(every, steps + 1, every):
+    line = {'step': step, 'epoch': 0.1, 'phase': 'warm-up' if step <= 200 else 'gan',
+            'g/pixel': 1 / step + rng.normal(0, 1e-4), 'images_per_second': 50.0}
+    if step > 200:
+      line |= {'d/total': 1.0, 'd/real': 0.75, 'd/fake': 0.5}
+    if step % 100 == 0:
+      line |= {'valid/psnr_y': 20 + step / 100, 'terms/pixel/train': 0.1, 'terms/pixel/valid': 0.2}
+    found.append(line | more)
+  return found
+
+
+# What is read ------------------------------------------------------------------------------
+
+
+def test_a_log_becomes_curves(make):
+  made = history.read(make('run', [*lines_of(400), {'step': 410, 'epoch': 1, 'phase': 'gan',
+                                                    'g/pixel': None, 'g/odd': 'text', 'x/y': 1.0}]))
+  assert made.curves['g/pixel'].steps.tolist() == list(range(10, 411, 10))
+  assert np.isnan(made.curves['g/pixel'].values).tolist() == [False] * 40 + [True]
+  assert made.curves['valid/psnr_y'].values.tolist() == [21, 22, 23, 24]
+  assert made.before == {'bicubic': {'valid/psnr_y': 20.0}}
+  assert made.phases == [('warm-up', 10), ('gan', 210)]
+  assert not {'g/odd', 'x/y'} & made.curves.keys()
+  assert (made.boundary, made.seconds, made.step) == (200, 3665, 410)
+
+
+def test_a_step_that_was_logged_twice_counts_once(make):
+  lines = [{'step': step, 'epoch': 0, 'phase': 'gan', 'g/pixel': float(value)}
+           for step, value in ((10, 1), (20, 2), (30, 3), (20, 4))]
+  curve = history.read(make('run', lines)).curves['g/pixel']
+  assert (curve.steps.tolist(), curve.values.tolist()) == ([10, 20, 30], [1, 4, 3])
+
+
+def test_the_latest_evaluation_of_a_set_is_read_and_no_damaged_one(make):
+  folder = make('run', lines_of(400))
+  figures = {'psnr_y': 30.0, 'lpips_alex': 0.1}
+  table = {'protocol': {'psnr_y': 'PSNR'}, 'scale': 2, 'mean': figures, 'images': {'a': figures}}
+  for name, step, content in (('Set-5', 100, table), ('Set-5', 400, table), ('Set-5', 900, '{'),
+                              ('B', 400, table | {'mean': 3}), ('B', 300, []),
+                              ('C', 1, table | {'bicubic': {'mean': figures, 'images': 'x'}})):
+    path = folder / 'eval' / f'{name}-{step}.json'
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+  assert [(one.set, one.step) for one in history.read(folder).evaluations] == [('Set-5', 400)]
+
+
+@pytest.mark.parametrize(('lines', 'starts', 'words'), [
+    (lines_of(400), (ENDED,), 'Done: 400 steps.'),
+    (lines_of(300), (ENDED,), 'Stopped at step 300 of 400; the same command goes on.'),
+    (lines_of(300), (ENDED, STARTED), 'Killed, or its machine stopped, after step 300 of 400'),
+    (lines_of(10), (ENDED,), 'Stopped at step 10 of 400'),
+    (lines_of(10), (ENDED,), 'Only step 10 has been logged.'),
+    (lines_of(300), (ENDED | {'bad_steps': 7},),
+     'Stopped after step 300 of 400: 7 steps in a row had no finite numbers.'),
+    (None, (STARTED,), 'Nothing has been logged'), ([], None, 'Nothing has been logged')])
+def test_the_page_says_how_it_ended(make, lines, starts, words):
+  folder = make('run', lines, starts)
+  text = document.write([folder]).read_text()
+  assert words in text
+  assert json.loads(re.search(r'id="data">(.*?)</script>', text)[1])['runs'] == ['run']
+
+
+def test_one_that_is_at_it_is_running(make):
+  folder = make('run', lines_of(300), (STARTED,))
+  with logs.lock.alone(folder):
+    assert history.status(history.read(folder)) == 'Running: step 300 of 400.'
+  assert history.status(history.read(folder)).startswith('Killed')
+
+
+def test_what_is_no_number_is_said(make):
+  folder = make('run', [*lines_of(300), {'step': 310, 'epoch': 1, 'phase': 'gan', 'g/pixel': None,
+                                         'd/total': None, 'skipped': 10.0, 'valid/psnr_y': None}])
+  assert history.gaps(history.read(folder)) == [
+      'g/pixel was no number at 1 of 31 logged steps, first at step 310.',
+      'd/total was no number at 1 of 11 logged steps, first at step 310.',
+      '10 steps without finite numbers were left out.']
+  assert 'first at step 310' in document.write([folder]).read_text()
+
+
+def test_trends_are_of_the_phase_that_the_run_is_in(make):
+  lines = lines_of(400)
+  for line in lines:
+    if line['step'] > 200:
+      line['g/pixel'] = 0.5
+  words = charts.trends(history.read(make('run', lines)))
+  assert "G's loss: pixel stood still in the last 10% (+0.0%, give or take 0.0)" in words
+  assert 'D is right about 75% of the real crops in the last 10%' in words
+  assert not any('PSNR' in line for line in words)  # two validations of the phase
+  folder = make('whole', lines_of(400), warmup_steps=0)
+  assert charts.trends(history.read(folder))[0] == (
+      'PSNR of luma rose 2.00 dB in the last 50%, still better')
+
+
+# What stands on it -------------------------------------------------------------------------
+
+
+def page_data(path):
+  text = path.read_text()
+  return text, json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+
+
+def test_a_page_has_every_curve_and_asks_nobody(make):
+  text, data = page_data(document.write([make('run', lines_of(400), pictures=2)]))
+  titles = [chart['title'] for chart in data['charts']]
+  assert titles == ['PSNR of luma, dB', 'pixel, weighted', "D's loss", "D's right answers", 'pixel',
+                    'images a second']
+  psnr = data['charts'][0]
+  assert psnr['lines'] == [
+      {'run': 0, 'label': 'validation', 'faint': False, 'x': [100, 200, 300, 400],
+       'y': [21, 22, 23, 24]}, {'run': 0, 'level': 20, 'label': 'bicubic'}]
+  assert psnr['boundaries'] == [200]
+  page = text.partition('<script type="text/plain"')[0]
+  assert not re.search(r'(src|href)="(?!data:)', page)
+  assert '://' not in page
+  for label in ('sub/0 (validation)', 'sub/1 (validation)', 'step 0', '25%, step 100',
+                '100%, step 400'):
+    assert label in page, label
+  assert page.count('src="data:image/jpeg') == 2 * 8
+  assert len(text) < 8_000_000
+  for fact in ('edsr, 1,234 parameters, x2', '1:01:05', '50.0 images/s', 'folder:p', 'jax 0.10.2'):
+    assert fact in page, fact
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_logged_steps_fit(make):
+  folder = make('run', lines_of(1_000_000), pictures=3, steps=1_000_000)
+  path = document.write([folder])
+  assert path.stat().st_size < 8_000_000
+  _, data = page_data(path)
+  assert max(len(line['x']) for chart in data['charts'] for line in chart['lines']
+             if 'x' in line) < 2_000
+
+
+def test_several_runs_are_laid_side_by_side(make, tmp_path):
+  runs = [make('one', lines_of(400), pictures=1), make('two', lines_of(300), pictures=1,
+                                                       scale=2, generator={'name': 'rrdb'})]
+  text, data = page_data(document.write(runs, tmp_path / 'both.html'))
+  assert data['runs'] == ['one', 'two']
+  psnr = data['charts'][0]['lines']
+  assert [(line['run'], line['label']) for line in psnr] == [
+      (0, 'validation'), (0, 'bicubic'), (1, 'validation'), (1, 'bicubic')]
+  page = text.partition('<script type="text/plain"')[0]
+  assert 'generator.name</th><td>&quot;edsr&quot;</td><td>&quot;rrdb&quot;' in page
+  shown = list(gallery.progress(history.open_all(runs)))
+  assert [list(picture.layers) for picture in shown] == [
+      ['low', 'bicubic', 'one', 'two', 'original']]
+  assert len(history.open_all([runs[0], runs[1] / '..' / 'one'])) == 1
+
+
+def test_names_from_files_stay_words(make):
+  lines = [line | {'g/<script>alert(1)</script>': 1.0} for line in lines_of(400)]
+  folder = make('<b>run', lines, data={'source': '<img src=x onerror=alert(1)>'})
+  text, data = page_data(document.write([folder]))
+  assert data['runs'] == ['<b>run']
+  assert '<img src=x' not in text
+  assert 'alert(1)</script>' not in text
+  assert '&lt;b&gt;run' in text
+
+
+def test_evaluated_pictures_come_from_the_least_gain_to_the_most(make, picture):
+  folder = make('run', lines_of(400))
+  gains = {'a': 1.0, 'b': -1.0, 'c': 0.5, 'd': 3.0}
+  ours = {name: {'psnr_y': 30 + gain, 'lpips_alex': 0.1 - gain / 100}
+          for name, gain in gains.items()}
+  theirs = {name: {'psnr_y': 30.0} for name in gains}
+  strip = np.random.default_rng(0).integers(0, 256, (16, 4 * 20 + 12, 3), np.uint8)
+  for name in gains:
+    images.write_image(folder / 'eval' / 'Set-400-strips' / f'{name}.png', strip)
+  (folder / 'eval' / 'Set-400.json').write_text(json.dumps({
+      'protocol': {'psnr_y': 'in dB'}, 'scale': 2, 'step': 400, 'mean': {'psnr_y': 30.9},
+      'images': ours, 'bicubic': {'mean': {'psnr_y': 30.0}, 'images': theirs}}))
+  found = history.open_all([folder])
+  assert [shown.name for shown in gallery.evaluated(found, 12)] == ['b', 'c', 'a', 'd']
+  first, last = gallery.evaluated(found, 2)
+  assert (first.name, last.name) == ('b', 'd')
+  np.testing.assert_array_equal(last.layers['bicubic'], strip[:, 24:44])
+  np.testing.assert_array_equal(last.layers['original'], strip[:, 72:])
+  assert last.figures == {'model': ours['d'], 'bicubic': theirs['d']}
+  text = document.write([folder]).read_text()
+  best, worst = re.search('<tr><th>psnr_y</th><td>(.*?)</td><td>(.*?)</td></tr>', text).groups()
+  assert (best, worst) == ('<a href="#Set/d">d</a> 33.00', '<a href="#Set/b">b</a> 29.00')
+  assert '<article id="Set/d">' in text
+  assert '33.00 dB, 0.0700 LPIPS' in text
+
+
+def test_pictures_beyond_the_budget_are_counted():
+  rng = np.random.default_rng(0)
+  pictures = [gallery.Compared(str(index), 'set', {'original': rng.integers(
+      0, 256, (64, 64, 3), np.uint8)}, {}) for index in range(4)]
+  size = len(gallery.as_uri(pictures[0].layers['original']))
+  found, left = gallery.within(pictures, int(2.5 * size))
+  assert ([picture.name for picture, _ in found], left) == (['0', '1'], 2)
+
+
+# Of real runs ------------------------------------------------------------------------------
+
+
+def test_a_run_keeps_its_page_and_a_page_that_fails_ends_no_run(config, tmp_path, picture,
+                                                                monkeypatch, capsys):
+  images.write_image(tmp_path / 'valid' / 'sub' / 'a.png', picture(20, 24))
+  config.data.valid, config.eval.every = f'folder:{tmp_path / "valid"}', 20
+  config.discriminator.name, config.loss.adversarial.weight, config.warmup_steps = 'none', 0.0, 0
+  page, failures = document.page, iter([True])
+  monkeypatch.setattr(document, 'page', lambda histories: (
+      1 / 0 if next(failures, False) else page(histories)))
+  run(config, tmp_path / 'run')
+  assert 'report.html: ZeroDivisionError: division by zero; training goes on' in (
+      capsys.readouterr().out)
+  text, data = page_data(tmp_path / 'run' / 'report.html')
+  assert 'Done: 40 steps.' in text
+  assert 'src="data:image/jpeg' in text
+  assert data['charts'][0]['title'] == 'PSNR of luma, dB'
+  assert re.search(r'<th>Code</th><td>[0-9a-f]{7,}', text) or 'not known' in text
+
+
+# The command line --------------------------------------------------------------------------
+
+
+def test_the_command(call, make, tmp_path):
+  folder = make('run', lines_of(400))
+  assert call(cli.main, str(folder)) == (0, f'{folder}/report.html\n', '')
+  other = make('other', lines_of(400))
+  status, out, _ = call(cli.main, str(folder), str(other), '--output', 'both.html')
+  assert (status, out) == (0, 'both.html\n')
+  assert (tmp_path / 'both.html').exists()
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['nowhere'], 'nowhere: no run there'), (['run', 'other'], '--output is missing'),
+    (['run', '--output', 'x.png'], 'expected a name that ends in .html'),
+    (['run', '--output', 'folder.html'], 'folder.html: can not be written, it is a folder'),
+    (['run', '--output', 'file/x.html'], 'file/x.html: can not be written'), ([], 'required: RUN')])
+def test_what_is_refused(call, make, tmp_path, arguments, words):
+  make('run', lines_of(10))
+  make('other', lines_of(10))
+  (tmp_path / 'folder.html').mkdir()
+  (tmp_path / 'file').write_text('')
+  status, _, err = call(cli.main, *arguments)
+  assert status == 1
+  assert words in err
+  assert err.count('\n') == 1
+
+
+# In a browser ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('width', 'scheme'), [(1280, 'light'), (390, 'dark')])
+def test_in_a_browser(make, browser, width, scheme):
+  path = document.write([make('run', lines_of(400_000), pictures=2, steps=400_000)])
+  page = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+  said, asked = [], []
+  page.on('console', lambda message: said.append(message.text))
+  page.on('pageerror', lambda error: said.append(str(error)))
+  page.on('request', lambda request: asked.append(request.url))
+  page.goto(path.as_uri())
+  page.wait_for_function('document.documentElement.dataset.drawn', timeout=30_000)
+  assert page.locator('.chart .main-svg').count() >= 6
+  assert page.evaluate('document.documentElement.scrollWidth') <= width  # nothing sticks out
+  back = page.evaluate('getComputedStyle(document.body).backgroundColor')
+  assert back == ('rgb(255, 255, 255)' if scheme == 'light' else 'rgb(20, 23, 27)')
+
+  chart = page.locator('.chart').nth(1)
+  chart.scroll_into_view_if_needed()
+  area = chart.bounding_box()
+  page.mouse.move(area['x'] + area['width'] / 2, area['y'] + area['height'] / 2)
+  chart.locator('.hoverlayer text').first.wait_for()
+
+  slider = page.locator('.slider').first
+  slider.scroll_into_view_if_needed()
+  before = slider.locator('img.before')
+  clip = before.evaluate('image => getComputedStyle(image).clipPath')
+  area = slider.locator('.stage').bounding_box()
+  page.mouse.click(area['x'] + 0.8 * area['width'], area['y'] + area['height'] / 2)
+  assert before.evaluate('image => getComputedStyle(image).clipPath') != clip
+  slider.locator('select.left').select_option(label='low')
+  assert before.get_attribute('alt') == 'low'
+  assert slider.locator('img:visible').count() == 2
+  assert page.evaluate("[...document.querySelectorAll('.strip img')].every("
+                       'image => image.naturalWidth > 0)')
+  page.get_by_label('logarithmic').check()
+  assert (said, [url for url in asked if not url.startswith(('file:', 'data:', 'blob:'))]) == (
+      [], [])
