@@ -9,6 +9,7 @@ python -m sr_jax.main --config configs/srgan.py:sample --workdir "$run"
 python -m sr_jax.main --config configs/srgan.py:sample --workdir "$run" --mode evaluate
 
 echo
+echo "All of it to look at, one page:                           $run/report.html"
 echo "Strips low / bicubic / generated / original through time: $run/samples"
 echo "The held-out picture, enlarged:                           $run/eval"
 echo "Curves:  .venv/bin/pip install tensorboard && .venv/bin/tensorboard --logdir $run/tensorboard"

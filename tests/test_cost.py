@@ -99,7 +99,7 @@ def batch():
   return {'lr': rng.random((4, 8, 8, 3), np.float32), 'hr': rng.random((4, 16, 16, 3), np.float32)}
 
 
-@pytest.mark.parametrize('number', [0, 1])
+@pytest.mark.parametrize('number', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_parts_of_a_batch_give_its_gradient(small, batch, number):
   whole, of_whole = stepped(small, number, batch)
   small.accumulate = 4
