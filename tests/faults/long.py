@@ -6,8 +6,7 @@ Resident memory of the process, bytes in the device's arrays, open files and thr
 GAN is trained, and validated, sampled, saved and drawn as a page a hundred times: medians of the
 second to fourth tenth of the steps and of the last three; and what the log's files have grown by. A
 reading is 15 MB higher where a checkpoint is being written just then, so that medians of twenty
-would differ by chance. Nothing but the files may grow by more than 1.5%, which is 2% from the
-second tenth to the last.
+differ by -1 to +4% from run to run. Nothing but the files may grow by more than 2%.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import jax
 from sr_jax import logs, train
 from tests.faults import Run, table
 
-ALLOWED = 0.015
+ALLOWED = 0.02
 EARLY, LATE = (2, 3, 4), (8, 9, 10)  # tenths
 
 
