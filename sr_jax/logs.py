@@ -8,10 +8,7 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import pathlib
-import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -21,19 +18,9 @@ import tqdm
 from clu import parameter_overview
 from flax import traverse_util
 
-from sr_jax import files, images, lock, memory
+from sr_jax import events, files, images, lock, memory
 from sr_jax.errors import InputError, brief
 from sr_jax.freezing import Trainable
-
-# Where PyTorch is installed tensorboardX imports it, for the name of a type: three seconds and
-# 180 MB of each start, and a Ctrl-C meanwhile ends in a crash of its.
-_hidden = sys.modules.setdefault('torch', None) is None
-try:
-  from tensorboardX import crc32c, summary
-  from tensorboardX.proto import event_pb2, summary_pb2
-finally:
-  if _hidden:
-    del sys.modules['torch']
 
 KEPT = 2**24  # bytes that wait to be written; of what waits longer the oldest is lost
 
@@ -49,16 +36,10 @@ class Logs:
     _forget_after(jsonl, step)
     board = self.workdir / 'tensorboard'
     board.mkdir(exist_ok=True)
-    seconds, rest = divmod(time.time_ns(), 10**9)  # wandb reads whole seconds before the host alone
-    self._jsonl, self._board = jsonl, board / (
-        f'events.out.tfevents.{seconds}.{socket.gethostname()}.{rest:09}.{os.getpid()}')
+    self._jsonl, self._board = jsonl, events.new_file(board)
     self._waiting = {self._jsonl: [], self._board: []}  # what is to be added to them
     self._failing = set()
-    # It hides what a lost piece of the run had logged from here on.
-    session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._waiting[self._board] = [
-        _record(event, step + bool(step)) for event in (
-            event_pb2.Event(file_version='brain.Event:2'), event_pb2.Event(session_log=session))]
+    self._waiting[self._board] = [events.opening(step + bool(step))]
     for path, pieces in self._waiting.items():  # what can't be written is told before it begins
       files.append(path, b''.join(pieces))
       pieces.clear()
@@ -130,8 +111,7 @@ class Logs:
 
   def show(self, step: int, name: str, image: np.ndarray) -> None:
     """uint8 [H, W, 3] in TensorBoard."""
-    self._add(self._board, [_record(event_pb2.Event(
-        summary=summary.image(name, image, dataformats='HWC')), step)])
+    self._add(self._board, [events.picture(step, name, image)])
 
   def page(self) -> None:
     """Writes report.html anew. Whatever is wrong with it, training goes on."""
@@ -186,11 +166,7 @@ class Logs:
     epoch = round(step / self._epoch, 3)
     self._add(self._jsonl, [json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line})
                             .encode() + b'\n'])
-    # Not by summary.scalar, which warns of each nan on the terminal.
-    points = [summary_pb2.Summary.Value(tag=name, simple_value=value)
-              for name, value in {'epoch': epoch, **metrics}.items()]
-    self._add(self._board, [_record(event_pb2.Event(
-        summary=summary_pb2.Summary(value=points)), step)])
+    self._add(self._board, [events.scalars(step, {'epoch': epoch, **metrics})])
 
   def _add(self, path, pieces: list[bytes]):
     waiting = self._waiting[path]
@@ -258,23 +234,6 @@ def _parsed(text: str) -> dict | None:
   except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
     return None
   return line if fits else None
-
-
-def _record(event: event_pb2.Event, step: int) -> bytes:
-  """An event as TensorBoard reads it: length and data, each with its masked CRC-32C.
-
-  tensorboardX's own writer hands events to a thread, which a full disk ends, and whoever
-  writes to it afterwards waits for ever.
-  """
-  event.step, event.wall_time = step, time.time()
-  data = event.SerializeToString()
-  length = struct.pack('<Q', len(data))
-  return length + _checksum(length) + data + _checksum(data)
-
-
-def _checksum(data: bytes) -> bytes:
-  crc = crc32c.crc32c(data)
-  return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff)
 
 
 def strip(pictures: list[np.ndarray]) -> np.ndarray:
