@@ -18,12 +18,12 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from configs.common import defaults
 from sr_jax import command, images
 from sr_jax.data import packed, sources
 from sr_jax.models import Compact
 from sr_jax.weights import __main__ as cli
 from sr_jax.weights import generators
+from tests import smallest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -128,19 +128,8 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def config(folder):
   """The smallest adversarial experiment: x2, 16-pixel crops, no VGG."""
-  config = defaults()
-  config.scale, config.batch_size, config.hr_patch = 2, 4, 16
-  config.steps, config.warmup_steps = 40, 20
-  config.generator.update({'features': 4, 'blocks': 1, 'kernel': 3})
-  config.discriminator.update({
-      'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8})
-  config.loss.adversarial.weight = 1e-3
-  for adam in config.optimizer.values():
-    adam.learning_rate = 1e-3
-  config.data.source, config.data.valid = f'folder:{folder}', ''
-  config.eval.sets, config.eval.lpips = str(folder), 'none'
-  config.eval.every = config.sample_every = 1000
-  config.log_every, config.checkpoint_every = 10, 20
+  config = smallest.get_config()
+  config.data.source, config.eval.sets = f'folder:{folder}', str(folder)
   return config
 
 

@@ -12,25 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.common import defaults
+from tests import smallest
 
 KINDS = ('pixel', 'gan', 'relativistic')
 
 
 def get_config(variant=''):
   """conftest's smallest experiment, for a process of its own; every kind has BatchNorm."""
-  config = defaults()
-  config.scale, config.batch_size, config.hr_patch = 2, 8, 16
-  config.steps, config.warmup_steps = 40, 20
-  config.generator.update({'features': 4, 'blocks': 1, 'kernel': 3})
-  config.discriminator.update({
-      'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8})
-  config.loss.adversarial.weight = 1e-2
-  for adam in config.optimizer.values():
-    adam.learning_rate = 1e-3
-  config.data.valid, config.eval.lpips = '', 'none'
-  config.eval.every = config.sample_every = 1000
-  config.log_every, config.checkpoint_every = 10, 20
+  config = smallest.get_config()
+  config.batch_size, config.loss.adversarial.weight = 8, 1e-2
   if variant == 'pixel':
     config.discriminator.name, config.loss.adversarial.weight, config.warmup_steps = 'none', 0.0, 0
   if variant in ('gan', 'relativistic'):

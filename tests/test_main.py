@@ -11,10 +11,10 @@ import time
 
 import jax
 import pytest
-from absl import flags
 
 from sr_jax import command as commands
 from sr_jax import main
+from tests import smallest
 from tests.conftest import interrupt
 
 ROOT = pathlib.Path(main.__file__).parents[1]
@@ -51,12 +51,7 @@ def command(monkeypatch, capsys, tmp_path, config_file):
   def run(*arguments, config=None):
     argv = ['main', f'--config={config or config_file}', *arguments]
     monkeypatch.setattr(sys, 'argv', argv)  # ml_collections reads overrides from there
-    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-      delattr(flags.FLAGS, name)  # overrides of an earlier call
-    sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
-    flags.FLAGS.unparse_flags()
-    for name in ('config', 'workdir', 'mode', 'step', 'size'):
-      flags.FLAGS[name].unparse()
+    smallest.forget_flags()
     try:
       status = main.main(argv)
     except SystemExit as stop:

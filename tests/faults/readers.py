@@ -9,7 +9,6 @@ import sys
 
 import jax
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 
 from sr_jax import build, build_data, files, images, logs, main, page, restore, runs, watch
@@ -22,6 +21,7 @@ from sr_jax.models import variable_shapes
 from sr_jax.report import document, history
 from sr_jax.weights import generators, vgg
 from sr_jax.weights.files import read_tensors
+from tests import smallest
 from tests.faults import texts
 
 ROOT = pathlib.Path(main.__file__).parents[1]
@@ -118,12 +118,7 @@ def read_arguments(path):
   """A command line, as far as a run can be told to be right without its data."""
   argv = ['main', *json.loads(path.read_text())]
   sys.argv = argv  # ml_collections reads overrides from there
-  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-    delattr(flags.FLAGS, name)  # overrides of an earlier call
-  sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
-  flags.FLAGS.unparse_flags()
-  for name in ('config', 'workdir', 'mode', 'step', 'size'):
-    flags.FLAGS[name].unparse()
+  smallest.forget_flags()
   with contextlib.chdir(ROOT):
     main._parse(argv)
   config = main._CONFIG.value

@@ -1,0 +1,34 @@
+"""The smallest adversarial experiment, and sr_jax.main's flags as a new process has them."""
+
+import sys
+
+from absl import flags
+
+from configs.common import defaults
+
+
+def get_config():
+  """x2, 16-pixel crops, no VGG, 40 steps of which 20 are a warm-up; without data."""
+  config = defaults()
+  config.scale, config.batch_size, config.hr_patch = 2, 4, 16
+  config.steps, config.warmup_steps = 40, 20
+  config.generator.update({'features': 4, 'blocks': 1, 'kernel': 3})
+  config.discriminator.update({
+      'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8})
+  config.loss.adversarial.weight = 1e-3
+  for adam in config.optimizer.values():
+    adam.learning_rate = 1e-3
+  config.data.valid, config.eval.lpips = '', 'none'
+  config.eval.every = config.sample_every = 1000
+  config.log_every, config.checkpoint_every = 10, 20
+  return config
+
+
+def forget_flags() -> None:
+  """What an earlier command line in this process has left in sr_jax.main's flags."""
+  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+    delattr(flags.FLAGS, name)
+  sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
+  flags.FLAGS.unparse_flags()
+  for name in ('config', 'workdir', 'mode', 'step', 'size'):
+    flags.FLAGS[name].unparse()
