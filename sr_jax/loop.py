@@ -206,7 +206,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
       leaving = ending(looking) or leaving  # it may have come meanwhile
       if leaving or saving or overdue or (kept and kept.is_best(figures)):
         save(figures or None)
-      if watched.sets and scoring:
+      if watched.sets and scoring and step < config.steps:  # after the last train.py writes it
         log.page()
     now = time.monotonic()
     if leaving:

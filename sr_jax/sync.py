@@ -7,6 +7,18 @@ from sr_jax import runs
 from sr_jax.errors import InputError, brief
 
 
+def check_installed() -> None:
+  """Before anything is written, for `start` comes late.
+
+  Raises:
+    InputError: wandb is not installed.
+  """
+  try:
+    import wandb  # noqa: F401, late: it is optional, and slow
+  except ImportError:
+    raise InputError('config.wandb: wandb is not installed; pip install "wandb>=0.19,<1"') from None
+
+
 def start(config, workdir: pathlib.Path):
   """Begins to follow WORKDIR/tensorboard, or goes on where the run was followed before.
 
@@ -16,12 +28,9 @@ def start(config, workdir: pathlib.Path):
     a function that ends it, once everything is sent.
 
   Raises:
-    InputError: wandb is not installed, not logged in, or can not be reached.
+    InputError: wandb is not logged in, or can not be reached.
   """
-  try:
-    import wandb  # late: it is optional, and slow
-  except ImportError:
-    raise InputError('config.wandb: wandb is not installed; pip install "wandb>=0.19,<1"') from None
+  import wandb
   place = str(workdir.resolve())
   try:
     run = wandb.init(project=config.wandb, name=workdir.resolve().name, dir=place,

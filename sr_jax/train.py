@@ -59,6 +59,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   processes.refuse_different(runs.flat(runs.as_json(config), 'config.')
                             | {'JAX': jax.__version__})
   first, mesh = processes.is_first(), parallel.make_mesh(config)
+  if first and config.wandb:
+    sync.check_installed()
   with contextlib.ExitStack() as stack:
     begun = first and (workdir / 'config.json').exists()
     if begun:

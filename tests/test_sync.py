@@ -30,7 +30,11 @@ def test_without_wandb_it_is_refused_in_a_line(config, tmp_path, monkeypatch, st
   if steps:
     config.steps, config.warmup_steps = 20, 20
     run(config, tmp_path / 'run')
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
   monkeypatch.setitem(sys.modules, 'wandb', None)
   config.wandb = 'project'
   with pytest.raises(InputError, match='wandb: wandb is not installed'):
     run(config, tmp_path / 'run')
+  assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')
+          if path.name != '.lock'} == {path: time for path, time in before.items()
+                                       if path.name != '.lock'}
