@@ -9,20 +9,20 @@ What is computed is what the generator makes of the whole picture, whichever way
     and `upscaler.notes` says by how much and what that does to this picture.
 
 What fits is asked of XLA, which knows the bytes of what it compiled; what is exhausted all the
-same halves what may be used, and the picture goes on where it was.
+same halves what may be used, and the picture goes on where it was. `ways` does what is chosen here.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from sr_jax import images, layerwise, tiles
+from sr_jax import layerwise, tiles
 from sr_jax.errors import InputError
 from sr_jax.memory import exhausted, free_memory, host_memory
 from sr_jax.programs import LEVELS, Programs
+from sr_jax.ways import Plan, Ways, joined
 
 KINDS = ('uint8', 'uint16', 'float32')  # of pictures
 TILE = 128  # LR pixels; on two cores as fast as none, and a tenth of the memory
@@ -31,15 +31,6 @@ PROBE = 256  # side of what is compiled to estimate what a trunk takes that can'
 CANVASES = 4  # that pictures of many sizes share
 WORST = 16
 LEAST_BYTES = 1 << 20  # with less nothing is tried
-
-
-class Plan(NamedTuple):
-  """How a picture is done; all sides are in pixels of the features."""
-
-  canvas: tuple[int, int] | None  # that the trunk runs on; None: not as a whole
-  window: tuple[int, int]  # of the tail
-  cut: tiles.Cut | None = None  # of the network's windows
-  layer: int = 0  # side of the windows in which the trunk's layers run
 
 
 class Upscaler:
@@ -76,12 +67,13 @@ class Upscaler:
     self._trunk_reach, self._halo = tiles.reaches(generator, variables)  # _halo: the tail's
     self._tile = tile and tile // self._unfold
     self._budget, self._measured, self._windows = memory, set(), {}
+    self._ways = Ways(self._programs, self._halo, self._windows)
     if len(set(sizes := list(sizes))) > 3:
       self._share(sizes)
 
   def _share(self, sizes) -> None:
     """Chooses canvases and, for each, the tail's window, of which there are two."""
-    halo, sides = self._halo, [self._fold(size) for size in sizes]
+    halo, sides = self._halo, [self._ways.fold(size) for size in sizes]
     least = SMALLEST + 2 * halo
     sides = [side for side in sides if min(side) >= least]
     canvases, smallest = tiles.canvases(sides, CANVASES), {}
@@ -91,8 +83,8 @@ class Upscaler:
     # No window is larger than a picture: on a canvas it would see what is beyond.
     wanted = min(self._tile or TILE, TILE) + 2 * halo
     other = min([wanted, *(side for side in smallest.values())])
-    self._windows = {canvas: wanted if smallest.get(canvas, 0) >= wanted else other
-                     for canvas in canvases}
+    self._windows |= {canvas: wanted if smallest.get(canvas, 0) >= wanted else other
+                      for canvas in canvases}
 
   def __call__(self, lr: np.ndarray,
                watch: Callable[[int], None] = lambda rows: None) -> np.ndarray:
@@ -113,7 +105,7 @@ class Upscaler:
     while row < batch.shape[1]:
       try:
         plan = self._plan(batch, budget)
-        for done, band in self._bands(batch, plan, row):
+        for done, band in self._ways.bands(batch, plan, row):
           yield band if lr.ndim == 4 else band[0]
           row = done
       except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -129,7 +121,7 @@ class Upscaler:
   # Which way ------------------------------------------------------------------------------
 
   def _plan(self, lr, budget: int) -> Plan:
-    batch, sides = len(lr), self._fold(lr.shape[1:3])
+    batch, sides = len(lr), self._ways.fold(lr.shape[1:3])
     canvas = tiles.canvas_of(sides, list(self._windows)) if batch == 1 else None
     if canvas and min(sides) >= self._windows[canvas] and self._programs.trunk(
         1, canvas, True).bytes <= budget:
@@ -178,143 +170,24 @@ class Upscaler:
         return window
       tile = math.ceil(tile / 2)
 
-  def _fold(self, size) -> tuple[int, int]:
-    """(height, width) of the features of a picture."""
-    return tuple(math.ceil(side / self._unfold) for side in size)
-
   def _consequence(self, lr, plan: Plan, budget: int) -> str:
     """What a short halo does, at the middle of the picture, in words."""
     unfold, full = self._unfold, self._trunk_reach + self._halo
-    sides, cut = self._fold(lr.shape[1:3]), plan.cut
+    sides, cut = self._ways.fold(lr.shape[1:3]), plan.cut
     # At a window's corner, next to its halo, as far as possible from what it should have seen.
     at = [spans[len(spans) // 2] for spans in (
         tiles.spans(side, part, cut.halo) for side, part in zip(sides, cut[:2], strict=True))]
     at = [span._replace(end=min(span.end, span.begin + SMALLEST)) for span in at]
-    part, *kept = self._part(lr, at, cut[:2])
-    short = _joined(self._whole(part, cut[:2], plan.window, *kept))
+    part, *kept = self._ways.part(lr, at, cut[:2])
+    short = joined(self._ways.whole(part, cut[:2], plan.window, *kept))
     wide = [span._replace(start=max(0, span.begin - full)) for span in at]
-    part, *kept = self._part(lr, wide, [span.end + full - span.start for span in wide])
-    window = self._tail_window(part, self._fold(part.shape[1:3]), budget)
-    exact = _joined(self._by_layers(part, min(cut[:2]), window, *kept))
+    part, *kept = self._ways.part(lr, wide, [span.end + full - span.start for span in wide])
+    window = self._tail_window(part, self._ways.fold(part.shape[1:3]), budget)
+    exact = joined(self._ways.by_layers(part, min(cut[:2]), window, *kept))
     difference = np.abs(np.float64(short) - exact).max() * 255 / LEVELS.get(lr.dtype.name, 1)
     return (f'not exact: the memory allows an overlap of {cut.halo * unfold} of the '
             f'{full * unfold} pixels that the network sees; where that was measured, at the '
             f'middle of the picture, it changes up to {difference:.2g} levels of 255')
-
-  # The three ways ---------------------------------------------------------------------------
-
-  def _bands(self, lr, plan: Plan, begin: int):
-    """(rows of LR done, rows of sr), from row `begin` on."""
-    rows, columns = (begin, lr.shape[1]), (0, lr.shape[2])
-    if plan.cut:
-      return self._in_windows(lr, plan.cut, plan.window, begin)
-    if plan.layer:
-      return self._by_layers(lr, plan.layer, plan.window, rows, columns)
-    return self._whole(lr, plan.canvas, plan.window, rows, columns)
-
-  def _whole(self, lr, canvas, window, rows, columns):
-    """(rows of LR done, sr of rows x columns, both (begin, end)) of an lr whose trunk fits."""
-    x, sides = _floats(lr), self._fold(lr.shape[1:3])
-    x = _pad(x, sides, self._unfold, 'reflect')  # as the network itself would
-    x = _pad(x, canvas, self._unfold, 'constant')
-    on_canvas = len(lr) == 1 and canvas in self._windows
-    run = self._programs.trunk(len(lr), canvas, on_canvas).run
-    features = run(self._programs.variables, x, np.int32(lr.shape[1:3]))
-    if features.devices() == {_host()}:
-      features = np.asarray(features)  # the same memory, of which NumPy cuts without compiling
-    return self._tails(lr, features, window, rows, columns)
-
-  def _in_windows(self, lr, cut: tiles.Cut, window, begin):
-    height, width = self._fold(lr.shape[1:3])
-    for y in tiles.spans(height, cut.height, cut.halo, begin // self._unfold):
-      strips = []
-      for x in tiles.spans(width, cut.width, cut.halo):
-        part, *kept = self._part(lr, (y, x), cut[:2])
-        strips.append(_joined(self._whole(part, cut[:2], window, *kept)))
-      yield min(y.end * self._unfold, lr.shape[1]), np.concatenate(strips, axis=2)
-
-  def _part(self, lr, at, sides):
-    """(lr in a window, rows and columns, (begin, end), that are taken of it).
-
-    Args:
-      at, sides: the window's spans and sides, in pixels of the features.
-    """
-    (top, left), unfold = (span.start * self._unfold for span in at), self._unfold
-    part = lr[:, top:top + sides[0] * unfold, left:left + sides[1] * unfold]
-    return part, *(((span.begin - span.start) * unfold,
-                    min((span.end - span.start) * unfold, length))
-                   for span, length in zip(at, part.shape[1:3], strict=True))
-
-  def _by_layers(self, lr, side: int, window, rows, columns):
-    features = layerwise.trunk(self._programs.generator, self._programs.variables,
-                               _floats(lr), side)
-    return self._tails(lr, features, window, rows, columns)
-
-  def _tails(self, lr, features, window, rows, columns):
-    """(rows of LR done, sr of rows x columns)."""
-    unfold, scale = self._unfold, self.scale
-    tail = self._programs.tail(len(lr), window, lr.shape[3], lr.dtype.name).run
-    ys, xs = (tiles.spans(side, part, self._halo)
-              for side, part in zip(self._fold(lr.shape[1:3]), window, strict=True))
-
-    def taken(span, wanted):  # in LR pixels
-      return max(wanted[0], span.begin * unfold), min(wanted[1], span.end * unfold)
-
-    def put(left, right, start, sr):
-      band[:, :, (left - columns[0]) * scale:(right - columns[0]) * scale] = np.asarray(sr)[
-          :, (top - y.start * unfold) * scale:(bottom - y.start * unfold) * scale,
-          (left - start) * scale:(right - start) * scale]
-
-    for y in ys:
-      top, bottom = taken(y, rows)
-      if top >= bottom:
-        continue
-      band = np.empty((len(lr), (bottom - top) * scale, (columns[1] - columns[0]) * scale,
-                       lr.shape[3]), lr.dtype)
-      last = None
-      for x in xs:
-        left, right = taken(x, columns)
-        if left >= right:
-          continue
-        # Beyond the picture, where it does not fold evenly, its border goes on.
-        below, across = (
-            np.minimum(np.arange(span.start * unfold, (span.start + part) * unfold), length - 1)
-            for span, part, length in zip((y, x), window, lr.shape[1:3], strict=True))
-        part = _floats(lr[:, below][:, :, across])
-        sr = tail(self._programs.variables, _cut(features, y.start, x.start, window), part)
-        if last:
-          put(*last)  # while the next one is computed
-        last = left, right, x.start * unfold, sr
-      put(*last)
-      yield bottom, band
-
-
-def _cut(features, y: int, x: int, window):
-  """A window of [B, h, w, F]: of NumPy's at once, of a device's compiled for their shape."""
-  if isinstance(features, np.ndarray):
-    return features[:, y:y + window[0], x:x + window[1]]
-  return jax.lax.dynamic_slice(features, (0, y, x, 0),
-                               (len(features), *window, features.shape[3]))
-
-
-def _joined(bands) -> np.ndarray:
-  return np.concatenate([band for _, band in bands], axis=1)
-
-
-def _host() -> jax.Device | None:
-  return jax.devices()[0] if jax.default_backend() == 'cpu' else None
-
-
-def _floats(lr: np.ndarray) -> np.ndarray:
-  """float32 [B, h, w, 3] in [0, 1] of any kind; grey is repeated."""
-  return images.as_rgb(images.to_float(lr, LEVELS.get(lr.dtype.name, 1)))
-
-
-def _pad(x: np.ndarray, sides, unfold: int, mode: str) -> np.ndarray:
-  """[B, h, w, C], at the bottom and right, to `sides` of the features."""
-  to = [side * unfold for side in sides]
-  return np.pad(x, [(0, 0), *((0, b - a) for a, b in zip(x.shape[1:3], to, strict=True)), (0, 0)],
-                mode)
 
 
 def _too_large(lr) -> InputError:

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 import sr_jax
 from sr_jax import images, upscale, upscaler
 from sr_jax.errors import InputError
-from sr_jax.upscaler import Upscaler
+from sr_jax.ways import Ways
 from tests.conftest import interrupt
 
 
@@ -94,7 +94,7 @@ def test_too_large_for_the_memory_is_said_of_the_picture(weights, tmp_path, pict
   def full(*_):
     raise MemoryError
 
-  monkeypatch.setattr(Upscaler, '_bands', full)
+  monkeypatch.setattr(Ways, 'bands', full)
   monkeypatch.setattr(upscaler, 'LEAST_BYTES', 1 << 62)
   status, out, err = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
   assert status == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import monitoring
 
-from sr_jax import images, layerwise, restore, tiles, upscaler
+from sr_jax import images, layerwise, restore, tiles, upscaler, ways
 from sr_jax.errors import InputError
 from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, SRResNet
 from sr_jax.programs import Programs
@@ -88,9 +88,9 @@ def test_windows_and_layers_leave_no_trace(network, lr, name, way, monkeypatch):
   if way == 'windows':
     reach = upscale._trunk_reach + upscale._halo
     cut = tiles.Cut(*(min(2 * reach + 9, side) for side in sides), reach)
-    plan = upscaler.Plan(None, upscale._tail_window(lr[None], cut[:2], 1 << 40), cut)
+    plan = ways.Plan(None, upscale._tail_window(lr[None], cut[:2], 1 << 40), cut)
   else:
-    plan = upscaler.Plan(None, upscale._tail_window(lr[None], sides, 1 << 40), layer=9)
+    plan = ways.Plan(None, upscale._tail_window(lr[None], sides, 1 << 40), layer=9)
   monkeypatch.setattr(upscale, '_plan', lambda lr, budget: plan)
   np.testing.assert_allclose(upscale(lr), whole(lr), rtol=0, atol=EXACT)
 
