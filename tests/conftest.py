@@ -12,6 +12,11 @@ import sys
 import time
 import zipfile
 
+# Two workers share two cores: each computes on one, or they would wait for one another.
+if int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1)) > 1:
+  os.environ['XLA_FLAGS'] = ' '.join(
+      [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_multi_thread_eigen=false']).strip()
+
 import jax
 import numpy as np
 import pytest
@@ -30,9 +35,17 @@ GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 @pytest.fixture(scope='session', autouse=True)
 def _cache(tmp_path_factory):
-  """No test touches the user's cache; what several tests compile is compiled once."""
+  """Keeps tests out of the user's cache, and compiles a program that several tests run once.
+
+  All workers of pytest-xdist share the compile cache. With SR_JAX_TEST_CACHE it stays in that
+  folder for the next run of the suite.
+  """
   folder = tmp_path_factory.mktemp('cache')
-  jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
+  shared = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    shared = shared.parent
+  shared = pathlib.Path(os.environ.get('SR_JAX_TEST_CACHE') or shared / 'xla').absolute()
+  jax.config.update('jax_compilation_cache_dir', str(shared))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
   with pytest.MonkeyPatch.context() as patch:

@@ -108,7 +108,10 @@ def test_only_the_first_convolution_has_no_norm():
     *(partial(SRResNet, upsample=upsample) for upsample in ('shuffle', 'nearest', 'transposed',
                                                             'direct')),
     EDSR, partial(RRDB, growth=2), partial(RRDB, growth=2, upsample='shuffle'),
-    partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)], ids=str)
+    partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)],
+                         ids=lambda make: '-'.join(map(str, (
+                             getattr(make, 'func', make).__name__,
+                             *getattr(make, 'keywords', {}).values()))))
 def test_scales_and_upsamplings(scale, make):
   if scale == 3 and getattr(make, 'keywords', {}).get('unshuffle'):
     with pytest.raises(ValueError, match='unshuffle=2 at scale 3'):
