@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build_data, correction, files, images, logs, restore, runs, score, watch
+from sr_jax import build_data, correction, files, images, restore, runs, score
 from sr_jax.check import check
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
+from sr_jax.images import montage
 from sr_jax.report import document
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
@@ -149,8 +150,9 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
       if method in folders:
         images.write_image(folders[method] / f'{picture}.png', sr)
       if method == 'model':  # after bicubic
-        row = watch.middle(by_name[picture], last['bicubic'], sr)
-        images.write_image(strips / f'{picture}.png', logs.strip(row))
+        pair = by_name[picture]
+        row = montage.middle(pair.lr, pair.hr, last['bicubic'], sr)
+        images.write_image(strips / f'{picture}.png', montage.strip(row))
 
     watched = tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' pictures')
     methods = score_methods(watched, upscale, scorer, keep)

@@ -236,13 +236,6 @@ def _parsed(text: str) -> dict | None:
   return line if fits else None
 
 
-def strip(pictures: list[np.ndarray]) -> np.ndarray:
-  """Pictures uint8 [H, W, 3] of one size side by side, four white columns between."""
-  white = np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)
-  parts = [part for picture in pictures for part in (picture, white)]
-  return np.concatenate(parts[:-1], axis=1)
-
-
 def _forget_after(path: pathlib.Path, step: int) -> None:
   """Drops what a lost piece of the run wrote; where there is no checkpoint, all of it, of which the
   longest is left in metrics.jsonl.lost: the checkpoints' disk may only be away.

@@ -13,7 +13,6 @@ from sr_jax import (
   files,
   guard,
   images,
-  logs,
   parallel,
   processes,
   restore,
@@ -22,6 +21,7 @@ from sr_jax import (
   watch,
 )
 from sr_jax.errors import InputError
+from sr_jax.images import montage
 
 
 def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, started, told=0,
@@ -198,9 +198,9 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
         figures = validate(step, phase.name, functools.partial(upscale, ema),
                            measures[phase.name])
       for pair in watched.valid[:1] if sampling else ():
-        row = watch.middle(pair, images.imresize(pair.lr, config.scale),
+        row = montage.middle(pair.lr, pair.hr, images.imresize(pair.lr, config.scale),
                            upscale(ema, pair.lr))
-        log.picture(step, pair.name, logs.strip(row))
+        log.picture(step, pair.name, montage.strip(row))
       if keeping:
         keep_progress(step, ema)
       leaving = ending(looking) or leaving  # it may have come meanwhile

@@ -25,6 +25,7 @@ from sr_jax import (
 from sr_jax.check import check
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, listed
+from sr_jax.images import montage
 from sr_jax.state import TrainState
 
 FOLDER = 'replay'
@@ -269,7 +270,7 @@ def _write(workdir, number: int, crops: Crops) -> pathlib.Path:
     # What is no number has no colour: nan is shown black.
     pictures = (images.to_uint8(np.nan_to_num(picture, posinf=1, neginf=0))
                 for picture in pictures)
-    rows.append(logs.strip([images.as_rgb(picture) for picture in pictures]))
+    rows.append(montage.strip([images.as_rgb(picture) for picture in pictures]))
   path = pathlib.Path(workdir) / FOLDER / f'{number}.png'
-  images.write_image(path, logs.strip([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
+  images.write_image(path, montage.strip([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
   return path

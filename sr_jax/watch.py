@@ -17,9 +17,10 @@ from sr_jax import build_data, files, images, logs
 from sr_jax.data import benchmarks, pictures
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
+from sr_jax.images import montage
+from sr_jax.images.montage import middle
 from sr_jax.state import TrainState
 
-LARGEST = 480  # side of what is kept of a picture, in HR pixels: a long run fills no disk
 CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
 QUARTERS = (0, 25, 50, 75, 100)  # percent
 
@@ -88,22 +89,6 @@ def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:
 # Pictures ----------------------------------------------------------------------------------
 
 
-def middle(pair: Pair, *results: np.ndarray) -> list[np.ndarray]:
-  """[low, *results, original], the middle of each, uint8 [H, W, 3].
-
-  H and W are at most LARGEST and multiples of the scale. Low is LR, its pixels repeated.
-
-  Args:
-    results: uint8 [h * scale, w * scale, C], of the whole of `pair.lr`.
-  """
-  scale = pair.hr.shape[0] // pair.lr.shape[0]
-  place = tuple(slice(start * scale, (start + side) * scale) for start, side in (
-      ((whole - side) // 2, side) for whole, side in (
-          (whole, min(whole, LARGEST // scale)) for whole in pair.lr.shape[:2])))
-  low = pair.lr.repeat(scale, 0).repeat(scale, 1)
-  return [images.as_rgb(picture[place]) for picture in (low, *results, pair.hr)]
-
-
 def quarters(steps: int) -> dict[int, int]:
   """{percent: the step at which so much of `steps` is done}."""
   return {percent: -(-steps * percent // 100) for percent in QUARTERS}
@@ -125,7 +110,7 @@ def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> 
   """
   folder = pathlib.Path(folder)
   scale = pair.hr.shape[0] // pair.lr.shape[0]
-  low, bicubic, generated, original = middle(pair, images.imresize(pair.lr, scale), sr)
+  low, bicubic, generated, original = middle(pair.lr, pair.hr, images.imresize(pair.lr, scale), sr)
   for name, image in (('low', low), ('bicubic', bicubic), ('original', original)):
     images.write_image(folder / pair.name / f'{name}.png', image)
   row = [low, bicubic]
@@ -136,7 +121,7 @@ def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> 
     kept = read_of_step(path, at) if at <= step else None
     if kept is not None and kept.shape == original.shape:  # else of another picture of the name
       row.append(kept)
-  strip = logs.strip([*row, original])
+  strip = montage.strip([*row, original])
   images.write_image(folder / f'{pair.name}.png', strip)
   return strip
 

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import build_data, correction, evaluate, images, logs, restore, score
+from sr_jax import build_data, correction, evaluate, images, restore, score
 from sr_jax.check import check
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
+from sr_jax.images import montage
 from sr_jax.models import MSRRESNET
 from tests.conftest import filled
 
@@ -80,7 +81,7 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   sr = images.read_image(tmp_path / 'out' / 'two-7' / 'a.png')
   np.testing.assert_array_equal(sr, restore.make_upscaler(network[0])(network[1], own))
   strip = images.read_image(tmp_path / 'out' / 'two-7-strips' / 'a.png')
-  np.testing.assert_array_equal(strip, logs.strip([
+  np.testing.assert_array_equal(strip, montage.strip([
       own.repeat(2, 0).repeat(2, 1), images.imresize(own, 2), sr, hr]))
   # The figures are of these pictures and this LR.
   assert results['two']['images']['a'] == score.make_scorer(2, 'none')(sr, hr, own)

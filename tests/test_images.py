@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import color
 
-from sr_jax import images, pillow
+from sr_jax import images
 from sr_jax.data import benchmarks, packed, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.images import formats
 from sr_jax.media import photos
 from tests.test_photos import header
 
@@ -161,7 +162,7 @@ def test_small_progressive_and_compressed_ones_are_read(tmp_path):
 
 
 def test_what_lies_behind_a_jpeg_are_no_scans(tmp_path, monkeypatch):
-  monkeypatch.setattr(pillow, 'MAX_SCANNED', 100 * 16 * 16)  # a phone's: 20 million bytes of clip
+  monkeypatch.setattr(formats, 'MAX_SCANNED', 100 * 16 * 16)  # a phone's: 20 million bytes of clip
   path = tmp_path / 'a.jpg'
   path.write_bytes(jpeg_of_scans(16, 16, 5) + b'\xff\xda' * 100)
   assert images.read_image(path).shape == (16, 16, 3)

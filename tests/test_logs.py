@@ -7,7 +7,8 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from sr_jax import images, watch
-from sr_jax.logs import KEPT, Logs, print_validations, read_metrics, strip
+from sr_jax.images.montage import strip
+from sr_jax.logs import KEPT, Logs, print_validations, read_metrics
 from tests.conftest import largest_file
 
 

@@ -9,6 +9,7 @@ from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
+from sr_jax.images import montage
 from sr_jax.logs import read_metrics
 from sr_jax.state import NetState, TrainState
 from tests.conftest import filled
@@ -40,8 +41,8 @@ def pair(picture):
 def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
   whole = pair(*size, scale)
   sr = 255 - whole.hr
-  low, bicubic, generated, original = watch.middle(
-      whole, images.imresize(whole.lr, scale), sr)
+  low, bicubic, generated, original = montage.middle(
+      whole.lr, whole.hr, images.imresize(whole.lr, scale), sr)
   assert {part.shape for part in (low, bicubic, generated, original)} == {(*kept, 3)}
   y, x = ((side - part // scale) // 2 for side, part in zip(size, kept, strict=True))
   small = whole.lr[y:y + kept[0] // scale, x:x + kept[1] // scale]

@@ -14,7 +14,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
-from sr_jax import images, pillow
+from sr_jax import images
+from sr_jax.images import formats
 from sr_jax.media import pngs, tiffs
 
 MOST_BYTES = 32  # of a pixel: four numbers of 64 bits
@@ -73,8 +74,8 @@ def opened(path, max_pixels: int) -> Iterator[Opened]:
 
 
 def _by_pillow(file) -> Opened:
-  picture = pillow.open_picture(file)
-  width, height = pillow.stored_size(picture)
+  picture = formats.open_picture(file)
+  width, height = formats.stored_size(picture)
   if picture.format == 'PNG' and 'exif' not in picture.info:
     picture.info['exif'] = pngs.late_exif(file)
   try:
@@ -87,7 +88,7 @@ def _by_pillow(file) -> Opened:
 
 
 def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
-  pillow.load_picture(picture)
+  formats.load_picture(picture)
   lost = []
   if picture.mode in ('CMYK', 'LAB'):
     lost.append(f'{"Lab" if picture.mode == "LAB" else "CMYK"} became RGB')
