@@ -16,10 +16,11 @@ import socket
 import tempfile
 import time
 
-from sr_jax import command, compiling, restore
+from sr_jax import restore
 from sr_jax.errors import InputError
 from sr_jax.media import decoders
 from sr_jax.page import CSS, MAX_PIXELS, build_page, import_gradio
+from sr_jax.system import cli, compile_cache
 from sr_jax.upscaler import Upscaler
 from sr_jax.weights.published import PUBLISHED
 
@@ -86,14 +87,14 @@ def free_port(host: str, port: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = command.Parser('python -m sr_jax.app', __doc__)
+  parser = cli.Parser('python -m sr_jax.app', __doc__)
   add = parser.add_argument
   network = parser.add_mutually_exclusive_group(required=True)
-  network.add_argument('--workdir', nargs='+', type=command.path, metavar='RUN')
+  network.add_argument('--workdir', nargs='+', type=cli.path, metavar='RUN')
   network.add_argument('--weights', nargs='+', metavar='FILE', help='weight files, or of '
                        + ', '.join(PUBLISHED))
   add('--step', default='latest', help="of runs: a number, 'latest' or 'best'")
-  command.add_file_options(parser)
+  cli.add_file_options(parser)
   add('--host', default='127.0.0.1', help='where to listen (default: %(default)s)')
   add('--port', type=int, default=7860, help='0 takes any (default: %(default)s)')
   add('--max-pixels', type=int, default=MAX_PIXELS, metavar='N',
@@ -109,9 +110,9 @@ def main(argv: list[str] | None = None) -> None:
   decoders.quiet()
   import_gradio()  # before networks are read, which takes longer
   port = free_port(args.host, args.port)
-  compiling.use_cache()
+  compile_cache.use_cache()
   networks = load_networks(args.workdir or args.weights, step=args.step, wrapper=args.key,
-                           fields=command.parse_fields(args.set))
+                           fields=cli.parse_fields(args.set))
   signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C, tidily
   os.environ['NO_PROXY'] = os.environ['no_proxy'] = '*'  # no other host is asked for anything
   with tempfile.TemporaryDirectory(prefix='sr_jax-') as folder:
@@ -129,4 +130,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  command.leave(command.run(main))
+  cli.leave(cli.run(main))

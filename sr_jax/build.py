@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import build_data, freezing, guard, losses, metrics, optim, parallel, steps
+from sr_jax import build_data, freezing, guard, losses, metrics, optim, steps
 from sr_jax.check import check, check_phases
 from sr_jax.errors import InputError
 from sr_jax.freezing import Trainable
@@ -23,6 +23,7 @@ from sr_jax.models import DISCRIMINATORS, GENERATORS, variable_shapes
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.models.vgg import VGGS
 from sr_jax.state import TrainState, init_state
+from sr_jax.system import sharding
 from sr_jax.weights.vgg import load_vgg
 
 LARGEST = {'scale': 64, 'blocks': 128}  # more is a slip of the pen, and takes minutes to set up
@@ -246,7 +247,7 @@ def enter_phase(experiment: Experiment, state: TrainState, step: int, batch_at: 
   """(the phase of `step`, the state that it goes on from, its `dispatcher`)."""
   phase = experiment.phase_at(step)
   if step == phase.start:
-    state = parallel.replicate(steps.begin_phase(parallel.local(state), phase.g_tx), mesh)
+    state = sharding.replicate(steps.begin_phase(sharding.local(state), phase.g_tx), mesh)
   return phase, state, dispatcher(experiment, phase, batch_at, mesh)
 
 
@@ -261,8 +262,8 @@ def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable,
     batch_at: a `feed.Feed`'s.
     mesh: of `parallel.make_mesh`; the arrays given are replicated on it.
   """
-  bound = {'step': phase.step, 'batch_at': parallel.sharded(batch_at, mesh)}
-  options = {'donate_argnames': 'state', **parallel.placed(mesh)}
+  bound = {'step': phase.step, 'batch_at': sharding.sharded(batch_at, mesh)}
+  options = {'donate_argnames': 'state', **sharding.placed(mesh)}
   if experiment.device_loop:
     return jax.jit(functools.partial(steps.train_steps, max_bad=experiment.max_bad, **bound),
                    **options)

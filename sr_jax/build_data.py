@@ -2,12 +2,12 @@
 
 import re
 
-from sr_jax import command, files
 from sr_jax.data import augment, benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import Cut
 from sr_jax.data.pictures import Picture, parse_resize
 from sr_jax.errors import InputError
+from sr_jax.system import files, threads
 
 # What says which pictures a run is trained on and which are left to validation and test.
 SPLIT_KEYS = ('source', 'fraction', 'split_seed', 'resize')
@@ -153,5 +153,5 @@ def build_feed(config, found: list[Picture], begin: int, device_loop: bool, befo
   return feed.open_feed(
       found, build_cut(config), config.batch_size, build_augmentation(config), mode=mode,
       seed=config.seed, begin=begin, window=feed.WINDOW if device_loop else 1,
-      share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else command.cores(),
+      share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else threads.cores(),
       cache=files.expand(data.cache) if data.cache else None, say=say, mesh=mesh)

@@ -25,10 +25,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sr_jax import files, leaks, memory
+from sr_jax import leaks
 from sr_jax.errors import InputError
 from sr_jax.kept import Kept
 from sr_jax.state import TrainState
+from sr_jax.system import files, memory
 
 FOLDER, DAMAGED = 'checkpoints', 'damaged'
 UNAWAITED = "coroutine 'async_serialize.*' was never awaited"
@@ -202,7 +203,7 @@ class Checkpoints:
 
   def _opened(self) -> ocp.AsyncCheckpointer:
     if self._orbax is None:
-      # Of several processes one has the folder (sr_jax/processes.py): it waits for no other.
+      # Of several processes one has the folder (sr_jax/system/multihost.py): it waits for no other.
       me = jax.process_index()
       alone = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
           primary_host=me, active_processes={me}, barrier_sync_key_prefix=FOLDER)

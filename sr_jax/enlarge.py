@@ -12,7 +12,7 @@ import numpy as np
 from sr_jax import correction, images, tiles
 from sr_jax.errors import InputError
 from sr_jax.media import photos
-from sr_jax.memory import exhausted, host_memory
+from sr_jax.system.memory import exhausted, host_memory
 from sr_jax.upscaler import Upscaler
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build_data, correction, files, images, restore, runs, score
+from sr_jax import build_data, correction, images, restore, runs, score
 from sr_jax.check import check
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.images import montage
 from sr_jax.report import document
+from sr_jax.system import files
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
 

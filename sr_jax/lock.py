@@ -6,8 +6,8 @@ import os
 import socket
 from collections.abc import Iterator
 
-from sr_jax import files
 from sr_jax.errors import InputError
+from sr_jax.system import files
 
 
 class Taken(InputError):  # noqa: N818, it is no fault

@@ -6,22 +6,12 @@ import time
 
 import jax
 
-from sr_jax import (
-  build,
-  compiling,
-  evaluate,
-  files,
-  guard,
-  images,
-  parallel,
-  processes,
-  restore,
-  runs,
-  score,
-  watch,
-)
+from sr_jax import build, evaluate, guard, images, restore, runs, score, watch
 from sr_jax.errors import InputError
 from sr_jax.images import montage
+from sr_jax.step import compilation
+from sr_jax.system import files, multihost, sharding
+from sr_jax.train_ import out_of_memory
 
 
 def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, started, told=0,
@@ -50,7 +40,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     figures = {kind: score.mean(evaluate.score_set(pairs, upscale, scorer))
                for kind, pairs in watched.sets.items()}
     log.validation(step, name, figures, {} if measure is None else watch.terms_of(
-        measure, parallel.local(state), watched.crops, parallel.local(experiment.frozen)))
+        measure, sharding.local(state), watched.crops, sharding.local(experiment.frozen)))
     return figures.get('valid', {})  # the test set decides nothing
 
   def keep_progress(step, ema):
@@ -64,7 +54,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     """The state to save: none is amid bad steps, of which more may come, but at a phase's end,
     where they are counted anew.
     """
-    end, own = phase.stop if phase else config.steps, parallel.local(state)
+    end, own = phase.stop if phase else config.steps, sharding.local(state)
     return own if step == end and not bad else guard.rewound(own)
 
   def ending(due: bool) -> bool:
@@ -77,7 +67,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
       return False
     # A thread adds to them meanwhile: what it adds while we wait is told the next time.
     mine = [line for line in feed.skipped if line not in gathered]
-    heard = processes.gather([held.caught, mine])
+    heard = multihost.gather([held.caught, mine])
     lines = [line for _, theirs in heard for line in theirs]
     gathered.update(lines)
     feed.skipped.extend(line for line in dict.fromkeys(lines) if line not in feed.skipped)
@@ -112,7 +102,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     """The figures of a dispatch; those of one after which the state stands still."""
     nonlocal left_out, saturated
     number, name, metrics = entry
-    with compiling.room(config, feed.mode, compiled):  # on a CPU what was dispatched fails here
+    with out_of_memory.room(config, feed.mode, compiled):  # on a CPU what was dispatched fails here
       values = {key: float(value) for key, value in jax.device_get(metrics).items()}
     if values['bad'] >= config.max_bad_steps:
       number = int(state.step)  # a device loop ends there
@@ -141,9 +131,9 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
   if watched.sets and step == 0:
     validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
     if config.init_from:  # what is to be bettered
-      validate(0, 'start', functools.partial(upscale, parallel.local(state.ema)),
+      validate(0, 'start', functools.partial(upscale, sharding.local(state.ema)),
                measures[experiment.phase_at(0).name])
-    keep_progress(0, parallel.local(state.ema))
+    keep_progress(0, sharding.local(state.ema))
   ending(True)  # nobody's devices wait for those of who scores yet
   while step < config.steps:
     if phase is None or step >= phase.stop:
@@ -168,11 +158,11 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     for line in feed.skipped[told:]:
       log.say(f'skipped {line}')
       told += 1
-    with compiling.room(config, feed.mode, compiled):
+    with out_of_memory.room(config, feed.mode, compiled):
       arguments = state, source, experiment.frozen, step, stop
       if compiled is None:
-        compiled = compiling.compile_step(run, *arguments)
-        log.say(compiling.in_words(phase.name, compiled))
+        compiled = compilation.compile_step(run, *arguments)
+        log.say(compilation.in_words(phase.name, compiled))
       state, metrics = run(*arguments)
     step = stop
     if pending and (bad := show(pending)):
@@ -193,7 +183,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     pending, figures = None, {}
     own()
     with log.pause():
-      ema = parallel.local(state.ema)
+      ema = sharding.local(state.ema)
       if watched.sets and scoring:
         figures = validate(step, phase.name, functools.partial(upscale, ema),
                            measures[phase.name])

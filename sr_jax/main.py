@@ -13,8 +13,8 @@ import sys
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from sr_jax import command, files, signals
 from sr_jax.errors import InputError
+from sr_jax.system import cli, files, signals
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     flags.FLAGS.unparse_flags()
     print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     return 0
-  return command.run(functools.partial(_run, argv))
+  return cli.run(functools.partial(_run, argv))
 
 
 def _parse(argv: list[str]) -> None:
@@ -81,19 +81,19 @@ def _run(argv: list[str]) -> int:
   # JAX is imported late, so that --help and a mistyped flag answer at once.
   config = _CONFIG.value
   workdir = files.expand(_WORKDIR.value or default_workdir())
-  from sr_jax import compiling, processes
-  count, number = processes.asked()
+  from sr_jax.system import compile_cache, multihost
+  count, number = multihost.asked()
   if _MODE.value != 'train' and number:
     return 0  # of processes that were started together the first does it, alone
-  compiling.use_cache(count if _MODE.value == 'train' else 1)
+  compile_cache.use_cache(count if _MODE.value == 'train' else 1)
   if _MODE.value == 'train':
-    with processes.joined(config.join_seconds):
+    with multihost.joined(config.join_seconds):
       from sr_jax.train import Stopped, train
       try:
         with signals.second_ends():
           train(config, workdir)
       except Stopped as stopped:
-        return command.refuse(f'stopped by {stopped}; the same command goes on',
+        return cli.refuse(f'stopped by {stopped}; the same command goes on',
                               128 + stopped.signal)
   elif _MODE.value == 'evaluate':
     from sr_jax.evaluate import evaluate_run
@@ -118,4 +118,4 @@ def default_workdir() -> str:
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.ERROR)  # Orbax reports every file it opens
-  command.leave(main(sys.argv))
+  cli.leave(main(sys.argv))

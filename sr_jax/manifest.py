@@ -9,7 +9,7 @@ import hashlib
 import os
 import pathlib
 
-from sr_jax import files
+from sr_jax.system import files
 
 NAME = 'manifest.txt'
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images, tiles
-from sr_jax.memory import exhausted
+from sr_jax.system.memory import exhausted
 
 LEVELS = {'uint8': 255, 'uint16': 65535}
 KEPT = 24  # programs; of those used least lately the memory is given back

@@ -10,23 +10,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import (
-  build,
-  build_data,
-  files,
-  guard,
-  images,
-  logs,
-  parallel,
-  restore,
-  runs,
-  steps,
-)
+from sr_jax import build, build_data, guard, images, logs, restore, runs, steps
 from sr_jax.check import check
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, listed
 from sr_jax.images import montage
 from sr_jax.state import TrainState
+from sr_jax.system import files, sharding
 
 FOLDER = 'replay'
 SHOWN = 16  # crops of a batch in a picture
@@ -138,7 +128,7 @@ def standstill(config, experiment, before, feed, found, workdir, bad) -> str:
       feed = stack.enter_context(contextlib.closing(build_data.build_feed(
           config, found, step, experiment.device_loop, feed.mode, lambda _: None)))
     try:
-      source = parallel.local(feed.take(step, step + 1))
+      source = sharding.local(feed.take(step, step + 1))
       picture = keep_batch(workdir, experiment, before, source, feed.batch_at)
     except InputError:
       picture = ''

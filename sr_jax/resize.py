@@ -11,9 +11,10 @@ import pathlib
 import sys
 from fractions import Fraction
 
-from sr_jax import command, images
+from sr_jax import images
 from sr_jax.data import sources
 from sr_jax.errors import InputError, listed
+from sr_jax.system import cli, threads
 
 LARGEST = 64  # times larger or smaller: more is a slip of the pen
 
@@ -72,10 +73,10 @@ def parse_scale(text: str) -> Fraction:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = command.Parser('python -m sr_jax.resize', __doc__)
+  parser = cli.Parser('python -m sr_jax.resize', __doc__)
   add = parser.add_argument
-  add('source', metavar='IN', type=command.path, help='a picture or a folder of pictures')
-  add('target', metavar='OUT', type=command.path, help='a .png file or a folder')
+  add('source', metavar='IN', type=cli.path, help='a picture or a folder of pictures')
+  add('target', metavar='OUT', type=cli.path, help='a .png file or a folder')
   add('--scale', required=True, help='1/4 shrinks four times, 2 doubles')
   add('--method', choices=tuple(images.KERNELS), default='bicubic')
   args = parser.parse_args(argv)
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
       return False, str(error)
 
-  done = command.on_all_cores(one, files)
+  done = threads.on_all_cores(one, files)
   cropped = [path for (path, _), (cut, _) in zip(files, done, strict=True) if cut]
   wrong = [reason for _, reason in done if reason]
   if cropped:
@@ -101,4 +102,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  sys.exit(cli.run(main))

@@ -17,12 +17,13 @@ import jaxlib
 import optax
 from ml_collections import ConfigDict
 
-from sr_jax import build, files, signals
+from sr_jax import build
 from sr_jax.check import in_words
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture
 from sr_jax.state import NetState, TrainState
+from sr_jax.system import files, signals
 
 KINDS = {  # of what is read out of a config.json
     'scale': int, 'dtype': str, 'best_metric': str, 'steps': int, 'warmup_steps': int,

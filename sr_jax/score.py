@@ -15,10 +15,11 @@ from fractions import Fraction
 import jax
 import numpy as np
 
-from sr_jax import command, compiling, files, images, metrics
+from sr_jax import images, metrics
 from sr_jax.data import sources
 from sr_jax.errors import InputError, listed
 from sr_jax.models.lpips import LPIPS
+from sr_jax.system import cli, compile_cache, files, threads
 from sr_jax.weights.lpips import load_lpips
 
 SMALLEST_LPIPS = 32  # AlexNet shrinks a picture 16 times and more
@@ -153,17 +154,17 @@ def legend(meanings: dict[str, str], markdown: bool = False) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = command.Parser('python -m sr_jax.score', __doc__)
+  parser = cli.Parser('python -m sr_jax.score', __doc__)
   add = parser.add_argument
-  add('--sr', required=True, type=command.path, help='results: a folder or a picture')
-  add('--hr', required=True, type=command.path, help='originals: a folder or a picture')
-  add('--lr', type=command.path, help='the LR pictures that SR was made from, for psnr_lr; '
+  add('--sr', required=True, type=cli.path, help='results: a folder or a picture')
+  add('--hr', required=True, type=cli.path, help='originals: a folder or a picture')
+  add('--lr', type=cli.path, help='the LR pictures that SR was made from, for psnr_lr; '
       "without it HR shrunk by MATLAB's bicubic")
   add('--scale', required=True, type=int, help='HR / LR')
   add('--border', type=int, help='pixels left out on each side; default: the scale')
   add('--lpips', choices=('alex', 'vgg', 'none'), default='alex')
-  add('--json', metavar='FILE', type=command.path, help='writes figures and protocol there too')
-  add('--markdown', metavar='FILE', type=command.path, help='writes the table there too')
+  add('--json', metavar='FILE', type=cli.path, help='writes figures and protocol there too')
+  add('--markdown', metavar='FILE', type=cli.path, help='writes the table there too')
   args = parser.parse_args(argv)
   border = args.scale if args.border is None else args.border
   if args.scale < 1 or border < 0:
@@ -172,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     if path.is_dir():
       raise InputError(f'{path}: can not be written, it is a folder')
 
-  compiling.use_cache()
+  compile_cache.use_cache()
   triples = _partners(args.hr, args.sr, args.lr, args.scale)
   _check_sizes(triples, args.scale, border)
   scorer = make_scorer(args.scale, args.lpips, border)
@@ -185,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
       hr = images.crop_to_multiple(hr, args.scale)
     return name, scorer(sr, hr, lr), cropped
 
-  results = command.on_all_cores(score_one, triples)
+  results = threads.on_all_cores(score_one, triples)
   scores = {name: figures for name, figures, _ in results}
   cropped = [name for name, _, cut in results if cut]
   meanings = protocol(border, args.lpips, bool(args.lr))
@@ -242,4 +243,4 @@ def _check_sizes(triples, scale: int, border: int) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  sys.exit(cli.run(main))

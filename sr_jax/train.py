@@ -12,16 +12,12 @@ from sr_jax import (
   build,
   build_data,
   checkpoints,
-  files,
   lock,
   logs,
-  parallel,
-  processes,
   remarks,
   replay,
   restore,
   runs,
-  signals,
   sync,
   watch,
 )
@@ -29,6 +25,7 @@ from sr_jax.check import check, in_words
 from sr_jax.errors import InputError
 from sr_jax.loop import run_steps
 from sr_jax.state import TrainState
+from sr_jax.system import files, multihost, sharding, signals
 
 
 def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
@@ -39,7 +36,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   dispatch in flight (a step; on an accelerator, those up to the next log; with several
   processes, of which any may be sent it, those too), saved; a second one at once.
 
-  Of several processes (sr_jax/processes.py) each calls it; workdir is the first one's alone.
+  Of several processes (sr_jax/system/multihost.py) each calls it; workdir is the first one's alone.
 
   Args:
     config: `configs.common.defaults()` and what an experiment changed.
@@ -56,9 +53,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   workdir = files.expand(workdir)
   check(config)
   # Before the devices of one wait for those of another, which would compute something else.
-  processes.refuse_different(runs.flat(runs.as_json(config), 'config.')
+  multihost.refuse_different(runs.flat(runs.as_json(config), 'config.')
                             | {'JAX': jax.__version__})
-  first, mesh = processes.is_first(), parallel.make_mesh(config)
+  first, mesh = multihost.is_first(), sharding.make_mesh(config)
   if first and config.wandb:
     sync.check_installed()
   with contextlib.ExitStack() as stack:
@@ -66,7 +63,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     if begun:
       hold = stack.enter_context(lock.alone(workdir))
     found = build_data.training_set(config)
-    reached, before, earlier = processes.of_first(
+    reached, before, earlier = multihost.of_first(
         lambda: (*runs.stopped_at(workdir), runs.starts(workdir)))
     resumes = reached is not None
     config = build_data.in_steps(config, len(found), before)
@@ -80,16 +77,16 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       state = restore.run_state(state, workdir, reached)
     elif initial:
       state, taken, fresh = restore.start_from(state, experiment.generator, initial)
-    state = parallel.replicate(processes.arrays_of_first(state), mesh)
+    state = sharding.replicate(multihost.arrays_of_first(state), mesh)
     begin = int(state.step)
     last = earlier[-1] if resumes and earlier else {}
     # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
     feed = stack.enter_context(contextlib.closing(build_data.build_feed(
         config, found, begin, experiment.device_loop, last.get('data_mode', ''),
         print if first else lambda _: None, mesh)))
-    processes.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
-    experiment = experiment._replace(frozen=parallel.replicate(
-        processes.arrays_of_first(experiment.frozen), mesh))
+    multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
+    experiment = experiment._replace(frozen=sharding.replicate(
+        multihost.arrays_of_first(experiment.frozen), mesh))
     if not first:  # it computes; what is read, written and said is the first one's part
       with signals.Held() as held:
         state, _ = run_steps(config, experiment, mesh, state, feed, watched, None, logs.Silence(),

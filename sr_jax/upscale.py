@@ -27,11 +27,12 @@ import jax
 import numpy as np
 import tqdm
 
-from sr_jax import command, compiling, correction, images, restore
+from sr_jax import correction, images, restore
 from sr_jax.data import sources
 from sr_jax.enlarge import Extras, upscale_file, upscale_samples
 from sr_jax.errors import InputError
 from sr_jax.media import decoders, photos, video
+from sr_jax.system import cli, compile_cache
 from sr_jax.upscaler import TILE, Upscaler
 from sr_jax.weights.published import PUBLISHED
 
@@ -113,19 +114,19 @@ def _tile(text: str) -> int | None:
     raise argparse.ArgumentTypeError(f'{error}, or none') from None
 
 
-def _parser() -> command.Parser:
-  parser = command.Parser('python -m sr_jax.upscale', __doc__)
+def _parser() -> cli.Parser:
+  parser = cli.Parser('python -m sr_jax.upscale', __doc__)
   add = parser.add_argument
-  add('sources', metavar='IN', nargs='+', type=command.path,
+  add('sources', metavar='IN', nargs='+', type=cli.path,
       help='pictures, clips, folders of them, globs')
-  add('--output', required=True, metavar='DIR', type=command.path,
+  add('--output', required=True, metavar='DIR', type=cli.path,
       help='is made where there is none')
   network = parser.add_mutually_exclusive_group(required=True)
-  network.add_argument('--workdir', type=command.path, metavar='RUN', help='a run')
+  network.add_argument('--workdir', type=cli.path, metavar='RUN', help='a run')
   network.add_argument('--weights', metavar='FILE', help='a weight file, or one of '
                        + ', '.join(PUBLISHED))
   add('--step', default='latest', help="of a run: a number, 'latest' or 'best'")
-  command.add_file_options(parser)
+  cli.add_file_options(parser)
   add('--format', choices=(*photos.FORMATS, 'same'), default='png',
       help="of pictures; 'same' as the original (default: png)")
   add('--quality', type=_number(int, 1, 100), default=95,
@@ -236,9 +237,9 @@ def main(argv: list[str] | None = None) -> None:
   jobs = [job for job in found if args.overwrite or not job[1].exists()]
   clips = [job for job in jobs if job[0].suffix.lower() in video.SUFFIXES]
   pictures = [job for job in jobs if job not in clips]
-  compiling.use_cache()
+  compile_cache.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
-                       fields=command.parse_fields(args.set))
+                       fields=cli.parse_fields(args.set))
   kind, thresholds = args.correct
   outscale = 0 if args.outscale in (None, model.scale) else args.outscale
   extras = Extras(args.ensemble, args.backproject, thresholds, kind if thresholds else '', outscale)
@@ -257,10 +258,10 @@ def _refuse(wrong: list[str]) -> None:
   """A line for each and, if there are several, one with their number; nothing of none."""
   if len(wrong) > 1:
     for reason in wrong:
-      command.refuse(reason, 1)
+      cli.refuse(reason, 1)
   if wrong:
     raise InputError(f'{len(wrong)} not upscaled' + f': {wrong[0]}' * (len(wrong) == 1))
 
 
 if __name__ == '__main__':
-  command.leave(command.run(main))
+  cli.leave(cli.run(main))

@@ -20,8 +20,8 @@ import numpy as np
 
 from sr_jax import layerwise, tiles
 from sr_jax.errors import InputError
-from sr_jax.memory import exhausted, free_memory, host_memory
 from sr_jax.programs import LEVELS, Programs
+from sr_jax.system.memory import exhausted, free_memory, host_memory
 from sr_jax.ways import Plan, Ways, joined
 
 KINDS = ('uint8', 'uint16', 'float32')  # of pictures

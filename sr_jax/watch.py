@@ -13,13 +13,14 @@ import jax
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from sr_jax import build_data, files, images, logs
+from sr_jax import build_data, images, logs
 from sr_jax.data import benchmarks, pictures
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
 from sr_jax.images import montage
 from sr_jax.images.montage import middle
 from sr_jax.state import TrainState
+from sr_jax.system import files
 
 CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
 QUARTERS = (0, 25, 50, 75, 100)  # percent

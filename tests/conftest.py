@@ -23,10 +23,11 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sr_jax import command, images
+from sr_jax import images
 from sr_jax.data import packed, sources
 from sr_jax.models import Compact
-from sr_jax.weights import __main__ as cli
+from sr_jax.system import cli
+from sr_jax.weights import __main__ as weights_command_line
 from sr_jax.weights import generators
 from tests import smallest
 
@@ -152,7 +153,7 @@ def call(capsys, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
 
   def run(main, *arguments):
-    status = command.run(lambda: main(list(arguments)))
+    status = cli.run(lambda: main(list(arguments)))
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -177,7 +178,7 @@ def foreign(tmp_path_factory):
 @pytest.fixture
 def weights_command(call):
   """weights_command('info', FILE) -> (status, stdout, stderr) of python -m sr_jax.weights."""
-  return lambda *arguments: call(cli.main, *map(str, arguments))
+  return lambda *arguments: call(weights_command_line.main, *map(str, arguments))
 
 
 @pytest.fixture

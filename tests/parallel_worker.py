@@ -31,18 +31,20 @@ def get_config(variant=''):
 
 def feed_of(kind, pictures, devices, mode):
   """(config, mesh, feed)."""
-  from sr_jax import build_data, parallel
+  from sr_jax import build_data
+  from sr_jax.system import sharding
   config = get_config(kind)
   config.data.source, config.devices = f'folder:{pictures}', devices
   config.data.mode, config.data.workers = mode, 0
-  mesh = parallel.make_mesh(config)
+  mesh = sharding.make_mesh(config)
   return config, mesh, build_data.build_feed(config, build_data.training_set(config), 0, False, '',
                                              lambda text: None, mesh)
 
 
 def begin(kind, pictures, devices):
   """(experiment, mesh, feed, state on the mesh)."""
-  from sr_jax import build, parallel
+  from sr_jax import build
+  from sr_jax.system import sharding
   # In float64 a bank's places would be, too.
   mode = 'mapped' if jnp.float32 is jnp.float64 else 'bank'
   config, mesh, feed = feed_of(kind, pictures, devices, mode)
@@ -52,19 +54,20 @@ def begin(kind, pictures, devices):
   state = experiment.new_state()
   if jnp.float32 is jnp.float64:
     state = jax.tree.map(lambda leaf: leaf if leaf.dtype.kind == 'i' else jnp.float64(leaf), state)
-  return experiment, mesh, feed, parallel.replicate(state, mesh)
+  return experiment, mesh, feed, sharding.replicate(state, mesh)
 
 
 def take(experiment, mesh, feed, state, steps):
   """(state, a list of each step's metrics, and `norm`, of all weights)."""
   import optax
 
-  from sr_jax import build, parallel
+  from sr_jax import build
+  from sr_jax.system import sharding
   run, told = build.dispatcher(experiment, experiment.phases[0], feed.batch_at, mesh), []
   for _ in range(steps):
     step = int(state.step)
     state, metrics = run(state, feed.take(step, step + 1), experiment.frozen, step, step + 1)
-    own = parallel.local(state)
+    own = sharding.local(state)
     params = [own.g.params, own.d.params if own.d else ()]
     assert mesh is None or all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     told.append({name: float(value) for name, value in metrics.items()}
@@ -87,8 +90,9 @@ def batches(pictures, devices):
   """{'mode/devices': [mean, digest of each of three batches]} with every kind of augmentation."""
   import hashlib
 
-  from sr_jax import build_data, parallel
+  from sr_jax import build_data
   from sr_jax.data import feed as feeds
+  from sr_jax.system import sharding
   found = {}
   for number in devices.split(','):
     for mode in ('bank', 'mapped', 'stream'):
@@ -98,14 +102,14 @@ def batches(pictures, devices):
       cut = build_data.build_cut(config)
       batch_at = (feeds.bank_batches(cut, cut.count, kinds) if mode == 'bank' else
                   lambda *at, kinds=kinds: feeds.batch_of_host(*at, size=8, kinds=kinds))
-      look = jax.jit(parallel.sharded(batch_at, mesh))
+      look = jax.jit(sharding.sharded(batch_at, mesh))
       for step in range(3):
         batch = look(feed.take(step, step + 1), 0, step)
         if mesh:
           assert not batch['hr'].sharding.is_fully_replicated
-          batch = jax.jit(lambda batch: batch, **parallel.placed(mesh))(batch)
+          batch = jax.jit(lambda batch: batch, **sharding.placed(mesh))(batch)
         pixels = np.concatenate([np.asarray(array).ravel() for array in
-                                 parallel.local(batch).values()])
+                                 sharding.local(batch).values()])
         levels = np.uint8(np.round(255 * pixels))
         found.setdefault(f'{mode}/{number}', []).append(
             [float(pixels.mean()), hashlib.sha256(levels).hexdigest()])
@@ -117,26 +121,27 @@ def checkpoint(pictures, kinds, before, after):
   """Takes a step on `before` devices, saves, restores on `after`, takes one more on either."""
   import tempfile
 
-  from sr_jax import parallel, restore
+  from sr_jax import restore
   from sr_jax.checkpoints import Checkpoints
+  from sr_jax.system import sharding
   found = {}
   for kind in kinds.split(','):
     experiment, mesh, feed, state = begin(kind, pictures, int(before))
     state, told = take(experiment, mesh, feed, state, 1)
     with tempfile.TemporaryDirectory() as folder:
       kept = Checkpoints(folder)
-      own = parallel.local(state)
+      own = sharding.local(state)
       kept.save(own)
       kept.close()
       other, mesh_after, other_feed, fresh = begin(kind, pictures, int(after))
-      restored = restore.run_state(parallel.local(fresh), folder, 1)
+      restored = restore.run_state(sharding.local(fresh), folder, 1)
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
                         own, restored)
     found[kind] = {
         'same': all(jax.tree.leaves(same)), 'first': told[0],
         'goes on': take(experiment, mesh, feed, state, 1)[1][0],
         'restored': take(other, mesh_after, other_feed,
-                         parallel.replicate(restored, mesh_after), 1)[1][0]}
+                         sharding.replicate(restored, mesh_after), 1)[1][0]}
   return found
 
 
@@ -145,9 +150,9 @@ if __name__ == '__main__':
   if 'float64' in rest:
     jax.config.update('jax_enable_x64', True)
     jnp.float32 = jnp.float64  # before anything of ours, and Flax, takes its own from there
-  from sr_jax import processes
-  with processes.joined(120):
+  from sr_jax.system import multihost
+  with multihost.joined(120):
     told = {'steps': steps, 'batches': batches, 'checkpoint': checkpoint}[what](pictures, *rest)
-    if processes.is_first():
+    if multihost.is_first():
       with open(out, 'w', encoding='utf-8') as file:
         json.dump(told, file)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import pytest
 from jax import monitoring
 
-from sr_jax import compiling, files
 from sr_jax.errors import InputError
+from sr_jax.step import compilation
+from sr_jax.system import compile_cache, files
+from sr_jax.train_ import out_of_memory
 
 
 @pytest.fixture
@@ -40,26 +42,26 @@ def halved(x, y):
 
 
 def test_the_cache_is_on_in_the_users_folder(ours):
-  compiling.use_cache()
+  compile_cache.use_cache()
   assert jax.config.jax_compilation_cache_dir == str(ours)
   assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
 
 
 def test_another_cache_is_left_alone_and_none_is_done_without(ours, tmp_path):
   jax.config.update('jax_compilation_cache_dir', str(tmp_path / 'theirs'))
-  compiling.use_cache()
+  compile_cache.use_cache()
   assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'theirs')
   assert not ours.exists()
   jax.config.update('jax_compilation_cache_dir', None)
   ours.parent.mkdir()
   ours.write_text('a file where the folder should be')
-  compiling.use_cache()
+  compile_cache.use_cache()
   assert jax.config.jax_compilation_cache_dir is None
 
 
 @pytest.mark.parametrize('processes', [2, None])
 def test_several_processes_have_no_cache_of_their_own(ours, processes):
-  compiling.use_cache(processes)
+  compile_cache.use_cache(processes)
   assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -67,10 +69,10 @@ def test_those_unused_for_longest_go(tmp_path):
   for age, name in enumerate(('new', 'middle', 'old')):
     (tmp_path / name).write_bytes(bytes(100))
     os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-  compiling.shrink(tmp_path, 300)
+  compile_cache.shrink(tmp_path, 300)
   assert len(os.listdir(tmp_path)) == 3
   os.utime(tmp_path / 'old', (1e9 + 1, 0))  # it was read
-  compiling.shrink(tmp_path, 250)
+  compile_cache.shrink(tmp_path, 250)
   assert sorted(os.listdir(tmp_path)) == ['new', 'old']
 
 
@@ -78,21 +80,21 @@ def test_what_lies_deeper_counts_and_goes_too(tmp_path, monkeypatch):
   """XLA's tuning on a GPU; and another process that deletes at the same time is no fault."""
   (tmp_path / 'tuning').mkdir()
   (tmp_path / 'tuning' / 'fusion').write_bytes(bytes(100))
-  compiling.shrink(tmp_path, 50)
+  compile_cache.shrink(tmp_path, 50)
   assert not list((tmp_path / 'tuning').iterdir())
   for name in 'ab':
     (tmp_path / name).write_bytes(bytes(100))
   unlink = os.unlink
   monkeypatch.setattr(os, 'unlink', lambda path: (unlink(path), unlink(path)))
-  compiling.shrink(tmp_path, 0)
+  compile_cache.shrink(tmp_path, 0)
   assert os.listdir(tmp_path) == ['tuning']
 
 
 def test_a_step_is_compiled_once_and_read_by_the_next_process(ours):
-  compiling.use_cache()
+  compile_cache.use_cache()
   _look_again()
   x, y = jnp.ones((64, 32)), jnp.ones((32, 16))
-  first = compiling.compile_step(halved, x, y)
+  first = compilation.compile_step(halved, x, y)
   assert not first.read
   assert first.seconds >= first.xla_seconds > 0
   assert first.held == x.nbytes + y.nbytes
@@ -105,25 +107,25 @@ def test_a_step_is_compiled_once_and_read_by_the_next_process(ours):
   monitoring.unregister_event_duration_listener(listen)
   assert not [event for event in events if 'compile' in event]
   _look_again()
-  again = compiling.compile_step(halved, x, y)
+  again = compilation.compile_step(halved, x, y)
   assert again.read
   assert (again.held, again.working) == (first.held, first.working)
-  assert 'read from the cache' in compiling.in_words('gan', again)
+  assert 'read from the cache' in compilation.in_words('gan', again)
 
 
 def test_what_is_given_away_is_not_counted_twice(ours):
   state, step = jnp.ones((256, 256)), jax.jit(lambda state: state + 1, donate_argnums=0)
-  compiled = compiling.compile_step(step, state)
+  compiled = compilation.compile_step(step, state)
   assert compiled.held == state.nbytes
   assert compiled.working < state.nbytes
 
 
 def test_a_damaged_entry_is_deleted_and_written_anew(ours):
   """A process that was killed while it wrote: JAX would warn for ever and never write it again."""
-  compiling.use_cache()
+  compile_cache.use_cache()
   _look_again()
   x, y = jnp.ones((8, 8)), jnp.ones((8, 8))
-  compiling.compile_step(halved, x, y)
+  compilation.compile_step(halved, x, y)
   jax.jit(lambda x: x * 3)(x)
   entry, = ours.glob('jit_halved*-cache')
   others = {path.name for path in ours.iterdir()} - {entry.name}
@@ -131,27 +133,27 @@ def test_a_damaged_entry_is_deleted_and_written_anew(ours):
   _look_again()
   with warnings.catch_warnings():
     warnings.simplefilter('default')
-    assert not compiling.compile_step(halved, x, y).read
+    assert not compilation.compile_step(halved, x, y).read
   assert {path.name for path in ours.iterdir()} == others | {entry.name}
   _look_again()
-  assert compiling.compile_step(halved, x, y).read
+  assert compilation.compile_step(halved, x, y).read
 
 
 def test_no_room_names_what_needs_less(config, monkeypatch):
   exhausted = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
-  needs = compiling.Compiled(None, 1, 1, False, 3 << 20, 5 << 20)
+  needs = compilation.Compiled(None, 1, 1, False, 3 << 20, 5 << 20)
   config.generator.name = 'rrdb'
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   with (pytest.raises(InputError, match=r'needs 8 MiB.*batch_size.*accumulate.*remat=True.*'
                       r'bfloat16.*data\.mode=mapped'),
-        compiling.room(config, 'bank', needs)):
+        out_of_memory.room(config, 'bank', needs)):
     raise exhausted
   config.generator.remat, config.dtype = True, 'bfloat16'
   with (pytest.raises(InputError, match=r'accumulate, parts of a batch one after another$'),
-        compiling.room(config, 'stream', None)):
+        out_of_memory.room(config, 'stream', None)):
     raise exhausted
   with (pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'),
-        compiling.room(config, 'bank', needs)):
+        out_of_memory.room(config, 'bank', needs)):
     raise jax.errors.JaxRuntimeError('INTERNAL: no cuDNN')
 
 

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from sr_jax import files
 from sr_jax.errors import InputError
+from sr_jax.system import files
 from tests.conftest import largest_file
 
 

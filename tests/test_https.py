@@ -5,9 +5,9 @@ import io
 import pytest
 import requests
 
-from sr_jax import https
 from sr_jax.data import div2k
 from sr_jax.errors import InputError
+from sr_jax.system import https
 
 
 class Server(requests.adapters.BaseAdapter):

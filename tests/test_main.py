@@ -12,8 +12,8 @@ import time
 import jax
 import pytest
 
-from sr_jax import command as commands
 from sr_jax import main
+from sr_jax.system import cli as commands
 from tests import smallest
 from tests.conftest import interrupt
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import jax
 
-from sr_jax.memory import free_memory
+from sr_jax.system.memory import free_memory
 
 
 def test_the_hosts_is_some_of_what_there_is():

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import images, parallel, processes, restore
+from sr_jax import images, restore
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import mapped, sources, stream
 from sr_jax.data.bank import Cut
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
 from sr_jax.runs import starts
+from sr_jax.system import multihost, sharding
 from tests import parallel_worker
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,13 +41,13 @@ POD = {'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '0'}
     (SLURM | {'JAX_NUM_PROCESSES': '1'}, (1, 0)),  # jobs of one process each, side by side
     ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, (1, 0))])
 def test_who_was_started(environment, expected):
-  assert processes.asked(environment) == expected
+  assert multihost.asked(environment) == expected
 
 
 def test_pods_of_a_job_are_counted_by_jax(monkeypatch):
   for package, expected in ((True, (None, 0)), (None, (1, 0))):
-    monkeypatch.setattr(processes.importlib.util, 'find_spec', lambda name, found=package: found)
-    assert processes.asked(POD) == expected
+    monkeypatch.setattr(multihost.importlib.util, 'find_spec', lambda name, found=package: found)
+    assert multihost.asked(POD) == expected
 
 
 @pytest.mark.parametrize(('environment', 'name'), [
@@ -58,7 +59,7 @@ def test_pods_of_a_job_are_counted_by_jax(monkeypatch):
     ({**THREE, 'JAX_COORDINATOR_ADDRESS': 'a'}, 'JAX_COORDINATOR_ADDRESS=a: expected HOST:PORT')])
 def test_half_said_is_refused(environment, name):
   with pytest.raises(InputError, match=name):
-    processes.asked(environment)
+    multihost.asked(environment)
 
 
 def test_a_pod_without_an_address_is_waited_for(monkeypatch):
@@ -69,21 +70,21 @@ def test_a_pod_without_an_address_is_waited_for(monkeypatch):
     if len(asked) < 3:
       raise RuntimeError('Retry failed with all attempts exhausted')
 
-  monkeypatch.setattr(processes, 'asked', lambda: (None, 1))
-  monkeypatch.setattr(processes.jax.distributed, 'initialize', initialize)
-  monkeypatch.setattr(processes.time, 'sleep', lambda _: None)
-  processes._join(60)
+  monkeypatch.setattr(multihost, 'asked', lambda: (None, 1))
+  monkeypatch.setattr(multihost.jax.distributed, 'initialize', initialize)
+  monkeypatch.setattr(multihost.time, 'sleep', lambda _: None)
+  multihost._join(60)
   assert len(asked) == 3
-  monkeypatch.setattr(processes.jax.distributed, 'initialize', mock.Mock(
+  monkeypatch.setattr(multihost.jax.distributed, 'initialize', mock.Mock(
       side_effect=RuntimeError('another fault')))
   with pytest.raises(InputError, match=r'process 1 can not join \(another fault'):
-    processes._join(60)
+    multihost._join(60)
 
 
 @pytest.fixture
 def eight(monkeypatch):
   devices = [SimpleNamespace(process_index=0, id=index, device_kind='cpu') for index in range(8)]
-  monkeypatch.setattr(processes.jax, 'devices', lambda: devices)
+  monkeypatch.setattr(multihost.jax, 'devices', lambda: devices)
 
 
 @pytest.mark.parametrize(('size', 'devices', 'accumulate', 'words'), [
@@ -94,15 +95,15 @@ def eight(monkeypatch):
 def test_devices_that_do_not_fit(config, eight, size, devices, accumulate, words):
   config.batch_size, config.devices, config.accumulate = size, devices, accumulate
   with pytest.raises(InputError) as caught:
-    parallel.make_mesh(config)
+    sharding.make_mesh(config)
   assert all(word in str(caught.value) for word in words)
 
 
 def test_one_device_is_no_mesh(config):
   config.devices, tree = 1, {'a': jax.numpy.ones(3)}
-  assert parallel.make_mesh(config) is None
-  assert parallel.replicate(tree, None) is tree
-  assert parallel.local(tree)['a'] is tree['a']
+  assert sharding.make_mesh(config) is None
+  assert sharding.replicate(tree, None) is tree
+  assert sharding.local(tree)['a'] is tree['a']
 
 
 def test_rows_of_processes_are_the_batch(folder, pack_folder):
@@ -284,7 +285,7 @@ def test_all_end_where_one_is_lost(tmp_path, folder):
   both[1].kill()
   begin = time.monotonic()
   (status, _, err), _ = ended(both)
-  assert time.monotonic() - begin < 2 * processes.SILENT_SECONDS
+  assert time.monotonic() - begin < 2 * multihost.SILENT_SECONDS
   assert status not in (0, None)
   assert 'process' in err
   assert Checkpoints(tmp_path / 'run', read_only=True).latest() >= 40

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from sr_jax.signals import Held
+from sr_jax.system.signals import Held
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -19,7 +19,6 @@ from sr_jax import (
   build,
   build_data,
   evaluate,
-  files,
   images,
   lock,
   logs,
@@ -38,6 +37,7 @@ from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
 from sr_jax.models import EDSR, SRCNN
 from sr_jax.state import NetState, TrainState
+from sr_jax.system import files
 from sr_jax.weights import generators
 from tests.conftest import filled, same_bits
 

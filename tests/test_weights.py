@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sr_jax import https
 from sr_jax.errors import InputError
 from sr_jax.models.vgg import VGG16_DEPTHS, convolution_names
+from sr_jax.system import https
 from sr_jax.weights import files, vgg
 from sr_jax.weights.files import read_tensors
 from tests.conftest import GOLDEN

@@ -11,7 +11,7 @@ from jax import lax
 
 from sr_jax.data.augment import step_keys
 from sr_jax.data.packed import Packed
-from sr_jax.memory import host_memory
+from sr_jax.system.memory import host_memory
 
 
 class Bank(NamedTuple):

@@ -4,10 +4,10 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from sr_jax import files
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
+from sr_jax.system import files
 
 # (HR folder, LR folder) inside a set; {s} is the scale, and X may be small. The first that
 # is there counts.

@@ -6,8 +6,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from sr_jax import command, files
 from sr_jax.errors import InputError
+from sr_jax.system import files, threads
 
 KNOWN = 'files.json'  # {path: [size, time of change, time of the inode's change, hash]}
 
@@ -23,7 +23,7 @@ def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> dict[pathlib.
   entries = {path: known.get(str(path.absolute()), []) for path in paths}
   stamps = {path: _stamp(path) for path in paths}
   changed = [path for path, stamp in stamps.items() if stamp is None or entries[path][:3] != stamp]
-  for path, digest in zip(changed, command.on_all_cores(_hash, changed, 'reading'), strict=True):
+  for path, digest in zip(changed, threads.on_all_cores(_hash, changed, 'reading'), strict=True):
     entries[path] = [*(stamps[path] or [0, 0, 0]), digest or 'unreadable']
   if changed:
     known |= {str(path.absolute()): entry for path, entry in entries.items()

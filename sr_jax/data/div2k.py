@@ -17,8 +17,8 @@ import pooch
 import requests  # pooch fetches by it too, but does not resume
 import tqdm
 
-from sr_jax import files, https
 from sr_jax.errors import InputError, listed
+from sr_jax.system import files, https
 
 FLAG = '--config.data.download=True'
 LARGER = 4  # times a zip's own size; PNGs hardly shrink

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import files, parallel
 from sr_jax.data import bank, mapped, packed, stream
 from sr_jax.data.augment import Augmentation, augment
 from sr_jax.data.bank import Cut
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.system import files, sharding
 
 MODES = ('auto', 'bank', 'mapped', 'stream')
 WINDOW = 16  # batches that a dispatch is given at most, where the host makes them
@@ -89,11 +89,11 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
   digest = hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()
   if mode == 'bank':
     pictures = bank.to_device(held) if mesh is None else bank.Bank(
-        *parallel.replicate((held.pixels, held.table), mesh))
+        *sharding.replicate((held.pixels, held.table), mesh))
     return Feed(mode, bank_batches(cut, batch_size, kinds), lambda start, stop: pictures, 2**31,
                 held.skipped, digest, lambda: None)
   batch_at = functools.partial(batch_of_host, size=batch_size, kinds=kinds)
-  rows = parallel.rows(cut.count, mesh)
+  rows = sharding.rows(cut.count, mesh)
   if mode == 'mapped':
     skipped, made = held.skipped, mapped.batches(held, seed, begin, cut, rows)
   else:
@@ -159,9 +159,9 @@ def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
 def _take(ahead: 'Ahead', window: int, count: int, mesh, start: int, stop: int) -> Batches:
   made = [ahead.next() for _ in range(stop - start)]
   made += [made[-1]] * (window - len(made))  # of one shape, so that nothing is compiled anew
-  crops = {name: parallel.scatter(np.stack([batch[name] for batch in made]), count, mesh)
+  crops = {name: sharding.scatter(np.stack([batch[name] for batch in made]), count, mesh)
            for name in made[0]}
-  return Batches(parallel.replicate(jnp.int32(start), mesh), crops)
+  return Batches(sharding.replicate(jnp.int32(start), mesh), crops)
 
 
 class Ahead:

@@ -7,8 +7,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from sr_jax import command, images
+from sr_jax import images
 from sr_jax.errors import InputError, brief
+from sr_jax.system import threads
 
 SIDE = 16  # of a thumbnail
 # Of 200 photographs of BSDS500 against their x4 LR (also as JPEG of quality 20, and with another
@@ -56,7 +57,7 @@ def match_by_content(hr: list[pathlib.Path], lr: list[pathlib.Path]):
 def _thumbnails(paths: list[pathlib.Path]) -> tuple[np.ndarray, list[list[pathlib.Path]]]:
   """Thumbnails [n, SIDE * SIDE], each once, and the files that each stands for."""
   copies = {}
-  for path, thumbnail in zip(paths, command.on_all_cores(_thumbnail, paths), strict=True):
+  for path, thumbnail in zip(paths, threads.on_all_cores(_thumbnail, paths), strict=True):
     copies.setdefault(thumbnail.tobytes(), (thumbnail, []))[1].append(path)
   thumbnails, files = zip(*copies.values(), strict=True)
   return np.stack(thumbnails), list(files)

@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import command, files, images
+from sr_jax import images
 from sr_jax.data import pictures
 from sr_jax.data.contents import digests
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.system import files, threads
 
 CHUNK = 1 << 30
 UNFINISHED = '.unfinished'
@@ -152,7 +153,7 @@ def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
               f'{_bytes(height, width, scale, channels):,} bytes, more than {CHUNK:,}')
     return height, width
 
-  measured = command.on_all_cores(measure, found, 'reading headers')
+  measured = threads.on_all_cores(measure, found, 'reading headers')
   usable = [(picture, size) for picture, size in zip(found, measured, strict=True)
             if isinstance(size, tuple)]
   places, shape = _places([_bytes(*size, scale, channels) for _, size in usable])
@@ -211,7 +212,7 @@ def pack(planned: Plan, scale: int, channels: int, folder: pathlib.Path) -> Pack
       pixels[chunk, lr_at:lr_at + pair.lr.size] = pair.lr.reshape(-1)
       return (chunk, hr_at, lr_at, *pair.lr.shape[:2])
 
-    rows = command.on_all_cores(decode, range(len(planned.pictures)), 'decoding')
+    rows = threads.on_all_cores(decode, range(len(planned.pictures)), 'decoding')
     skipped = planned.skipped + [row for row in rows if isinstance(row, str)]
     table = np.array([row for row in rows if isinstance(row, tuple)], np.int32)
     if not len(table):

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.images import DamagedPicture
+from sr_jax.system import files
 
 # `tfds build` would do the same, but TFDS 4.9.10's does not start without Apache Beam, nor
 # prepare anything without importlib_resources, and asks for neither.

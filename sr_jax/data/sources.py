@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from sr_jax import files
 from sr_jax.data import div2k, matching, records
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.images import SUFFIXES
+from sr_jax.system import files
 
 # Pictures inside scikit-image's wheel (public domain or CC0), so that `:sample` runs
 # without a network. The cat is never trained on.

@@ -13,10 +13,10 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.images import formats
 from sr_jax.images.formats import MAX_PIXELS
+from sr_jax.system import files
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 

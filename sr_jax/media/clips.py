@@ -13,8 +13,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from sr_jax import files
 from sr_jax.errors import InputError
+from sr_jax.system import files
 
 # libx264 is in PyAV's wheels; where FFmpeg was built without, MPEG-4 is always there.
 ENCODERS = ('libx264', 'mpeg4')

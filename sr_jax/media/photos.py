@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from sr_jax import files
 from sr_jax.errors import InputError, listed
 from sr_jax.images.formats import MAX_PIXELS
 from sr_jax.media import decoders, pngs, tiffs
 from sr_jax.media.tiffs import tiff_rows
+from sr_jax.system import files
 
 _STALE = (0xA002, 0xA003, 0xA005)  # of an EXIF: the size, and an offset to one more directory
 _TRANSPARENT = (2, 4)  # channels, with alpha

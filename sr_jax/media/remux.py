@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import av
 
-from sr_jax import files
 from sr_jax.errors import InputError
 from sr_jax.media import clips
+from sr_jax.system import files
 
 CONTAINERS = {'.mp4': 'mp4', '.mkv': 'matroska'}  # by the suffix of what is written
 # Sound that players expect in an mp4. FFmpeg writes more there, Vorbis and PCM, which few play.

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image, TiffImagePlugin
 
-from sr_jax import files
+from sr_jax.system import files
 
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 # Tags that an EXIF has and a TIFF has by itself: document, what it shows, make, model, software,

@@ -23,9 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 import av
 import numpy as np
 
-from sr_jax import files
 from sr_jax.errors import InputError, listed
 from sr_jax.media import clips, remux
+from sr_jax.system import files
 
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.mts', '.m2ts',
             '.wmv', '.flv', '.3gp', '.ogv')  # what is taken for a video

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sr_jax.memory import free_memory
+from sr_jax.system.memory import free_memory
 
 ROUNDS, ROW = 5, 4
 SIDE = {'cpu': 1536}  # of the matrices; 8192 elsewhere

@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import build, build_data, command, compiling, files, runs, steps
+from sr_jax import build, build_data, runs, steps
 from sr_jax.check import check
 from sr_jax.data import bank, feed
 from sr_jax.errors import InputError
 from sr_jax.profiling import ceilings, parts, table, timing, traces
 from sr_jax.profiling.bottleneck import Spent, bottleneck, verdict
+from sr_jax.step import compilation
+from sr_jax.system import files, threads
 
 ROUNDS, SECONDS = 10, 15.0  # of the parts beside the whole step: so many, or for so long
 ROWS, ROW_SECONDS = 3, 1.0  # of dispatches, each about so long
@@ -59,11 +61,11 @@ def profile_run(config, workdir) -> dict:
         'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         **runs.surroundings(experiment.device_loop), 'dtype': config.dtype,
         'batch_size': config.batch_size, 'hr_patch': config.hr_patch,
-        'workers': config.data.workers if config.data.workers >= 0 else command.cores(),
+        'workers': config.data.workers if config.data.workers >= 0 else threads.cores(),
         'data': f'{source.mode}, {data}', 'ceilings': ceilings.measured(config.dtype),
         'phases': {}}
     print(table.heading(result))
-    rule = {'mode': source.mode, 'workers': result['workers'], 'cores': command.cores(),
+    rule = {'mode': source.mode, 'workers': result['workers'], 'cores': threads.cores(),
             'loops': experiment.device_loop, 'dtype': config.dtype,
             'accelerator': device.platform != 'cpu'}
     state = experiment.new_state()
@@ -151,7 +153,7 @@ def profile_phase(experiment, phase, source: feed.Feed, state, folder) -> tuple:
   frozen, step = experiment.frozen, int(state.step)
   count = min(LOOP, source.most) if experiment.device_loop else 1
   held = source.take(step, step + count)
-  compiled = compiling.compile_step(build.dispatcher(experiment, phase, source.batch_at), state,
+  compiled = compilation.compile_step(build.dispatcher(experiment, phase, source.batch_at), state,
                                     held, frozen, step, step + count)
   dispatch = single = compiled.program
   if experiment.device_loop:

@@ -10,9 +10,9 @@
 
 import sys
 
-from sr_jax import command
 from sr_jax.errors import InputError
 from sr_jax.report import document
+from sr_jax.system import cli
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,10 +21,10 @@ def main(argv: list[str] | None = None) -> None:
     from sr_jax.report import figure
     figure.main(argv[1:])
     return
-  parser = command.Parser('python -m sr_jax.report', __doc__)
+  parser = cli.Parser('python -m sr_jax.report', __doc__)
   add = parser.add_argument
-  add('runs', nargs='+', metavar='RUN', type=command.path, help='folders of runs')
-  add('--output', metavar='FILE', type=command.path,
+  add('runs', nargs='+', metavar='RUN', type=cli.path, help='folders of runs')
+  add('--output', metavar='FILE', type=cli.path,
       help='the page; of one run RUN/report.html if not given')
   args = parser.parse_args(argv)
   output = args.output
@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  sys.exit(cli.run(main))

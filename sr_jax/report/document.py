@@ -16,9 +16,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from sr_jax import files, runs
+from sr_jax import runs
 from sr_jax.report import charts, gallery, history
 from sr_jax.report.history import History
+from sr_jax.system import files
 
 HERE = pathlib.Path(__file__).parent
 LARGEST = 7_500_000  # characters of a page

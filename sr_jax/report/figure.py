@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import command, compiling, files, images, score
+from sr_jax import images, score
 from sr_jax.data import sources
 from sr_jax.errors import InputError, listed
+from sr_jax.system import cli, compile_cache, files
 
 SUFFIXES = ('.png', '.pdf', '.svg')
 COLUMNS = 4  # of crops, beside the picture
@@ -113,9 +114,9 @@ def draw(path, original: np.ndarray, results: dict[str, np.ndarray], labels: dic
 
 
 def main(argv: list[str]) -> None:
-  parser = command.Parser('python -m sr_jax.report compare', __doc__)
+  parser = cli.Parser('python -m sr_jax.report compare', __doc__)
   add = parser.add_argument
-  add('--hr', required=True, type=command.path, help='originals: a folder or a picture')
+  add('--hr', required=True, type=cli.path, help='originals: a folder or a picture')
   add('--sr', required=True, action='append', type=_method, metavar='NAME=PATH',
       help='results of a method, paired with the originals by name; once for each method')
   add('--picture', default='', help='which one of the folder; if not given, that on which the '
@@ -125,7 +126,7 @@ def main(argv: list[str]) -> None:
   add('--scale', type=int, default=4, help='HR / LR: PSNR leaves out as many pixels at each '
       'border (default: %(default)s)')
   add('--lpips', choices=('alex', 'vgg', 'none'), default='alex')
-  add('--output', required=True, metavar='FILE', type=command.path,
+  add('--output', required=True, metavar='FILE', type=cli.path,
       help=f'the figure: {", ".join(SUFFIXES)}')
   args = parser.parse_args(argv)
   if args.output.suffix.lower() not in SUFFIXES:
@@ -146,7 +147,7 @@ def main(argv: list[str]) -> None:
                      f'{width} wide and {height} high')
   if min(height, width) <= 2 * args.scale:
     raise InputError(f'{name}: a border of {args.scale} leaves nothing of {width}x{height}')
-  compiling.use_cache()
+  compile_cache.use_cache()
   scorer = score.make_scorer(1, args.lpips, args.scale)
   labels = {'original': 'PSNR' if args.lpips == 'none' else 'PSNR / LPIPS'} | {
       method: _label(scorer(image, original), args.lpips) for method, image in results.items()}
@@ -158,7 +159,7 @@ def _method(text: str) -> tuple[str, pathlib.Path]:
   name, _, path = text.partition('=')
   if not name or not path:
     raise argparse.ArgumentTypeError(f'{text}: expected NAME=PATH')
-  return name, command.path(path)
+  return name, cli.path(path)
 
 
 def _box(text: str) -> Box:

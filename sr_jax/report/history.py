@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import files, logs, runs
+from sr_jax import logs, runs
 from sr_jax.errors import InputError
 from sr_jax.report.curves import Curve
+from sr_jax.system import files
 
 # What is drawn of a log; in a log that something else wrote there may be anything.
 DRAWN = ('g/', 'd/', 'learning_rate/', 'valid/', 'test/', 'terms/', 'images_per_second', 'skipped')

@@ -16,8 +16,9 @@ import sys
 import jax
 import numpy as np
 
-from sr_jax import command, files, restore, runs
+from sr_jax import restore, runs
 from sr_jax.data import sources
+from sr_jax.system import cli, files
 from sr_jax.weights import generators
 
 
@@ -65,7 +66,7 @@ def interpolate(args) -> None:
 
 
 def _load(source, args) -> restore.Model:
-  return restore.load(source, wrapper=args.key, fields=command.parse_fields(args.set))
+  return restore.load(source, wrapper=args.key, fields=cli.parse_fields(args.set))
 
 
 def _write(model: restore.Model, path, names: str) -> None:
@@ -75,7 +76,7 @@ def _write(model: restore.Model, path, names: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = command.Parser('python -m sr_jax.weights', __doc__)
+  parser = cli.Parser('python -m sr_jax.weights', __doc__)
   actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
 
   def action(function, name, *examples):
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     return added
 
   def writes(added):
-    added.add_argument('--output', required=True, type=command.path, metavar='FILE.safetensors')
+    added.add_argument('--output', required=True, type=cli.path, metavar='FILE.safetensors')
     added.add_argument('--names', default='', metavar='|'.join((*generators.FAMILIES,
                                                                 generators.OWN)),
                        help='whose names; those that the weights came with, or the usual')
@@ -93,15 +94,15 @@ def main(argv: list[str] | None = None) -> None:
   added = action(info, 'info', 'RealESRGAN_x4plus.pth', 'realesr-animevideov3-x2 --tensors')
   added.add_argument('file', metavar='FILE')
   added.add_argument('--tensors', action='store_true', help='every tensor, too')
-  command.add_file_options(added)
+  cli.add_file_options(added)
   added = action(import_, 'import', 'RealESRGAN_x4plus.pth --workdir runs/x4plus',
                  'edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1')
   added.add_argument('file', metavar='FILE')
-  added.add_argument('--workdir', required=True, type=command.path, help='the run, a new folder')
-  command.add_file_options(added)
+  added.add_argument('--workdir', required=True, type=cli.path, help='the run, a new folder')
+  cli.add_file_options(added)
   added = action(export, 'export', '--workdir runs/esrgan --output esrgan.safetensors',
                  '--workdir runs/esrgan --output esrgan.safetensors --raw --names esrgan-old')
-  added.add_argument('--workdir', required=True, type=command.path, help='the run')
+  added.add_argument('--workdir', required=True, type=cli.path, help='the run')
   added.add_argument('--step', default='latest', help="a number, 'latest' or 'best'")
   added.add_argument('--raw', action='store_true', help='the weights, not their average (EMA)')
   writes(added)
@@ -111,11 +112,11 @@ def main(argv: list[str] | None = None) -> None:
   added.add_argument('a', metavar='A')
   added.add_argument('b', metavar='B')
   added.add_argument('--alpha', required=True, type=float, help='0 is A, 1 is B')
-  command.add_file_options(added)
+  cli.add_file_options(added)
   writes(added)
   args = parser.parse_args(argv)
   args.function(args)
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  sys.exit(cli.run(main))

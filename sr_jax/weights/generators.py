@@ -10,9 +10,9 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sr_jax import files
 from sr_jax.errors import InputError, brief
 from sr_jax.models import GENERATORS, architecture, variable_shapes
+from sr_jax.system import files
 from sr_jax.weights import basicsr, edsr_pytorch, esrgan, ncnn
 from sr_jax.weights.files import read_tensors
 from sr_jax.weights.shapes import Unstated

@@ -20,9 +20,9 @@ import pooch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sr_jax import files, https
 from sr_jax.errors import InputError, brief
 from sr_jax.models.vgg import VGG16_DEPTHS, VGG19_DEPTHS, convolution_names
+from sr_jax.system import files, https
 from sr_jax.weights.files import read_tensors
 
 IDENTITIES = ('caffe', 'torchvision')

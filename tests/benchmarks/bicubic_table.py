@@ -8,10 +8,11 @@ Figures are luma PSNR and SSIM of MATLAB's bicubic, LR and enlargement, border =
 import pathlib
 import sys
 
-from sr_jax import command, images, score
+from sr_jax import images, score
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.evaluate import score_set
+from sr_jax.system import cli
 
 # As papers since 2016 print it, for instance EDSR (Lim et al. 2017), table 3.
 PUBLISHED = {
@@ -23,7 +24,7 @@ PUBLISHED = {
 
 
 def main() -> None:
-  parser = command.Parser('python tests/benchmarks/bicubic_table.py', __doc__)
+  parser = cli.Parser('python tests/benchmarks/bicubic_table.py', __doc__)
   parser.add_argument('sets', nargs='+', help=f'folders called {", ".join(PUBLISHED)}')
   rows = ['| set | ours | published | distance |', '|---|---|---|---|']
   for folder in map(pathlib.Path, parser.parse_args().sets):
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  sys.exit(cli.run(main))

@@ -20,8 +20,9 @@ import jax
 import numpy as np
 
 from configs import edsr
-from sr_jax import command, correction, evaluate, images, restore, score, train
+from sr_jax import correction, evaluate, images, restore, score, train
 from sr_jax.data.benchmarks import find_set, read_set
+from sr_jax.system import cli
 
 THRESHOLDS = 0.02, 0.05, 0.1, 0.2
 BROKEN = 0, 0.001, 0.01  # share of aberrant samples
@@ -125,9 +126,9 @@ def speeds() -> str:
 
 
 def main() -> None:
-  parser = command.Parser('python -m tests.benchmarks.correction', __doc__)
+  parser = cli.Parser('python -m tests.benchmarks.correction', __doc__)
   parser.add_argument('--set', default='sample:valid', help='to be scored on: as eval.sets')
-  parser.add_argument('--workdir', type=command.path, metavar='RUN', help='in place of training')
+  parser.add_argument('--workdir', type=cli.path, metavar='RUN', help='in place of training')
   parser.add_argument('--steps', type=int, default=100, help='of the undertrained network')
   args = parser.parse_args()
   run = restore.load(args.workdir) if args.workdir else None
@@ -147,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(command.run(main))
+  sys.exit(cli.run(main))

@@ -34,9 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import build, steps
-from sr_jax.memory import host_memory
 from sr_jax.models.vgg import VGG19
 from sr_jax.profiling.run import random_feed
+from sr_jax.system.memory import host_memory
 
 STEPS = ('srresnet', 'edsr', 'rrdb', 'srgan', 'esrgan')
 SIZES = {'128': (1, 128, 128, 3), '720': (1, 720, 1280, 3)}

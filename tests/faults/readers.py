@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr_jax import build, build_data, files, images, logs, main, page, restore, runs, watch
+from sr_jax import build, build_data, images, logs, main, page, restore, runs, watch
 from sr_jax.check import check
 from sr_jax.data import contents, matching, packed, pictures
 from sr_jax.data.pictures import Picture
@@ -19,6 +19,7 @@ from sr_jax.errors import InputError
 from sr_jax.media import photos, video
 from sr_jax.models import variable_shapes
 from sr_jax.report import document, history
+from sr_jax.system import files
 from sr_jax.weights import generators, vgg
 from sr_jax.weights.files import read_tensors
 from tests import smallest

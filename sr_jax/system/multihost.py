@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sr_jax import command
 from sr_jax.errors import InputError, brief
+from sr_jax.system import cli
 
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 SLURM = ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID')
@@ -148,7 +148,7 @@ def _leave(message: str, status: int) -> None:
   """Without the barrier at JAX's end, at which the others, who wait elsewhere, never come."""
   with contextlib.suppress(OSError):
     sys.stdout.flush()
-  command.refuse(message, status)
+  cli.refuse(message, status)
   if asked()[1] == 0:
     time.sleep(1)  # the service ends with it: who listens hears why
   os._exit(status)

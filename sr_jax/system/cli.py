@@ -9,13 +9,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import tqdm
-
-from sr_jax import files
 from sr_jax.errors import InputError
+from sr_jax.system import files
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,27 +105,6 @@ def _unraisable(others: Callable, lost) -> None:
     threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
   else:
     others(lost)
-
-
-def cores() -> int:
-  """That this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def on_all_cores(function: Callable, items: Sequence, doing: str = '') -> list:
-  """[function(item), ...] by as many threads as there are cores, behind a progress bar.
-
-  For work on pictures: NumPy, zlib, the decoders and XLA all release the interpreter's lock.
-  The first error, or Ctrl-C, is raised after what is in hand; the rest is not begun.
-  """
-  with ThreadPoolExecutor(cores()) as pool:
-    results = pool.map(function, items)
-    try:
-      return list(tqdm.tqdm(results, doing, len(items), unit=' pictures', leave=False,
-                            disable=None))
-    except BaseException:
-      pool.shutdown(wait=False, cancel_futures=True)
-      raise
 
 
 def refuse(message: str, status: int) -> int:
