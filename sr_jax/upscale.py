@@ -32,9 +32,9 @@ from sr_jax.data import sources
 from sr_jax.enlarge import Extras, upscale_file, upscale_samples
 from sr_jax.errors import InputError
 from sr_jax.media import decoders, photos, video
+from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
 from sr_jax.upscaler import TILE, Upscaler
-from sr_jax.weights.published import PUBLISHED
 
 READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)  # of what lies in a folder
 BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp', '.tif': 'tiff',

@@ -24,11 +24,11 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from sr_jax import images
+from sr_jax import weights as weights_command_line
 from sr_jax.data import packed, sources
 from sr_jax.models import Compact
+from sr_jax.pretrained import generators
 from sr_jax.system import cli
-from sr_jax.weights import __main__ as weights_command_line
-from sr_jax.weights import generators
 from tests import smallest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'

@@ -16,7 +16,7 @@ import sr_jax
 from sr_jax import build
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS
-from sr_jax.weights import generators
+from sr_jax.pretrained import generators
 from tests.conftest import GOLDEN, filled, same_bits
 
 EDSR = {'residual_scale': 0.1}

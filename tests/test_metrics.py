@@ -10,8 +10,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr_jax import images, metrics
 from sr_jax.models.lpips import LPIPS
-from sr_jax.weights.lpips import load_lpips
-from sr_jax.weights.vgg import lpips_package
+from sr_jax.pretrained.lpips import load_lpips
+from sr_jax.pretrained.vgg import lpips_package
 
 PICTURES = arrays(np.uint8, (14, 13, 3))  # of one shape: hypothesis draws many, XLA compiles one
 

@@ -35,7 +35,7 @@ from sr_jax.models.layers import (
   seen,
 )
 from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
-from sr_jax.weights.vgg import load_vgg
+from sr_jax.pretrained.vgg import load_vgg
 from tests.conftest import GOLDEN, filled
 
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)

@@ -7,9 +7,9 @@ import pytest
 
 import sr_jax
 from sr_jax.errors import InputError
-from sr_jax.weights import published
-from sr_jax.weights.ncnn import read_ncnn
-from sr_jax.weights.published import PUBLISHED, published_file
+from sr_jax.pretrained import published
+from sr_jax.pretrained.ncnn import read_ncnn
+from sr_jax.pretrained.published import PUBLISHED, published_file
 from tests.conftest import foreign_network
 
 

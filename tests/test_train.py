@@ -36,9 +36,9 @@ from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
 from sr_jax.models import EDSR, SRCNN
+from sr_jax.pretrained import generators
 from sr_jax.state import NetState, TrainState
 from sr_jax.system import files
-from sr_jax.weights import generators
 from tests.conftest import filled, same_bits
 
 

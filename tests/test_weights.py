@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 
 from sr_jax.errors import InputError
 from sr_jax.models.vgg import VGG16_DEPTHS, convolution_names
+from sr_jax.pretrained import tensors, vgg
+from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.system import https
-from sr_jax.weights import files, vgg
-from sr_jax.weights.files import read_tensors
 from tests.conftest import GOLDEN
 from tests.faults import weights as hostile
 
@@ -87,7 +87,7 @@ def test_a_storage_that_lies_of_its_length_is_found_before_views_are_copied(tmp_
   lying = items + hostile.text('z') + hostile.tensor_of('1', (4,), 10**6)
   path, numbers = tmp_path / 'a.pth', {'archive/data/0': bytes(16), 'archive/data/1': bytes(16)}
   state = b'\x80\x02}(' + lying + b'u.'
-  monkeypatch.setattr(files._Tensor, 'read', None)  # none is made
+  monkeypatch.setattr(tensors._Tensor, 'read', None)  # none is made
   path.write_bytes(hostile.zipped({'archive/data.pkl': state} | numbers))
   with pytest.raises(InputError, match='wrong length'):
     read_tensors(path)

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import sr_jax
 from sr_jax import images, runs, upscale
-from sr_jax.weights import generators
+from sr_jax.pretrained import generators
 from tests.conftest import same_bits
 
 

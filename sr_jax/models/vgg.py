@@ -1,6 +1,6 @@
 """VGG feature extractors (Simonyan & Zisserman 2015) for the perceptual loss.
 
-Weights come from `sr_jax.weights.vgg`; this file holds no numbers but ImageNet's.
+Weights come from `sr_jax.pretrained.vgg`; this file holds no numbers but ImageNet's.
 """
 
 from collections.abc import Sequence

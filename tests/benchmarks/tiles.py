@@ -25,7 +25,7 @@ import numpy as np
 import sr_jax
 from sr_jax import images
 from sr_jax.data import sources
-from sr_jax.weights import generators
+from sr_jax.pretrained import generators
 
 TILES = (None, 128, 64, 32)
 

@@ -18,10 +18,10 @@ from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.media import photos, video
 from sr_jax.models import variable_shapes
+from sr_jax.pretrained import generators, vgg
+from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.report import document, history
 from sr_jax.system import files
-from sr_jax.weights import generators, vgg
-from sr_jax.weights.files import read_tensors
 from tests import smallest
 from tests.faults import texts
 

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from sr_jax.weights.files import LEGACY_MAGIC
+from sr_jax.pretrained.tensors import LEGACY_MAGIC
 from tests.faults.mutation import DEEP, VALUES, as_json, changed, mutated, number, pick
 from tests.faults.pictures import bomb
 

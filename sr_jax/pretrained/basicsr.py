@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sr_jax.errors import InputError
 from sr_jax.models.edsr import EDSR
-from sr_jax.weights.shapes import Unstated, convolution, count, folding, shuffled_scale
+from sr_jax.pretrained.shapes import Unstated, convolution, count, folding, shuffled_scale
 
 # EDSR's residual scale is in no tensor; the paper's networks are known by their size.
 EDSR_RESIDUAL_SCALES = {(64, 16): 1.0, (256, 32): 0.1}  # (features, blocks)

@@ -9,8 +9,8 @@ import re
 
 from sr_jax.errors import InputError
 from sr_jax.models.layers import STAGES
-from sr_jax.weights import basicsr
-from sr_jax.weights.shapes import convolution, count, folding, shuffled_scale
+from sr_jax.pretrained import basicsr
+from sr_jax.pretrained.shapes import convolution, count, folding, shuffled_scale
 
 NETWORKS = {'rrdb': lambda generator: True}
 NETWORKS_LATER = {'rrdb': lambda generator: generator.scale * generator.unshuffle in (2, 4)}

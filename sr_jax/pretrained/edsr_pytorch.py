@@ -7,8 +7,8 @@ import numpy as np
 
 from sr_jax.errors import InputError
 from sr_jax.models.edsr import EDSR
-from sr_jax.weights.basicsr import MOST_STAGES, edsr_unstated
-from sr_jax.weights.shapes import Unstated, convolution, count, shuffled_scale
+from sr_jax.pretrained.basicsr import MOST_STAGES, edsr_unstated
+from sr_jax.pretrained.shapes import Unstated, convolution, count, shuffled_scale
 
 NETWORKS = {'edsr': lambda generator: generator.channels == 3}  # its mean has three
 

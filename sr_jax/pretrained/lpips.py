@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.models.vgg import VGG16_DEPTHS, convolution_names
-from sr_jax.weights.vgg import lpips_package
+from sr_jax.pretrained.vgg import lpips_package
 
 
 def load_lpips(network: str) -> dict:

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 
 from sr_jax.errors import InputError, brief
 from sr_jax.models import GENERATORS, architecture, variable_shapes
+from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, ncnn
+from sr_jax.pretrained.shapes import Unstated
+from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.system import files
-from sr_jax.weights import basicsr, edsr_pytorch, esrgan, ncnn
-from sr_jax.weights.files import read_tensors
-from sr_jax.weights.shapes import Unstated
 
 
 class Family(NamedTuple):

@@ -22,8 +22,8 @@ from safetensors.numpy import save_file
 
 from sr_jax.errors import InputError, brief
 from sr_jax.models.vgg import VGG16_DEPTHS, VGG19_DEPTHS, convolution_names
+from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.system import files, https
-from sr_jax.weights.files import read_tensors
 
 IDENTITIES = ('caffe', 'torchvision')
 DEPTHS = {'vgg16': VGG16_DEPTHS, 'vgg19': VGG19_DEPTHS}

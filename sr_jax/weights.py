@@ -18,8 +18,8 @@ import numpy as np
 
 from sr_jax import restore, runs
 from sr_jax.data import sources
+from sr_jax.pretrained import generators
 from sr_jax.system import cli, files
-from sr_jax.weights import generators
 
 
 def info(args) -> None:

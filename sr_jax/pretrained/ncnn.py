@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sr_jax.errors import InputError, brief
-from sr_jax.weights import basicsr
+from sr_jax.pretrained import basicsr
 
 MAGIC = 7767517
 HALF = 0x01306B47  # the flag before weights in float16; zero is before float32
