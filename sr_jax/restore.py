@@ -11,10 +11,10 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from sr_jax import build, images, runs
+from sr_jax import images, runs
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
-from sr_jax.models import architecture, variable_shapes
+from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.state import TrainState
@@ -154,7 +154,7 @@ def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
   trained = runs.run_config(workdir)
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
-    generator = build.build_generator(ConfigDict(config))
+    generator = factory.build_generator(ConfigDict(config))
     shapes = variable_shapes(generator)
   except ValueError as error:  # InputError, or a module's own when it is first called
     raise InputError(f'{workdir}/config.json: {brief(error)}') from None
@@ -178,7 +178,7 @@ def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
   config = {'generator': {'name': found.name, **rest},
             'scale': found.fields['scale'], 'dtype': 'float32'}
   try:
-    generator = build.build_generator(ConfigDict(config), '')
+    generator = factory.build_generator(ConfigDict(config), '')
     variables = jax.tree.map(jnp.asarray, generators.to_variables(found, generator))
   except ValueError as error:  # InputError, or a module's own when it is first called
     raise InputError(f'{path}: {brief(str(error).splitlines()[0])}') from None
@@ -204,12 +204,12 @@ def initial(config) -> Model:
   Raises:
     InputError: it can not be read, or is another network; another scale is none.
   """
-  generator = build.build_generator(config)
+  generator = factory.build_generator(config)
   try:  # what nobody can know of a file's network is as the config has it
     model = load(config.init_from, usual=architecture(generator))
   except InputError as error:
     raise InputError(f'config.init_from: {error}') from None
-  runs.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
+  factory.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
                            '--config.generator.')
   return model
 
@@ -266,7 +266,7 @@ def interpolate(a: Model, b: Model, alpha: float) -> Model:
   """
   if not 0 <= alpha <= 1:
     raise InputError(f'alpha={alpha}: expected 0 to 1')
-  runs.refuse_unless_equal(a.generator, a.origin, b.generator, b.origin)
+  factory.refuse_unless_equal(a.generator, a.origin, b.generator, b.origin)
 
   def mix(x, y):
     # In float64, so that alpha 0 and 1 give the bits of one or the other.

@@ -17,11 +17,11 @@ import jaxlib
 import optax
 from ml_collections import ConfigDict
 
-from sr_jax import build
 from sr_jax.check import in_words
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
-from sr_jax.models import architecture
+from sr_jax.models import architecture, factory
+from sr_jax.models.factory import _differing
 from sr_jax.state import NetState, TrainState
 from sr_jax.system import files, signals
 
@@ -172,10 +172,6 @@ def check_resumable(workdir, before: dict, step: int, config) -> None:
                      f'with a warm-up of {warmups[0]}')
 
 
-def _differing(have: dict, want: dict) -> list[str]:
-  return [field for field in dict.fromkeys((*have, *want)) if have.get(field) != want.get(field)]
-
-
 def _described(config, key: str) -> dict:
   """What a config says under `key`, a network's fields with the module's own where it says
   nothing: a default that moves from a config to its module changes no run.
@@ -185,28 +181,9 @@ def _described(config, key: str) -> dict:
       return {key: config.get(key, '')}
     return {key: config[key]}
   named = {f'{key}.name': config[key].name}
-  module = {'generator': build.build_generator,
-            'discriminator': build.build_discriminator}[key](config)
+  module = {'generator': factory.build_generator,
+            'discriminator': factory.build_discriminator}[key](config)
   return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
-
-
-def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = (),
-                        flag: str = '') -> None:
-  """Refuses two networks that differ in kind or in a field that is not in `besides`.
-
-  Args:
-    flag: what, before a field's name, changes it in the second.
-
-  Raises:
-    InputError: naming the field and both values.
-  """
-  fields, others = architecture(have), architecture(want)
-  for field in _differing(fields, others):
-    if field not in besides:
-      advice = f'; {flag}{field}={fields[field]} makes them alike' if (
-          flag and fields.get(field) is not None and field != 'network') else ''
-      raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '
-                       f'{others.get(field)!r}{advice}')
 
 
 def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax import build, models, tiles
+from sr_jax import models, tiles
 from sr_jax.check import check
 from sr_jax.errors import InputError
+from sr_jax.models import factory
 
 LARGEST = 16_384  # side; the trace alone takes no memory, but a typing error should be told
 WIDTH = 140  # columns of text: a name, two shapes, FLOPs, arrays
@@ -27,7 +28,7 @@ def summarize(config, size: str = '') -> str:
   """
   check(config)
   height, width = _sides(config, size)
-  generator, discriminator = build.build_generator(config), build.build_discriminator(config)
+  generator, discriminator = factory.build_generator(config), factory.build_discriminator(config)
   lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   crop = jax.ShapeDtypeStruct((1, config.hr_patch, config.hr_patch, 3), jnp.float32)
   parts = [_describe(f'Generator {config.generator.name}', generator, lr,

@@ -14,6 +14,7 @@ from configs import common
 from sr_jax import build, build_data, images, optim, train
 from sr_jax.check import check
 from sr_jax.logs import read_metrics
+from sr_jax.models import factory
 from sr_jax.models.layers import INITIALIZERS
 
 EXPERIMENTS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob('*.py')
@@ -33,7 +34,7 @@ def result_shape(network, side):
 def test_networks_losses_and_schedules_can_be_built(name, variant):
   config = importlib.import_module(f'configs.{name}').get_config(variant)
   check(config)
-  generator, discriminator = build.build_generator(config), build.build_discriminator(config)
+  generator, discriminator = factory.build_generator(config), factory.build_discriminator(config)
   side = config.hr_patch // config.scale
   assert result_shape(generator, side) == (1, config.hr_patch, config.hr_patch, 3)
   if discriminator is not None:
@@ -46,7 +47,7 @@ def test_networks_losses_and_schedules_can_be_built(name, variant):
 
 def test_the_papers_srgan():
   config = importlib.import_module('configs.srgan').get_config()
-  state = jax.eval_shape(build.build_generator(config).init, jax.random.key(0),
+  state = jax.eval_shape(factory.build_generator(config).init, jax.random.key(0),
                          jnp.zeros((1, 24, 24, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(state['params'])) == 1_549_462
   loss = build.build_loss(config)
@@ -121,7 +122,7 @@ def test_initialisations_have_their_variance(name, spread):
   config = common.defaults()
   config.discriminator.update({'name': 'vgg_style', 'init': name})
   config.generator.update({'name': 'edsr', 'init': name})
-  for network in (build.build_generator(config), build.build_discriminator(config)):
+  for network in (factory.build_generator(config), factory.build_discriminator(config)):
     assert network.kernel_init is INITIALIZERS[name]
 
 
@@ -174,7 +175,7 @@ def test_the_papers_esrgan_and_the_reports_epochs():
   assert [float(schedule(step)) for step in (0, 49_999, 50_000, 100_000, 200_000, 300_000)] == (
       pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5, 6.25e-6]))
   config = importlib.import_module('configs.usc_srgan').get_config()
-  d = jax.eval_shape(build.build_discriminator(config).init, jax.random.key(0),
+  d = jax.eval_shape(factory.build_discriminator(config).init, jax.random.key(0),
                      jnp.zeros((1, 96, 96, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
   config = build_data.in_steps(config, 800)

@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 import sr_jax
-from sr_jax import build
 from sr_jax.errors import InputError
-from sr_jax.models import GENERATORS
+from sr_jax.models import GENERATORS, factory
 from sr_jax.pretrained import generators
 from tests.conftest import GOLDEN, filled, same_bits
 
@@ -74,7 +73,7 @@ def test_every_generator_with_foreign_names_is_tested():
 def test_any_generator_goes_out_and_in_under_our_own_names(tmp_path, name):
   small = {'widths': (4, 3)} if name == 'srcnn' else {'features': 4, 'blocks': 1}
   config = {'generator': {'name': name, **small}, 'scale': 2, 'dtype': 'float32'}
-  generator = build.build_generator(ConfigDict(config))
+  generator = factory.build_generator(ConfigDict(config))
   variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
   out = tmp_path / 'out.safetensors'
   generators.write_generator(out, 'sr_jax', name, generator, variables)

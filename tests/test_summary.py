@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs import edsr, esrgan, srgan, srresnet
-from sr_jax import build, models, summary
+from sr_jax import models, summary
 from sr_jax.errors import InputError
+from sr_jax.models import factory
 from tests.conftest import filled
 
 
@@ -18,7 +19,7 @@ def test_parameters_shapes_and_operations(config):
   config.generator.update({'name': 'edsr', 'features': 8, 'blocks': 1, 'kernel': None})
   config.discriminator.head = 'dense'
   text = summary.summarize(config)
-  generator = build.build_generator(config)
+  generator = factory.build_generator(config)
   count = sum(array.size for array in jax.tree.leaves(models.variable_shapes(generator)))
   line = re.search(r'Generator edsr: 1x8x8x3 to 1x16x16x3; ([\d,]+) parameters; '
                    r'([\d.]+) GFLOP', text)

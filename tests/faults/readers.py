@@ -17,7 +17,7 @@ from sr_jax.data import contents, matching, packed, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.media import photos, video
-from sr_jax.models import variable_shapes
+from sr_jax.models import factory, variable_shapes
 from sr_jax.pretrained import generators, vgg
 from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.report import document, history
@@ -66,7 +66,7 @@ def read_vgg(path):
 def prepare_run(folder: pathlib.Path) -> None:
   if not folder.exists():
     config = texts.config()
-    shapes = variable_shapes(build.build_generator(ConfigDict(config)))
+    shapes = variable_shapes(factory.build_generator(ConfigDict(config)))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     runs.save_run(folder, variables, config, {})
 
