@@ -138,7 +138,7 @@ def defaults() -> ConfigDict:
   # watched on (sr_jax/watch.py).
   config.eval.pictures = 10
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
-  # The method 'corrected' beside 'model' (sr_jax/correction.py): what is further from bilinear
+  # The method 'corrected' beside 'model' (sr_jax/inference/correction.py): what is further from bilinear
   # than its channel's threshold becomes bilinear.
   config.eval.correct = ConfigDict({
       'kind': 'none',  # or 'replace', at once; 'smooth', little by little up to twice as far

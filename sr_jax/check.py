@@ -2,9 +2,10 @@
 
 import math
 
-from sr_jax import build_data, correction, losses, optim
+from sr_jax import build_data, losses, optim
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError
+from sr_jax.inference import correction
 from sr_jax.models import DISCRIMINATORS, GENERATORS
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.models.vgg import VGGS

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build_data, correction, images, restore, runs, score
+from sr_jax import build_data, images, restore, runs, score
 from sr_jax.check import check
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.images import montage
+from sr_jax.inference import correction, upscaler
 from sr_jax.report import document
 from sr_jax.system import files
 
@@ -106,7 +107,7 @@ def make_methods(generator, variables: dict, scale: int, correct: str = 'none',
   """upscale(lr) -> {method: sr}, uint8 [h, w, C] to [h * s, w * s, C]: `BASELINES`, 'model' and,
   with a kind in `correction.KINDS`, 'corrected', made of the model's and of bilinear's result.
   """
-  forward = restore.make_upscaler(generator)
+  forward = upscaler.make_upscaler(generator)
 
   def upscale(lr):
     results = {method: images.imresize(lr, scale, method) for method in BASELINES}

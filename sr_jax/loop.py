@@ -6,9 +6,10 @@ import time
 
 import jax
 
-from sr_jax import build, evaluate, guard, images, restore, runs, score, watch
+from sr_jax import build, evaluate, guard, images, runs, score, watch
 from sr_jax.errors import InputError
 from sr_jax.images import montage
+from sr_jax.inference import upscaler
 from sr_jax.step import compilation
 from sr_jax.system import files, multihost, sharding
 from sr_jax.train_ import out_of_memory
@@ -31,7 +32,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
   saved = now = time.monotonic()
   longest = config.checkpoint_every_seconds or math.inf
   phase = pending = bad = compiled = None
-  upscale = restore.make_upscaler(experiment.generator)
+  upscale = upscaler.make_upscaler(experiment.generator)
   scorer = score.make_scorer(config.scale, config.eval.lpips) if watched.sets else None
 
   measures = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sr_jax.enlarge import Extras, upscale_photo
 from sr_jax.errors import InputError
+from sr_jax.inference.upscale_file import Extras, upscale_photo
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.media import photos
-from sr_jax.upscaler import Upscaler
 
 GRADIO = 'pip install "gradio>=6,<7"'
 MAX_PIXELS = 4_000_000

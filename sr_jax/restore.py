@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,15 +11,15 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from sr_jax import images, runs
+from sr_jax import runs
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
+from sr_jax.inference.upscaler import KINDS, Upscaler
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.state import TrainState
 from sr_jax.system import files
-from sr_jax.upscaler import KINDS, Upscaler
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,23 +83,6 @@ class Model:
   @functools.cached_property
   def _upscale(self):
     return self.upscaler()
-
-
-def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
-  """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
-  @jax.jit
-  def forward(variables, lr):
-    # Not in TF32, which a GPU would choose for float32: figures are the weights', not its.
-    with jax.default_matmul_precision('highest'):
-      return generator.apply(variables, lr)
-
-  def upscale(variables, lr):
-    sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
-    if lr.shape[-1] == 1:
-      sr = np.asarray(sr).mean(-1, keepdims=True)
-    return images.to_uint8(sr)
-
-  return upscale
 
 
 def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str = '',

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax import models, tiles
+from sr_jax import models
 from sr_jax.check import check
 from sr_jax.errors import InputError
+from sr_jax.inference import tiles
 from sr_jax.models import factory
 
 LARGEST = 16_384  # side; the trace alone takes no memory, but a typing error should be told

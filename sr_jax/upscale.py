@@ -12,7 +12,7 @@ is thousands of pictures, so the Compact networks (realesr-animevideov3-x2, -x3,
 configs/compact.py trains) are the practical choice for one.
 
 A picture is cut so that no cut can be seen: the result is that of the whole picture, in the memory
-there is (sr_jax/upscaler.py).
+there is (sr_jax/inference/upscaler.py).
 """
 
 import argparse
@@ -27,14 +27,15 @@ import jax
 import numpy as np
 import tqdm
 
-from sr_jax import correction, images, restore
+from sr_jax import images, restore
 from sr_jax.data import sources
-from sr_jax.enlarge import Extras, upscale_file, upscale_samples
 from sr_jax.errors import InputError
+from sr_jax.inference import correction
+from sr_jax.inference.upscale_file import Extras, upscale_file, upscale_samples
+from sr_jax.inference.upscaler import TILE, Upscaler
 from sr_jax.media import decoders, photos, video
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
-from sr_jax.upscaler import TILE, Upscaler
 
 READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)  # of what lies in a folder
 BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp', '.tif': 'tiff',

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import sr_jax
-from sr_jax import app, images, page, tiles
+from sr_jax import app, images, page
 from sr_jax.errors import InputError
+from sr_jax.inference import tiles
 from sr_jax.media import photos
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import correction, images, metrics
+from sr_jax import images, metrics
+from sr_jax.inference import correction
 
 THRESHOLDS = (0.05, 0.1, 0.2)
 

@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from sr_jax import enlarge, images, restore, tiles
-from sr_jax.enlarge import Extras
+from sr_jax import images, restore
 from sr_jax.errors import InputError
+from sr_jax.inference import tiles, upscale_file
+from sr_jax.inference.upscale_file import Extras
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.media import photos
 from sr_jax.models import Compact
-from sr_jax.upscaler import Upscaler
 from tests.conftest import filled
 
 
@@ -33,7 +34,7 @@ def test_back_projection_agrees_with_the_input_and_adds_no_colour(picture):
   def distance(sr):
     return np.abs(images.imresize(sr, size=lr.shape[:2]) - lr).max()
 
-  results = [enlarge.backproject(shifted, lr, times) for times in (0, 1, 2, 5)]
+  results = [upscale_file.backproject(shifted, lr, times) for times in (0, 1, 2, 5)]
   np.testing.assert_array_equal(results[0], shifted)
   distances = [distance(sr) for sr in results]
   assert distances[0] > 0.1
@@ -45,15 +46,15 @@ def test_back_projection_agrees_with_the_input_and_adds_no_colour(picture):
 def test_outscale_is_the_result_resampled(upscaler, lr):
   whole = upscaler(images.to_float(lr))
   for scale, size in ((3, (54, 69)), (1, (18, 23)), (0.5, (9, 12))):
-    sr = enlarge.upscale_samples(upscaler, lr, Extras(outscale=scale))
+    sr = upscale_file.upscale_samples(upscaler, lr, Extras(outscale=scale))
     assert (sr.shape, sr.dtype) == ((*size, 3), np.uint8)
     np.testing.assert_array_equal(sr, images.to_uint8(images.imresize(whole, size=size)))
 
 
 def test_an_ensemble_does_not_see_how_the_picture_is_turned(upscaler, lr):
   extras = Extras(ensemble=True)
-  sr = enlarge.upscale_samples(upscaler, lr, extras)
-  turned = enlarge.upscale_samples(upscaler, np.ascontiguousarray(np.rot90(lr)[:, ::-1]), extras)
+  sr = upscale_file.upscale_samples(upscaler, lr, extras)
+  turned = upscale_file.upscale_samples(upscaler, np.ascontiguousarray(np.rot90(lr)[:, ::-1]), extras)
   np.testing.assert_allclose(np.rot90(turned[:, ::-1], -1), sr, atol=1)
   assert (sr != upscaler(lr)).any()
 
@@ -62,17 +63,17 @@ def test_correction_replaces_what_strays(upscaler, lr):
   """With a threshold of zero all of it; with one nothing."""
   bilinear = images.to_uint8(images.imresize(images.to_float(lr), 2, 'bilinear'))
   for threshold, want in ((0, bilinear), (1, upscaler(lr))):
-    sr = enlarge.upscale_samples(upscaler, lr, Extras(correct=(threshold,), kind='replace'))
+    sr = upscale_file.upscale_samples(upscaler, lr, Extras(correct=(threshold,), kind='replace'))
     np.testing.assert_array_equal(sr, want)
 
 
 def test_all_of_it_together_keeps_the_kind(upscaler, lr):
   extras = Extras(True, 2, (0.3, 0.2, 0.3), 'smooth', 3)
   for samples in (lr, np.uint16(lr) * 257, lr[..., :1]):
-    sr = enlarge.upscale_samples(upscaler, samples, extras)
+    sr = upscale_file.upscale_samples(upscaler, samples, extras)
     assert (sr.shape, sr.dtype) == ((54, 69, samples.shape[2]), samples.dtype)
-  deep = enlarge.upscale_samples(upscaler, np.uint16(lr) * 257, extras)
-  assert np.abs(deep / 257 - enlarge.upscale_samples(upscaler, lr, extras)).max() < 0.51
+  deep = upscale_file.upscale_samples(upscaler, np.uint16(lr) * 257, extras)
+  assert np.abs(deep / 257 - upscale_file.upscale_samples(upscaler, lr, extras)).max() < 0.51
 
 
 def test_no_fringe_of_what_was_transparent(upscaler):
@@ -81,7 +82,7 @@ def test_no_fringe_of_what_was_transparent(upscaler):
   alpha = np.uint8(255 * (y**2 + x**2 < 64))[..., None]
   samples = np.where(alpha > 0, np.uint8([200, 0, 0]), np.uint8([0, 255, 0]))
   solid = np.zeros_like(samples) + np.uint8([200, 0, 0])
-  photo = enlarge.upscale_photo(upscaler, photos.Photo(samples, alpha), Extras())
+  photo = upscale_file.upscale_photo(upscaler, photos.Photo(samples, alpha), Extras())
   assert photo.alpha.shape == (48, 48, 1)
   # As if there had never been another colour.
   np.testing.assert_array_equal(photo.samples, upscaler(solid))
@@ -92,27 +93,27 @@ def test_no_fringe_of_what_was_transparent(upscaler):
 def test_alpha_that_is_the_same_everywhere_stays(upscaler, lr, level):
   photo = photos.Photo(lr, np.full((18, 23, 1), level, np.uint8))
   for extras, size in ((Extras(), (36, 46, 1)), (Extras(outscale=3), (54, 69, 1))):
-    found = enlarge.upscale_photo(upscaler, photo, extras)
+    found = upscale_file.upscale_photo(upscaler, photo, extras)
     assert (found.alpha.shape, found.samples.shape[:2]) == (size, size[:2])
     assert (found.alpha == level).all()
 
 
 def test_a_result_beyond_the_memory_is_refused_before_it_is_made(upscaler, lr, monkeypatch):
-  monkeypatch.setattr(enlarge, 'host_memory', lambda: 3000)
+  monkeypatch.setattr(upscale_file, 'host_memory', lambda: 3000)
   with pytest.raises(InputError, match=r'a result of 46x36 takes 0\.0 GiB, more than there is'):
-    enlarge.upscale_samples(upscaler, lr, Extras())
+    upscale_file.upscale_samples(upscaler, lr, Extras())
 
 
 def test_a_tiff_needs_not_fit_the_memory(upscaler, lr, tmp_path, monkeypatch):
   images.write_image(tmp_path / 'a.png', lr)
-  monkeypatch.setattr(enlarge, 'host_memory', lambda: 3000)
+  monkeypatch.setattr(upscale_file, 'host_memory', lambda: 3000)
   rows = []
-  assert enlarge.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'a.tif', 'tiff',
+  assert upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'a.tif', 'tiff',
                               watch=rows.append) == ''
   np.testing.assert_array_equal(images.read_image(tmp_path / 'a.tif'), upscaler(lr))
   assert sum(rows) == 18
   with pytest.raises(InputError, match=r'a\.png: a result of 46x36 takes .* more than there is'):
-    enlarge.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'b.png', 'png')
+    upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'b.png', 'png')
   assert not (tmp_path / 'b.png').exists()
 
 
@@ -130,7 +131,7 @@ def test_back_projection_and_ensemble_on_photographs(assets):
     return np.square(np.clip(x, 0, 1) - hr).mean()
 
   assert error(tiles.ensemble(upscale, lr)) < error(sr)
-  back = enlarge.backproject(sr, lr, 5)
+  back = upscale_file.backproject(sr, lr, 5)
   assert error(back) < error(sr)
   small = images.imresize(back, size=lr.shape[:2])
   assert np.abs((small - lr).mean((0, 1))).max() < 0.1 / 255

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import build_data, correction, evaluate, images, restore, score
+from sr_jax import build_data, evaluate, images, score
 from sr_jax.check import check
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
 from sr_jax.images import montage
+from sr_jax.inference import correction, upscaler
 from sr_jax.models import MSRRESNET
 from tests.conftest import filled
 
@@ -42,7 +43,7 @@ def network():
 
 def test_grey_stays_grey(picture, network):
   model, variables = network
-  upscale = restore.make_upscaler(model)
+  upscale = upscaler.make_upscaler(model)
   lr = picture(9, 8)
   assert upscale(variables, lr).shape == (18, 16, 3)
   grey = upscale(variables, lr[..., :1])
@@ -79,7 +80,7 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   assert 'made' not in results['two']['protocol']['lr']
   assert 'shrunk' in results['one']['protocol']['lr']
   sr = images.read_image(tmp_path / 'out' / 'two-7' / 'a.png')
-  np.testing.assert_array_equal(sr, restore.make_upscaler(network[0])(network[1], own))
+  np.testing.assert_array_equal(sr, upscaler.make_upscaler(network[0])(network[1], own))
   strip = images.read_image(tmp_path / 'out' / 'two-7-strips' / 'a.png')
   np.testing.assert_array_equal(strip, montage.strip([
       own.repeat(2, 0).repeat(2, 1), images.imresize(own, 2), sr, hr]))
@@ -117,7 +118,7 @@ def test_corrected_is_a_method_beside_the_model(tmp_path, picture, network, caps
   for pair in read_set(sets['set'], 2):
     sr, found = (images.read_image(tmp_path / 'out' / folder / f'{pair.name}.png')
                  for folder in ('set-7', 'set-7-corrected'))
-    np.testing.assert_array_equal(sr, restore.make_upscaler(network[0])(network[1], pair.lr))
+    np.testing.assert_array_equal(sr, upscaler.make_upscaler(network[0])(network[1], pair.lr))
     bilinear = images.imresize(pair.lr, 2, 'bilinear')
     assert found.shape == pair.hr.shape
     np.testing.assert_array_equal(found, images.to_uint8(correction.correct(

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import tiles
+from sr_jax.inference import tiles
 from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, Compact, SRResNet
 from tests.conftest import filled
 

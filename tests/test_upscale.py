@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageCms
 
 import sr_jax
-from sr_jax import images, upscale, upscaler
+from sr_jax import images, upscale
 from sr_jax.errors import InputError
-from sr_jax.ways import Ways
+from sr_jax.inference import upscaler
+from sr_jax.inference.strategies import Ways
 from tests.conftest import interrupt
 
 

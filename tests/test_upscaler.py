@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from jax import monitoring
 
-from sr_jax import images, layerwise, restore, tiles, upscaler, ways
+from sr_jax import images, restore
 from sr_jax.errors import InputError
+from sr_jax.inference import layerwise, strategies, tiles, upscaler
+from sr_jax.inference.compiled_parts import Programs
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, SRResNet
-from sr_jax.programs import Programs
-from sr_jax.upscaler import Upscaler
 from tests.conftest import filled
 
 # A convolution's result depends in its last bits on the shape it is compiled for.
@@ -88,9 +89,9 @@ def test_windows_and_layers_leave_no_trace(network, lr, name, way, monkeypatch):
   if way == 'windows':
     reach = upscale._trunk_reach + upscale._halo
     cut = tiles.Cut(*(min(2 * reach + 9, side) for side in sides), reach)
-    plan = ways.Plan(None, upscale._tail_window(lr[None], cut[:2], 1 << 40), cut)
+    plan = strategies.Plan(None, upscale._tail_window(lr[None], cut[:2], 1 << 40), cut)
   else:
-    plan = ways.Plan(None, upscale._tail_window(lr[None], sides, 1 << 40), layer=9)
+    plan = strategies.Plan(None, upscale._tail_window(lr[None], sides, 1 << 40), layer=9)
   monkeypatch.setattr(upscale, '_plan', lambda lr, budget: plan)
   np.testing.assert_allclose(upscale(lr), whole(lr), rtol=0, atol=EXACT)
 

@@ -20,8 +20,9 @@ import jax
 import numpy as np
 
 from configs import edsr
-from sr_jax import correction, evaluate, images, restore, score, train
+from sr_jax import evaluate, images, restore, score, train
 from sr_jax.data.benchmarks import find_set, read_set
+from sr_jax.inference import correction
 from sr_jax.system import cli
 
 THRESHOLDS = 0.02, 0.05, 0.1, 0.2

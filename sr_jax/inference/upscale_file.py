@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import correction, images, tiles
+from sr_jax import images
 from sr_jax.errors import InputError
+from sr_jax.inference import correction, tiles
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.media import photos
 from sr_jax.system.memory import exhausted, host_memory
-from sr_jax.upscaler import Upscaler
 
 
 class Extras(NamedTuple):

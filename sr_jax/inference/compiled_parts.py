@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax import images, tiles
+from sr_jax import images
+from sr_jax.inference import tiles
 from sr_jax.system.memory import exhausted
 
 LEVELS = {'uint8': 255, 'uint16': 65535}

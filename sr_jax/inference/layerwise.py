@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from sr_jax import tiles
+from sr_jax.inference import tiles
 
 
 def _apply(layer, rest, keywords, variables, x):

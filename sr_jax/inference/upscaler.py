@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 
-from sr_jax import layerwise, tiles
+from sr_jax import images
 from sr_jax.errors import InputError
-from sr_jax.programs import LEVELS, Programs
+from sr_jax.inference import layerwise, tiles
+from sr_jax.inference.compiled_parts import LEVELS, Programs
+from sr_jax.inference.strategies import Plan, Ways, joined
 from sr_jax.system.memory import exhausted, free_memory, host_memory
-from sr_jax.ways import Plan, Ways, joined
 
 KINDS = ('uint8', 'uint16', 'float32')  # of pictures
 TILE = 128  # LR pixels; on two cores as fast as none, and a tenth of the memory
@@ -192,3 +193,20 @@ class Upscaler:
 
 def _too_large(lr) -> InputError:
   return InputError(f'{lr.shape[-2]}x{lr.shape[-3]} is too large for the memory, even in tiles')
+
+
+def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
+  """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
+  @jax.jit
+  def forward(variables, lr):
+    # Not in TF32, which a GPU would choose for float32: figures are the weights', not its.
+    with jax.default_matmul_precision('highest'):
+      return generator.apply(variables, lr)
+
+  def upscale(variables, lr):
+    sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
+    if lr.shape[-1] == 1:
+      sr = np.asarray(sr).mean(-1, keepdims=True)
+    return images.to_uint8(sr)
+
+  return upscale

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import images, layerwise, tiles
-from sr_jax.programs import LEVELS, Programs
+from sr_jax import images
+from sr_jax.inference import layerwise, tiles
+from sr_jax.inference.compiled_parts import LEVELS, Programs
 
 
 class Plan(NamedTuple):
