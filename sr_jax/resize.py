@@ -12,7 +12,7 @@ import sys
 from fractions import Fraction
 
 from sr_jax import images
-from sr_jax.data import sources
+from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.system import cli, threads
 
@@ -53,8 +53,8 @@ def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path,
   if source.is_file() and target.suffix and not target.is_dir():
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is written; name a .png file or a folder')
-    return sources.refuse_originals({source: target})
-  return sources.targets([source], target)
+    return folders.refuse_originals({source: target})
+  return folders.targets([source], target)
 
 
 def parse_scale(text: str) -> Fraction:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from sr_jax import images, metrics
-from sr_jax.data import sources
+from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.models.lpips import LPIPS
 from sr_jax.pretrained.lpips import load_lpips
@@ -213,11 +213,11 @@ def _partners(hr, sr, lr, scale: int):
       raise InputError(f'{path}: no such file or folder')
   if not any(path.is_dir() for path in sides):
     return [(hr.stem, hr, sr, lr)]  # two files need no common name
-  first, *others = ({path.stem: path} if path.is_file() else sources.named(path)
+  first, *others = ({path.stem: path} if path.is_file() else folders.named(path)
                     for path in sides)
   found = {name: [path] for name, path in first.items()}
   for other in others:
-    for name, _, partner in sources.partners(first, other, scale):
+    for name, _, partner in folders.partners(first, other, scale):
       found[name].append(partner)
   return [(name, *paths, *([] if lr else [None])) for name, paths in found.items()]
 

@@ -28,7 +28,7 @@ import numpy as np
 import tqdm
 
 from sr_jax import images, restore
-from sr_jax.data import sources
+from sr_jax.data import folders
 from sr_jax.errors import InputError
 from sr_jax.inference import correction
 from sr_jax.inference.upscale_file import Extras, upscale_file, upscale_samples
@@ -66,14 +66,14 @@ def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
       roots |= dict.fromkeys(matches, pathlib.Path(*place.parts[:fixed]))
     for match in matches:
       try:
-        sources.targets([match], folder, READABLE, suffix, roots)
+        folders.targets([match], folder, READABLE, suffix, roots)
       except InputError as error:
         wrong.append(str(error))
         continue
       if (real := os.path.realpath(match)) not in seen:  # '**' follows links, in circles too
         seen.add(real)
         found.append(match)
-  return found and sources.targets(found, folder, READABLE, suffix, roots), wrong
+  return found and folders.targets(found, folder, READABLE, suffix, roots), wrong
 
 
 def format_of(path: pathlib.Path, format: str) -> str:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from sr_jax import restore, runs
-from sr_jax.data import sources
+from sr_jax.data import folders
 from sr_jax.pretrained import generators
 from sr_jax.system import cli, files
 
@@ -58,7 +58,7 @@ def export(args) -> None:
 def interpolate(args) -> None:
   """Writes (1 - alpha) * A + alpha * B, of two files or runs."""
   paths = [files.expand(source) for source in (args.a, args.b)]
-  sources.refuse_originals(dict.fromkeys(paths, args.output))
+  folders.refuse_originals(dict.fromkeys(paths, args.output))
   # --set and --key are for files; of a run all is known.
   a, b = (restore.load(source) if path.is_dir() else _load(source, args)
           for source, path in zip((args.a, args.b), paths, strict=True))

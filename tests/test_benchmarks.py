@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import benchmarks, sources
+from sr_jax.data import benchmarks, folders
 from sr_jax.errors import InputError
 
 
@@ -124,20 +124,20 @@ def test_limit_and_skipped(tmp_path, picture):
     'baby_x4', 'babyx4', 'baby-x4', 'baby_X4', 'baby_SR', 'baby_sr', 'baby_x4_SR', 'baby_out',
     'baby_SRF_4_SR', 'baby_SR_x4'])
 def test_plain_names(name):
-  assert sources.plain_names(name, 4)[0] == name
-  assert sources.plain_names(name, 4)[-1] == 'baby'
+  assert folders.plain_names(name, 4)[0] == name
+  assert folders.plain_names(name, 4)[-1] == 'baby'
 
 
 @pytest.mark.parametrize('name', ['baby', 'babyx2', 'x4', 'a/x4', 'SR', 'babysr', 'baby_5'])
 def test_names_that_stay(name):
-  assert sources.plain_names(name, 4) == [name]
+  assert folders.plain_names(name, 4) == [name]
 
 
 def test_pairs_by_name():
   def files(*names):
     return {name: pathlib.Path(name) for name in names}
   def pair(first, second):
-    pairs, alone = sources.pair_by_name(files(*first), files(*second), 4)
+    pairs, alone = folders.pair_by_name(files(*first), files(*second), 4)
     return {name: str(partner) for name, _, partner in pairs}, sorted(map(str, alone))
   assert pair(['a', 'b', 'd/c'], ['b_x4', 'a', 'd/cx4']) == (
       {'a': 'a', 'b': 'b_x4', 'd/c': 'd/cx4'}, [])
@@ -195,10 +195,10 @@ def test_linked_folders_are_seen_once(tmp_path, picture):
   (tmp_path / 'set').mkdir()
   (tmp_path / 'set' / 'near').symlink_to(tmp_path / 'far')
   (tmp_path / 'far' / 'back').symlink_to(tmp_path / 'set')
-  assert list(sources.named(tmp_path / 'set')) == ['near/a']
+  assert list(folders.named(tmp_path / 'set')) == ['near/a']
 
 
 def test_no_picture_is_lost_among_names(tmp_path, picture):
   for name in ('a.png', 'a.png.png', 'b.png.png'):
     images.write_image(tmp_path / name, picture(20, 20))
-  assert list(sources.named(tmp_path)) == ['a', 'a.png.png', 'b.png']
+  assert list(folders.named(tmp_path)) == ['a', 'a.png.png', 'b.png']

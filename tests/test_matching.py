@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sr_jax import images
-from sr_jax.data.matching import match_by_content, match_by_csv
+from sr_jax.data.pairing import match_by_content, match_by_csv
 from sr_jax.errors import InputError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import contents, packed
+from sr_jax.data import file_hashes, packed
 from sr_jax.data.pictures import Picture
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
@@ -154,10 +154,10 @@ def test_it_is_keyed_by_content_and_settings(one, tmp_path, picture):
 
 def test_unchanged_files_are_not_read_again(one, tmp_path, monkeypatch):
   first = packed.folder_of(one, 2, 3, tmp_path)
-  monkeypatch.setattr(contents, '_hash', None)
+  monkeypatch.setattr(file_hashes, '_hash', None)
   assert packed.folder_of(one, 2, 3, tmp_path) == first
   for text in ('', '[]', '{"a": 3}', 'null', '[' * 100_000):
-    (tmp_path / contents.KNOWN).write_text(text)
+    (tmp_path / file_hashes.KNOWN).write_text(text)
     with pytest.raises(TypeError):  # it would have to
       packed.folder_of(one, 2, 3, tmp_path)
 

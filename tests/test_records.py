@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax.data import records
-from sr_jax.data.records import find_records
+from sr_jax.data import tfds
+from sr_jax.data.tfds import find_records
 from sr_jax.errors import InputError
 from tests.golden import make_tfds
 
@@ -272,13 +272,13 @@ def test_missing_packages_are_named(monkeypatch):
 
 def test_preparing_runs_in_a_process_of_its_own(tfds_sets, tmp_path, monkeypatch, capfd):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
-  monkeypatch.setattr(records, 'NEEDS', {})
+  monkeypatch.setattr(tfds, 'NEEDS', {})
   for code, reason in (('1 / 0', 'ZeroDivisionError: division by zero\n'), ('pass', '')):
-    monkeypatch.setattr(records, 'PREPARE', code)
+    monkeypatch.setattr(tfds, 'PREPARE', code)
     with pytest.raises(InputError, match='tfds:celeb_a: TFDS could not prepare it, see above'):
       find_records('celeb_a', download=True)
     assert capfd.readouterr().err == reason
-  monkeypatch.setattr(records, 'PREPARE',
+  monkeypatch.setattr(tfds, 'PREPARE',
                       f"import shutil; shutil.copytree('{tfds_sets}/{{0}}', '{tmp_path}/{{0}}')")
   assert len(find_records('celeb_a', download=True)) == 3
   assert find_records('celeb_a', download=True)  # does not prepare it again

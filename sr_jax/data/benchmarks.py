@@ -4,7 +4,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from sr_jax.data import pictures, sources
+from sr_jax.data import folders, pictures, sources
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
 from sr_jax.system import files
@@ -46,7 +46,7 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False) ->
     return sources.open_source(spec, scale, resize, download)
   folder = files.expand(spec.removeprefix('folder:'))
   hr, lr = _folders(folder, scale)
-  hr_files = sources.named(hr)
+  hr_files = folders.named(hr)
   if lr is None:
     for name, path in hr_files.items():
       low = [part for part in path.relative_to(hr).parts[:-1] if LR_FOLDER.fullmatch(part)]
@@ -56,14 +56,14 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False) ->
         raise InputError(f'{hr}: {low[0]} in it looks like LR pictures, and the layout is none '
                          'that is known; name a folder of HR ones')
     return [Picture(name, path, None, resize) for name, path in hr_files.items()]
-  lr_files = sources.named(lr)
+  lr_files = folders.named(lr)
   if lr == hr:
     hr_files, lr_files = ({name: path for name, path in hr_files.items()
                            if path.stem.endswith(ending)} for ending in ('_HR', '_LR'))
-  pairs = sources.partners(hr_files, lr_files, scale)
+  pairs = folders.partners(hr_files, lr_files, scale)
   if not pairs:
     raise InputError(f'{hr}: no picture called NAME_HR in it')
-  plain = [sources.plain_names(name, scale)[-1] for name, *_ in pairs]
+  plain = [folders.plain_names(name, scale)[-1] for name, *_ in pairs]
   return [Picture(short if plain.count(short) == 1 else name, *paths, resize)
           for short, (name, *paths) in zip(plain, pairs, strict=True)]
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from sr_jax import images
 from sr_jax.data import pictures
-from sr_jax.data.contents import digests
-from sr_jax.data.pictures import Picture
+from sr_jax.data.file_hashes import digests
+from sr_jax.data.pictures import Picture, refuse_empty
 from sr_jax.errors import InputError
 from sr_jax.system import files, threads
 
@@ -117,12 +117,6 @@ def with_crops(packed: Packed, scale: int, patch: int) -> Packed:
   if not len(packed.table):
     refuse_empty(packed.skipped)
   return packed
-
-
-def refuse_empty(skipped: Sequence[str]):
-  """Raises the InputError of a set without a usable picture."""
-  more = f' (and {len(skipped) - 1} more like it)' if len(skipped) > 1 else ''
-  raise InputError(f'no usable picture: {skipped[0]}{more}' if skipped else 'no pictures')
 
 
 # Packing -------------------------------------------------------------------------------

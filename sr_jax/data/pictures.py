@@ -1,6 +1,7 @@
 """One picture of a set: before it is read, read, and a crop of it with its LR."""
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -181,3 +182,9 @@ def _shrunk(hr: np.ndarray, y: int, x: int, side: int, scale: int) -> np.ndarray
   part = hr[top * scale:(y + side + MARGIN) * scale, left * scale:(x + side + MARGIN) * scale]
   small = images.imresize(part, Fraction(1, scale))
   return small[y - top:y - top + side, x - left:x - left + side]
+
+
+def refuse_empty(skipped: Sequence[str]):
+  """Raises the InputError of a set without a usable picture."""
+  more = f' (and {len(skipped) - 1} more like it)' if len(skipped) > 1 else ''
+  raise InputError(f'no usable picture: {skipped[0]}{more}' if skipped else 'no pictures')

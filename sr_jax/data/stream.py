@@ -21,7 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 
 from sr_jax import images
-from sr_jax.data import packed, pictures
+from sr_jax.data import pictures
 from sr_jax.data.bank import Cut
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
@@ -60,7 +60,7 @@ class Crops:
         return crops, unusable
       except (images.DamagedPicture, pictures.TooSmall) as error:
         unusable.append((str(error), isinstance(error, images.DamagedPicture)))
-    packed.refuse_empty([line for line, _ in unusable])
+    pictures.refuse_empty([line for line, _ in unusable])
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sr_jax import images, score
-from sr_jax.data import sources
+from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.system import cli, compile_cache, files
 
@@ -178,12 +178,12 @@ def _found(hr: pathlib.Path, methods, scale: int) -> dict[str, list[pathlib.Path
     if not path.exists():
       raise InputError(f'{path}: no such file or folder')
     if path.is_dir():
-      return sources.named(path)
+      return folders.named(path)
     return {hr.stem if hr.is_file() else path.stem: path}  # two files need no common name
   originals = named(hr)
   found = {name: [path] for name, path in originals.items()}
   for method, path in methods:
-    pairs, _ = sources.pair_by_name(originals, named(path), scale)
+    pairs, _ = folders.pair_by_name(originals, named(path), scale)
     mine = {name: partner for name, _, partner in pairs}
     found = {name: [*paths, mine[name]] for name, paths in found.items() if name in mine}
     if not found:

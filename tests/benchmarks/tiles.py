@@ -24,7 +24,7 @@ import numpy as np
 
 import sr_jax
 from sr_jax import images
-from sr_jax.data import sources
+from sr_jax.data import folders
 from sr_jax.pretrained import generators
 
 TILES = (None, 128, 64, 32)
@@ -48,7 +48,7 @@ def pictures(paths, size: str) -> dict[str, np.ndarray]:
   """float32 [h, w, 3] by name, resized to 'WIDTHxHEIGHT' if that is given."""
   found = {}
   for path in paths:
-    for name, file in (sources.named(path).items() if path.is_dir() else [(path.name, path)]):
+    for name, file in (folders.named(path).items() if path.is_dir() else [(path.name, path)]):
       image = images.as_rgb(images.read_image(file))
       if size:
         width, height = (int(side) for side in size.split('x'))

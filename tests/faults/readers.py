@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sr_jax import build, build_data, images, logs, main, page, restore, runs, watch
 from sr_jax.check import check
-from sr_jax.data import contents, matching, packed, pictures
+from sr_jax.data import file_hashes, packed, pairing, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.media import photos, video
@@ -44,7 +44,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
                 'report': read_report, 'forget': lambda path: logs._forget_after(path, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
       'packed': {'open_packed': lambda path: packed.open_packed(path.parent),
-                 'known': lambda path: contents._known(path.parent / contents.KNOWN)},
+                 'known': lambda path: file_hashes._known(path.parent / file_hashes.KNOWN)},
       'clips': {'read_clip': read_clip}}[kind]
 
 
@@ -141,7 +141,7 @@ def read_csv(base: pathlib.Path, path):
     picture = base / ('lr' if index % 2 else 'hr') / f'{index // 2}.png'
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.touch()
-  return matching.match_by_csv(path, base / 'hr', base / 'lr')
+  return pairing.match_by_csv(path, base / 'hr', base / 'lr')
 
 
 def read_clip(path):
