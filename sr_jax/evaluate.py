@@ -7,23 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build_data, images, restore, runs, score
+from sr_jax import build_data, images, restore, runs
 from sr_jax.check import check
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
+from sr_jax.metrics import tables
+from sr_jax.metrics.scorer import make_scorer, protocol, summary
 from sr_jax.report import document
 from sr_jax.system import files
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
-
-
-def score_set(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], np.ndarray],
-              scorer) -> dict[str, dict]:
-  """{picture: figures} of `upscale` over pairs."""
-  return {pair.name: scorer(upscale(pair.lr), pair.hr, pair.lr) for pair in pairs}
 
 
 def score_methods(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], dict[str, np.ndarray]],
@@ -138,7 +134,7 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
     and `corrected` under their names, and the protocol.
   """
   upscale = make_methods(generator, variables, scale, correct, thresholds)
-  scorer = score.make_scorer(scale, lpips)
+  scorer = make_scorer(scale, lpips)
   results = {}
   for name, found in sets.items():
     folder = pathlib.Path(output) / f'{name}-{step}'
@@ -158,22 +154,22 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
 
     watched = tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' pictures')
     methods = score_methods(watched, upscale, scorer, keep)
-    protocol = score.protocol(scale, lpips, found[0].lr is not None)
+    meaning = protocol(scale, lpips, found[0].lr is not None)
     if 'corrected' in methods:
-      protocol['corrected'] = correction.describe(thresholds, correct)
-    summaries = {method: score.summary(scores) for method, scores in methods.items()}
-    results[name] = {'protocol': protocol, 'scale': scale, 'step': step,
+      meaning['corrected'] = correction.describe(thresholds, correct)
+    summaries = {method: summary(scores) for method, scores in methods.items()}
+    results[name] = {'protocol': meaning, 'scale': scale, 'step': step,
                      **summaries.pop('model'), **summaries}
     title = f'{name}, x{scale}, step {step}'
     files.write_json(folder.with_name(f'{folder.name}.json'), results[name])
     files.write_text(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
-        (score.table(methods, markdown=True), score.legend(protocol, markdown=True))) + '\n')
-    print(f'\n{title}\n{score.table(methods)}')
+        (tables.table(methods, markdown=True), tables.legend(meaning, markdown=True))) + '\n')
+    print(f'\n{title}\n{tables.table(methods)}')
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
     kept = ', '.join(str(folders[method]) for method in folders if method in methods)
-    print(f'LR: {protocol["lr"]}; pictures: {kept}')
-  meanings = {name: text for name, text in protocol.items() if name != 'lr'}  # each set has its own
-  print(f'\n{score.legend(meanings)}')
+    print(f'LR: {meaning["lr"]}; pictures: {kept}')
+  meanings = {name: text for name, text in meaning.items() if name != 'lr'}  # each set has its own
+  print(f'\n{tables.legend(meanings)}')
   return results

@@ -6,10 +6,11 @@ import time
 
 import jax
 
-from sr_jax import build, evaluate, guard, images, runs, score, watch
+from sr_jax import build, guard, images, runs, watch
 from sr_jax.errors import InputError
 from sr_jax.images import montage
 from sr_jax.inference import upscaler
+from sr_jax.metrics.scorer import make_scorer, mean, score_set
 from sr_jax.step import compilation
 from sr_jax.system import files, multihost, sharding
 from sr_jax.train_ import out_of_memory
@@ -33,12 +34,12 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
   longest = config.checkpoint_every_seconds or math.inf
   phase = pending = bad = compiled = None
   upscale = upscaler.make_upscaler(experiment.generator)
-  scorer = score.make_scorer(config.scale, config.eval.lpips) if watched.sets else None
+  scorer = make_scorer(config.scale, config.eval.lpips) if watched.sets else None
 
   measures = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
 
   def validate(step, name, upscale, measure=None):
-    figures = {kind: score.mean(evaluate.score_set(pairs, upscale, scorer))
+    figures = {kind: mean(score_set(pairs, upscale, scorer))
                for kind, pairs in watched.sets.items()}
     log.validation(step, name, figures, {} if measure is None else watch.terms_of(
         measure, sharding.local(state), watched.crops, sharding.local(experiment.frozen)))

@@ -6,12 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import build_data, evaluate, images, score
+from sr_jax import build_data, evaluate, images
 from sr_jax.check import check
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
+from sr_jax.metrics import scorer
 from sr_jax.models import MSRRESNET
 from tests.conftest import filled
 
@@ -24,10 +25,10 @@ BICUBIC = {
 
 @pytest.mark.parametrize(('name', 'scale'), BICUBIC)
 def test_bicubic_has_the_reference_figures(assets, name, scale):
-  scores = evaluate.score_set(read_set(find_set(str(assets / name), scale), scale),
+  scores = scorer.score_set(read_set(find_set(str(assets / name), scale), scale),
                               lambda lr: images.imresize(lr, scale),
-                              score.make_scorer(scale, 'none'))
-  found = score.mean(scores)
+                              scorer.make_scorer(scale, 'none'))
+  found = scorer.mean(scores)
   psnr, ssim, published_psnr, published_ssim = BICUBIC[name, scale]
   assert found['psnr_y'] == pytest.approx(psnr, abs=2e-3)
   assert found['ssim_y'] == pytest.approx(ssim, abs=2e-4)
@@ -85,7 +86,7 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   np.testing.assert_array_equal(strip, montage.strip([
       own.repeat(2, 0).repeat(2, 1), images.imresize(own, 2), sr, hr]))
   # The figures are of these pictures and this LR.
-  assert results['two']['images']['a'] == score.make_scorer(2, 'none')(sr, hr, own)
+  assert results['two']['images']['a'] == scorer.make_scorer(2, 'none')(sr, hr, own)
   assert results['two']['bicubic']['images']['a']['psnr_lr'] > (
       results['two']['images']['a']['psnr_lr'])
 
@@ -124,7 +125,7 @@ def test_corrected_is_a_method_beside_the_model(tmp_path, picture, network, caps
     np.testing.assert_array_equal(found, images.to_uint8(correction.correct(
         images.to_float(sr), images.to_float(bilinear), thresholds, kind)))
     assert (found != sr).any()
-    assert own['images'][pair.name] == score.make_scorer(2, 'none')(found, pair.hr, pair.lr)
+    assert own['images'][pair.name] == scorer.make_scorer(2, 'none')(found, pair.hr, pair.lr)
 
 
 @pytest.mark.parametrize(('key', 'value', 'message'), [

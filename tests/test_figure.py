@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sr_jax import images, score
+from sr_jax import images
+from sr_jax.metrics import scorer
 from sr_jax.report import __main__ as cli
 from sr_jax.report import figure
 
@@ -51,7 +52,7 @@ def test_the_command_chooses_picture_and_crop(call, folders, suffix):
   assert content[:4] == {'png': b'\x89PNG', 'pdf': b'%PDF', 'svg': b'<?xm'}[suffix]
   if suffix == 'svg':  # text stays text
     hr, sr = (images.read_image(folders / path) for path in ('HR/b.png', 'two/b_x4.png'))
-    figures = score.make_scorer(4, 'none')(sr, hr[:80, :100])
+    figures = scorer.make_scorer(4, 'none')(sr, hr[:80, :100])
     for words in ('original', 'PSNR', 'First', '$2$', f'{figures["psnr_y"]:.2f} dB'):
       assert words in content.decode()
 

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from sr_jax import images, metrics, score
+from sr_jax.metrics import tables
+from sr_jax.metrics.scorer import make_scorer, mean
 
 
 @pytest.fixture
@@ -219,26 +221,26 @@ def test_help_has_two_examples():
 
 
 def test_small_pictures_go_without_what_they_are_too_small_for(picture):
-  scorer = score.make_scorer(2, 'alex')
+  scorer = make_scorer(2, 'alex')
   small = picture(31, 40)
   assert 'lpips_alex' not in scorer(small, small)
   assert set(scorer(small[:14], small[:14])) == {'psnr_y', 'psnr_rgb', 'psnr_lr'}
-  tiny = score.make_scorer(4, 'none', border=0)
+  tiny = make_scorer(4, 'none', border=0)
   assert set(tiny(small[:3], small[:3])) == {'psnr_y', 'psnr_rgb'}
 
 
 def test_table_and_mean():
   methods = {'bicubic': {'a': {'psnr_y': 20.0, 'lpips_alex': 0.5}, 'b': {'psnr_y': 30.0}},
              'model': {'a': {'psnr_y': 21.0, 'lpips_alex': 0.4}, 'b': {'psnr_y': math.inf}}}
-  assert score.mean(methods['bicubic']) == {'psnr_y': 25.0, 'lpips_alex': 0.5}
-  lines = score.table(methods).splitlines()
+  assert mean(methods['bicubic']) == {'psnr_y': 25.0, 'lpips_alex': 0.5}
+  lines = tables.table(methods).splitlines()
   assert lines[0].split() == ['picture', 'method', 'psnr_y', 'lpips_alex']
   assert lines[1].split() == ['a', 'bicubic', '20.000', '0.5000']
   assert lines[2].split() == ['model', '21.000', '0.4000']  # the name once
   assert lines[4].split() == ['model', 'inf']
   assert lines[5].split() == ['mean', 'bicubic', '25.000', '0.5000']
   assert len({len(line) for line in (lines[0], lines[1], lines[2], lines[6])}) == 1
-  markdown = score.table(methods, markdown=True).splitlines()
+  markdown = tables.table(methods, markdown=True).splitlines()
   assert {line.count('|') for line in markdown} == {5}
   assert markdown[1] == '| ------- | ------- | -----: | ---------: |'
 
@@ -246,15 +248,15 @@ def test_table_and_mean():
 def test_published_figures(assets):
   """RCAN's Set5 x4 (Zhang et al. 2018), and LPIPS's own example."""
   folder = assets / 'Set5_RCAN_x4'
-  scorer = score.make_scorer(4, 'none')
+  scorer = make_scorer(4, 'none')
   scores = {path.stem: scorer(images.read_image(path), images.read_image(folder / 'hr' / path.name))
             for path in (folder / 'sr').iterdir()}
   assert len(scores) == 5
-  assert round(score.mean(scores)['psnr_y'], 3) == 32.634
-  assert round(score.mean(scores)['ssim_y'], 4) == 0.9002
+  assert round(mean(scores)['psnr_y'], 3) == 32.634
+  assert round(mean(scores)['ssim_y'], 4) == 0.9002
   reference, *others = (images.read_image(assets / 'lpips_ref' / f'ex_{name}.png')
                         for name in ('ref', 'p0', 'p1'))
-  scorer = score.make_scorer(4, 'alex')
+  scorer = make_scorer(4, 'alex')
   assert [round(scorer(other, reference)['lpips_alex'], 3) for other in others] == [0.722, 0.138]
 
 

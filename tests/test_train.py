@@ -18,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 from sr_jax import (
   build,
   build_data,
-  evaluate,
   images,
   lock,
   logs,
@@ -26,7 +25,6 @@ from sr_jax import (
   replay,
   restore,
   runs,
-  score,
   steps,
   train,
   watch,
@@ -35,6 +33,7 @@ from sr_jax.checkpoints import Checkpoints
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.logs import read_metrics
+from sr_jax.metrics import scorer
 from sr_jax.models import EDSR, SRCNN
 from sr_jax.pretrained import generators
 from sr_jax.state import NetState, TrainState
@@ -228,7 +227,7 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
       (0, 'bicubic'), (0, 'start'), (1, 'gan')]
   model = restore.load(tmp_path / 'first')
   pairs = list(read_set(build_data.scored_set(config, 'valid'), 2))
-  expected = score.mean(evaluate.score_set(pairs, model, score.make_scorer(2, 'none')))
+  expected = scorer.mean(scorer.score_set(pairs, model, scorer.make_scorer(2, 'none')))
   assert lines[1]['valid/psnr_y'] == pytest.approx(expected['psnr_y'])
   config.generator.output = 'linear'
   with pytest.raises(InputError, match="first, step 10 has output='tanh', the config 'linear'"):

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import images, score
+from sr_jax import images
 from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
+from sr_jax.metrics.scorer import make_scorer
 from sr_jax.system import cli, compile_cache, files
 
 SUFFIXES = ('.png', '.pdf', '.svg')
@@ -148,7 +149,7 @@ def main(argv: list[str]) -> None:
   if min(height, width) <= 2 * args.scale:
     raise InputError(f'{name}: a border of {args.scale} leaves nothing of {width}x{height}')
   compile_cache.use_cache()
-  scorer = score.make_scorer(1, args.lpips, args.scale)
+  scorer = make_scorer(1, args.lpips, args.scale)
   labels = {'original': 'PSNR' if args.lpips == 'none' else 'PSNR / LPIPS'} | {
       method: _label(scorer(image, original), args.lpips) for method, image in results.items()}
   draw(args.output, original, results, labels, box)

@@ -8,10 +8,11 @@ Figures are luma PSNR and SSIM of MATLAB's bicubic, LR and enlargement, border =
 import pathlib
 import sys
 
-from sr_jax import images, score
+from sr_jax import images
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
-from sr_jax.evaluate import score_set
+from sr_jax.metrics import scorer
+from sr_jax.metrics.scorer import score_set
 from sr_jax.system import cli
 
 # As papers since 2016 print it, for instance EDSR (Lim et al. 2017), table 3.
@@ -31,9 +32,9 @@ def main() -> None:
     if folder.name not in PUBLISHED:
       raise InputError(f'{folder}: expected a folder called {", ".join(PUBLISHED)}')
     for scale, (psnr, ssim) in PUBLISHED[folder.name].items():
-      found = score.mean(score_set(read_set(str(folder), scale),
+      found = scorer.mean(score_set(read_set(str(folder), scale),
                                    lambda lr, scale=scale: images.imresize(lr, scale),
-                                   score.make_scorer(scale, 'none')))
+                                   scorer.make_scorer(scale, 'none')))
       rows.append(f'| {folder.name} x{scale} | {found["psnr_y"]:.3f} / {found["ssim_y"]:.4f} '
                   f'| {psnr:.2f} / {ssim:.4f} '
                   f'| {found["psnr_y"] - psnr:+.3f} / {found["ssim_y"] - ssim:+.4f} |')

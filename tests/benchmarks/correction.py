@@ -20,9 +20,10 @@ import jax
 import numpy as np
 
 from configs import edsr
-from sr_jax import evaluate, images, restore, score, train
+from sr_jax import evaluate, images, restore, train
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.inference import correction
+from sr_jax.metrics.scorer import make_scorer, mean
 from sr_jax.system import cli
 
 THRESHOLDS = 0.02, 0.05, 0.1, 0.2
@@ -71,12 +72,12 @@ def closer(model: restore.Model, pairs) -> float:
 
 def compare(models: dict[str, restore.Model], pairs, scale: int) -> str:
   """PSNR of each method, luma / RGB; columns are networks, the last one's broken too."""
-  scorer, columns = score.make_scorer(scale, 'none'), {}
+  scorer, columns = make_scorer(scale, 'none'), {}
   for name, model in models.items():
     for share in BROKEN if model is list(models.values())[-1] else BROKEN[:1]:
       heading = f'{name}, {share:.1%} aberrant' if share else name
       methods = evaluate.score_methods(pairs, corrections(model, share), scorer)
-      columns[heading] = {method: score.mean(scores) for method, scores in methods.items()}
+      columns[heading] = {method: mean(scores) for method, scores in methods.items()}
   rows = [['', *columns], ['---'] * (len(columns) + 1)]
   for method in next(iter(columns.values())):
     rows.append([method, *(f'{found[method]["psnr_y"]:.2f} / {found[method]["psnr_rgb"]:.2f}'
