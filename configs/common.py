@@ -30,7 +30,7 @@ def defaults() -> ConfigDict:
   # of another scale all but the upsampling is taken.
   config.init_from = ''
   # Globs of names of the generator's arrays, comma between ('body_*,last/bias'): what trains
-  # alone, and what of it does not. What is frozen keeps its bits (sr_jax/freezing.py).
+  # alone, and what of it does not. What is frozen keeps its bits (sr_jax/step/freezing.py).
   config.train_only = ''
   config.freeze = ''
   config.devices = 0  # that share each batch; 0: all there are

@@ -28,7 +28,7 @@ import orbax.checkpoint as ocp
 from sr_jax import leaks
 from sr_jax.errors import InputError
 from sr_jax.kept import Kept
-from sr_jax.state import TrainState
+from sr_jax.step.state import TrainState
 from sr_jax.system import files, memory
 
 FOLDER, DAMAGED = 'checkpoints', 'damaged'

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import build_data, images, restore, runs
-from sr_jax.check import check
+from sr_jax import images, restore, runs
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
+from sr_jax.experiment import compatibility, inputs
+from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
@@ -58,10 +59,10 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   workdir = files.expand(workdir)
   trained = runs.run_config(workdir)
   if not trained.get('imported'):
-    runs.check_against(workdir, config, ('generator', 'scale'))
+    compatibility.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)
   if 'data' in trained:  # what is left to test is the run's to say
-    config = build_data.with_split_of(config, trained)
+    config = inputs.with_split_of(config, trained)
   sets = open_sets(config, model.scale)  # a mistyped one is refused before any is scored
   generator = model.generator.clone(dtype=np.dtype(config.dtype))
   correct = config.eval.correct
@@ -74,11 +75,11 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
 def open_sets(config, scale: int) -> dict[str, list[Picture]]:
   """The sets of `config.eval.sets`, by name."""
   sets = {}
-  for spec in build_data.split_sets(config.eval.sets):
+  for spec in inputs.split_sets(config.eval.sets):
     name = set_name(spec)
     if name in sets:
       raise InputError(f'config.eval.sets: two sets are called {name}')
-    sets[name] = build_data.open_set(config, spec, scale, config.eval.resize)
+    sets[name] = inputs.open_set(config, spec, scale, config.eval.resize)
   if not sets:
     raise InputError('config.eval.sets is empty: name folders, comma between')
   return sets

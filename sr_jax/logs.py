@@ -20,7 +20,7 @@ from flax import traverse_util
 
 from sr_jax import events, images, lock
 from sr_jax.errors import InputError, brief
-from sr_jax.freezing import Trainable
+from sr_jax.step.freezing import Trainable
 from sr_jax.system import files, memory
 
 KEPT = 2**24  # bytes that wait to be written; of what waits longer the oldest is lost

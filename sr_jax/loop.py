@@ -6,12 +6,13 @@ import time
 
 import jax
 
-from sr_jax import build, guard, images, runs, watch
+from sr_jax import images, runs, watch
 from sr_jax.errors import InputError
+from sr_jax.experiment import phases
 from sr_jax.images import montage
 from sr_jax.inference import upscaler
 from sr_jax.metrics.scorer import make_scorer, mean, score_set
-from sr_jax.step import compilation
+from sr_jax.step import compilation, nonfinite
 from sr_jax.system import files, multihost, sharding
 from sr_jax.train_ import out_of_memory
 
@@ -57,7 +58,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     where they are counted anew.
     """
     end, own = phase.stop if phase else config.steps, sharding.local(state)
-    return own if step == end and not bad else guard.rewound(own)
+    return own if step == end and not bad else nonfinite.rewound(own)
 
   def ending(due: bool) -> bool:
     """Whether a signal asks for it. Several processes must hear of it at one step, whoever was
@@ -122,12 +123,12 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
       log.scalars(number, name, values | rates)
     if values['skipped'] > left_out:
       log.say(f'step {number}: {values["skipped"] - left_out:.0f} more without finite numbers'
-              + (f' ({", ".join(guard.causes(values))})' if values['bad'] else '')
+              + (f' ({", ".join(nonfinite.causes(values))})' if values['bad'] else '')
               + f', left out; {values["skipped"]:.0f} in all')
       left_out = values['skipped']
     was, saturated = saturated, 0 < config.saturated_steps <= values.get('d/saturated', 0)
     if saturated and not was:
-      log.say(guard.saturation_warning(number, int(values['d/saturated'])))
+      log.say(nonfinite.saturation_warning(number, int(values['d/saturated'])))
     return values if values['bad'] >= config.max_bad_steps else {}
 
   if watched.sets and step == 0:
@@ -139,7 +140,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
   ending(True)  # nobody's devices wait for those of who scores yet
   while step < config.steps:
     if phase is None or step >= phase.stop:
-      phase, state, run = build.enter_phase(experiment, state, step, feed.batch_at, mesh)
+      phase, state, run = phases.enter_phase(experiment, state, step, feed.batch_at, mesh)
       compiled = None
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1

@@ -1,6 +1,7 @@
 """What is said before the first step of a run."""
 
-from sr_jax import freezing, logs, restore
+from sr_jax import logs, restore
+from sr_jax.step import freezing
 
 
 def opening(experiment, state, skipped, workdir, begin) -> str:

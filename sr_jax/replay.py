@@ -10,12 +10,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import build, build_data, guard, images, logs, restore, runs, steps
-from sr_jax.check import check
+from sr_jax import images, logs, restore, runs
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, listed
+from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment.check import check
 from sr_jax.images import montage
-from sr_jax.state import TrainState
+from sr_jax.step import nonfinite, train_step
+from sr_jax.step.state import TrainState
 from sr_jax.system import files, sharding
 
 FOLDER = 'replay'
@@ -61,16 +63,16 @@ def replay_run(config, workdir, step: str | int) -> dict:
   workdir = files.expand(workdir)
   trained = runs.run_config(workdir)
   begin = _checkpoint_before(workdir, number)
-  found = build_data.training_set(config)
-  config = build_data.in_steps(config, len(found), trained)
-  runs.check_resumable(workdir, trained, begin, config)
+  found = inputs.training_set(config)
+  config = inputs.in_steps(config, len(found), trained)
+  compatibility.check_resumable(workdir, trained, begin, config)
   _refuse_unless_its_own(workdir, trained, config)
   if number > config.steps:
     raise InputError(f'--step={number}: the run in {workdir} has {config.steps} steps')
-  experiment = build.build(config)
+  experiment = phases.build(config)
   state = restore.run_state(experiment.new_state(), workdir, begin)
   start, changed = _start_that_took(workdir, number)
-  with contextlib.closing(build_data.build_feed(config, found, begin, experiment.device_loop,
+  with contextlib.closing(inputs.build_feed(config, found, begin, experiment.device_loop,
                                                 start.get('data_mode', ''), print)) as feed:
     if start.get('data_digest', feed.digest) != feed.digest:
       raise InputError(f'config.data: batches are not made as they were when {workdir} took step '
@@ -94,11 +96,11 @@ def replay_run(config, workdir, step: str | int) -> dict:
                      for key, (before, now) in changed.items()),
                    *_describe_crops(crops), str(path)]))
   return {'step': number, 'phase': phase, 'checkpoint': begin, 'metrics': metrics,
-          'logged': logged, 'differing': differing, 'not_finite': guard.not_finite(metrics),
+          'logged': logged, 'differing': differing, 'not_finite': nonfinite.not_finite(metrics),
           'picture': path}
 
 
-def keep_batch(workdir, experiment: build.Experiment, before: TrainState, source,
+def keep_batch(workdir, experiment: phases.Experiment, before: TrainState, source,
                batch_at: Callable) -> pathlib.Path:
   """Writes WORKDIR/replay/STEP.png of the step that `before` is the state before.
 
@@ -125,14 +127,14 @@ def standstill(config, experiment, before, feed, found, workdir, bad) -> str:
   step, count = int(before.step), int(bad['bad'])
   with contextlib.ExitStack() as stack:
     if feed.mode != 'bank':  # its batches are past
-      feed = stack.enter_context(contextlib.closing(build_data.build_feed(
+      feed = stack.enter_context(contextlib.closing(inputs.build_feed(
           config, found, step, experiment.device_loop, feed.mode, lambda _: None)))
     try:
       source = sharding.local(feed.take(step, step + 1))
       picture = keep_batch(workdir, experiment, before, source, feed.batch_at)
     except InputError:
       picture = ''
-  return f'{workdir}: ' + guard.stop_message(step + count, count, config.seed, bad, picture)
+  return f'{workdir}: ' + nonfinite.stop_message(step + count, count, config.seed, bad, picture)
 
 
 # Before the step ---------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def _run_again(experiment, feed, state: TrainState, number: int):
   step, phase = int(state.step), None
   while True:
     if phase is None or step >= phase.stop:
-      phase, state, run = build.enter_phase(experiment, state, step, feed.batch_at)
+      phase, state, run = phases.enter_phase(experiment, state, step, feed.batch_at)
     stop = min(step + (feed.most if experiment.device_loop else 1), phase.stop,
                number if step == number - 1 else number - 1)
     source = feed.take(step, stop)
@@ -208,7 +210,7 @@ def _run_again(experiment, feed, state: TrainState, number: int):
 
 
 def _crops(experiment, state: TrainState, source, batch_at: Callable) -> Crops:
-  generate = functools.partial(steps.generated, generator=experiment.generator,
+  generate = functools.partial(train_step.generated, generator=experiment.generator,
                                trainable=experiment.trainable)
 
   @jax.jit
@@ -235,7 +237,7 @@ def _describe(title: str, metrics: Mapping[str, float], logged: dict, differing:
         f'{"null" if then is None else format(then, ".9g"):>16}  '
         f'{"differs" if name in differing else "equal"}' if logged else ''))
   if metrics['bad']:
-    lines.append(f'not finite: {listed(guard.not_finite(metrics) or guard.causes(metrics))}; the '
+    lines.append(f'not finite: {listed(nonfinite.not_finite(metrics) or nonfinite.causes(metrics))}; the '
                  'update was left out')
   return lines
 

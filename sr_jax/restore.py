@@ -18,7 +18,7 @@ from sr_jax.inference.upscaler import KINDS, Upscaler
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
-from sr_jax.state import TrainState
+from sr_jax.step.state import TrainState
 from sr_jax.system import files
 
 

@@ -8,7 +8,6 @@ import platform
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
 
 import flax
 import jax
@@ -17,12 +16,10 @@ import jaxlib
 import optax
 from ml_collections import ConfigDict
 
-from sr_jax.check import in_words
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
-from sr_jax.models import architecture, factory
 from sr_jax.models.factory import _differing
-from sr_jax.state import NetState, TrainState
+from sr_jax.step.state import NetState, TrainState
 from sr_jax.system import files, signals
 
 KINDS = {  # of what is read out of a config.json
@@ -111,28 +108,6 @@ def flat(config: dict, prefix: str = '') -> dict:
   return found
 
 
-def check_against(workdir, config, keys: Sequence[str]) -> None:
-  """Refuses a run in whose config.json one of `keys` is not as in `config`.
-
-  Shapes alone do not tell a network: its skip, its output and its activations have none.
-
-  Raises:
-    InputError: no run there, or a key differs.
-  """
-  trained = run_config(workdir)
-  for key in keys:
-    want = _described(config, key)
-    try:
-      have = _described(ConfigDict(trained), key)
-    except InputError as error:
-      raise InputError(f'{workdir}/config.json: {error}') from None
-    except (KeyError, AttributeError, TypeError):
-      raise InputError(f'{workdir}/config.json: states no {key} that is known here') from None
-    for field in _differing(have, want):
-      raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
-                       f'{want.get(field)!r}')
-
-
 def stopped_at(workdir) -> tuple[int | None, dict]:
   """(latest step, config.json) of a run that is there to go on with; or (None, {}).
 
@@ -147,43 +122,6 @@ def stopped_at(workdir) -> tuple[int | None, dict]:
   finally:
     checkpoints.close()
   return latest, {} if latest is None else run_config(workdir)
-
-
-def check_resumable(workdir, before: dict, step: int, config) -> None:
-  """Refuses to go on with a run that config is not for; all that can be told, at once.
-
-  Args:
-    before, step: of `stopped_at`.
-
-  Raises:
-    InputError: it is of other networks, another scale or seed, past `config.steps`, or in
-      another phase than the config has it in; or it is imported weights and no training.
-  """
-  if before.get('imported'):
-    raise InputError(f'{workdir}: imported weights, no training to go on with; train in a new '
-                     f'--workdir, with --config.init_from={workdir}')
-  check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
-                                  'freeze'))
-  if step > config.steps:
-    raise InputError(f'{in_words(config, "")}: the run in {workdir} is at step {step}')
-  warmups = before.get('warmup_steps', config.warmup_steps), config.warmup_steps
-  if min(warmups) < step <= max(warmups):  # in one it is past its warm-up, in the other not
-    raise InputError(f'{in_words(config, "warmup_")}: the run in {workdir} is at step {step} '
-                     f'with a warm-up of {warmups[0]}')
-
-
-def _described(config, key: str) -> dict:
-  """What a config says under `key`, a network's fields with the module's own where it says
-  nothing: a default that moves from a config to its module changes no run.
-  """
-  if key not in ('generator', 'discriminator'):
-    if key in ('train_only', 'freeze'):  # of which a run may be older
-      return {key: config.get(key, '')}
-    return {key: config[key]}
-  named = {f'{key}.name': config[key].name}
-  module = {'generator': factory.build_generator,
-            'discriminator': factory.build_discriminator}[key](config)
-  return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
 
 
 def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:

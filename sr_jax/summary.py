@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import models
-from sr_jax.check import check
 from sr_jax.errors import InputError
+from sr_jax.experiment.check import check
 from sr_jax.inference import tiles
 from sr_jax.models import factory
 

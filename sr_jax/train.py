@@ -8,23 +8,12 @@ import time
 import jax
 import ml_collections
 
-from sr_jax import (
-  build,
-  build_data,
-  checkpoints,
-  lock,
-  logs,
-  remarks,
-  replay,
-  restore,
-  runs,
-  sync,
-  watch,
-)
-from sr_jax.check import check, in_words
+from sr_jax import checkpoints, lock, logs, remarks, replay, restore, runs, sync, watch
 from sr_jax.errors import InputError
+from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment.check import check, in_words
 from sr_jax.loop import run_steps
-from sr_jax.state import TrainState
+from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding, signals
 
 
@@ -62,16 +51,16 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     begun = first and (workdir / 'config.json').exists()
     if begun:
       hold = stack.enter_context(lock.alone(workdir))
-    found = build_data.training_set(config)
+    found = inputs.training_set(config)
     reached, before, earlier = multihost.of_first(
         lambda: (*runs.stopped_at(workdir), runs.starts(workdir)))
     resumes = reached is not None
-    config = build_data.in_steps(config, len(found), before)
+    config = inputs.in_steps(config, len(found), before)
     if resumes and first:
-      runs.check_resumable(workdir, before, reached, config)
+      compatibility.check_resumable(workdir, before, reached, config)
     initial = restore.initial(config) if first and config.init_from and not resumes else None
     watched = watch.open_watched(config, found) if first else watch.Watched({}, {}, [])
-    experiment = build.build(config)
+    experiment = phases.build(config)
     state, taken, fresh = experiment.new_state(), [], []
     if resumes and first:
       state = restore.run_state(state, workdir, reached)
@@ -81,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     begin = int(state.step)
     last = earlier[-1] if resumes and earlier else {}
     # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
-    feed = stack.enter_context(contextlib.closing(build_data.build_feed(
+    feed = stack.enter_context(contextlib.closing(inputs.build_feed(
         config, found, begin, experiment.device_loop, last.get('data_mode', ''),
         print if first else lambda _: None, mesh)))
     multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
@@ -101,7 +90,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       files.sweep(workdir, 'samples', 'progress')
       checkpoints.clear(workdir)
       log = logs.Logs(workdir, begin, config.steps, config.batch_size,
-                      build_data.steps_of_epoch(config, len(found)))
+                      inputs.steps_of_epoch(config, len(found)))
       stack.callback(log.close)
       kept = checkpoints.Checkpoints(workdir, config.best_metric, (config.warmup_steps,),
                                      begin=begin, warn=log.say)

@@ -13,13 +13,14 @@ import jax
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from sr_jax import build_data, images, logs
+from sr_jax import images, logs
 from sr_jax.data import benchmarks, pictures
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs
 from sr_jax.images import montage
 from sr_jax.images.montage import middle
-from sr_jax.state import TrainState
+from sr_jax.step.state import TrainState
 from sr_jax.system import files
 
 CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
@@ -50,7 +51,7 @@ def open_watched(config, found: Sequence[Picture]) -> Watched:
   Raises:
     InputError: a set that can't be read, or with no usable picture.
   """
-  named = {key: build_data.scored_set(config, key)[:config.eval.pictures]
+  named = {key: inputs.scored_set(config, key)[:config.eval.pictures]
            for key in ('valid', 'test') if config.data[key]}
   skipped, sets = [], {}
   for key, mine in named.items():
@@ -62,7 +63,7 @@ def open_watched(config, found: Sequence[Picture]) -> Watched:
   crops = {}
   if 'valid' in named:
     most = min(config.eval.pictures, max(CROPS, config.batch_size))
-    crops = {kind: centre_crops(mine[:most], build_data.build_cut(config))
+    crops = {kind: centre_crops(mine[:most], inputs.build_cut(config))
              for kind, mine in (('train', found), ('valid', named['valid']))}
     if not all(crops.values()):
       skipped.append('no loss terms on pictures that are not trained on: none of the first of '

@@ -31,26 +31,26 @@ def get_config(variant=''):
 
 def feed_of(kind, pictures, devices, mode):
   """(config, mesh, feed)."""
-  from sr_jax import build_data
+  from sr_jax.experiment import inputs
   from sr_jax.system import sharding
   config = get_config(kind)
   config.data.source, config.devices = f'folder:{pictures}', devices
   config.data.mode, config.data.workers = mode, 0
   mesh = sharding.make_mesh(config)
-  return config, mesh, build_data.build_feed(config, build_data.training_set(config), 0, False, '',
+  return config, mesh, inputs.build_feed(config, inputs.training_set(config), 0, False, '',
                                              lambda text: None, mesh)
 
 
 def begin(kind, pictures, devices):
   """(experiment, mesh, feed, state on the mesh)."""
-  from sr_jax import build
+  from sr_jax.experiment import phases
   from sr_jax.system import sharding
   # In float64 a bank's places would be, too.
   mode = 'mapped' if jnp.float32 is jnp.float64 else 'bank'
   config, mesh, feed = feed_of(kind, pictures, devices, mode)
   if jnp.float32 is jnp.float64:
-    build.check, config.dtype = lambda config: None, 'float64'  # which no run may have
-  experiment = build.build(config)
+    phases.check, config.dtype = lambda config: None, 'float64'  # which no run may have
+  experiment = phases.build(config)
   state = experiment.new_state()
   if jnp.float32 is jnp.float64:
     state = jax.tree.map(lambda leaf: leaf if leaf.dtype.kind == 'i' else jnp.float64(leaf), state)
@@ -61,9 +61,9 @@ def take(experiment, mesh, feed, state, steps):
   """(state, a list of each step's metrics, and `norm`, of all weights)."""
   import optax
 
-  from sr_jax import build
+  from sr_jax.experiment import phases
   from sr_jax.system import sharding
-  run, told = build.dispatcher(experiment, experiment.phases[0], feed.batch_at, mesh), []
+  run, told = phases.dispatcher(experiment, experiment.phases[0], feed.batch_at, mesh), []
   for _ in range(steps):
     step = int(state.step)
     state, metrics = run(state, feed.take(step, step + 1), experiment.frozen, step, step + 1)
@@ -90,16 +90,16 @@ def batches(pictures, devices):
   """{'mode/devices': [mean, digest of each of three batches]} with every kind of augmentation."""
   import hashlib
 
-  from sr_jax import build_data
   from sr_jax.data import feed as feeds
+  from sr_jax.experiment import inputs
   from sr_jax.system import sharding
   found = {}
   for number in devices.split(','):
     for mode in ('bank', 'mapped', 'stream'):
       config, mesh, feed = feed_of('pixel', pictures, int(number), mode)
-      kinds = build_data.build_augmentation(config)._replace(
+      kinds = inputs.build_augmentation(config)._replace(
           brightness=(0.5, 0.5), mixup=(0.5, 1.2), shuffle=0.5)
-      cut = build_data.build_cut(config)
+      cut = inputs.build_cut(config)
       batch_at = (feeds.bank_batches(cut, cut.count, kinds) if mode == 'bank' else
                   lambda *at, kinds=kinds: feeds.batch_of_host(*at, size=8, kinds=kinds))
       look = jax.jit(sharding.sharded(batch_at, mesh))

@@ -23,7 +23,7 @@ from sr_jax import evaluate, images, manifest, restore, runs, upscale
 from sr_jax.checkpoints import Checkpoints, flat
 from sr_jax.errors import InputError
 from sr_jax.models import Compact
-from sr_jax.state import NetState, TrainState
+from sr_jax.step.state import NetState, TrainState
 from tests.conftest import filled, largest_file, same_bits
 
 

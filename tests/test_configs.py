@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from sr_jax import build, build_data, images, optim, train
-from sr_jax.check import check
+from sr_jax import images, train
+from sr_jax.experiment import inputs, optimizer, phases
+from sr_jax.experiment.check import check
 from sr_jax.logs import read_metrics
 from sr_jax.models import factory
 from sr_jax.models.layers import INITIALIZERS
@@ -39,9 +40,9 @@ def test_networks_losses_and_schedules_can_be_built(name, variant):
   assert result_shape(generator, side) == (1, config.hr_patch, config.hr_patch, 3)
   if discriminator is not None:
     assert result_shape(discriminator, config.hr_patch) == (1,)
-  assert build.build_loss(config)
+  assert phases.build_loss(config)
   for adam in config.optimizer.values():
-    _, schedule = optim.build_optimizer(adam, config.steps)
+    _, schedule = optimizer.build_optimizer(adam, config.steps)
     assert schedule(config.steps // 2) > 0
 
 
@@ -50,10 +51,10 @@ def test_the_papers_srgan():
   state = jax.eval_shape(factory.build_generator(config).init, jax.random.key(0),
                          jnp.zeros((1, 24, 24, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(state['params'])) == 1_549_462
-  loss = build.build_loss(config)
+  loss = phases.build_loss(config)
   assert (loss.pixel_weight, loss.layers, loss.adversarial_weight) == (0, {'relu5_4': 1}, 1e-3)
   assert loss.scale == pytest.approx(1 / 12.75)
-  _, schedule = optim.build_optimizer(config.optimizer.g, 200_000)
+  _, schedule = optimizer.build_optimizer(config.optimizer.g, 200_000)
   assert [float(schedule(step)) for step in (0, 99_999, 100_001)] == pytest.approx(
       [1e-4, 1e-4, 1e-5])
 
@@ -61,12 +62,12 @@ def test_the_papers_srgan():
 def test_schedules_by_hand():
   config = common.defaults().optimizer.g
   config.learning_rate, config.schedule, config.ramp = 1.0, 'cosine', 4
-  _, schedule = optim.build_optimizer(config, 100)
+  _, schedule = optimizer.build_optimizer(config, 100)
   assert schedule(0) == pytest.approx(0.25)
   assert schedule(50) == pytest.approx(0.5)
   assert schedule(100) == pytest.approx(0.0, abs=1e-6)
   config.final = 0.1
-  assert optim.build_optimizer(config, 100)[1](100) == pytest.approx(0.1)
+  assert optimizer.build_optimizer(config, 100)[1](100) == pytest.approx(0.1)
 
 
 @pytest.mark.slow
@@ -74,8 +75,8 @@ def test_the_original_vggs_term_is_where_published_logs_have_torchvisions(assets
   """RCAN's Set5 against the originals; trainers with torchvision's VGG19 log 0.77 to 1.04."""
   config = importlib.import_module('configs.esrgan').get_config('caffe')
   config.loss.perceptual.weights = str(assets / 'vgg19_features.safetensors')
-  vgg, frozen = build.build_vgg(config)
-  loss = build.build_loss(config)
+  vgg, frozen = phases.build_vgg(config)
+  loss = phases.build_loss(config)
   sides = []
   for folder in ('sr', 'hr'):
     found = sorted((assets / 'Set5_RCAN_x4' / folder).iterdir())
@@ -92,19 +93,19 @@ def test_the_original_vggs_term_is_where_published_logs_have_torchvisions(assets
 def test_a_boundary_below_one_is_a_share_of_the_phase():
   config = common.defaults().optimizer.g
   config.learning_rate, config.schedule, config.boundaries = 1.0, 'multistep', (0.5, 80)
-  _, schedule = optim.build_optimizer(config, 100)
+  _, schedule = optimizer.build_optimizer(config, 100)
   assert [float(schedule(step)) for step in (49, 50, 79, 80)] == [1, 0.5, 0.5, 0.25]
   config.boundaries = (0.29, 0.57)  # times 100, just below 29 and 57 in binary
-  _, schedule = optim.build_optimizer(config, 100)
+  _, schedule = optimizer.build_optimizer(config, 100)
   assert [float(schedule(step)) for step in (28, 29, 56, 57)] == [1, 0.5, 0.5, 0.25]
   config.boundaries = (0.5, 0.6)  # of three steps, both at the second
-  assert float(optim.build_optimizer(config, 3)[1](2)) == 0.25
+  assert float(optimizer.build_optimizer(config, 3)[1](2)) == 0.25
 
 
 def test_weight_decay_is_adamw():
   config = common.defaults().optimizer.g
   config.weight_decay, config.learning_rate = 0.1, 0.01
-  tx, _ = optim.build_optimizer(config, 100)
+  tx, _ = optimizer.build_optimizer(config, 100)
   params, grads = {'w': jnp.array([2.0, -3.0])}, {'w': jnp.array([0.5, 0.0])}
   updates, _ = tx.update(grads, tx.init(params), params)
   # Adam's first step is the sign of the gradient; a tenth of the weight is taken off besides.
@@ -171,18 +172,18 @@ def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path, unoptimise
 
 def test_the_papers_esrgan_and_the_reports_epochs():
   config = importlib.import_module('configs.esrgan').get_config()
-  _, schedule = optim.build_optimizer(config.optimizer.g, 400_000)
+  _, schedule = optimizer.build_optimizer(config.optimizer.g, 400_000)
   assert [float(schedule(step)) for step in (0, 49_999, 50_000, 100_000, 200_000, 300_000)] == (
       pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5, 6.25e-6]))
   config = importlib.import_module('configs.usc_srgan').get_config()
   d = jax.eval_shape(factory.build_discriminator(config).init, jax.random.key(0),
                      jnp.zeros((1, 96, 96, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
-  config = build_data.in_steps(config, 800)
+  config = inputs.in_steps(config, 800)
   assert (config.steps, config.warmup_steps, config.eval.every) == (2_000, 500, 250)
   # As many epochs of a run that goes on are the steps that they were.
-  again = build_data.in_steps(config, 900, {'epochs': 40, 'warmup_epochs': 5, 'steps': 2_000,
+  again = inputs.in_steps(config, 900, {'epochs': 40, 'warmup_epochs': 5, 'steps': 2_000,
                                             'warmup_steps': 250})
   assert (again.steps, again.warmup_steps, again.eval.every) == (2_000, 570, 285)
   report = importlib.import_module('configs.edsr').get_config('report,x4')
-  assert build_data.in_steps(report, 800).steps == 80_000  # a batch is of one picture
+  assert inputs.in_steps(report, 800).steps == 80_000  # a batch is of one picture

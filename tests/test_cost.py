@@ -9,11 +9,13 @@ import optax
 import pytest
 
 from configs import common
-from sr_jax import build, losses, steps
+from sr_jax import losses
+from sr_jax.experiment import phases
 from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.srresnet import SRResNet
 from sr_jax.models.vgg import VGG19
-from sr_jax.state import init_state
+from sr_jax.step import train_step
+from sr_jax.step.state import init_state
 from tests.conftest import filled, same_bits
 
 LR, HR = (4, 8, 8, 3), (4, 32, 32, 3)
@@ -44,7 +46,7 @@ def test_each_network_is_gone_through_once(kind, batch_norm):
                              adversarial_weight=1e-3)
   state = jax.eval_shape(lambda: init_state(0, generator, tx, LR, discriminator, tx, HR))
   batch = {'lr': like(LR), 'hr': like(HR)}
-  step = functools.partial(steps.gan_step, generator=generator, discriminator=discriminator,
+  step = functools.partial(train_step.gan_step, generator=generator, discriminator=discriminator,
                            g_tx=tx, d_tx=tx, loss=loss, ema=0.999, vgg=vgg)
 
   def apply(network, stats, params, picture):
@@ -86,10 +88,10 @@ def small(config):
 
 def stepped(config, number, batch):
   """(state, metrics) of phase `number`'s first step with SGD's linearity: Adam's first moment."""
-  experiment = build.build(config)
+  experiment = phases.build(config)
   state = experiment.new_state()
   phase = experiment.phases[number]
-  state = steps.begin_phase(state, phase.g_tx)
+  state = train_step.begin_phase(state, phase.g_tx)
   return jax.jit(phase.step)(state, batch, {})
 
 
@@ -119,7 +121,7 @@ def test_batchnorm_sees_a_part_at_a_time(config, batch):
   config.accumulate = 2
   state, _ = stepped(config, 1, batch)
   config.accumulate = 1
-  experiment = build.build(config)
+  experiment = phases.build(config)
   begun = experiment.new_state()
   stats = begun.g.batch_stats
   for at in range(2):
@@ -139,7 +141,7 @@ def test_parts_of_a_batch_take_less_memory():
 
   def working(accumulate, backend):
     config.accumulate = accumulate
-    experiment = build.build(config)
+    experiment = phases.build(config)
     state = jax.eval_shape(experiment.new_state)
     batch = {'lr': like((16, 12, 12, 3)), 'hr': like((16, 48, 48, 3))}
     with pytest.MonkeyPatch.context() as patch:  # in a loop, as on an accelerator

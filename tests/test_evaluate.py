@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import build_data, evaluate, images
-from sr_jax.check import check
+from sr_jax import evaluate, images
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs
+from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import scorer
@@ -189,5 +190,5 @@ def test_a_mistyped_set_is_refused(tmp_path, picture, config, sets, message):
 
 
 def test_sets_are_split_at_commas_but_those_inside_a_spec():
-  assert build_data.split_sets('a, pairs:HR=x,LR=y,match=content,b,tfds:coco:test,') == [
+  assert inputs.split_sets('a, pairs:HR=x,LR=y,match=content,b,tfds:coco:test,') == [
       'a', 'pairs:HR=x,LR=y,match=content', 'b', 'tfds:coco:test']

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from sr_jax import build, build_data, freezing, logs, steps, train
+from sr_jax import logs, train
 from sr_jax.checkpoints import flat
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs, phases
 from sr_jax.logs import read_metrics
 from sr_jax.models import RRDB, variable_shapes
+from sr_jax.step import freezing, train_step
 from tests.conftest import same_bits
 
 SHAPES = variable_shapes(RRDB(8, 2, 4))
@@ -56,9 +58,9 @@ def batch(picture):
 def step(config, batch, **changes):
   for key, value in changes.items():
     config[key] = value
-  experiment = build.build(config)
+  experiment = phases.build(config)
   phase = experiment.phases[-1]
-  state = steps.begin_phase(experiment.new_state(), phase.g_tx)
+  state = train_step.begin_phase(experiment.new_state(), phase.g_tx)
   # A zero below zero: an update of nothing would turn its sign.
   state.g.params['last']['bias'] = jnp.full_like(state.g.params['last']['bias'], -0.0)
   state = state._replace(ema=jax.tree.map(jnp.copy, {
@@ -107,7 +109,7 @@ def test_what_trains_moves_as_without_freezing(short, batch):
 
 
 def test_a_frozen_batchnorm_is_as_in_evaluation(short, batch):
-  experiment = build.build(short)
+  experiment = phases.build(short)
   generator, state = experiment.generator, experiment.new_state()
   variables = {'params': state.g.params, 'batch_stats': jax.tree.map(
       lambda array: array + 0.5, state.g.batch_stats)}
@@ -134,7 +136,7 @@ def test_a_run_in_epochs_says_what_is_frozen_and_keeps_to_it(short, tmp_path, ca
   assert [line['epoch'] for line in read_metrics(tmp_path)] == [0.5, 1.0, 1.5, 2.0]
   assert re.search(r'head/kernel .* frozen .*\n(.*\n)*\| last/kernel .* yes ',
                    capsys.readouterr().out)
-  initial = build.build(build_data.in_steps(short, 5)).new_state()
+  initial = phases.build(inputs.in_steps(short, 5)).new_state()
   assert {name.split("'")[1] for name in same_bits(state.g.params, initial.g.params)} == {'last'}
   short.freeze = 'last/bias'
   with pytest.raises(InputError, match="the run has freeze='', the config 'last/bias'"):
@@ -145,7 +147,7 @@ def test_no_gradient_is_computed_for_what_is_frozen(short, batch):
   def flops(**changes):
     config = short.copy_and_resolve_references()
     config.update(changes)
-    experiment = build.build(config)
+    experiment = phases.build(config)
     state = jax.eval_shape(experiment.new_state)
     return jax.jit(experiment.phases[-1].step).lower(state, batch, {}).cost_analysis()['flops']
 

@@ -9,10 +9,12 @@ import optax
 import pytest
 from flax import linen as nn
 
-from sr_jax import build, guard, losses, steps
+from sr_jax import losses
 from sr_jax.checkpoints import Checkpoints, flat
-from sr_jax.freezing import Trainable
-from sr_jax.state import Health, NetState, TrainState
+from sr_jax.experiment import phases
+from sr_jax.step import nonfinite, train_step
+from sr_jax.step.freezing import Trainable
+from sr_jax.step.state import Health, NetState, TrainState
 from tests.conftest import same_bits
 
 MOST = 3  # bad steps in a row
@@ -32,7 +34,7 @@ def pretended(state, batch, frozen):
   return state._replace(seed=state.seed - 1, g=g, d=d), metrics
 
 
-step = jax.jit(functools.partial(guard.guarded, step=pretended, max_bad=MOST))
+step = jax.jit(functools.partial(nonfinite.guarded, step=pretended, max_bad=MOST))
 
 
 def batch_at(source, seed, index):
@@ -40,7 +42,7 @@ def batch_at(source, seed, index):
 
 
 loop = jax.jit(functools.partial(
-    steps.train_steps, step=functools.partial(guard.guarded, step=pretended, max_bad=MOST),
+    train_step.train_steps, step=functools.partial(nonfinite.guarded, step=pretended, max_bad=MOST),
     batch_at=batch_at, max_bad=MOST))
 
 
@@ -78,7 +80,7 @@ def test_whatever_is_bad_nothing_moves(state, name, value):
   moved, metrics = after(state, {name: value})
   assert same_bits(nets(moved), nets(state)) == []
   assert (counts(moved), int(moved.seed)) == ((11, 1, 1), 3)
-  assert guard.not_finite(metrics) == ([name] if '/' in name else [])  # as it was measured
+  assert nonfinite.not_finite(metrics) == ([name] if '/' in name else [])  # as it was measured
   assert {metrics['skipped'], metrics['bad']} == {1}
 
 
@@ -89,7 +91,7 @@ def test_weights_that_leave_the_numbers_are_not_taken(state, net):
     old = getattr(new, net)  # an update of finite gradients, as Adam's without epsilon is
     return new._replace(**{net: old._replace(params={'kernel': old.params['kernel'] / 0})}), metrics
 
-  moved, _ = guard.guarded(state, WELL, {}, step=leaves, max_bad=MOST)
+  moved, _ = nonfinite.guarded(state, WELL, {}, step=leaves, max_bad=MOST)
   assert same_bits(nets(moved), nets(state)) == []
   assert counts(moved) == (11, 1, 1)
 
@@ -124,15 +126,15 @@ def test_rewound_is_the_state_before(state):
   assert good.health == (1, 0, 2)
   for bad in range(MOST + 2):
     later, _ = after(good, *[BAD] * bad) if bad else (good, None)
-    assert same_bits(guard.rewound(later), good) == [], bad
+    assert same_bits(nonfinite.rewound(later), good) == [], bad
   # Anew from there it is as if nothing had been.
-  assert same_bits(after(guard.rewound(later), None), after(good, None)) == []
+  assert same_bits(after(nonfinite.rewound(later), None), after(good, None)) == []
 
 
 def test_a_phase_begins_with_no_row(state):
   tx = optax.sgd(0.1)
   state = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
-  assert steps.begin_phase(state, tx).health == (5, 0, 0)
+  assert train_step.begin_phase(state, tx).health == (5, 0, 0)
 
 
 def test_saturation_is_counted_in_good_steps(state):
@@ -146,7 +148,7 @@ def test_saturation_is_counted_in_good_steps(state):
 def test_distance_of_the_average_is_of_what_trains(state):
   def distance(weights, averages, learns=None):
     made = state._replace(g=state.g._replace(params=weights), ema={'params': averages})
-    return float(guard.ema_distance(made, learns and Trainable(learns, {})))
+    return float(nonfinite.ema_distance(made, learns and Trainable(learns, {})))
 
   a, b = jnp.array([3.0, 0.0]), jnp.array([3.0, 4.0])
   assert distance({'a': a, 'b': b}, {'a': b, 'b': b}) == pytest.approx(4 / 50**0.5)
@@ -176,7 +178,7 @@ def test_a_device_loop_ends_where_the_state_stands(state, lengths):
     if length > 1:
       assert float(metrics['bad']) == max(0, min(int(begin.step) - 14, MOST))
   assert counts(state) == (17, 3, 3)
-  expected, _ = after(guard.rewound(state)._replace(health=Health()), *[BAD] * MOST)
+  expected, _ = after(nonfinite.rewound(state)._replace(health=Health()), *[BAD] * MOST)
   assert same_bits(state, expected) == []
   still, metrics = loop(state, WELL, {}, 22, 24)  # a dispatch that was on its way
   assert same_bits(still, state) == []
@@ -200,11 +202,11 @@ def test_a_gradient_without_end_under_a_finite_loss():
   tx = optax.adam(0.1)
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, {}, tx.init(params)), None,
                      {'params': params, 'batch_stats': {}})
-  bound = functools.partial(steps.pixel_step, generator=Rooted(), tx=tx, ema=0.9,
+  bound = functools.partial(train_step.pixel_step, generator=Rooted(), tx=tx, ema=0.9,
                             loss=losses.GeneratorLoss())
-  run = jax.jit(functools.partial(guard.guarded, step=bound, max_bad=MOST))
+  run = jax.jit(functools.partial(nonfinite.guarded, step=bound, max_bad=MOST))
   moved, metrics = run(state, {'lr': picture, 'hr': picture}, {})
-  assert guard.not_finite(metrics) == ['g/grad_norm']
+  assert nonfinite.not_finite(metrics) == ['g/grad_norm']
   assert same_bits(nets(moved), nets(state)) == []
   assert counts(moved) == (1, 1, 1)
 
@@ -213,7 +215,7 @@ def test_a_gradient_without_end_under_a_finite_loss():
 def gan(config):
   """(the phase, a state, a good batch) of the smallest adversarial step."""
   config.discriminator.widths = (4,)
-  experiment = build.build(config)
+  experiment = phases.build(config)
   rng = np.random.default_rng(0)
   batch = {name: rng.random((4, side, side, 3), np.float32) for name, side in (('lr', 8),
                                                                                ('hr', 16))}
@@ -234,7 +236,7 @@ def test_a_bad_crop_moves_nothing(gan):
     assert counts(stayed) == (2, 1, 1)
     assert np.isnan(metrics['g/pixel'])
     assert np.isfinite([metrics[name] for name in NEW]).all()
-    assert same_bits(guard.rewound(stayed), state) == []
+    assert same_bits(nonfinite.rewound(stayed), state) == []
 
 
 @pytest.mark.slow
@@ -257,7 +259,7 @@ def test_a_healthy_step_is_what_it_is_without_the_guard(gan):
 def test_the_guard_costs_next_to_nothing(config):
   """G's forward pass is computed once, under the guard too: FLOPs tell."""
   config.generator.update({'features': 16, 'blocks': 4})
-  experiment = build.build(config)
+  experiment = phases.build(config)
   phase, state = experiment.phases[-1], jax.eval_shape(experiment.new_state)
   batch = {name: jax.ShapeDtypeStruct((4, side, side, 3), np.float32)
            for name, side in (('lr', 8), ('hr', 16))}
@@ -279,19 +281,19 @@ def test_causes_are_named(bad, named):
   metrics = {'g/perceptual': 1.0, 'g/adversarial': 1.0} | {
       name: 1.0 for name in WELL if '/' in name}
   metrics |= dict.fromkeys(bad, float('nan'))
-  assert sorted(guard.causes(metrics)) == sorted(named)
-  assert guard.causes(metrics | dict.fromkeys(bad)) == guard.causes(metrics)  # null, in a log
-  assert sorted(guard.not_finite(metrics)) == sorted(bad)
+  assert sorted(nonfinite.causes(metrics)) == sorted(named)
+  assert nonfinite.causes(metrics | dict.fromkeys(bad)) == nonfinite.causes(metrics)  # null, in a log
+  assert sorted(nonfinite.not_finite(metrics)) == sorted(bad)
 
 
 def test_what_is_said():
-  assert guard.stop_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0}) == (
+  assert nonfinite.stop_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0}) == (
       'steps 31 to 40 gave no finite numbers (g/perceptual): batch of seed 0, step 31; the state '
       'before is checkpoint 30; --mode replay --step 31 runs it again')
-  assert guard.stop_message(7, 1, 5, {}, 'replay/7.png').startswith(
+  assert nonfinite.stop_message(7, 1, 5, {}, 'replay/7.png').startswith(
       'step 7 gave no finite numbers (new weights or BatchNorm statistics): batch of seed 5, '
       'step 7, shown in replay/7.png; the state before is checkpoint 6;')
-  text = guard.saturation_warning(5000, 1000)
+  text = nonfinite.saturation_warning(5000, 1000)
   assert '\n' not in text
   for part in ('5000', '1000', 'D ', 'config.'):
     assert part in text

@@ -6,12 +6,13 @@ import sys
 import jax.numpy as jnp
 import tensorstore
 
-from sr_jax import build, leaks
+from sr_jax import leaks
 from sr_jax.checkpoints import Checkpoints
+from sr_jax.experiment import phases
 
 
 def test_saves_leave_no_objects(config, tmp_path):
-  state = build.build(config).new_state()
+  state = phases.build(config).new_state()
   kept = Checkpoints(tmp_path)
   blocks = []
   for step in range(1, 11):

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import build, guard, losses, steps
+from sr_jax import losses
 from sr_jax.data import bank, feed
 from sr_jax.data.augment import Augmentation
+from sr_jax.experiment import phases
 from sr_jax.profiling import parts, timing
+from sr_jax.step import nonfinite, train_step
 
 batch_at = functools.partial(feed.batch_of_bank, cut=bank.Cut(4, 16, 2), size=4,
                              kinds=Augmentation())
@@ -39,7 +41,7 @@ def perceptual(phase):
   step = phase.step.keywords['step'].func
   bound = functools.partial(step, **fixed | {'loss': loss, 'vgg': Features()})
   frozen = {'vgg': Features().init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))}
-  return functools.partial(guard.guarded, **phase.step.keywords | {'step': bound}), frozen
+  return functools.partial(nonfinite.guarded, **phase.step.keywords | {'step': bound}), frozen
 
 
 @pytest.mark.parametrize(('number', 'kind'), [
@@ -47,12 +49,12 @@ def perceptual(phase):
     pytest.param(1, 'vanilla', marks=pytest.mark.slow)])
 def test_parts_make_the_step(config, source, number, kind):
   config.loss.adversarial.kind = kind
-  experiment = build.build(config)
+  experiment = phases.build(config)
   step, frozen = perceptual(experiment.phases[number])
   state = experiment.new_state()
   if number == 0:
-    state = steps.begin_phase(state, experiment.phases[0].g_tx)
-  whole = jax.jit(functools.partial(steps.one_step, step=step, batch_at=batch_at)).lower(
+    state = train_step.begin_phase(state, experiment.phases[0].g_tx)
+  whole = jax.jit(functools.partial(train_step.one_step, step=step, batch_at=batch_at)).lower(
       state, source, frozen).compile()
   expected, metrics = whole(state, source, frozen)
   timed = timing.Timed({})
@@ -81,17 +83,17 @@ def test_parts_of_an_accumulated_batch_count_as_often_as_they_run():
   timed.programs = {name: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
                     for name in ('batch', 'generator forward', 'update')}
   timed.products, timed.median = {}, lambda name: 0.5
-  step = functools.partial(guard.guarded, step=functools.partial(steps.pixel_step, accumulate=4))
+  step = functools.partial(nonfinite.guarded, step=functools.partial(train_step.pixel_step, accumulate=4))
   figures = parts.figures(step, timed)
   assert [figures[name]['seconds'] for name in figures] == [0.5, 2.0, 0.5]
   assert figures['generator forward']['flops'] == 4 * figures['batch']['flops'] > 0
 
 
 def test_scopes_name_every_part_of_a_step(config, source):
-  experiment = build.build(config)
+  experiment = phases.build(config)
   phase = experiment.phases[1]
   state = jax.eval_shape(experiment.new_state)
-  step = functools.partial(steps.one_step, step=phase.step, batch_at=batch_at)
+  step = functools.partial(train_step.one_step, step=phase.step, batch_at=batch_at)
   text = jax.jit(step).lower(state, source, experiment.frozen).as_text(debug_info=True)
   for name in ('batch', 'optimiser', 'average', 'guard', 'jvp(generator)', 'jvp(discriminator)',
                'jvp(losses)', 'transpose(jvp(generator))', 'transpose(jvp(discriminator))'):

@@ -9,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import build, build_data, guard, images, replay, train
+from sr_jax import images, replay, train
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs, phases
 from sr_jax.logs import read_metrics
+from sr_jax.step import nonfinite
 
 
 @pytest.fixture(scope='module')
@@ -103,7 +105,7 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
   # A run that stops has a state that stands; the picture is of the first bad step.
   standing = state._replace(step=state.step + 3, health=state.health._replace(
       skipped=state.health.skipped + 3, bad=state.health.bad + 3))
-  path = replay.keep_batch(tmp_path, experiment, guard.rewound(standing), feed.take(20, 21),
+  path = replay.keep_batch(tmp_path, experiment, nonfinite.rewound(standing), feed.take(20, 21),
                            feed.batch_at)
   assert path == tmp_path / 'replay' / '21.png'
   np.testing.assert_array_equal(images.read_image(path), picture)
@@ -111,11 +113,11 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
 
 def at_checkpoint(config, folder, step):
   """(experiment, feed from there on, state of that checkpoint)."""
-  experiment = build.build(config)
+  experiment = phases.build(config)
   checkpoints = Checkpoints(folder, read_only=True)
   state = checkpoints.restore(experiment.new_state(), step)
   checkpoints.close()
-  return experiment, build_data.build_feed(config, build_data.training_set(config), step, False,
+  return experiment, inputs.build_feed(config, inputs.training_set(config), step, False,
                                            '', lambda text: None), state
 
 

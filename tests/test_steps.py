@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from sr_jax import build, losses, steps
+from sr_jax import losses
 from sr_jax.data import bank, feed
 from sr_jax.data.augment import Augmentation
+from sr_jax.experiment import phases
+from sr_jax.step import train_step
 from tests.conftest import same_bits
 
 
@@ -25,7 +27,7 @@ batch_at = functools.partial(feed.batch_of_bank, cut=bank.Cut(4, 16, 2), size=4,
 
 @pytest.fixture
 def experiment(config):
-  return build.build(config)
+  return phases.build(config)
 
 
 def phase(experiment, name):
@@ -33,7 +35,7 @@ def phase(experiment, name):
 
 
 def one_step(experiment, name, state, source):
-  step = functools.partial(steps.one_step, step=phase(experiment, name).step,
+  step = functools.partial(train_step.one_step, step=phase(experiment, name).step,
                            batch_at=batch_at)
   return jax.jit(step)(state, source, experiment.frozen)
 
@@ -82,8 +84,8 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
   sgd = optax.sgd(1.0)
   state = state._replace(g=state.g._replace(opt_state=sgd.init(state.g.params)),
                          d=state.d._replace(opt_state=sgd.init(state.d.params)))
-  step = functools.partial(steps.gan_step, generator=generator, discriminator=discriminator,
-                           g_tx=sgd, d_tx=sgd, ema=0.9, loss=build.build_loss(config))
+  step = functools.partial(train_step.gan_step, generator=generator, discriminator=discriminator,
+                           g_tx=sgd, d_tx=sgd, ema=0.9, loss=phases.build_loss(config))
   after, metrics = jax.jit(step)(state, batch, {})
   for net, grads in (('g', g_grads), ('d', d_grads)):
     old, new = getattr(state, net).params, getattr(after, net).params
@@ -108,7 +110,7 @@ def test_gradients_reach_only_the_network_they_should(config, source, kind, unop
     changed = config.copy_and_resolve_references()
     if frozen != 'none':
       changed.optimizer[frozen].learning_rate = 0.0
-    experiment = build.build(changed)
+    experiment = phases.build(changed)
     before = experiment.new_state()
     results[frozen] = one_step(experiment, 'gan', before, source)[0]
     for net in ('g', 'd'):
@@ -120,7 +122,7 @@ def test_gradients_reach_only_the_network_they_should(config, source, kind, unop
 
 def test_no_term_reaches_a_network_without_weight(config, source):
   config.loss.pixel.weight, config.loss.total_variation.weight = 0.0, 0.5
-  _, metrics = one_step(build.build(config), 'gan', build.build(config).new_state(), source)
+  _, metrics = one_step(phases.build(config), 'gan', phases.build(config).new_state(), source)
   assert 'g/pixel' not in metrics
   assert metrics['g/total'] == metrics['g/total_variation'] + metrics['g/adversarial']
 
@@ -128,7 +130,7 @@ def test_no_term_reaches_a_network_without_weight(config, source):
 @pytest.mark.slow
 def test_adversarial_term_alone_is_enough(config, source):
   config.loss.pixel.weight = 0.0
-  experiment = build.build(config)
+  experiment = phases.build(config)
   before = experiment.new_state()
   after, metrics = one_step(experiment, 'gan', before, source)
   assert metrics['g/total'] == metrics['g/adversarial'] > 0
@@ -155,17 +157,17 @@ def test_ema_follows_weights_and_statistics(experiment, source):
 def test_adversarial_phase_starts_with_fresh_moments_once(experiment, source):
   warm, _ = one_step(experiment, 'warm-up', experiment.new_state(), source)
   tx = phase(experiment, 'gan').g_tx
-  begun = steps.begin_phase(warm, tx)
+  begun = train_step.begin_phase(warm, tx)
   assert same_bits(begun.g.params, warm.g.params) == []
   assert all((leaf == 0).all() for leaf in jax.tree.leaves(begun.g.opt_state))
-  assert same_bits(steps.begin_phase(begun, tx), begun) == []
+  assert same_bits(train_step.begin_phase(begun, tx), begun) == []
   new = experiment.new_state()
-  assert same_bits(steps.begin_phase(new, phase(experiment, 'warm-up').g_tx), new) == []
+  assert same_bits(train_step.begin_phase(new, phase(experiment, 'warm-up').g_tx), new) == []
 
 
 @pytest.mark.parametrize('name', ['warm-up', 'gan'])
 def test_device_loop_is_indifferent_to_how_it_is_cut(experiment, source, name):
-  run = jax.jit(functools.partial(steps.train_steps, step=phase(experiment, name).step,
+  run = jax.jit(functools.partial(train_step.train_steps, step=phase(experiment, name).step,
                                   batch_at=batch_at), donate_argnames='state')
 
   def cut(*lengths):
@@ -185,7 +187,7 @@ def test_device_loop_is_indifferent_to_how_it_is_cut(experiment, source, name):
 @pytest.mark.slow
 def test_loop_and_plain_steps_agree(experiment, source):
   """Not in bits, the code is compiled differently, but in figures."""
-  run = jax.jit(functools.partial(steps.train_steps, step=phase(experiment, 'gan').step,
+  run = jax.jit(functools.partial(train_step.train_steps, step=phase(experiment, 'gan').step,
                                   batch_at=batch_at))
   looped, _ = run(experiment.new_state(), source, {}, 0, 3)
   plain = experiment.new_state()
@@ -200,7 +202,7 @@ def test_loop_and_plain_steps_agree(experiment, source):
 @pytest.mark.parametrize('loop', [False, True])
 def test_a_restored_state_makes_the_same_program(experiment, source, loop):
   """So that the compile cache has it: what comes of a checkpoint was put on its device."""
-  run = build.dispatcher(experiment._replace(device_loop=loop), phase(experiment, 'gan'), batch_at)
+  run = phases.dispatcher(experiment._replace(device_loop=loop), phase(experiment, 'gan'), batch_at)
   new = jax.tree.map(jnp.asarray, experiment.new_state())
   restored = jax.device_put(new, jax.local_devices()[0])
   texts = [run.lower(state, source, {}, 0, 1).as_text() for state in (new, restored)]
@@ -208,7 +210,7 @@ def test_a_restored_state_makes_the_same_program(experiment, source, loop):
 
 
 def test_donated_state_is_gone(experiment, source):
-  run = build.dispatcher(experiment, phase(experiment, 'gan'), batch_at)
+  run = phases.dispatcher(experiment, phase(experiment, 'gan'), batch_at)
   state = experiment.new_state()
   run(state, source, experiment.frozen, 0, 1)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.g))
@@ -216,7 +218,7 @@ def test_donated_state_is_gone(experiment, source):
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(config, source):
   config.dtype = 'bfloat16'
-  experiment = build.build(config)
+  experiment = phases.build(config)
   state, metrics = one_step(experiment, 'gan', experiment.new_state(), source)
   kinds = {leaf.dtype for leaf in jax.tree.leaves((state.g, state.d, state.ema, metrics))}
   assert kinds == {jnp.dtype('float32'), jnp.dtype('int32')}

@@ -15,28 +15,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sr_jax import (
-  build,
-  build_data,
-  images,
-  lock,
-  logs,
-  loop,
-  replay,
-  restore,
-  runs,
-  steps,
-  train,
-  watch,
-)
+from sr_jax import images, lock, logs, loop, replay, restore, runs, train, watch
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
+from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.logs import read_metrics
 from sr_jax.metrics import scorer
 from sr_jax.models import EDSR, SRCNN
 from sr_jax.pretrained import generators
-from sr_jax.state import NetState, TrainState
+from sr_jax.step import train_step
+from sr_jax.step.state import NetState, TrainState
 from sr_jax.system import files
 from tests.conftest import filled, same_bits
 
@@ -69,7 +58,7 @@ def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, 
   assert int(parts.step) == 40
   assert same_bits(whole, parts) == []
   if config.freeze:
-    start = build.build(config).new_state()
+    start = phases.build(config).new_state()
     for name in ('head', 'body_0'):
       assert same_bits(whole.g.params[name], start.g.params[name]) == []
     assert len(same_bits(whole.d.params, start.d.params)) == len(jax.tree.leaves(start.d.params))
@@ -137,9 +126,9 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
   warm, gan = ({name for name in line if name.startswith('terms/')} for line in lines
                if 'valid/psnr_y' in line and line['step'])
   assert warm == {'terms/pixel/train', 'terms/pixel/valid'}
-  experiment = build.build(config)
+  experiment = phases.build(config)
   figures = watch.terms_of(jax.jit(experiment.phases[-1].terms), state,
-                           watch.open_watched(config, build_data.training_set(config)).crops, {})
+                           watch.open_watched(config, inputs.training_set(config)).crops, {})
   assert figures.keys() == gan > warm
   assert {name: lines[-1][name] for name in gan} == figures  # of this very state
   strips = sorted((tmp_path / 'samples').iterdir())
@@ -226,7 +215,7 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
   assert [(line['step'], line['phase']) for line in lines] == [
       (0, 'bicubic'), (0, 'start'), (1, 'gan')]
   model = restore.load(tmp_path / 'first')
-  pairs = list(read_set(build_data.scored_set(config, 'valid'), 2))
+  pairs = list(read_set(inputs.scored_set(config, 'valid'), 2))
   expected = scorer.mean(scorer.score_set(pairs, model, scorer.make_scorer(2, 'none')))
   assert lines[1]['valid/psnr_y'] == pytest.approx(expected['psnr_y'])
   config.generator.output = 'linear'
@@ -432,7 +421,7 @@ def test_a_changed_config_is_recorded_though_its_start_is_killed(config, tmp_pat
 def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
   # Steps of two seconds, of which no more than nine may be lost: saved each fourth, for with a
   # fifth it would be ten, but where another reason has saved.
-  now, saved, plain = 0, [], build.dispatcher
+  now, saved, plain = 0, [], phases.dispatcher
 
   def dispatcher(*arguments):
     dispatch = plain(*arguments)
@@ -443,7 +432,7 @@ def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
     run.lower = dispatch.lower
     return run
 
-  monkeypatch.setattr(build, 'dispatcher', dispatcher)
+  monkeypatch.setattr(phases, 'dispatcher', dispatcher)
   monkeypatch.setattr(loop, 'time', types.SimpleNamespace(monotonic=lambda: now))
   monkeypatch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: saved.append(
       int(state.step)))
@@ -486,7 +475,7 @@ def test_a_run_without_numbers_stops_at_the_state_before(config, tmp_path, capsy
 def test_a_discriminator_that_has_won_is_told(config, tmp_path, capsys):
   config.saturated_steps, config.warmup_steps = 2, 0
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(steps.losses, 'right_answers', lambda *_: (1.0, 1.0))
+    patch.setattr(train_step.losses, 'right_answers', lambda *_: (1.0, 1.0))
     run(config, tmp_path, steps=4, warmup_steps=0)
   out = capsys.readouterr().out
   assert out.count('warning: up to step 2, for 2 steps in a row, D has taken every') == 1
@@ -521,13 +510,13 @@ def test_a_deleted_run_is_one_again_with_its_next_checkpoint(config, tmp_path, m
 
 @pytest.mark.slow
 def test_the_end_of_the_warm_up_is_kept_where_its_last_step_was_bad(config, tmp_path, monkeypatch):
-  step = steps.pixel_step
+  step = train_step.pixel_step
 
   def third_is_bad(state, *rest, **kwargs):
     new, metrics = step(state, *rest, **kwargs)
     return new, metrics | {'g/pixel': jax.numpy.where(state.step == 2, np.nan, metrics['g/pixel'])}
 
-  monkeypatch.setattr(steps, 'pixel_step', third_is_bad)
+  monkeypatch.setattr(train_step, 'pixel_step', third_is_bad)
   whole = run(config, tmp_path / 'whole', steps=5, warmup_steps=3)
   kept = Checkpoints(tmp_path / 'whole', read_only=True)
   assert kept.steps() == [3, 5]
@@ -563,10 +552,10 @@ def test_another_architecture_is_refused(config, tmp_path):
   trained = runs.run_config(tmp_path)
   files.write_json(tmp_path / 'config.json', {key: value for key, value in trained.items()
                                               if key not in ('train_only', 'freeze')})
-  runs.check_against(tmp_path, config, ('train_only', 'freeze'))
+  compatibility.check_against(tmp_path, config, ('train_only', 'freeze'))
   config.freeze = 'head'
   with pytest.raises(InputError, match="the run has freeze='', the config 'head'"):
-    runs.check_against(tmp_path, config, ('train_only', 'freeze'))
+    compatibility.check_against(tmp_path, config, ('train_only', 'freeze'))
 
 
 def test_a_field_left_to_the_module_is_its_default(tmp_path):
@@ -577,10 +566,10 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
   config = srresnet.get_config('small')
   with config.ignore_type():
     config.generator.features = config.generator.blocks = None
-  runs.check_against(tmp_path, config, ('generator', 'discriminator', 'scale'))
+  compatibility.check_against(tmp_path, config, ('generator', 'discriminator', 'scale'))
   config.generator.kernel = 5
   with pytest.raises(InputError, match=r'the run has generator\.kernel=3, the config 5'):
-    runs.check_against(tmp_path, config, ('generator',))
+    compatibility.check_against(tmp_path, config, ('generator',))
 
 
 @pytest.mark.parametrize(('text', 'message'), [
@@ -592,7 +581,7 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
 def test_a_strange_config_json_is_named(config, tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   with pytest.raises(InputError, match=f'{tmp_path}.*{message}'):
-    runs.check_against(tmp_path, config, ('generator', 'scale'))
+    compatibility.check_against(tmp_path, config, ('generator', 'scale'))
   with pytest.raises(InputError, match=message):
     run(config, tmp_path / 'new', init_from=str(tmp_path))
   assert not (tmp_path / 'new').exists()

@@ -4,14 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import build, build_data, images, loop, losses, watch
+from sr_jax import images, loop, losses, watch
 from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs, phases
 from sr_jax.images import montage
 from sr_jax.logs import read_metrics
-from sr_jax.state import NetState, TrainState
+from sr_jax.step.state import NetState, TrainState
 from tests.conftest import filled
 from tests.test_logs import read_events
 from tests.test_train import iter_scores, run
@@ -169,12 +170,12 @@ def test_crops_are_the_middles_of_what_is_usable(tmp_path, picture, config):
     images.write_image(tmp_path / f'{index}.png', picture(*size, index))
   (tmp_path / '3.png').write_text('no picture')
   found = sources.open_source(f'folder:{tmp_path}', 2)
-  batch = watch.centre_crops(found, build_data.build_cut(config))
+  batch = watch.centre_crops(found, inputs.build_cut(config))
   expected = [middle_of(found[index], y, x) for index, y, x in ((0, 6, 9), (2, 4, 0))]
   for name in ('lr', 'hr'):
     np.testing.assert_array_equal(batch[name], np.stack([crop[name] for crop in expected]))
     assert batch[name].dtype == np.float32
-  assert watch.centre_crops(found[1:2], build_data.build_cut(config)) == {}
+  assert watch.centre_crops(found[1:2], inputs.build_cut(config)) == {}
 
 
 def middle_of(picture, y, x):
@@ -189,7 +190,7 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   """Against each network applied to each crop by itself."""
   config.loss.adversarial.kind, config.loss.total_variation.weight = 'relativistic', 0.5
   config.generator.batch_norm = config.discriminator.batch_norm = True
-  experiment = build.build(config)
+  experiment = phases.build(config)
   phase = next(phase for phase in experiment.phases if phase.name == name)
   nets = [NetState(made['params'], made['batch_stats'], ()) for made in (
       filled(experiment.generator, np.zeros((1, 8, 8, 3), np.float32)),
@@ -198,7 +199,7 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   found = sources.open_source(f'folder:{folder}', 2)
   crops = {'train': [middle_of(found[0], 6, 9), middle_of(found[1], 11, 5)],
            'valid': [middle_of(found[2], 4, 4)]}
-  batches = {kind: watch.centre_crops(mine, build_data.build_cut(config))
+  batches = {kind: watch.centre_crops(mine, inputs.build_cut(config))
              for kind, mine in (('train', found[:2]), ('valid', found[2:3]))}
   terms = watch.terms_of(jax.jit(phase.terms), state, batches, {})
 

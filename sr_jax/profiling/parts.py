@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import guard, losses, steps
+from sr_jax import losses
 from sr_jax.profiling import timing
-from sr_jax.state import TrainState
+from sr_jax.step import nonfinite, train_step
+from sr_jax.step.state import TrainState
 
 ONCE = 'batch', 'update'  # in a step, whatever config.accumulate is
 
@@ -44,14 +45,14 @@ def take_step(run: Callable, step: Callable, batch_at: Callable, state: TrainSta
   loss, vgg, trainable = fixed['loss'], fixed.get('vgg'), fixed.get('trainable')
 
   def generate(params, batch_stats, lr):
-    return jax.vjp(lambda params: steps._generate(generator, params, batch_stats, lr, trainable),
+    return jax.vjp(lambda params: train_step._generate(generator, params, batch_stats, lr, trainable),
                    params, has_aux=True)
 
   def see(sr, hr, frozen):
     return *jax.vjp(lambda sr: loss.features(sr, vgg, frozen), sr), loss.features(hr, vgg, frozen)
 
   def discriminate(params, batch_stats, sr, hr):
-    judge = functools.partial(steps._discriminate, discriminator)
+    judge = functools.partial(train_step._discriminate, discriminator)
     real, real_pullback, stats = jax.vjp(lambda params: judge(params, hr, batch_stats), params,
                                          has_aux=True)
     fake, fake_pullback, stats = jax.vjp(lambda params, sr: judge(params, sr, stats), params, sr,
@@ -90,13 +91,13 @@ def take_step(run: Callable, step: Callable, batch_at: Callable, state: TrainSta
 
   def update(state, g_grads, g_stats, d_grads, d_stats, metrics):
     def updated(state, batch, frozen):
-      g = steps._update(state.g, g_grads, g_stats, fixed.get('g_tx') or fixed['tx'], trainable)
+      g = train_step._update(state.g, g_grads, g_stats, fixed.get('g_tx') or fixed['tx'], trainable)
       norms, d = {'g/grad_norm': optax.global_norm(g_grads)}, state.d
       if discriminator:
-        d = steps._update(state.d, d_grads, d_stats, fixed['d_tx'])
+        d = train_step._update(state.d, d_grads, d_stats, fixed['d_tx'])
         norms['d/grad_norm'] = optax.global_norm(d_grads)
-      return steps._advance(state, g, d, fixed['ema'], trainable), metrics | norms
-    return guard.guarded(state, None, None, step=updated, max_bad=fixed['max_bad'],
+      return train_step._advance(state, g, d, fixed['ema'], trainable), metrics | norms
+    return nonfinite.guarded(state, None, None, step=updated, max_bad=fixed['max_bad'],
                          trainable=trainable)
 
   batch = run('batch', batch_at, source, state.seed, state.step)

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import build, build_data, runs, steps
-from sr_jax.check import check
+from sr_jax import runs
 from sr_jax.data import bank, feed
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs, phases
+from sr_jax.experiment.check import check
 from sr_jax.profiling import ceilings, parts, table, timing, traces
 from sr_jax.profiling.bottleneck import Spent, bottleneck, verdict
-from sr_jax.step import compilation
+from sr_jax.step import compilation, train_step
 from sr_jax.system import files, threads
 
 ROUNDS, SECONDS = 10, 15.0  # of the parts beside the whole step: so many, or for so long
@@ -47,11 +48,11 @@ def profile_run(config, workdir) -> dict:
   with _replacing(workdir / 'profile') as folder, contextlib.ExitStack() as stack:
     found, data = _pictures(config)
     # Without pictures: what is counted in epochs is counted in steps of some.
-    config = build_data.in_steps(config, len(found) if found else 1_000 * config.batch_size)
-    experiment = build.build(config)
+    config = inputs.in_steps(config, len(found) if found else 1_000 * config.batch_size)
+    experiment = phases.build(config)
     if found:
       earlier = runs.starts(workdir)
-      source = stack.enter_context(contextlib.closing(build_data.build_feed(
+      source = stack.enter_context(contextlib.closing(inputs.build_feed(
           config, found, 0, experiment.device_loop,
           earlier[-1].get('data_mode', '') if earlier else '', print)))
     else:
@@ -70,7 +71,7 @@ def profile_run(config, workdir) -> dict:
             'accelerator': device.platform != 'cpu'}
     state = experiment.new_state()
     for phase in experiment.phases:
-      state = steps.begin_phase(state, phase.g_tx)
+      state = train_step.begin_phase(state, phase.g_tx)
       state, figures = profile_phase(experiment, phase, source, state, folder / phase.name)
       best = result['ceilings'] = ceilings.again(result['ceilings'], config.dtype)
       spent = _spent(figures, best)
@@ -118,7 +119,7 @@ def _replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def _pictures(config):
   """(those to train on, or None; what they are, in words)."""
   try:
-    found = build_data.training_set(config)
+    found = inputs.training_set(config)
   except InputError as error:
     print(f'random pictures, and no time for reading any: {error}')
     return None, 'random pictures'
@@ -127,14 +128,14 @@ def _pictures(config):
 
 def random_feed(config) -> feed.Feed:
   """A bank of eight random pictures of twice the patch."""
-  cut = build_data.build_cut(config)
+  cut = inputs.build_cut(config)
   side = 2 * cut.patch // cut.scale
   size = cut.channels * side * side * (cut.scale**2 + 1)
   pixels = np.random.default_rng(0).integers(0, 256, (1, 8 * size), np.uint8)
   table = [(0, at, at + cut.channels * (side * cut.scale)**2, side, side)
            for at in range(0, 8 * size, size)]
   pictures = bank.Bank(jnp.asarray(pixels), jnp.asarray(np.array(table, np.int32)))
-  batch_at = feed.bank_batches(cut, config.batch_size, build_data.build_augmentation(config))
+  batch_at = feed.bank_batches(cut, config.batch_size, inputs.build_augmentation(config))
   return feed.Feed('bank', batch_at, lambda start, stop: pictures, 2**31, [], '', lambda: None)
 
 
@@ -153,11 +154,11 @@ def profile_phase(experiment, phase, source: feed.Feed, state, folder) -> tuple:
   frozen, step = experiment.frozen, int(state.step)
   count = min(LOOP, source.most) if experiment.device_loop else 1
   held = source.take(step, step + count)
-  compiled = compilation.compile_step(build.dispatcher(experiment, phase, source.batch_at), state,
+  compiled = compilation.compile_step(phases.dispatcher(experiment, phase, source.batch_at), state,
                                     held, frozen, step, step + count)
   dispatch = single = compiled.program
   if experiment.device_loop:
-    single = build.dispatcher(experiment._replace(device_loop=False), phase,
+    single = phases.dispatcher(experiment._replace(device_loop=False), phase,
                               source.batch_at).lower(state, held, frozen, step, step + 1).compile()
   nothing = jax.jit(timing.idle_step, donate_argnums=0).lower(
       state, held, frozen, step, step + 1).compile()

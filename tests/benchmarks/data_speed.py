@@ -25,10 +25,12 @@ import torch
 from PIL import Image
 
 from configs.common import defaults
-from sr_jax import build, images, steps
+from sr_jax import images
 from sr_jax.data import feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import Cut
+from sr_jax.experiment import phases
+from sr_jax.step import train_step
 
 CUT, BATCH = Cut(16, 96, 4), 16
 
@@ -107,14 +109,14 @@ def compare(name: str, folder: pathlib.Path, cache: pathlib.Path, rounds: int, s
 def compare_steps(folder: pathlib.Path, cache: pathlib.Path, rounds: int) -> None:
   config = defaults()
   config.generator.update({'name': 'msrresnet', 'features': 16, 'blocks': 4})
-  experiment = build.build(config)
+  experiment = phases.build(config)
   step = experiment.phases[0].step
   opened = feed.open_feed(sources.open_source(f'folder:{folder}', CUT.scale), CUT, BATCH,
                           Augmentation(), mode='bank', seed=0, begin=0, cache=cache)
   bank = opened.take(0, 1)
   batch = jax.jit(opened.batch_at)(bank, 0, 0)
-  with_bank = jax.jit(functools.partial(steps.one_step, step=step, batch_at=opened.batch_at))
-  constant = jax.jit(functools.partial(steps.one_step, step=step,
+  with_bank = jax.jit(functools.partial(train_step.one_step, step=step, batch_at=opened.batch_at))
+  constant = jax.jit(functools.partial(train_step.one_step, step=step,
                                        batch_at=lambda source, seed, step: source))
   state = experiment.new_state()
   times = {'bank': [], 'constant': []}

@@ -33,9 +33,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import build, steps
+from sr_jax.experiment import phases
 from sr_jax.models.vgg import VGG19
 from sr_jax.profiling.run import random_feed
+from sr_jax.step import train_step
 from sr_jax.system.memory import host_memory
 
 STEPS = ('srresnet', 'edsr', 'rrdb', 'srgan', 'esrgan')
@@ -67,17 +68,17 @@ def random_vgg(*_):
       if leaf.ndim == 4 else np.zeros(leaf.shape, np.float32)), shapes)
 
 
-def build_experiment(config) -> build.Experiment:
-  with mock.patch.object(build, 'load_vgg', random_vgg):
-    return build.build(config)
+def build_experiment(config) -> phases.Experiment:
+  with mock.patch.object(phases, 'load_vgg', random_vgg):
+    return phases.build(config)
 
 
 def our_step(config, experiment, count: int):
   """run() -> metrics of the last of `count` steps, which the caller waits for."""
   source = random_feed(config)
   pictures, phase = source.take(0, count), experiment.phases[-1]
-  dispatch = build.dispatcher(experiment, phase, source.batch_at)
-  state, at = steps.begin_phase(experiment.new_state(), phase.g_tx), 0
+  dispatch = phases.dispatcher(experiment, phase, source.batch_at)
+  state, at = train_step.begin_phase(experiment.new_state(), phase.g_tx), 0
 
   def run():
     nonlocal state, at
@@ -124,7 +125,7 @@ def torch_step(config, networks, torch, device):
   if d is None:
     return written.pixel_step(g, adams[0], config.loss.pixel.kind, autocast)
   make = {'vanilla': written.srgan_step, 'relativistic': written.esrgan_step}
-  return make[config.loss.adversarial.kind](g, d, vgg, *adams, build.build_loss(config), autocast)
+  return make[config.loss.adversarial.kind](g, d, vgg, *adams, phases.build_loss(config), autocast)
 
 
 def to_torch(array, torch, device):

@@ -13,10 +13,11 @@ import textwrap
 import jax
 import numpy as np
 
-from sr_jax import build, images
+from sr_jax import images
 from sr_jax.checkpoints import Checkpoints
+from sr_jax.experiment import phases
 from sr_jax.logs import read_metrics
-from sr_jax.state import TrainState
+from sr_jax.step.state import TrainState
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -68,7 +69,7 @@ class Run:
 
   def state(self) -> TrainState:
     """What its last checkpoint holds."""
-    target = jax.eval_shape(build.build(self.config()).new_state)
+    target = jax.eval_shape(phases.build(self.config()).new_state)
     checkpoints = Checkpoints(self.workdir, read_only=True)
     try:
       return checkpoints.restore(target)

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr_jax import build, build_data, images, logs, main, page, restore, runs, watch
-from sr_jax.check import check
+from sr_jax import images, logs, main, page, restore, runs, watch
 from sr_jax.data import file_hashes, packed, pairing, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment.check import check
 from sr_jax.media import photos, video
 from sr_jax.models import factory, variable_shapes
 from sr_jax.pretrained import generators, vgg
@@ -83,14 +84,14 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
 
   def go_on():
     step, before = runs.stopped_at(folder)
-    runs.check_resumable(folder, before, step, wanted)
-    build_data.in_steps(wanted, 7, before)
+    compatibility.check_resumable(folder, before, step, wanted)
+    inputs.in_steps(wanted, 7, before)
 
   def evaluate():
     trained = runs.run_config(folder)
-    runs.check_against(folder, wanted, ('generator', 'scale'))
+    compatibility.check_against(folder, wanted, ('generator', 'scale'))
     if 'data' in trained:
-      build_data.with_split_of(wanted, trained)
+      inputs.with_split_of(wanted, trained)
 
   def last():
     earlier = runs.starts(folder)
@@ -124,7 +125,7 @@ def read_arguments(path):
     main._parse(argv)
   config = main._CONFIG.value
   check(config)
-  return build.build(build_data.in_steps(config, 7)).phases
+  return phases.build(inputs.in_steps(config, 7)).phases
 
 
 def read_report(path):

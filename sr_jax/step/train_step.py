@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sr_jax import freezing, guard, losses
-from sr_jax.freezing import Trainable
+from sr_jax import losses
 from sr_jax.losses import GeneratorLoss
-from sr_jax.state import NetState, TrainState
+from sr_jax.step import freezing, nonfinite
+from sr_jax.step.freezing import Trainable
+from sr_jax.step.state import NetState, TrainState
 
 
 def pixel_step(state: TrainState, batch, frozen, *, generator, tx, loss: GeneratorLoss,
@@ -221,7 +222,7 @@ def train_steps(state: TrainState, source, frozen, start, stop, *, step: Callabl
   nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), metrics)
   _, state, metrics = lax.while_loop(goes_on, body, (start, state, nothing))
   if max_bad is not None:
-    metrics |= guard.figures(state.health, 'd/real' in metrics)
+    metrics |= nonfinite.figures(state.health, 'd/real' in metrics)
   return state, metrics
 
 

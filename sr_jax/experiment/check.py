@@ -2,9 +2,10 @@
 
 import math
 
-from sr_jax import build_data, losses, optim
+from sr_jax import losses
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs, optimizer
 from sr_jax.inference import correction
 from sr_jax.models import DISCRIMINATORS, GENERATORS
 from sr_jax.models.layers import INITIALIZERS
@@ -59,7 +60,7 @@ def check(config) -> None:
       ('loss.adversarial.kind', config.loss.adversarial.kind, tuple(losses.ADVERSARIAL)),
       ('generator.init', config.generator.init, (None, *INITIALIZERS)),
       ('discriminator.init', config.discriminator.init, (None, *INITIALIZERS)),
-      *((key, value, optim.SCHEDULES) for key, value in each_adam('schedule')),
+      *((key, value, optimizer.SCHEDULES) for key, value in each_adam('schedule')),
       ('eval.lpips', config.eval.lpips, ('alex', 'vgg', 'none')),
       ('eval.correct.kind', config.eval.correct.kind, ('none', *correction.KINDS))):
     if value not in allowed:
@@ -70,7 +71,7 @@ def check(config) -> None:
     raise InputError(f'config.eval.correct.thresholds={thresholds!r}: expected 1 or 3 numbers '
                      'from 0 to 1')
   parse_resize(config.eval.resize, 'config.eval.resize')
-  build_data.check(config)
+  inputs.check(config)
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
   if config.batch_size % config.accumulate:

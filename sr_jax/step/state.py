@@ -18,7 +18,7 @@ class NetState(NamedTuple):
 
 
 class Health(NamedTuple):
-  """How a run has fared, counted on the device; int32 (sr_jax/guard.py counts)."""
+  """How a run has fared, counted on the device; int32 (sr_jax/step/nonfinite.py counts)."""
 
   skipped: jax.Array = np.int32(0)  # updates that were left out, in all
   bad: jax.Array = np.int32(0)  # of them, the last in a row, up to now

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from sr_jax.freezing import Trainable
-from sr_jax.state import Health, TrainState
+from sr_jax.step.freezing import Trainable
+from sr_jax.step.state import Health, TrainState
 
 
 def guarded(state: TrainState, batch, frozen, *, step: Callable, max_bad: int,

@@ -11,15 +11,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import build_data, freezing, guard, losses, metrics, optim, steps
-from sr_jax.check import check, check_phases
+from sr_jax import losses, metrics
 from sr_jax.errors import InputError
-from sr_jax.freezing import Trainable
+from sr_jax.experiment import inputs, optimizer
+from sr_jax.experiment.check import check, check_phases
 from sr_jax.models import variable_shapes
 from sr_jax.models.factory import build_discriminator, build_generator
 from sr_jax.models.vgg import VGGS
 from sr_jax.pretrained.vgg import load_vgg
-from sr_jax.state import TrainState, init_state
+from sr_jax.step import freezing, nonfinite, train_step
+from sr_jax.step.freezing import Trainable
+from sr_jax.step.state import TrainState, init_state
 from sr_jax.system import sharding
 
 
@@ -130,36 +132,36 @@ def build(config) -> Experiment:
   loss = build_loss(config)
   main_steps = config.steps - config.warmup_steps
   trainable = _trainable(config, generator)
-  g_tx, g_schedule = optim.build_optimizer(config.optimizer.g, main_steps, trainable)
-  d_tx, d_schedule = optim.build_optimizer(config.optimizer.d, main_steps)
+  g_tx, g_schedule = optimizer.build_optimizer(config.optimizer.g, main_steps, trainable)
+  d_tx, d_schedule = optimizer.build_optimizer(config.optimizer.d, main_steps)
   # What a step and the terms that are watched have in common, so that they are of one loss.
   objective = {'generator': generator, 'loss': loss, 'vgg': vgg}
   update = {'ema': config.ema, 'trainable': trainable, 'accumulate': config.accumulate}
   warm = {'generator': generator, 'loss': losses.GeneratorLoss(pixel=config.loss.pixel.kind)}
 
   def guarded(step, **bound):
-    return functools.partial(guard.guarded, step=functools.partial(step, **update, **bound),
+    return functools.partial(nonfinite.guarded, step=functools.partial(step, **update, **bound),
                              max_bad=config.max_bad_steps, trainable=trainable)
 
   phases = []
   if config.warmup_steps:
-    tx, schedule = optim.build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
-    step = guarded(steps.pixel_step, tx=tx, **warm)
-    terms = functools.partial(steps.pixel_terms, **warm)
+    tx, schedule = optimizer.build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
+    step = guarded(train_step.pixel_step, tx=tx, **warm)
+    terms = functools.partial(train_step.pixel_terms, **warm)
     phases.append(Phase('warm-up', 0, config.warmup_steps, step, terms, tx, {'g': schedule}))
   if discriminator is None:
-    step = guarded(steps.pixel_step, tx=g_tx, **objective)
-    terms = functools.partial(steps.pixel_terms, **objective)
+    step = guarded(train_step.pixel_step, tx=g_tx, **objective)
+    terms = functools.partial(train_step.pixel_terms, **objective)
     name = 'perceptual' if loss.perceptual_weight else 'pixel'
     phases.append(Phase(name, 0, config.steps, step, terms, g_tx, {'g': g_schedule}))
   elif main_steps:
     objective['discriminator'] = discriminator
-    step = guarded(steps.gan_step, g_tx=g_tx, d_tx=d_tx, **objective)
-    terms = functools.partial(steps.gan_terms, **objective)
+    step = guarded(train_step.gan_step, g_tx=g_tx, d_tx=d_tx, **objective)
+    terms = functools.partial(train_step.gan_terms, **objective)
     phases.append(Phase('gan', config.warmup_steps, config.steps, step, terms, g_tx,
                         {'g': g_schedule, 'd': d_schedule}))
 
-  lr_patch, channels = config.hr_patch // config.scale, build_data.build_channels(config)
+  lr_patch, channels = config.hr_patch // config.scale, inputs.build_channels(config)
   def new_state():
     try:
       return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
@@ -177,7 +179,7 @@ def enter_phase(experiment: Experiment, state: TrainState, step: int, batch_at: 
   """(the phase of `step`, the state that it goes on from, its `dispatcher`)."""
   phase = experiment.phase_at(step)
   if step == phase.start:
-    state = sharding.replicate(steps.begin_phase(sharding.local(state), phase.g_tx), mesh)
+    state = sharding.replicate(train_step.begin_phase(sharding.local(state), phase.g_tx), mesh)
   return phase, state, dispatcher(experiment, phase, batch_at, mesh)
 
 
@@ -195,6 +197,6 @@ def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable,
   bound = {'step': phase.step, 'batch_at': sharding.sharded(batch_at, mesh)}
   options = {'donate_argnames': 'state', **sharding.placed(mesh)}
   if experiment.device_loop:
-    return jax.jit(functools.partial(steps.train_steps, max_bad=experiment.max_bad, **bound),
+    return jax.jit(functools.partial(train_step.train_steps, max_bad=experiment.max_bad, **bound),
                    **options)
-  return jax.jit(functools.partial(steps.one_step, **bound), **options)
+  return jax.jit(functools.partial(train_step.one_step, **bound), **options)

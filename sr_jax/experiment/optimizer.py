@@ -4,9 +4,9 @@ import collections
 
 import optax
 
-from sr_jax import freezing
 from sr_jax.errors import InputError
-from sr_jax.freezing import Trainable
+from sr_jax.step import freezing
+from sr_jax.step.freezing import Trainable
 
 SCHEDULES = ('constant', 'multistep', 'cosine')
 
