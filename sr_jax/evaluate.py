@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tqdm
 
-from sr_jax import images, restore, runs
+from sr_jax import images, restore
 from sr_jax.data.benchmarks import read_set
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
@@ -18,6 +18,7 @@ from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
 from sr_jax.metrics.scorer import make_scorer, protocol, summary
 from sr_jax.report import document
+from sr_jax.runs import metadata
 from sr_jax.system import files
 
 BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
@@ -57,7 +58,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   """
   check(config)
   workdir = files.expand(workdir)
-  trained = runs.run_config(workdir)
+  trained = metadata.run_config(workdir)
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)

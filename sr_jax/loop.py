@@ -6,12 +6,13 @@ import time
 
 import jax
 
-from sr_jax import images, runs, watch
+from sr_jax import images, watch
 from sr_jax.errors import InputError
 from sr_jax.experiment import phases
 from sr_jax.images import montage
 from sr_jax.inference import upscaler
 from sr_jax.metrics.scorer import make_scorer, mean, score_set
+from sr_jax.runs import metadata, progress
 from sr_jax.step import compilation, nonfinite
 from sr_jax.system import files, multihost, sharding
 from sr_jax.train_ import out_of_memory
@@ -50,7 +51,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     for pair in watched.valid[:config.progress_pictures]:
       sr = upscale(ema, pair.lr)
       with log.trying(log.workdir / 'progress'):
-        strip = watch.keep_progress(log.workdir / 'progress', pair, sr, step, config.steps)
+        strip = progress.keep_progress(log.workdir / 'progress', pair, sr, step, config.steps)
         log.show(step, f'progress/{pair.name}', strip)
 
   def settled():
@@ -90,7 +91,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
       if not hold.is_ours():
         hold.take()
       if not there:
-        files.write_json(log.workdir / 'config.json', runs.as_json(config))
+        files.write_json(log.workdir / 'config.json', metadata.as_json(config))
         log.say(f'{log.workdir}: its files are gone; what comes from here on is written there anew')
 
   def save(figures=None):
@@ -176,7 +177,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     overdue, last = kept and now - saved + (now - then) > longest, step == phase.stop
     scoring, sampling, saving = (last or step % every == 0 for every in (
         config.eval.every, config.sample_every, config.checkpoint_every))
-    keeping = step in watch.quarters(config.steps).values()
+    keeping = step in progress.quarters(config.steps).values()
     looking = scoring or sampling or saving or keeping
     leaving = ending(step % config.log_every == 0 and not looking)
     if not (leaving or looking or overdue):
@@ -217,5 +218,5 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
 def next_event(config, step: int, phase_stop: int) -> int:
   """The first step after `step` at which the host has something to do."""
   every = config.log_every, config.sample_every, config.checkpoint_every, config.eval.every
-  quarters = (at for at in watch.quarters(config.steps).values() if at > step)
+  quarters = (at for at in progress.quarters(config.steps).values() if at > step)
   return min(phase_stop, *quarters, *(step - step % interval + interval for interval in every))

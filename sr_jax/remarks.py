@@ -1,14 +1,15 @@
 """What is said before the first step of a run."""
 
-from sr_jax import logs, restore
+from sr_jax import restore
 from sr_jax.step import freezing
+from sr_jax.train_ import announce
 
 
 def opening(experiment, state, skipped, workdir, begin) -> str:
   """The networks, what was left out of the data, the phases."""
-  lines = ['Generator', logs.overview(state.g.params, experiment.trainable)]
+  lines = ['Generator', announce.overview(state.g.params, experiment.trainable)]
   if state.d is not None:
-    lines += ['Discriminator', logs.overview(state.d.params)]
+    lines += ['Discriminator', announce.overview(state.d.params)]
   lines += [f'skipped {reason}' for reason in skipped]
   if skipped:
     lines.append(f'{len(skipped)} skipped')

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import images, logs, restore, runs
-from sr_jax.checkpoints import Checkpoints
+from sr_jax import images, restore
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check
 from sr_jax.images import montage
+from sr_jax.runs import metadata, metrics_log
+from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.step import nonfinite, train_step
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, sharding
@@ -61,7 +62,7 @@ def replay_run(config, workdir, step: str | int) -> dict:
   number = int(step)
   check(config)
   workdir = files.expand(workdir)
-  trained = runs.run_config(workdir)
+  trained = metadata.run_config(workdir)
   begin = _checkpoint_before(workdir, number)
   found = inputs.training_set(config)
   config = inputs.in_steps(config, len(found), trained)
@@ -84,7 +85,7 @@ def replay_run(config, workdir, step: str | int) -> dict:
     path = _write(workdir, number, crops)
   except InputError as error:  # the figures are what was asked for
     path = error
-  logged = next((line for line in logs.read_metrics(workdir)
+  logged = next((line for line in metrics_log.read_metrics(workdir)
                  if line['step'] == number and 'g/total' in line), {})
   differing = [name for name in metrics if logged and not _same(metrics[name], logged.get(name))]
   here = {'device': jax.devices()[0].device_kind, 'devices': 1, 'jax': jax.__version__,
@@ -158,8 +159,8 @@ def _checkpoint_before(workdir, number: int) -> int:
 
 
 def _refuse_unless_its_own(workdir, trained: dict, config) -> None:
-  have, want = (runs.flat({key: tree[key] for key in KEYS if key in tree})
-                for tree in (trained, runs.as_json(config)))
+  have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
+                for tree in (trained, metadata.as_json(config)))
   for key in want:
     if have.get(key, want[key]) != want[key]:  # a key that is not there is younger than the run
       raise InputError(f'{workdir}: the run has {key}={have[key]!r}, the config {want[key]!r}; a '
@@ -170,7 +171,7 @@ def _start_that_took(workdir, number: int) -> tuple[dict, dict]:
   """Of run.json, the start of the run whose step it was, and what later ones changed in the
   config: {key: [then, now]}. ({}, {}) where that is not known.
   """
-  starts = runs.starts(workdir)
+  starts = metadata.starts(workdir)
   at = max((index for index, start in enumerate(starts) if start.get('from_step', 0) < number),
            default=None)
   if at is None:

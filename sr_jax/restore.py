@@ -11,13 +11,13 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from sr_jax import runs
-from sr_jax.checkpoints import Checkpoints
 from sr_jax.errors import InputError, brief
 from sr_jax.inference.upscaler import KINDS, Upscaler
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
+from sr_jax.runs import metadata
+from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.step.state import TrainState
 from sr_jax.system import files
 
@@ -134,7 +134,7 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
 def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
   """The generator of the run in `workdir`; see `load`."""
   workdir = files.expand(workdir)
-  trained = runs.run_config(workdir)
+  trained = metadata.run_config(workdir)
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
     generator = factory.build_generator(ConfigDict(config))

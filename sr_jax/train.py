@@ -8,13 +8,15 @@ import time
 import jax
 import ml_collections
 
-from sr_jax import checkpoints, lock, logs, remarks, replay, restore, runs, sync, watch
+from sr_jax import remarks, replay, restore, watch
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check, in_words
 from sr_jax.loop import run_steps
+from sr_jax.runs import checkpoints, lock, logs, metadata, wandb_sync
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding, signals
+from sr_jax.train_ import announce, start
 
 
 def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
@@ -42,18 +44,18 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   workdir = files.expand(workdir)
   check(config)
   # Before the devices of one wait for those of another, which would compute something else.
-  multihost.refuse_different(runs.flat(runs.as_json(config), 'config.')
+  multihost.refuse_different(metadata.flat(metadata.as_json(config), 'config.')
                             | {'JAX': jax.__version__})
   first, mesh = multihost.is_first(), sharding.make_mesh(config)
   if first and config.wandb:
-    sync.check_installed()
+    wandb_sync.check_installed()
   with contextlib.ExitStack() as stack:
     begun = first and (workdir / 'config.json').exists()
     if begun:
       hold = stack.enter_context(lock.alone(workdir))
     found = inputs.training_set(config)
     reached, before, earlier = multihost.of_first(
-        lambda: (*runs.stopped_at(workdir), runs.starts(workdir)))
+        lambda: (*start.stopped_at(workdir), metadata.starts(workdir)))
     resumes = reached is not None
     config = inputs.in_steps(config, len(found), before)
     if resumes and first:
@@ -96,18 +98,18 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
                                      begin=begin, warn=log.say)
       stack.callback(kept.close)
       if config.wandb:
-        stack.callback(sync.start(config, workdir))
+        stack.callback(wandb_sync.start(config, workdir))
     except OSError as error:
       path = error.filename or workdir
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
-    changed = runs.differences(before, runs.as_json(config)) if resumes else {}
+    changed = metadata.differences(before, metadata.as_json(config)) if resumes else {}
     told = len(feed.skipped)  # a stream decodes ahead and may meet another at any moment
     log.say(remarks.opening(experiment, state, feed.skipped[:told] + watched.skipped, workdir,
                             begin)
             + (f'; {in_words(config, "")}' if config.epochs else ''))
     for line in remarks.start(config, experiment, resumes, initial, taken, fresh, changed):
       log.say(line)
-    around = runs.surroundings(experiment.device_loop, mesh)
+    around = metadata.surroundings(experiment.device_loop, mesh)
     for line in remarks.devices(around, last):
       log.say(line)
     if begun and not earlier and (workdir / 'run.json').exists():
@@ -133,7 +135,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
     files.write_json(workdir / 'run.json', [*earlier, record])
     # Last: killed between the two, the next start still knows what has changed.
-    files.write_json(workdir / 'config.json', runs.as_json(config))
+    files.write_json(workdir / 'config.json', metadata.as_json(config))
     try:
       with signals.Held() as held:
         state, bad = run_steps(config, experiment, mesh, state, feed, watched, kept, log, held,
@@ -144,7 +146,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       kept.give_up()
       raise
     finally:
-      record |= {'skipped_pictures': feed.skipped + watched.skipped, **runs.ending(started)}
+      record |= {'skipped_pictures': feed.skipped + watched.skipped, **metadata.ending(started)}
       if hold.is_ours():
         with log.trying(workdir / 'run.json'):
           files.write_json(workdir / 'run.json', [*earlier, record])
@@ -154,7 +156,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     log.say(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, '
             f'ended {record["ended"]}, {record["total"]} in all.')
     _unless_stopped(config, state, held)
-  logs.print_validations(workdir)
+  announce.print_validations(workdir)
   watch.print_terms(workdir, watched.crops)
   return state
 

@@ -16,9 +16,10 @@ import sys
 import jax
 import numpy as np
 
-from sr_jax import restore, runs
+from sr_jax import restore
 from sr_jax.data import folders
 from sr_jax.pretrained import generators
+from sr_jax.runs import imported
 from sr_jax.system import cli, files
 
 
@@ -42,7 +43,7 @@ def info(args) -> None:
 def import_(args) -> None:
   """Makes a run of a file."""
   model = _load(args.file, args)
-  runs.save_run(args.workdir, model.variables, model.config,
+  imported.save_run(args.workdir, model.variables, model.config,
                 {'from': model.origin, 'names': model.names})
   fields = ', '.join(f'{key} {value}' + ' (usual)' * (key in model.usual)
                      for key, value in model.fields.items())

@@ -122,7 +122,7 @@ def checkpoint(pictures, kinds, before, after):
   import tempfile
 
   from sr_jax import restore
-  from sr_jax.checkpoints import Checkpoints
+  from sr_jax.runs.checkpoints import Checkpoints
   from sr_jax.system import sharding
   found = {}
   for kind in kinds.split(','):

@@ -19,11 +19,13 @@ import optax
 import pytest
 
 from configs.common import defaults
-from sr_jax import evaluate, images, manifest, restore, runs, upscale
-from sr_jax.checkpoints import Checkpoints, flat
+from sr_jax import evaluate, images, restore, upscale
 from sr_jax.errors import InputError
 from sr_jax.models import Compact
+from sr_jax.runs import imported, manifest
+from sr_jax.runs.checkpoints import Checkpoints, flat
 from sr_jax.step.state import NetState, TrainState
+from sr_jax.train_ import start
 from tests.conftest import filled, largest_file, same_bits
 
 
@@ -200,7 +202,7 @@ def test_none_whole_is_said_and_not_begun_anew(folder):
   (folder / 'checkpoints' / '4' / 'manifest.txt').unlink()
   for refused in (lambda: reading(folder).latest(), lambda: reading(folder).named('latest'),
                   lambda: reading(folder).restore(make_state()), lambda: Checkpoints(folder),
-                  lambda: runs.stopped_at(folder)):
+                  lambda: start.stopped_at(folder)):
     with pytest.raises(InputError) as caught:
       refused()
     message = str(caught.value)
@@ -217,7 +219,7 @@ def test_training_goes_on_over_damaged_ones(folder):
   (folder / 'damaged' / '4').mkdir(parents=True)  # of an earlier time
   (folder / 'damaged' / '4' / 'old').touch()
   step, _ = reading(folder).latest(), (folder / 'config.json').write_text('{}')
-  assert runs.stopped_at(folder) == (step, {})
+  assert start.stopped_at(folder) == (step, {})
   checkpoints = Checkpoints(folder, 'psnr_y', begin=step, warn=lines.append)
   assert lines == [f'{place}: damaged (state/_METADATA is not what was written); moved to '
                    f'{folder}/damaged/4']
@@ -493,7 +495,7 @@ def test_weights_are_not_imported_by_half(tmp_path):
   variables = filled(Compact(4, 1, scale=2), np.zeros((1, 8, 8, 3), np.float32))
   variables = {'params': variables['params'], 'batch_stats': {}}
   with no_manifest(None), pytest.raises(InputError) as caught:
-    runs.save_run(tmp_path / 'run', variables, {}, {})
+    imported.save_run(tmp_path / 'run', variables, {}, {})
   assert str(caught.value) == (
       f'{tmp_path}/run/checkpoints/0: can not be saved (No space left on device)')
   assert list(tmp_path.iterdir()) == []

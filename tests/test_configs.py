@@ -14,9 +14,9 @@ from configs import common
 from sr_jax import images, train
 from sr_jax.experiment import inputs, optimizer, phases
 from sr_jax.experiment.check import check
-from sr_jax.logs import read_metrics
 from sr_jax.models import factory
 from sr_jax.models.layers import INITIALIZERS
+from sr_jax.runs.metrics_log import read_metrics
 
 EXPERIMENTS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob('*.py')
                      if path.stem not in ('__init__', 'common'))

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from sr_jax import logs, train
-from sr_jax.checkpoints import flat
+from sr_jax import train
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
-from sr_jax.logs import read_metrics
 from sr_jax.models import RRDB, variable_shapes
+from sr_jax.runs.checkpoints import flat
+from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing, train_step
+from sr_jax.train_ import announce
 from tests.conftest import same_bits
 
 SHAPES = variable_shapes(RRDB(8, 2, 4))
@@ -94,7 +95,7 @@ def test_frozen_arrays_keep_their_bits_and_have_no_moments(short, batch):
   moments = [name for name in flat(after.g.opt_state) if '/mu/' in name or '/nu/' in name]
   assert len(moments) == 2 * len(jax.tree.leaves(before.g.params['body_0']))
   assert all('/body_0/' in name for name in moments)
-  assert 'frozen' in logs.overview(after.g.params, experiment.trainable)
+  assert 'frozen' in announce.overview(after.g.params, experiment.trainable)
 
 
 def test_what_trains_moves_as_without_freezing(short, batch):
@@ -156,7 +157,7 @@ def test_no_gradient_is_computed_for_what_is_frozen(short, batch):
 
 def test_the_overview_counts_both():
   trainable = freezing.select(SHAPES, 'head', '')
-  text = logs.overview(SHAPES['params'], trainable)
+  text = announce.overview(SHAPES['params'], trainable)
   head = [line for line in text.splitlines() if line.startswith('| head/kernel')]
   assert head[0].split()[3:] == ['(3,', '3,', '3,', '8)', '|', '216', '|', 'yes', '|']
   total = sum(leaf.size for leaf in jax.tree.leaves(SHAPES['params']))

@@ -10,8 +10,8 @@ import pytest
 from flax import linen as nn
 
 from sr_jax import losses
-from sr_jax.checkpoints import Checkpoints, flat
 from sr_jax.experiment import phases
+from sr_jax.runs.checkpoints import Checkpoints, flat
 from sr_jax.step import nonfinite, train_step
 from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import Health, NetState, TrainState

@@ -6,9 +6,10 @@ import warnings
 
 import pytest
 
-from sr_jax import restore, runs
+from sr_jax import restore
 from sr_jax.errors import InputError
 from sr_jax.media import decoders
+from sr_jax.runs import metadata
 from tests.faults import fuzz, readers, texts
 from tests.faults.mutation import rng_of
 
@@ -73,8 +74,8 @@ def test_what_is_no_config_and_what_no_start(tmp_path, data):
   for name in ('config.json', 'run.json'):
     (tmp_path / name).write_bytes(data)
   with pytest.raises(InputError, match='no run there'):
-    runs.run_config(tmp_path)
-  assert runs.starts(tmp_path) == []
+    metadata.run_config(tmp_path)
+  assert metadata.starts(tmp_path) == []
 
 
 def test_a_message_is_one_line_and_commands_no_terminal():

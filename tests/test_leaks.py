@@ -6,9 +6,9 @@ import sys
 import jax.numpy as jnp
 import tensorstore
 
-from sr_jax import leaks
-from sr_jax.checkpoints import Checkpoints
 from sr_jax.experiment import phases
+from sr_jax.runs import orbax_patches
+from sr_jax.runs.checkpoints import Checkpoints
 
 
 def test_saves_leave_no_objects(config, tmp_path):
@@ -28,8 +28,8 @@ def test_saves_leave_no_objects(config, tmp_path):
 def test_a_specification_says_what_it_said():
   spec = tensorstore.KvStore.Spec
   plain = getattr(spec.to_json, 'plain', spec.to_json)
-  leaks.stop()
-  leaks.stop()
+  orbax_patches.stop()
+  orbax_patches.stop()
   for described in ({'driver': 'file', 'path': '/a/b/'}, {'driver': 'memory', 'path': 'x'},
                     {'driver': 'file', 'path': '/a/b/', 'file_io_locking': {'mode': 'non_atomic'}}):
     made = spec(described)

@@ -8,7 +8,9 @@ from tensorboardX.proto import event_pb2
 
 from sr_jax import images, watch
 from sr_jax.images.montage import strip
-from sr_jax.logs import KEPT, Logs, print_validations, read_metrics
+from sr_jax.runs.logs import KEPT, Logs
+from sr_jax.runs.metrics_log import read_metrics
+from sr_jax.train_.announce import print_validations
 from tests.conftest import largest_file
 
 
@@ -162,7 +164,7 @@ def test_pauses_are_no_training_time(tmp_path, monkeypatch):
     nonlocal now
     now += seconds
 
-  monkeypatch.setattr('sr_jax.logs.time.monotonic', lambda: now)
+  monkeypatch.setattr('sr_jax.runs.logs.time.monotonic', lambda: now)
   log = Logs(tmp_path, 0, 100, 4, 2)
   for step in range(1, 11):
     tick(0.5)

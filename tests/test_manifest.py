@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sr_jax import manifest
+from sr_jax.runs import manifest
 
 
 @pytest.fixture

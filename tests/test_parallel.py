@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from sr_jax import images, restore
-from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import mapped, sources, stream
 from sr_jax.data.bank import Cut
 from sr_jax.errors import InputError
-from sr_jax.logs import read_metrics
-from sr_jax.runs import starts
+from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.metadata import starts
+from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.system import multihost, sharding
 from tests import parallel_worker
 

@@ -6,10 +6,10 @@ import pytest
 
 from configs import srresnet
 from sr_jax import train
-from sr_jax.logs import read_metrics
 from sr_jax.models import EDSR, RRDB, SRCNN, Compact, SRResNet
 from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.vgg import VGG19
+from sr_jax.runs.metrics_log import read_metrics
 
 
 @pytest.mark.parametrize('model', [

@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from sr_jax import images, logs, watch
+from sr_jax import images
 from sr_jax.data.pictures import Pair
 from sr_jax.report import __main__ as cli
 from sr_jax.report import charts, document, gallery, history
+from sr_jax.runs import logs, progress
 from tests.test_train import run
 
 CONFIG = {'steps': 400, 'warmup_steps': 200, 'scale': 2, 'best_metric': 'psnr_y',
@@ -35,7 +36,7 @@ def make(tmp_path, picture):
       hr = picture(80, 100, index)
       pair = Pair(f'sub/{index}', images.imresize(hr, 1 / 2), hr)
       for step in (0, 100, 200, 300, 400):
-        watch.keep_progress(folder / 'progress', pair, np.uint8(hr * (step / 400)), step, 400)
+        progress.keep_progress(folder / 'progress', pair, np.uint8(hr * (step / 400)), step, 400)
     return folder
   return make
 

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sr_jax import images, lock, logs, loop, replay, restore, runs, train, watch
-from sr_jax.checkpoints import Checkpoints
+from sr_jax import images, loop, replay, restore, train, watch
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
-from sr_jax.logs import read_metrics
 from sr_jax.metrics import scorer
 from sr_jax.models import EDSR, SRCNN
 from sr_jax.pretrained import generators
+from sr_jax.runs import imported, lock, logs, metadata
+from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import train_step
 from sr_jax.step.state import NetState, TrainState
 from sr_jax.system import files
@@ -250,7 +251,7 @@ def pixels_alone(config):
 def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   path, given = edsr_x2
   model = restore.load(path)
-  runs.save_run(tmp_path / 'x2', model.variables, model.config, {'names': model.names})
+  imported.save_run(tmp_path / 'x2', model.variables, model.config, {'names': model.names})
   config = pixels_alone(config)
   with pytest.raises(InputError, match=r'x2: imported weights, no training.*init_from=.*x2'):
     run(config, tmp_path / 'x2')
@@ -549,7 +550,7 @@ def test_another_architecture_is_refused(config, tmp_path):
     run(config, tmp_path)
   assert contents() == before
   # A run from before there were these keys had nothing frozen.
-  trained = runs.run_config(tmp_path)
+  trained = metadata.run_config(tmp_path)
   files.write_json(tmp_path / 'config.json', {key: value for key, value in trained.items()
                                               if key not in ('train_only', 'freeze')})
   compatibility.check_against(tmp_path, config, ('train_only', 'freeze'))

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from sr_jax import evaluate, images, remarks, restore, train
-from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import feed, pictures
 from sr_jax.errors import InputError
+from sr_jax.runs.checkpoints import Checkpoints
 from tests.conftest import same_bits
 from tests.test_main import environment
 from tests.test_train import run, stop_after

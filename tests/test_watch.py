@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from sr_jax import images, loop, losses, watch
-from sr_jax.checkpoints import Checkpoints
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.images import montage
-from sr_jax.logs import read_metrics
+from sr_jax.runs import progress
+from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.state import NetState, TrainState
 from tests.conftest import filled
 from tests.test_logs import read_events
@@ -21,10 +22,10 @@ from tests.test_train import iter_scores, run
 
 
 def test_quarters_are_rounded_up():
-  assert watch.quarters(40) == {0: 0, 25: 10, 50: 20, 75: 30, 100: 40}
-  assert watch.quarters(7) == {0: 0, 25: 2, 50: 4, 75: 6, 100: 7}
-  assert watch.quarters(2) == {0: 0, 25: 1, 50: 1, 75: 2, 100: 2}
-  assert watch.quarters(1) == {0: 0} | dict.fromkeys((25, 50, 75, 100), 1)
+  assert progress.quarters(40) == {0: 0, 25: 10, 50: 20, 75: 30, 100: 40}
+  assert progress.quarters(7) == {0: 0, 25: 2, 50: 4, 75: 6, 100: 7}
+  assert progress.quarters(2) == {0: 0, 25: 1, 50: 1, 75: 2, 100: 2}
+  assert progress.quarters(1) == {0: 0} | dict.fromkeys((25, 50, 75, 100), 1)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
 def test_progress_is_put_together_from_its_files(pair, tmp_path, channels):
   whole = pair(9, 8, 2, channels)
   for index, step in enumerate((0, 2, 4, 6, 7)):  # of 7
-    watch.keep_progress(tmp_path, whole, np.full_like(whole.hr, 50 * index), step, 7)
+    progress.keep_progress(tmp_path, whole, np.full_like(whole.hr, 50 * index), step, 7)
     strip = images.read_image(tmp_path / 'a.png')
     assert strip.shape == (18, (index + 4) * 16 + (index + 3) * 4, 3)
     assert [strip[0, 20 * (place + 2), 0] for place in range(index + 1)] == [
@@ -79,7 +80,7 @@ def test_progress_of_another_plan_or_picture_is_left_out(pair, tmp_path):
   whole, other = pair(9, 8), pair(8, 8)
 
   def width(whole, step, steps):
-    watch.keep_progress(tmp_path, whole, whole.hr, step, steps)
+    progress.keep_progress(tmp_path, whole, whole.hr, step, steps)
     return images.read_image(tmp_path / 'a.png').shape[1]
 
   assert width(whole, 1, 4) == 4 * 16 + 3 * 4
@@ -92,7 +93,7 @@ def test_progress_of_another_plan_or_picture_is_left_out(pair, tmp_path):
 
 def test_fewer_steps_than_quarters(pair, tmp_path):
   whole = pair(9, 8)
-  watch.keep_progress(tmp_path, whole, whole.hr, 1, 1)
+  progress.keep_progress(tmp_path, whole, whole.hr, 1, 1)
   assert images.read_image(tmp_path / 'a.png').shape == (18, 7 * 16 + 6 * 4, 3)
 
 

@@ -8,7 +8,7 @@ from sr_jax.errors import InputError
 from sr_jax.experiment.check import in_words
 from sr_jax.models import architecture, factory
 from sr_jax.models.factory import _differing
-from sr_jax.runs import run_config
+from sr_jax.runs.metadata import run_config
 
 
 def check_against(workdir, config, keys: Sequence[str]) -> None:

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import runs
 from sr_jax.data import bank, feed
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.experiment.check import check
 from sr_jax.profiling import ceilings, parts, table, timing, traces
 from sr_jax.profiling.bottleneck import Spent, bottleneck, verdict
+from sr_jax.runs import metadata
 from sr_jax.step import compilation, train_step
 from sr_jax.system import files, threads
 
@@ -51,7 +51,7 @@ def profile_run(config, workdir) -> dict:
     config = inputs.in_steps(config, len(found) if found else 1_000 * config.batch_size)
     experiment = phases.build(config)
     if found:
-      earlier = runs.starts(workdir)
+      earlier = metadata.starts(workdir)
       source = stack.enter_context(contextlib.closing(inputs.build_feed(
           config, found, 0, experiment.device_loop,
           earlier[-1].get('data_mode', '') if earlier else '', print)))
@@ -60,7 +60,7 @@ def profile_run(config, workdir) -> dict:
     device = jax.devices()[0]
     result = {
         'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-        **runs.surroundings(experiment.device_loop), 'dtype': config.dtype,
+        **metadata.surroundings(experiment.device_loop), 'dtype': config.dtype,
         'batch_size': config.batch_size, 'hr_patch': config.hr_patch,
         'workers': config.data.workers if config.data.workers >= 0 else threads.cores(),
         'data': f'{source.mode}, {data}', 'ceilings': ceilings.measured(config.dtype),

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from sr_jax import runs
 from sr_jax.report import charts, gallery, history
 from sr_jax.report.history import History
+from sr_jax.runs import metadata
 from sr_jax.system import files
 
 HERE = pathlib.Path(__file__).parent
@@ -163,7 +163,7 @@ def _clock(seconds: float) -> str:
 
 
 def _config(histories, names) -> str:
-  configs = [runs.flat(run.config) for run in histories]
+  configs = [metadata.flat(run.config) for run in histories]
   keys = list(dict.fromkeys(key for config in configs for key in config))
 
   def rows(keys):

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sr_jax import images, watch
+from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.report.history import Evaluation, History
+from sr_jax.runs.progress import quarters, read_of_step
 
 QUALITY = 90  # of JPEG, colours at full resolution: what it changes is below what is looked for
 
@@ -46,8 +47,8 @@ def progress(histories: Sequence[History]) -> Iterator[Compared]:
 
 def _progress_of(folder: pathlib.Path, history: History) -> dict[str, np.ndarray | None]:
   layers = {label: _read(folder / f'{label}.png') for label in ('low', 'bicubic')}
-  for percent, step in watch.quarters(history.steps).items():
-    layers[f'{percent}%, step {step:,}' if percent else 'step 0'] = watch.read_of_step(
+  for percent, step in quarters(history.steps).items():
+    layers[f'{percent}%, step {step:,}' if percent else 'step 0'] = read_of_step(
         folder / f'{percent:03}.png', step)
   return layers | {'original': _read(folder / 'original.png')}
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sr_jax import logs, runs
 from sr_jax.errors import InputError
 from sr_jax.report.curves import Curve
+from sr_jax.runs import metadata, metrics_log
 from sr_jax.system import files
 
 # What is drawn of a log; in a log that something else wrote there may be anything.
@@ -88,9 +88,9 @@ def read(workdir) -> History:
     InputError: there is no run.
   """
   workdir = files.expand(workdir)
-  config = runs.run_config(workdir)
+  config = metadata.run_config(workdir)
   curves, before, phases = _read_log(workdir)
-  starts = runs.starts(workdir)
+  starts = metadata.starts(workdir)
   return History(workdir, config, starts, curves, before, phases,
                  _checkpoints(workdir), _evaluations(workdir),
                  'ended' not in (starts[-1] if starts else {}) and _is_running(workdir))
@@ -98,7 +98,7 @@ def read(workdir) -> History:
 
 def _read_log(workdir):
   columns, before, phases = {}, {}, []
-  for line in logs.iter_metrics(workdir):
+  for line in metrics_log.iter_metrics(workdir):
     step, phase = line['step'], line['phase']
     if step == 0 and phase in ('bicubic', 'start'):
       figures = before.setdefault(phase, {})

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from sr_jax import images
-from sr_jax.checkpoints import Checkpoints
 from sr_jax.experiment import phases
-from sr_jax.logs import read_metrics
+from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.state import TrainState
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -18,9 +18,10 @@ import tempfile
 import jax
 import numpy as np
 
-from sr_jax import runs, train
-from sr_jax.checkpoints import Checkpoints
+from sr_jax import train
 from sr_jax.errors import InputError
+from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.train_ import start
 from tests.conftest import same_bits
 from tests.faults import Run, table
 
@@ -91,7 +92,7 @@ def opened(workdir) -> tuple[int | None, str]:
   said = io.StringIO()
   with contextlib.redirect_stdout(said):
     try:
-      return runs.stopped_at(workdir)[0], said.getvalue()
+      return start.stopped_at(workdir)[0], said.getvalue()
     except InputError as error:
       return None, str(error)
 

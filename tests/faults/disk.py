@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from sr_jax import manifest
+from sr_jax.runs import manifest
 from tests.conftest import same_bits
 from tests.faults import Run, table
 

@@ -20,7 +20,8 @@ from unittest import mock
 
 import jax
 
-from sr_jax import logs, train
+from sr_jax import train
+from sr_jax.runs import logs
 from tests.faults import Run, table
 
 ALLOWED = 0.02

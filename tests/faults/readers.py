@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr_jax import images, logs, main, page, restore, runs, watch
+from sr_jax import images, main, page, restore, watch
 from sr_jax.data import file_hashes, packed, pairing, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
@@ -22,7 +22,9 @@ from sr_jax.models import factory, variable_shapes
 from sr_jax.pretrained import generators, vgg
 from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.report import document, history
+from sr_jax.runs import imported, metadata, metrics_log
 from sr_jax.system import files
+from sr_jax.train_ import announce, start
 from tests import smallest
 from tests.faults import texts
 
@@ -40,9 +42,9 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
       'safetensors': WEIGHTS | {'vgg': read_vgg}, 'pth': WEIGHTS | {'vgg': read_vgg},
       'ncnn': {'read_generator': generators.read_generator, 'load': restore.load},
       'configs': {'configs': functools.partial(read_config, base / 'run')},
-      'jsonl': {'read_metrics': lambda path: logs.read_metrics(path.parent), 'describe': describe,
-                'validations': lambda path: logs.print_validations(path.parent),
-                'report': read_report, 'forget': lambda path: logs._forget_after(path, 30)},
+      'jsonl': {'read_metrics': lambda path: metrics_log.read_metrics(path.parent), 'describe': describe,
+                'validations': lambda path: announce.print_validations(path.parent),
+                'report': read_report, 'forget': lambda path: metrics_log._forget_after(path, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
       'packed': {'open_packed': lambda path: packed.open_packed(path.parent),
                  'known': lambda path: file_hashes._known(path.parent / file_hashes.KNOWN)},
@@ -69,7 +71,7 @@ def prepare_run(folder: pathlib.Path) -> None:
     config = texts.config()
     shapes = variable_shapes(factory.build_generator(ConfigDict(config)))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    runs.save_run(folder, variables, config, {})
+    imported.save_run(folder, variables, config, {})
 
 
 def read_config(good: pathlib.Path, path: pathlib.Path):
@@ -83,18 +85,18 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
     (folder / 'checkpoints').symlink_to(good / 'checkpoints')
 
   def go_on():
-    step, before = runs.stopped_at(folder)
+    step, before = start.stopped_at(folder)
     compatibility.check_resumable(folder, before, step, wanted)
     inputs.in_steps(wanted, 7, before)
 
   def evaluate():
-    trained = runs.run_config(folder)
+    trained = metadata.run_config(folder)
     compatibility.check_against(folder, wanted, ('generator', 'scale'))
     if 'data' in trained:
       inputs.with_split_of(wanted, trained)
 
   def last():
-    earlier = runs.starts(folder)
+    earlier = metadata.starts(folder)
     found = earlier[-1] if earlier else {}
     return found.get('data_mode', ''), found.get('data_digest', '0') != '0'
 
@@ -134,7 +136,7 @@ def read_report(path):
 
 
 def describe(path):
-  return watch.describe_terms(logs.read_metrics(path.parent))
+  return watch.describe_terms(metrics_log.read_metrics(path.parent))
 
 
 def read_csv(base: pathlib.Path, path):

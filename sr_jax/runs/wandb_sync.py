@@ -3,8 +3,8 @@
 import hashlib
 import pathlib
 
-from sr_jax import runs
 from sr_jax.errors import InputError, brief
+from sr_jax.runs import metadata
 
 
 def check_installed() -> None:
@@ -35,7 +35,7 @@ def start(config, workdir: pathlib.Path):
   try:
     run = wandb.init(project=config.wandb, name=workdir.resolve().name, dir=place,
                      id=hashlib.sha256(place.encode()).hexdigest()[:16], resume='allow',
-                     config=runs.as_json(config))
+                     config=metadata.as_json(config))
     # What sync_tensorboard=True makes TensorFlow's, PyTorch's and tensorboardX's writers call. It
     # imports the three of them to do so, and ours is none of them.
     folder = str(workdir.resolve() / 'tensorboard')

@@ -5,22 +5,19 @@ with what comes next: no week of training ends for the sake of its log.
 """
 
 import contextlib
-import dataclasses
 import json
 import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import tqdm
-from clu import parameter_overview
-from flax import traverse_util
 
-from sr_jax import events, images, lock
+from sr_jax import images
 from sr_jax.errors import InputError, brief
-from sr_jax.step.freezing import Trainable
+from sr_jax.runs import event_file, lock
+from sr_jax.runs.metrics_log import _forget_after
 from sr_jax.system import files, memory
 
 KEPT = 2**24  # bytes that wait to be written; of what waits longer the oldest is lost
@@ -37,10 +34,10 @@ class Logs:
     _forget_after(jsonl, step)
     board = self.workdir / 'tensorboard'
     board.mkdir(exist_ok=True)
-    self._jsonl, self._board = jsonl, events.new_file(board)
+    self._jsonl, self._board = jsonl, event_file.new_file(board)
     self._waiting = {self._jsonl: [], self._board: []}  # what is to be added to them
     self._failing = set()
-    self._waiting[self._board] = [events.opening(step + bool(step))]
+    self._waiting[self._board] = [event_file.opening(step + bool(step))]
     for path, pieces in self._waiting.items():  # what can't be written is told before it begins
       files.append(path, b''.join(pieces))
       pieces.clear()
@@ -112,7 +109,7 @@ class Logs:
 
   def show(self, step: int, name: str, image: np.ndarray) -> None:
     """uint8 [H, W, 3] in TensorBoard."""
-    self._add(self._board, [events.picture(step, name, image)])
+    self._add(self._board, [event_file.picture(step, name, image)])
 
   def page(self) -> None:
     """Writes report.html anew. Whatever is wrong with it, training goes on."""
@@ -167,7 +164,7 @@ class Logs:
     epoch = round(step / self._epoch, 3)
     self._add(self._jsonl, [json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line})
                             .encode() + b'\n'])
-    self._add(self._board, [events.scalars(step, {'epoch': epoch, **metrics})])
+    self._add(self._board, [event_file.scalars(step, {'epoch': epoch, **metrics})])
 
   def _add(self, path, pieces: list[bytes]):
     waiting = self._waiting[path]
@@ -187,69 +184,6 @@ class Silence:
     return lambda *_, **__: contextlib.nullcontext()
 
 
-@dataclasses.dataclass
-class _Row:
-  name: str
-  shape: str
-  size: str
-  trains: str
-
-
-def overview(params, trainable: Trainable | None = None) -> str:
-  """A table of a network's arrays; where some are frozen, it says which."""
-  if trainable is None:
-    return parameter_overview.get_parameter_overview(params)
-  arrays, learns = (traverse_util.flatten_dict(tree, sep='/')
-                    for tree in (params, trainable.params))
-  rows = [_Row(name, str(array.shape), f'{array.size:,}', 'yes' if learns[name] else 'frozen')
-          for name, array in sorted(arrays.items())]
-  sizes = [sum(array.size for name, array in arrays.items() if learns[name] == kind)
-           for kind in (True, False)]
-  return (f'{parameter_overview.make_table(rows)}\n'
-          f'Total: {sum(sizes):,}, of which {sizes[0]:,} train and {sizes[1]:,} are frozen')
-
-
-def read_metrics(workdir) -> list[dict]:
-  """The lines of metrics.jsonl; what a kill cut off, or is no such line, is left out."""
-  return list(iter_metrics(workdir))
-
-
-def iter_metrics(workdir) -> Iterator[dict]:
-  """The same one by one: a log of weeks is hundreds of megabytes as a list."""
-  path = pathlib.Path(workdir) / 'metrics.jsonl'
-  if path.exists():
-    with open(path, encoding='utf-8', errors='replace', newline='\n') as file:
-      yield from filter(None, map(_parsed, file))
-
-
-def _parsed(text: str) -> dict | None:
-  """A line as `Logs` writes them: a step, a phase, figures that are numbers or null; else None."""
-  try:
-    line = json.loads(text, parse_constant=lambda name: None)  # NaN, which is no JSON
-    numbers = [line['step'], *(value for name, value in line.items() if value is not None
-                               and name.startswith(('valid/', 'test/', 'terms/')))]
-    fits = (type(line['step']) is int and line['step'] >= 0 and all(
-        isinstance(number, float) or (isinstance(number, int) and number < 2**63)
-        for number in numbers)
-        and all(name.isprintable() for name in (line['phase'], *line)))
-  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-    return None
-  return line if fits else None
-
-
-def _forget_after(path: pathlib.Path, step: int) -> None:
-  """Drops what a lost piece of the run wrote; where there is no checkpoint, all of it, of which the
-  longest is left in metrics.jsonl.lost: the checkpoints' disk may only be away.
-  """
-  lost = path.with_name(f'{path.name}.lost')
-  if not step and path.is_file() and path.stat().st_size > (
-      lost.stat().st_size if lost.exists() else 0):
-    path.replace(lost)
-  kept = [line for line in read_metrics(path.parent) if line['step'] <= step and step]
-  if path.exists():
-    files.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
-
-
 def _look(metrics: dict[str, float]) -> str:
   """The few figures that a person watches: G's terms, D's loss and its right answers."""
   parts = [f'{name[2:]} {value:.3g}' for name, value in metrics.items()
@@ -263,20 +197,3 @@ def _clock(seconds: float) -> str:
   return tqdm.tqdm.format_interval(seconds)
 
 
-def print_validations(workdir) -> None:
-  """The run at a glance: figures against step, bicubic first; a table for each set."""
-  lines = read_metrics(workdir)
-  rows = {kind: [line for line in lines if any(name.startswith(f'{kind}/') for name in line)]
-          for kind in ('valid', 'test')}
-  for kind in filter(rows.get, rows):
-    _print_table(rows[kind], f'{kind}/', f'data.{kind}' if rows['test'] else '')
-
-
-def _print_table(rows: list[dict], prefix: str, title: str) -> None:
-  names = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
-  heads = (name.removeprefix(prefix) for name in names)
-  print(f'\n{title}' if title else '')
-  print(f'{"step":>8}  {"phase":10}' + ''.join(f'  {head:>10}' for head in heads))
-  for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
-    cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
-    print(f'{row["step"]:>8}  {row["phase"]:10}' + ''.join(f'  {cell:>10}' for cell in cells))

@@ -1,6 +1,6 @@
 """Which checkpoints a run has and which of them are whole. Files alone, without Orbax.
 
-A checkpoint is whole if its files are as its manifest says (sr_jax/manifest.py). What is looked
+A checkpoint is whole if its files are as its manifest says (sr_jax/runs/manifest.py). What is looked
 into is what is asked for, once: for the latest that one, and the one before where it is damaged;
 for the best or a number that one. A run of an older version has no manifests: where no
 checkpoint has one, those are taken as they are that count no bad steps, which versions with
@@ -15,8 +15,8 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 
-from sr_jax import manifest
 from sr_jax.errors import InputError, listed
+from sr_jax.runs import manifest
 
 LOWER_IS_BETTER = ('lpips_alex', 'lpips_vgg')
 LEFTOVERS = ('.saving', '.deleted', '.orbax-checkpoint-tmp')  # of a save or of a deletion

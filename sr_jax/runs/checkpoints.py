@@ -5,34 +5,28 @@ A checkpoint has two items, each a flat dict of arrays by name: `state`, everyth
 step needs, and `ema`, the averaged generator, which is all that evaluation reads.
 
 Orbax gives a flipped byte of an array back as a wrong number, and no word with it: only those
-that sr_jax/kept.py finds whole are shown to it.
+that sr_jax/runs/checkpoint_index.py finds whole are shown to it.
 """
 
 import contextlib
 import errno
-import functools
-import logging
 import math
 import os
-import re
-import sys
 import threading
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sr_jax import leaks
 from sr_jax.errors import InputError
-from sr_jax.kept import Kept
+from sr_jax.runs import orbax_patches
+from sr_jax.runs.checkpoint_index import Kept
+from sr_jax.runs.orbax_patches import _hush, _reason
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, memory
 
 FOLDER, DAMAGED = 'checkpoints', 'damaged'
-UNAWAITED = "coroutine 'async_serialize.*' was never awaited"
 LATER = ('health/',)  # arrays that a run of an older version lacks: they start afresh
 
 
@@ -209,7 +203,7 @@ class Checkpoints:
           primary_host=me, active_processes={me}, barrier_sync_key_prefix=FOLDER)
                } if jax.process_count() > 1 else {}
       _hush()  # its first failure is said by several threads before we hear of it
-      leaks.stop()
+      orbax_patches.stop()
       # Otherwise threads wait for ten minutes for a folder that could not be made: the
       # checkpoint's, which the one looks after, or an item's, the other.
       at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
@@ -287,35 +281,7 @@ def _readable(path):
     raise InputError(f'{path}: can not be read ({_reason(error)})') from None
 
 
-def _reason(error: Exception) -> str:
-  """An error of Orbax, or of TensorStore below it, in a few words."""
-  number = re.search(r"os_error_code='(\d+)'", str(error))
-  if number:
-    return os.strerror(int(number[1]))
-  lines = str(getattr(error, 'strerror', None) or error).splitlines() or [type(error).__name__]
-  return lines[0][:200]
-
-
 # What fails in Orbax is raised, and its lines and tracebacks besides would say it again. Once one
 # array can not be written it no longer listens to the others, which end in tracebacks of their own.
 
 
-def _hush() -> None:
-  """Not when this file is imported: only who opens a checkpoint has Orbax's lines left out."""
-  for name in ('absl', 'asyncio'):
-    logging.getLogger(name).addFilter(_is_news)  # once, however often
-  warnings.filterwarnings('ignore', UNAWAITED, RuntimeWarning)
-  if getattr(sys.unraisablehook, 'func', None) is not _unraisable:
-    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-  text = record.pathname + record.getMessage()
-  if record.exc_info and record.exc_info[1]:
-    text += ''.join(traceback.format_exception(record.exc_info[1]))
-  return '/orbax/' not in text and '.orbax-checkpoint-tmp' not in text
-
-
-def _unraisable(others: Callable, lost) -> None:
-  if not re.fullmatch(f'Event loop is closed|{UNAWAITED}', str(lost.exc_value)):
-    others(lost)
