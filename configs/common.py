@@ -135,7 +135,7 @@ def defaults() -> ConfigDict:
   config.eval.every = 5_000  # steps between validations
   config.eval.every_epochs = 0  # above 0, in place of it
   # Of data.valid and of data.test, the first so many; crops of as many are what loss terms are
-  # watched on (sr_jax/watch.py).
+  # watched on (sr_jax/train/validation.py).
   config.eval.pictures = 10
   config.eval.lpips = 'alex'  # 'alex', 'vgg' or 'none'
   # The method 'corrected' beside 'model' (sr_jax/inference/correction.py): what is further from bilinear

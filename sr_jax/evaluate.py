@@ -17,7 +17,7 @@ from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
 from sr_jax.metrics.scorer import make_scorer, protocol, summary
-from sr_jax.report import document
+from sr_jax.report import page
 from sr_jax.runs import metadata
 from sr_jax.system import files
 
@@ -69,7 +69,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   correct = config.eval.correct
   results = evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
                      workdir / 'eval', model.step, correct.kind, tuple(correct.thresholds))
-  print(f'\n{document.write([workdir])}')
+  print(f'\n{page.write([workdir])}')
   return results
 
 

@@ -88,7 +88,8 @@ def _run(argv: list[str]) -> int:
   compile_cache.use_cache(count if _MODE.value == 'train' else 1)
   if _MODE.value == 'train':
     with multihost.joined(config.join_seconds):
-      from sr_jax.train import Stopped, train
+      from sr_jax.train import train
+      from sr_jax.train.stopping import Stopped
       try:
         with signals.second_ends():
           train(config, workdir)
@@ -99,10 +100,10 @@ def _run(argv: list[str]) -> int:
     from sr_jax.evaluate import evaluate_run
     evaluate_run(config, workdir, _STEP.value)
   elif _MODE.value == 'replay':
-    from sr_jax.replay import replay_run
+    from sr_jax.train.replay import replay_run
     replay_run(config, workdir, _STEP.value)
   elif _MODE.value == 'summary':
-    from sr_jax.summary import summarize
+    from sr_jax.profiling.summary import summarize
     print(summarize(config, _SIZE.value))
   else:
     from sr_jax.profiling.run import profile_run

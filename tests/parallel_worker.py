@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr_jax.train import start
 from tests import smallest
 
 KINDS = ('pixel', 'gan', 'relativistic')
@@ -121,7 +122,6 @@ def checkpoint(pictures, kinds, before, after):
   """Takes a step on `before` devices, saves, restores on `after`, takes one more on either."""
   import tempfile
 
-  from sr_jax import restore
   from sr_jax.runs.checkpoints import Checkpoints
   from sr_jax.system import sharding
   found = {}
@@ -134,7 +134,7 @@ def checkpoint(pictures, kinds, before, after):
       kept.save(own)
       kept.close()
       other, mesh_after, other_feed, fresh = begin(kind, pictures, int(after))
-      restored = restore.run_state(sharding.local(fresh), folder, 1)
+      restored = start.run_state(sharding.local(fresh), folder, 1)
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
                         own, restored)
     found[kind] = {

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 import sr_jax
-from sr_jax import app, images, page
+from sr_jax import images
+from sr_jax.app import __main__ as app
+from sr_jax.app import interface
 from sr_jax.errors import InputError
 from sr_jax.inference import tiles
 from sr_jax.media import photos
@@ -36,7 +38,7 @@ class Nearest:
 def test_a_picture_in_a_larger_one_out(tmp_path, picture):
   lr = picture(9, 12)
   images.write_image(tmp_path / 'photo.png', lr)
-  result = page.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
+  result = interface.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
   assert result.file.name == 'photo_x3.png'
   np.testing.assert_array_equal(images.read_image(result.file), Nearest()(lr))
   assert re.fullmatch(r'photo\.png: 12x9 to 36x27 in \d+\.\d s by nearest', result.words)
@@ -44,14 +46,14 @@ def test_a_picture_in_a_larger_one_out(tmp_path, picture):
   np.testing.assert_array_equal(after, Nearest()(lr))
   difference = np.int32(before) - images.imresize(lr, 3)  # MATLAB's, which rounds otherwise
   assert np.abs(difference).max() <= 2
-  again = page.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
+  again = interface.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
   assert again.file != result.file  # of two visitors, whose pictures may share a name
 
 
 def test_grey_stays_grey_and_a_very_large_result_is_shown_smaller(tmp_path, picture, monkeypatch):
-  monkeypatch.setattr(page, 'SHOWN_PIXELS', 36 * 27 // 4)
+  monkeypatch.setattr(interface, 'SHOWN_PIXELS', 36 * 27 // 4)
   images.write_image(tmp_path / 'grey.png', picture(9, 12)[..., :1])
-  result = page.enlarge(Nearest(), 'nearest', tmp_path / 'grey.png', tmp_path)
+  result = interface.enlarge(Nearest(), 'nearest', tmp_path / 'grey.png', tmp_path)
   assert images.read_image(result.file).shape == (27, 36, 1)
   assert images.image_size(result.before) == images.image_size(result.after) == (13, 18)
   assert result.words.endswith('by nearest; shown at 18x13')
@@ -60,7 +62,7 @@ def test_grey_stays_grey_and_a_very_large_result_is_shown_smaller(tmp_path, pict
 def test_the_ensemble_is_asked_for(tmp_path, picture, monkeypatch):
   monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr, watch: 1 - upscale(lr))
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
-  result = page.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path, ensemble=True)
+  result = interface.enlarge(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path, ensemble=True)
   np.testing.assert_array_equal(images.read_image(result.file), 255 - Nearest()(picture(9, 12)))
   assert result.words.endswith('by nearest, mean of eight')
 
@@ -75,14 +77,14 @@ def test_what_is_no_picture_is_said_of_its_name_alone(tmp_path, picture):
                         ('none.png', 'none.png: no such file')):
     limit = 1199 if name == 'large.png' else 1200
     with pytest.raises(InputError, match=f'^{message}'):
-      page.enlarge(Nearest(), 'nearest', tmp_path / name, tmp_path, max_pixels=limit)
+      interface.enlarge(Nearest(), 'nearest', tmp_path / name, tmp_path, max_pixels=limit)
 
 
 def test_a_scan_keeps_its_bits_and_its_transparency(tmp_path):
   samples = np.arange(9 * 12 * 3, dtype=np.uint16).reshape(9, 12, 3) * 200
   alpha = np.uint16(60000) * np.ones((9, 12, 1), np.uint16)
   photos.write(tmp_path / 'scan.png', photos.Photo(samples, alpha), 'png')
-  result = page.enlarge(Nearest(), 'nearest', tmp_path / 'scan.png', tmp_path)
+  result = interface.enlarge(Nearest(), 'nearest', tmp_path / 'scan.png', tmp_path)
   found = photos.read(result.file)
   np.testing.assert_array_equal(found.samples, Nearest()(samples))
   assert (found.alpha == 60000).all()
@@ -96,11 +98,11 @@ def test_too_large_for_the_memory(tmp_path, picture):
 
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
   with pytest.raises(InputError, match=r'^photo\.png: too large for the memory$'):
-    page.enlarge(Full(), 'full', tmp_path / 'photo.png', tmp_path)
+    interface.enlarge(Full(), 'full', tmp_path / 'photo.png', tmp_path)
 
 
 def test_a_name_of_a_file_is_no_markup():
-  assert page._line('<img src=x>.png', 'wrong') == (
+  assert interface._line('<img src=x>.png', 'wrong') == (
       '<p class="wrong" role="status">&lt;img src=x&gt;.png</p>')
 
 

@@ -25,7 +25,7 @@ from sr_jax.models import Compact
 from sr_jax.runs import imported, manifest
 from sr_jax.runs.checkpoints import Checkpoints, flat
 from sr_jax.step.state import NetState, TrainState
-from sr_jax.train_ import start
+from sr_jax.train import start
 from tests.conftest import filled, largest_file, same_bits
 
 

@@ -12,7 +12,7 @@ from jax import monitoring
 from sr_jax.errors import InputError
 from sr_jax.step import compilation
 from sr_jax.system import compile_cache, files
-from sr_jax.train_ import out_of_memory
+from sr_jax.train import out_of_memory
 
 
 @pytest.fixture

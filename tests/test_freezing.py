@@ -16,7 +16,7 @@ from sr_jax.models import RRDB, variable_shapes
 from sr_jax.runs.checkpoints import flat
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing, train_step
-from sr_jax.train_ import announce
+from sr_jax.train import announce
 from tests.conftest import same_bits
 
 SHAPES = variable_shapes(RRDB(8, 2, 4))

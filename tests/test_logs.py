@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from sr_jax import images, watch
+from sr_jax import images
 from sr_jax.images.montage import strip
 from sr_jax.runs.logs import KEPT, Logs
 from sr_jax.runs.metrics_log import read_metrics
-from sr_jax.train_.announce import print_validations
+from sr_jax.train import overfitting
+from sr_jax.train.announce import print_validations
 from tests.conftest import largest_file
 
 
@@ -142,7 +143,7 @@ def test_what_is_no_line_of_a_run_is_left_out(tmp_path, capsys, line):
   first, last = (json.dumps(each).encode() for each in good)
   (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join([first, line, last, b'']))
   assert read_metrics(tmp_path) == good
-  assert watch.describe_terms(read_metrics(tmp_path))
+  assert overfitting.describe_terms(read_metrics(tmp_path))
   print_validations(tmp_path)
   assert capsys.readouterr().out.count('20.0000') == 2
   Logs(tmp_path, 1, 10, 4, 2).close()

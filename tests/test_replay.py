@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import images, replay, train
+from sr_jax import images, train
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import nonfinite
+from sr_jax.train import replay
 
 
 @pytest.fixture(scope='module')

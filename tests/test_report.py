@@ -9,7 +9,8 @@ import pytest
 from sr_jax import images
 from sr_jax.data.pictures import Pair
 from sr_jax.report import __main__ as cli
-from sr_jax.report import charts, document, gallery, history
+from sr_jax.report import charts, gallery, history
+from sr_jax.report import page as report_page
 from sr_jax.runs import logs, progress
 from tests.test_train import run
 
@@ -102,7 +103,7 @@ def test_the_latest_evaluation_of_a_set_is_read_and_no_damaged_one(make):
     (None, (STARTED,), 'Nothing has been logged'), ([], None, 'Nothing has been logged')])
 def test_the_page_says_how_it_ended(make, lines, starts, words):
   folder = make('run', lines, starts)
-  text = document.write([folder]).read_text()
+  text = report_page.write([folder]).read_text()
   assert words in text
   assert json.loads(re.search(r'id="data">(.*?)</script>', text)[1])['runs'] == ['run']
 
@@ -121,7 +122,7 @@ def test_what_is_no_number_is_said(make):
       'g/pixel was no number at 1 of 31 logged steps, first at step 310.',
       'd/total was no number at 1 of 11 logged steps, first at step 310.',
       '10 steps without finite numbers were left out.']
-  assert 'first at step 310' in document.write([folder]).read_text()
+  assert 'first at step 310' in report_page.write([folder]).read_text()
 
 
 def test_trends_are_of_the_phase_that_the_run_is_in(make):
@@ -147,7 +148,7 @@ def page_data(path):
 
 
 def test_a_page_has_every_curve_and_asks_nobody(make):
-  text, data = page_data(document.write([make('run', lines_of(400), pictures=2)]))
+  text, data = page_data(report_page.write([make('run', lines_of(400), pictures=2)]))
   titles = [chart['title'] for chart in data['charts']]
   assert titles == ['PSNR of luma, dB', 'pixel, weighted', "D's loss", "D's right answers", 'pixel',
                     'images a second']
@@ -171,7 +172,7 @@ def test_a_page_has_every_curve_and_asks_nobody(make):
 @pytest.mark.slow
 def test_a_hundred_thousand_logged_steps_fit(make):
   folder = make('run', lines_of(1_000_000), pictures=3, steps=1_000_000)
-  path = document.write([folder])
+  path = report_page.write([folder])
   assert path.stat().st_size < 8_000_000
   _, data = page_data(path)
   assert max(len(line['x']) for chart in data['charts'] for line in chart['lines']
@@ -181,7 +182,7 @@ def test_a_hundred_thousand_logged_steps_fit(make):
 def test_several_runs_are_laid_side_by_side(make, tmp_path):
   runs = [make('one', lines_of(400), pictures=1), make('two', lines_of(300), pictures=1,
                                                        scale=2, generator={'name': 'rrdb'})]
-  text, data = page_data(document.write(runs, tmp_path / 'both.html'))
+  text, data = page_data(report_page.write(runs, tmp_path / 'both.html'))
   assert data['runs'] == ['one', 'two']
   psnr = data['charts'][0]['lines']
   assert [(line['run'], line['label']) for line in psnr] == [
@@ -197,7 +198,7 @@ def test_several_runs_are_laid_side_by_side(make, tmp_path):
 def test_names_from_files_stay_words(make):
   lines = [line | {'g/<script>alert(1)</script>': 1.0} for line in lines_of(400)]
   folder = make('<b>run', lines, data={'source': '<img src=x onerror=alert(1)>'})
-  text, data = page_data(document.write([folder]))
+  text, data = page_data(report_page.write([folder]))
   assert data['runs'] == ['<b>run']
   assert '<img src=x' not in text
   assert 'alert(1)</script>' not in text
@@ -223,7 +224,7 @@ def test_evaluated_pictures_come_from_the_least_gain_to_the_most(make, picture):
   np.testing.assert_array_equal(last.layers['bicubic'], strip[:, 24:44])
   np.testing.assert_array_equal(last.layers['original'], strip[:, 72:])
   assert last.figures == {'model': ours['d'], 'bicubic': theirs['d']}
-  text = document.write([folder]).read_text()
+  text = report_page.write([folder]).read_text()
   best, worst = re.search('<tr><th>psnr_y</th><td>(.*?)</td><td>(.*?)</td></tr>', text).groups()
   assert (best, worst) == ('<a href="#Set/d">d</a> 33.00', '<a href="#Set/b">b</a> 29.00')
   assert '<article id="Set/d">' in text
@@ -247,9 +248,9 @@ def test_a_run_keeps_its_page_and_a_page_that_fails_ends_no_run(config, tmp_path
   images.write_image(tmp_path / 'valid' / 'sub' / 'a.png', picture(20, 24))
   config.data.valid, config.eval.every = f'folder:{tmp_path / "valid"}', 20
   config.discriminator.name, config.loss.adversarial.weight, config.warmup_steps = 'none', 0.0, 0
-  page, failures = document.page, iter([True])
-  monkeypatch.setattr(document, 'page', lambda histories: (
-      1 / 0 if next(failures, False) else page(histories)))
+  render, failures = report_page.render, iter([True])
+  monkeypatch.setattr(report_page, 'render', lambda histories: (
+      1 / 0 if next(failures, False) else render(histories)))
   run(config, tmp_path / 'run')
   assert 'report.html: ZeroDivisionError: division by zero; training goes on' in (
       capsys.readouterr().out)
@@ -294,7 +295,7 @@ def test_what_is_refused(call, make, tmp_path, arguments, words):
 @pytest.mark.slow
 @pytest.mark.parametrize(('width', 'scheme'), [(1280, 'light'), (390, 'dark')])
 def test_in_a_browser(make, browser, width, scheme):
-  path = document.write([make('run', lines_of(400_000), pictures=2, steps=400_000)])
+  path = report_page.write([make('run', lines_of(400_000), pictures=2, steps=400_000)])
   page = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme)
   said, asked = [], []
   page.on('console', lambda message: said.append(message.text))

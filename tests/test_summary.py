@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import edsr, esrgan, srgan, srresnet
-from sr_jax import models, summary
+from sr_jax import models
 from sr_jax.errors import InputError
 from sr_jax.models import factory
+from sr_jax.profiling import summary
 from tests.conftest import filled
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sr_jax import images, loop, replay, restore, train, watch
+from sr_jax import images, restore, train
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
@@ -28,6 +28,8 @@ from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import train_step
 from sr_jax.step.state import NetState, TrainState
 from sr_jax.system import files
+from sr_jax.train import loop, replay, stopping, validation
+from sr_jax.train.start import initial, start_from
 from tests.conftest import filled, same_bits
 
 
@@ -128,8 +130,8 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
                if 'valid/psnr_y' in line and line['step'])
   assert warm == {'terms/pixel/train', 'terms/pixel/valid'}
   experiment = phases.build(config)
-  figures = watch.terms_of(jax.jit(experiment.phases[-1].terms), state,
-                           watch.open_watched(config, inputs.training_set(config)).crops, {})
+  figures = validation.terms_of(jax.jit(experiment.phases[-1].terms), state,
+                           validation.open_watched(config, inputs.training_set(config)).crops, {})
   assert figures.keys() == gan > warm
   assert {name: lines[-1][name] for name in gan} == figures  # of this very state
   strips = sorted((tmp_path / 'samples').iterdir())
@@ -259,7 +261,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   bare = tmp_path / 'bare.safetensors'
   save_file(load_file(path), bare)
   config.init_from = str(bare)
-  assert restore.initial(config).generator.residual_scale == 1.0
+  assert initial(config).generator.residual_scale == 1.0
   config.scale, config.init_from = 4, str(tmp_path / 'x2')
   state = run(config, tmp_path / 'x4')
   record, = json.loads((tmp_path / 'x4' / 'run.json').read_text())
@@ -296,10 +298,10 @@ def test_a_network_without_a_trunk_is_of_its_scale_alone(tmp_path):
            'batch_stats': {}}
     state = TrainState(0, 0, NetState(ema['params'], {}, ()), None, ema)
     if taken:
-      assert len(restore.start_from(state, generator, given)[1]) == taken
+      assert len(start_from(state, generator, given)[1]) == taken
     else:
       with pytest.raises(InputError, match='a run: of scale 2; at scale 3 nothing of a SRCNN'):
-        restore.start_from(state, generator, given)
+        start_from(state, generator, given)
 
 
 @pytest.mark.parametrize('number', [
@@ -321,7 +323,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(config, tmp_path, number):
     patch.setattr(loop, 'next_event', slow(loop.next_event))
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(train.Stopped) as stopped:
+    with pytest.raises(stopping.Stopped) as stopped:
       run(config, tmp_path / 'parts')
     thread.join()
   assert stopped.value.signal == number

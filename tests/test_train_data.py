@@ -15,6 +15,7 @@ from sr_jax import evaluate, images, remarks, restore, train
 from sr_jax.data import feed, pictures
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.train import announce
 from tests.conftest import same_bits
 from tests.test_main import environment
 from tests.test_train import run, stop_after
@@ -96,7 +97,7 @@ def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, p
 
 def meet_after_the_opening(patch):
   """What a stream meets is met between the lines a run opens with and its first step."""
-  opened, plain = threading.Event(), (remarks.opening, pictures.read_crops, train.run_steps)
+  opened, plain = threading.Event(), (announce.opening, pictures.read_crops, train.run_steps)
 
   def opening(*arguments):
     said = plain[0](*arguments)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import images, loop, losses, watch
+from sr_jax import images, losses
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
@@ -14,6 +14,7 @@ from sr_jax.runs import progress
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.state import NetState, TrainState
+from sr_jax.train import loop, overfitting, validation
 from tests.conftest import filled
 from tests.test_logs import read_events
 from tests.test_train import iter_scores, run
@@ -144,23 +145,23 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
           if tags == ['progress/sub/0']] == [0, 2, 4, 6, 8]
   # Alone it is scored, too, and there is nothing to choose by and nothing to show.
   watched.data.valid = ''
-  opened = watch.open_watched(watched, [])
+  opened = validation.open_watched(watched, [])
   assert (list(opened.sets), opened.crops, opened.valid) == (['test'], {}, [])
 
 
 def test_a_test_set_that_can_not_be_scored_is_told(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
   with pytest.raises(InputError, match=r'config\.data\.test: no usable picture.*0\.png: not a'):
-    watch.open_watched(watched, [])
+    validation.open_watched(watched, [])
   (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture, but one of two')
   images.write_image(tmp_path / 'test' / 'sub' / '0.png', np.zeros((20, 20, 3), np.uint8))
-  opened = watch.open_watched(watched, [])
+  opened = validation.open_watched(watched, [])
   assert len(opened.sets['test']) == 1
   assert ['1.png: not a' in line for line in opened.skipped] == [True, False]
   assert 'no loss terms' in opened.skipped[1]  # there is nothing to train on here
   watched.data.test = 'folder:/nowhere'
   with pytest.raises(InputError, match=r'config\.data\.test: /nowhere: no such folder'):
-    watch.open_watched(watched, [])
+    validation.open_watched(watched, [])
 
 
 # Loss terms --------------------------------------------------------------------------------
@@ -171,12 +172,12 @@ def test_crops_are_the_middles_of_what_is_usable(tmp_path, picture, config):
     images.write_image(tmp_path / f'{index}.png', picture(*size, index))
   (tmp_path / '3.png').write_text('no picture')
   found = sources.open_source(f'folder:{tmp_path}', 2)
-  batch = watch.centre_crops(found, inputs.build_cut(config))
+  batch = validation.centre_crops(found, inputs.build_cut(config))
   expected = [middle_of(found[index], y, x) for index, y, x in ((0, 6, 9), (2, 4, 0))]
   for name in ('lr', 'hr'):
     np.testing.assert_array_equal(batch[name], np.stack([crop[name] for crop in expected]))
     assert batch[name].dtype == np.float32
-  assert watch.centre_crops(found[1:2], inputs.build_cut(config)) == {}
+  assert validation.centre_crops(found[1:2], inputs.build_cut(config)) == {}
 
 
 def middle_of(picture, y, x):
@@ -200,9 +201,9 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   found = sources.open_source(f'folder:{folder}', 2)
   crops = {'train': [middle_of(found[0], 6, 9), middle_of(found[1], 11, 5)],
            'valid': [middle_of(found[2], 4, 4)]}
-  batches = {kind: watch.centre_crops(mine, inputs.build_cut(config))
+  batches = {kind: validation.centre_crops(mine, inputs.build_cut(config))
              for kind, mine in (('train', found[:2]), ('valid', found[2:3]))}
-  terms = watch.terms_of(jax.jit(phase.terms), state, batches, {})
+  terms = validation.terms_of(jax.jit(phase.terms), state, batches, {})
 
   generate, judge = (
       jax.jit(lambda picture, apply=network.apply, net=net: apply(
@@ -238,13 +239,13 @@ def curve(*values, count=12):
     (curve(4, 3, 2), curve(4, 3, 3, 3, 3, 3.5), False),  # at the very end: once is no fact
     (curve(4, 2), curve(4, 5, count=2), False)])
 def test_overfitting_is_what_is_better_here_and_worse_there(train_curve, valid_curve, expected):
-  assert watch.overfits(train_curve[:len(valid_curve)], valid_curve) == expected
+  assert overfitting.overfits(train_curve[:len(valid_curve)], valid_curve) == expected
 
 
 def test_chance_is_no_overfitting():
   """Validation values about one level, training values that fall."""
   rng = np.random.default_rng(0)
-  claims = [watch.overfits(np.linspace(4, 3, count) + rng.normal(0, 0.04, count),
+  claims = [overfitting.overfits(np.linspace(4, 3, count) + rng.normal(0, 0.04, count),
                            4 + rng.normal(0, 0.04, count))
             for count in (8, 20, 60, 200) for _ in range(100)]
   assert sum(claims) <= 12  # of 400
@@ -255,10 +256,10 @@ def test_the_lines_at_the_end():
     return {'step': step, 'phase': phase, **{name.replace('__', '/'): value
                                              for name, value in terms.items()}}
 
-  assert watch.describe_terms([]) == []
+  assert overfitting.describe_terms([]) == []
   lines = [{'step': 0, 'phase': 'bicubic', 'valid/psnr_y': 1.0},
            line(2, 'warm-up', terms__pixel__train=9.0, terms__pixel__valid=9.0)]
-  assert watch.describe_terms(lines) == [
+  assert overfitting.describe_terms(lines) == [
       'pixel: train 9, validation 9, lowest 9 at step 2']
   for step, (mine, other) in enumerate(zip(curve(0.04, 0.03), curve(0.05, 0.045, 0.06),
                                            strict=True)):
@@ -267,7 +268,7 @@ def test_the_lines_at_the_end():
                       terms__d_real__train=0.5 + mine, terms__d_real__valid=0.5 - mine,
                       terms__perceptual__train=None, terms__perceptual__valid=1.0))
     lines.append({'step': 10 * step + 15, 'phase': 'gan', 'g/pixel': 1.0})
-  assert watch.describe_terms(lines) == [
+  assert overfitting.describe_terms(lines) == [
       'pixel: train 0.04 to 0.03, validation 0.05 to 0.06, lowest 0.04545 at step 60: it rose '
       'while train fell on, the generator overfits',
       'adversarial: train 0.04 to 0.03, validation 0.05 to 0.06, lowest 0.04545 at step 60',

@@ -11,7 +11,7 @@
 import sys
 
 from sr_jax.errors import InputError
-from sr_jax.report import document
+from sr_jax.report import page
 from sr_jax.system import cli
 
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     raise InputError(f'--output {output}: expected a name that ends in .html')
   if output is not None and output.is_dir():
     raise InputError(f'{output}: can not be written, it is a folder')
-  print(document.write(args.runs, output))
+  print(page.write(args.runs, output))
 
 
 if __name__ == '__main__':

@@ -113,10 +113,10 @@ class Logs:
 
   def page(self) -> None:
     """Writes report.html anew. Whatever is wrong with it, training goes on."""
-    from sr_jax.report import document  # which reads what is written here
+    from sr_jax.report import page  # which reads what is written here
     try:
       with self.trying(self.workdir / 'report.html'):
-        document.write([self.workdir])
+        page.write([self.workdir])
     except lock.Taken:
       raise
     except Exception as error:

@@ -21,7 +21,7 @@ import numpy as np
 from sr_jax import train
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
-from sr_jax.train_ import start
+from sr_jax.train import start
 from tests.conftest import same_bits
 from tests.faults import Run, table
 

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr_jax import images, main, page, restore, watch
+from sr_jax import images, main, restore
+from sr_jax.app import interface
 from sr_jax.data import file_hashes, packed, pairing, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
@@ -21,10 +22,10 @@ from sr_jax.media import photos, video
 from sr_jax.models import factory, variable_shapes
 from sr_jax.pretrained import generators, vgg
 from sr_jax.pretrained.tensors import read_tensors
-from sr_jax.report import document, history
+from sr_jax.report import history, page
 from sr_jax.runs import imported, metadata, metrics_log
 from sr_jax.system import files
-from sr_jax.train_ import announce, start
+from sr_jax.train import announce, overfitting, start
 from tests import smallest
 from tests.faults import texts
 
@@ -38,7 +39,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
   return {
       'pictures': {'photos.size': photos.size, 'photos.read': photos.read,
                    'image_size': images.image_size, 'read_image': images.read_image,
-                   'training': training, 'page': lambda path: page.read_picture(path, 4_000_000)},
+                   'training': training, 'page': lambda path: interface.read_picture(path, 4_000_000)},
       'safetensors': WEIGHTS | {'vgg': read_vgg}, 'pth': WEIGHTS | {'vgg': read_vgg},
       'ncnn': {'read_generator': generators.read_generator, 'load': restore.load},
       'configs': {'configs': functools.partial(read_config, base / 'run')},
@@ -101,7 +102,7 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
     return found.get('data_mode', ''), found.get('data_digest', '0') != '0'
 
   def report():
-    document.page(history.open_all([folder]))
+    page.render(history.open_all([folder]))
 
   return all_of(lambda: restore.load_run(folder), go_on, evaluate, last, report)
 
@@ -132,11 +133,11 @@ def read_arguments(path):
 
 def read_report(path):
   (path.parent / 'config.json').write_text(json.dumps(texts.config()))
-  return document.page(history.open_all([path.parent]))
+  return page.render(history.open_all([path.parent]))
 
 
 def describe(path):
-  return watch.describe_terms(metrics_log.read_metrics(path.parent))
+  return overfitting.describe_terms(metrics_log.read_metrics(path.parent))
 
 
 def read_csv(base: pathlib.Path, path):

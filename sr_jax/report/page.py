@@ -9,15 +9,15 @@ import gzip
 import importlib.resources
 import json
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
-from urllib.parse import quote
 
 import numpy as np
 
 from sr_jax.report import charts, gallery, history
+from sr_jax.report.benchmarks import _benchmarks
 from sr_jax.report.history import History
+from sr_jax.report.html import _anchor, _cell, _section, _table
 from sr_jax.runs import metadata
 from sr_jax.system import files
 
@@ -38,11 +38,11 @@ def write(workdirs: Sequence, output=None) -> pathlib.Path:
   """
   found = history.open_all(workdirs)
   path = files.expand(output) if output else found[0].workdir / 'report.html'
-  files.write_text(path, page(found))
+  files.write_text(path, render(found))
   return path
 
 
-def page(histories: Sequence[History]) -> str:
+def render(histories: Sequence[History]) -> str:
   """The HTML."""
   names = gallery.labels(histories)
   drawn = list(charts.charts(histories))
@@ -75,20 +75,6 @@ def _plotly() -> str:
   """plotly.js as base64 of its gzip: 2 of its 5 MB, which leaves room for pictures."""
   whole = importlib.resources.files('plotly') / 'package_data' / 'plotly.min.js'
   return base64.b64encode(gzip.compress(whole.read_bytes(), 9, mtime=0)).decode()
-
-
-def _section(heading: str, content: str) -> str:
-  return f'<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>' if content else ''
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = '') -> str:
-  """Of escaped cells; the first of each row is its heading."""
-  def row(cells, tag):
-    first, *rest = cells
-    return f'<tr><th>{first}</th>' + ''.join(f'<{tag}>{cell}</{tag}>' for cell in rest) + '</tr>'
-  top = f'<thead>{row(head, "th")}</thead>' if head else ''
-  return (f'<div class="wide"><table class="{kind}">{top}<tbody>'
-          + ''.join(row(cells, 'td') for cells in rows) + '</tbody></table></div>')
 
 
 # Words -------------------------------------------------------------------------------------
@@ -242,10 +228,6 @@ def _shown(key: str, picture: gallery.Compared, uris: dict[str, str]) -> str:
           f'aria-label="before and after of {escape(label)}"></div></div></article>')
 
 
-def _anchor(of: str, name: str) -> str:
-  return re.sub(r'\s', '_', f'{of}/{name}')
-
-
 def _told(figures: dict | None) -> str:
   parts = [_cell(name, figures[name]) + unit for name, unit in (
       ('psnr_y', ' dB'), ('lpips_alex', ' LPIPS'), ('lpips_vgg', ' LPIPS'))
@@ -256,61 +238,3 @@ def _told(figures: dict | None) -> str:
 # Benchmarks --------------------------------------------------------------------------------
 
 
-def _benchmarks(histories, names, shown) -> str:
-  by_set = {}
-  for run, name in zip(histories, names, strict=True):
-    for evaluation in run.evaluations:
-      by_set.setdefault(evaluation.set, []).append((name, evaluation))
-  return '\n'.join(_benchmark(name, mine, len(histories) > 1, shown)
-                   for name, mine in by_set.items())
-
-
-def _benchmark(name: str, scored, several: bool, shown) -> str:
-  rows = {}
-  for run, evaluation in scored:
-    for method in history.METHODS[:2]:
-      if method in evaluation.scores:
-        rows.setdefault(method, evaluation.scores[method]['mean'])
-    label = f'{run}, step {evaluation.step:,}' if several else f'step {evaluation.step:,}'
-    rows[label] = evaluation.scores['mean']
-    if 'corrected' in evaluation.scores:
-      rows[f'{label}, corrected'] = evaluation.scores['corrected']['mean']
-  figures = list(dict.fromkeys(figure for means in rows.values() for figure in means))
-  table = _table(['', *map(escape, figures)], [
-      [escape(label), *(_cell(figure, means.get(figure)) for figure in figures)]
-      for label, means in rows.items()], 'figures')
-  evaluation = scored[-1][1]
-  protocol = ''.join(f'<dt>{escape(key)}</dt><dd>{escape(text)}</dd>'
-                     for key, text in evaluation.scores['protocol'].items())
-  ends = ''.join(_best_and_worst(run if several else '', one, shown) for run, one in scored)
-  scale = evaluation.scores.get('scale', '?')
-  return (f'<h3>{escape(f"{name}, x{scale}")}</h3>{table}{ends}'
-          f'<details><summary>Protocol</summary><dl>{protocol}</dl></details>')
-
-
-def _best_and_worst(run: str, evaluation, shown) -> str:
-  def linked(name):
-    if (evaluation.set, name) not in shown:
-      return escape(name)
-    return f'<a href="#{quote(_anchor(evaluation.set, name))}">{escape(name)}</a>'
-
-  images = evaluation.scores['images']
-  rows = []
-  for figure in evaluation.scores['mean']:
-    known = {name: figures[figure] for name, figures in images.items()
-             if figures.get(figure) is not None}
-    if len(known) > 1:
-      order = sorted(known, key=known.get, reverse=not figure.startswith('lpips'))
-      rows.append([escape(figure), *(f'{linked(name)} {_cell(figure, known[name])}'
-                                     for name in (order[0], order[-1]))])
-  if not rows:
-    return ''
-  title = f'Best and worst pictures{f" of {run}" if run else ""}'
-  return (f'<details{"" if run else " open"}><summary>{escape(title)}</summary>'
-          f'{_table(["", "best", "worst"], rows, "figures")}</details>')
-
-
-def _cell(figure: str, value) -> str:
-  if value is None:
-    return '∞' if figure.startswith('psnr') else ''
-  return f'{value:.{2 if figure.startswith("psnr") else 4}f}'

@@ -2,21 +2,20 @@
 
 import contextlib
 import datetime
-import signal
 import time
 
 import jax
 import ml_collections
 
-from sr_jax import remarks, replay, restore, watch
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check, in_words
-from sr_jax.loop import run_steps
 from sr_jax.runs import checkpoints, lock, logs, metadata, wandb_sync
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding, signals
-from sr_jax.train_ import announce, start
+from sr_jax.train import announce, overfitting, replay, start, validation
+from sr_jax.train.loop import run_steps
+from sr_jax.train.stopping import _unless_stopped
 
 
 def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
@@ -60,14 +59,14 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     config = inputs.in_steps(config, len(found), before)
     if resumes and first:
       compatibility.check_resumable(workdir, before, reached, config)
-    initial = restore.initial(config) if first and config.init_from and not resumes else None
-    watched = watch.open_watched(config, found) if first else watch.Watched({}, {}, [])
+    initial = start.initial(config) if first and config.init_from and not resumes else None
+    watched = validation.open_watched(config, found) if first else validation.Watched({}, {}, [])
     experiment = phases.build(config)
     state, taken, fresh = experiment.new_state(), [], []
     if resumes and first:
-      state = restore.run_state(state, workdir, reached)
+      state = start.run_state(state, workdir, reached)
     elif initial:
-      state, taken, fresh = restore.start_from(state, experiment.generator, initial)
+      state, taken, fresh = start.start_from(state, experiment.generator, initial)
     state = sharding.replicate(multihost.arrays_of_first(state), mesh)
     begin = int(state.step)
     last = earlier[-1] if resumes and earlier else {}
@@ -104,13 +103,13 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
     changed = metadata.differences(before, metadata.as_json(config)) if resumes else {}
     told = len(feed.skipped)  # a stream decodes ahead and may meet another at any moment
-    log.say(remarks.opening(experiment, state, feed.skipped[:told] + watched.skipped, workdir,
+    log.say(announce.opening(experiment, state, feed.skipped[:told] + watched.skipped, workdir,
                             begin)
             + (f'; {in_words(config, "")}' if config.epochs else ''))
-    for line in remarks.start(config, experiment, resumes, initial, taken, fresh, changed):
+    for line in announce.start(config, experiment, resumes, initial, taken, fresh, changed):
       log.say(line)
     around = metadata.surroundings(experiment.device_loop, mesh)
-    for line in remarks.devices(around, last):
+    for line in announce.devices(around, last):
       log.say(line)
     if begun and not earlier and (workdir / 'run.json').exists():
       with contextlib.suppress(OSError):
@@ -157,19 +156,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
             f'ended {record["ended"]}, {record["total"]} in all.')
     _unless_stopped(config, state, held)
   announce.print_validations(workdir)
-  watch.print_terms(workdir, watched.crops)
+  overfitting.print_terms(workdir, watched.crops)
   return state
 
 
-class Stopped(Exception):  # noqa: N818, it is no error
-  """A signal ended the run early; everything is saved. `.signal` is its number."""
-
-  def __init__(self, number: int):
-    super().__init__(signal.Signals(number).name)
-    self.signal = number
-
-
-def _unless_stopped(config, state: TrainState, held) -> TrainState:
-  if held.caught and int(state.step) < config.steps:
-    raise Stopped(held.caught)
-  return state

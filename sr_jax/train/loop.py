@@ -6,7 +6,7 @@ import time
 
 import jax
 
-from sr_jax import images, watch
+from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.experiment import phases
 from sr_jax.images import montage
@@ -15,7 +15,7 @@ from sr_jax.metrics.scorer import make_scorer, mean, score_set
 from sr_jax.runs import metadata, progress
 from sr_jax.step import compilation, nonfinite
 from sr_jax.system import files, multihost, sharding
-from sr_jax.train_ import out_of_memory
+from sr_jax.train import out_of_memory, validation
 
 
 def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, started, told=0,
@@ -43,7 +43,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
   def validate(step, name, upscale, measure=None):
     figures = {kind: mean(score_set(pairs, upscale, scorer))
                for kind, pairs in watched.sets.items()}
-    log.validation(step, name, figures, {} if measure is None else watch.terms_of(
+    log.validation(step, name, figures, {} if measure is None else validation.terms_of(
         measure, sharding.local(state), watched.crops, sharding.local(experiment.frozen)))
     return figures.get('valid', {})  # the test set decides nothing
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import images, restore
+from sr_jax import images
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check
@@ -20,6 +20,7 @@ from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.step import nonfinite, train_step
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, sharding
+from sr_jax.train.start import run_state
 
 FOLDER = 'replay'
 SHOWN = 16  # crops of a batch in a picture
@@ -71,7 +72,7 @@ def replay_run(config, workdir, step: str | int) -> dict:
   if number > config.steps:
     raise InputError(f'--step={number}: the run in {workdir} has {config.steps} steps')
   experiment = phases.build(config)
-  state = restore.run_state(experiment.new_state(), workdir, begin)
+  state = run_state(experiment.new_state(), workdir, begin)
   start, changed = _start_that_took(workdir, number)
   with contextlib.closing(inputs.build_feed(config, found, begin, experiment.device_loop,
                                                 start.get('data_mode', ''), print)) as feed:

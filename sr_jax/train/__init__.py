@@ -1,0 +1,6 @@
+"""Trains a run from its start to its end: `train(config, workdir)`."""
+
+from sr_jax.train.run import train
+from sr_jax.train.stopping import Stopped
+
+__all__ = ['Stopped', 'train']
