@@ -46,7 +46,9 @@ def _cache(tmp_path_factory):
   if 'PYTEST_XDIST_WORKER' in os.environ:
     shared = shared.parent
   shared = pathlib.Path(os.environ.get('SR_JAX_TEST_CACHE') or shared / 'xla').absolute()
-  jax.config.update('jax_compilation_cache_dir', str(shared))
+  shared.mkdir(parents=True, exist_ok=True)
+  (folder / 'xla').symlink_to(shared)  # where processes that tests start look for it
+  jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
   with pytest.MonkeyPatch.context() as patch:

@@ -41,6 +41,13 @@ from tests.conftest import GOLDEN, filled
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
 
+def name_of(make) -> str:
+  """A test's id without memory addresses, so that every worker collects the same tests."""
+  fields = [value for value in getattr(make, 'keywords', {}).values() if not callable(value)]
+  return '-'.join(map(str, [getattr(make, 'func', make).__name__, *getattr(make, 'args', ()),
+                            *fields]))
+
+
 def test_pixel_shuffle_and_prelu_are_pytorchs(golden):
   _, expected = golden('layers')
   x = expected['shuffle_in']
@@ -108,10 +115,7 @@ def test_only_the_first_convolution_has_no_norm():
     *(partial(SRResNet, upsample=upsample) for upsample in ('shuffle', 'nearest', 'transposed',
                                                             'direct')),
     EDSR, partial(RRDB, growth=2), partial(RRDB, growth=2, upsample='shuffle'),
-    partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)],
-                         ids=lambda make: '-'.join(map(str, (
-                             getattr(make, 'func', make).__name__,
-                             *getattr(make, 'keywords', {}).values()))))
+    partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)], ids=name_of)
 def test_scales_and_upsamplings(scale, make):
   if scale == 3 and getattr(make, 'keywords', {}).get('unshuffle'):
     with pytest.raises(ValueError, match='unshuffle=2 at scale 3'):
@@ -200,7 +204,7 @@ def test_rematerialisation_changes_memory_alone(make):
 
 @pytest.mark.parametrize('make', [
     partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
-    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=str)
+    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=name_of)
 def test_a_network_of_one_channel_makes_luma_and_leaves_colour_to_bicubic(make):
   model = make(scale=2, channels=1)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))

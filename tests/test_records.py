@@ -131,15 +131,15 @@ def test_reading_imports_no_tensorflow_and_says_nothing(tfds_sets, tmp_path, pre
   code = prelude + """
 import hashlib, pathlib, pickle, sys
 from concurrent.futures import ThreadPoolExecutor
-from sr_jax.data import records
+from sr_jax.data import tfds
 found = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
 with ThreadPoolExecutor(8) as pool:
-  contents = list(pool.map(records.Record.read_bytes, found))
-assert records.find_records('coco/2017')
+  contents = list(pool.map(tfds.Record.read_bytes, found))
+assert tfds.find_records('coco/2017')
 for spec in ('coco', 'nosuchset', 'div2k/bicubic_x2'):
   try:
-    records.find_records(spec)
-  except records.InputError:
+    tfds.find_records(spec)
+  except tfds.InputError:
     continue
   raise AssertionError(spec)
 assert 'tensorflow' not in sys.modules

@@ -35,7 +35,7 @@ def run(config, folder_of_run, monkeypatch):
   config.checkpoint_every, config.log_every = 5, 1
   if not folder_of_run.exists():
     with monkeypatch.context() as patch:
-      patch.setattr(train.checkpoints, 'Checkpoints', keeping(5))
+      patch.setattr(train.run.checkpoints, 'Checkpoints', keeping(5))
       train.train(config, folder_of_run)
   config.log_every, config.eval.every, config.max_bad_steps = 7, 9, 10  # of no matter to a step
   return config, folder_of_run
@@ -128,7 +128,7 @@ def at_checkpoint(config, folder, step):
 def test_however_a_run_is_fed_and_dispatched(config, tmp_path, monkeypatch, mode, loop, numbers):
   config.data.mode, config.device_loop, config.data.workers = mode, loop, 0
   config.steps, config.warmup_steps, config.log_every, config.checkpoint_every = 12, 8, 1, 3
-  monkeypatch.setattr(train.checkpoints, 'Checkpoints', keeping(3))
+  monkeypatch.setattr(train.run.checkpoints, 'Checkpoints', keeping(3))
   train.train(config, tmp_path)
   for step in (8, 9):
     shutil.rmtree(tmp_path / 'checkpoints' / str(step))

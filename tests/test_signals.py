@@ -36,7 +36,7 @@ def test_the_second_ends_what_python_can_not_be_asked_to_end(number):
   # In C for minutes, as XLA is while it compiles: Python's handlers are not called there.
   script = textwrap.dedent('''
       import hashlib, signal
-      from sr_jax.signals import Held, second_ends
+      from sr_jax.system.signals import Held, second_ends
       signal.signal(signal.SIGINT, signal.default_int_handler)
       with second_ends(), Held():
         print('ready', flush=True)

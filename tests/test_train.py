@@ -154,7 +154,7 @@ def test_checkpoints_kept_are_the_last_two_the_boundary_and_the_best(config, tmp
   config.data.valid, config.eval.every = config.data.source, 4
   config.checkpoint_every, config.warmup_steps = 4, 8
   # The best is step 16 and step 16 alone.
-  monkeypatch.setattr(loop.score, 'mean', scores := iter_scores([5, 1, 1, 2, 9, 3, 4, 4, 4, 4, 4]))
+  monkeypatch.setattr(loop, 'mean', scores := iter_scores([5, 1, 1, 2, 9, 3, 4, 4, 4, 4, 4]))
   run(config, tmp_path)
   checkpoints = Checkpoints(tmp_path, 'psnr_y', read_only=True)
   assert checkpoints.steps() == [8, 16, 36, 40]
@@ -177,7 +177,7 @@ def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
   config.warmup_steps, config.loss.adversarial.weight = 0, 0.0
   config.discriminator.name = 'none'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop.score, 'mean', iter_scores([0, 9, 1, 1]))
+    patch.setattr(loop, 'mean', iter_scores([0, 9, 1, 1]))
     run(config, tmp_path, steps=12)
   config.data.valid = ''
   run(config, tmp_path, steps=24)
@@ -345,7 +345,7 @@ def test_one_run_at_a_time(config, tmp_path):
     run(config, tmp_path / 'run')
   # One begins while another, of which there was nothing to see yet, reads its pictures.
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.runs, 'starts', lambda _: files.write_json(
+    patch.setattr(train.run.metadata, 'starts', lambda _: files.write_json(
         tmp_path / 'new' / 'config.json', {}) or [])
     with pytest.raises(InputError, match='new: another run has begun there meanwhile'):
       run(config, tmp_path / 'new')

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sr_jax import evaluate, images, remarks, restore, train
+from sr_jax import evaluate, images, restore, train
 from sr_jax.data import feed, pictures
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
@@ -97,7 +97,7 @@ def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, p
 
 def meet_after_the_opening(patch):
   """What a stream meets is met between the lines a run opens with and its first step."""
-  opened, plain = threading.Event(), (announce.opening, pictures.read_crops, train.run_steps)
+  opened, plain = threading.Event(), (announce.opening, pictures.read_crops, train.run.run_steps)
 
   def opening(*arguments):
     said = plain[0](*arguments)
@@ -115,7 +115,7 @@ def meet_after_the_opening(patch):
       time.sleep(0.01)
     return plain[2](config, experiment, mesh, state, feed, *rest)
 
-  for place, function in ((remarks, opening), (pictures, read_crops), (train, run_steps)):
+  for place, function in ((announce, opening), (pictures, read_crops), (train.run, run_steps)):
     patch.setattr(place, function.__name__, function)
 
 
@@ -187,7 +187,7 @@ def in_a_process(config, tmp_path, workdir, before_taking, at_the_end=''):
     import json, multiprocessing, os, pathlib, signal, sys, time
     from ml_collections import ConfigDict
     from sr_jax import train
-    from sr_jax.checkpoints import Checkpoints
+    from sr_jax.runs.checkpoints import Checkpoints
     from sr_jax.data import feed
 
     take, seen = feed._take, {}
@@ -213,7 +213,7 @@ def test_a_run_killed_between_a_save_and_its_manifest_goes_on(pixels, tmp_path):
   pixels.data.mode, pixels.device_loop, pixels.checkpoint_every = 'mapped', 'no', 3
   done = in_a_process(pixels, tmp_path, tmp_path / 'killed', '''
     if not seen:
-      from sr_jax import manifest
+      from sr_jax.runs import manifest
       write = manifest.write
       def kills(folder):
         seen[folder] = True

@@ -125,7 +125,7 @@ def test_the_device_loop_stops_at_each_quarter(config):
 def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypatch, capsys):
   watched.progress_pictures = 1
   # By turns of valid and of test; the best of validation is step 4, of test 6.
-  monkeypatch.setattr(loop.score, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
+  monkeypatch.setattr(loop, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
   run(watched, tmp_path / 'run')
   lines = [line for line in read_metrics(tmp_path / 'run') if 'valid/psnr_y' in line]
   assert [(line['step'], line['valid/psnr_y'], line['test/psnr_y']) for line in lines] == [

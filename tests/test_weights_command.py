@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 import sr_jax
 from sr_jax import images, upscale
 from sr_jax.pretrained import generators
-from sr_jax.runs import metadata
+from sr_jax.runs.checkpoints import Checkpoints
 from tests.conftest import same_bits
 
 
@@ -107,7 +107,7 @@ def test_half_an_import_never_stays(foreign, tmp_path, weights_command, monkeypa
   assert err == f'sr_jax: {tmp_path}/run: is there already; name a new folder\n'
   (tmp_path / 'run' / 'notes.txt').unlink()
 
-  save = metadata.Checkpoints.save
+  save = Checkpoints.save
   for number in (signal.SIGINT, signal.SIGTERM):
     def interrupted(*arguments, number=number):
       signal.raise_signal(number)
@@ -115,7 +115,7 @@ def test_half_an_import_never_stays(foreign, tmp_path, weights_command, monkeypa
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with monkeypatch.context() as patch:
-      patch.setattr(metadata.Checkpoints, 'save', interrupted)
+      patch.setattr(Checkpoints, 'save', interrupted)
       assert weights_command('import', path, '--workdir', tmp_path / 'run')[0] == 130
     signal.signal(signal.SIGTERM, before)
   assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*')] == ['run']
