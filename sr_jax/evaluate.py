@@ -58,7 +58,7 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   """
   check(config)
   workdir = files.expand(workdir)
-  trained = metadata.run_config(workdir)
+  trained = metadata.read_config(workdir)
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)
@@ -151,8 +151,8 @@ def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: 
         images.write_image(folders[method] / f'{picture}.png', sr)
       if method == 'model':  # after bicubic
         pair = by_name[picture]
-        row = montage.middle(pair.lr, pair.hr, last['bicubic'], sr)
-        images.write_image(strips / f'{picture}.png', montage.strip(row))
+        row = montage.centre_row(pair.lr, pair.hr, last['bicubic'], sr)
+        images.write_image(strips / f'{picture}.png', montage.side_by_side(row))
 
     watched = tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' pictures')
     methods = score_methods(watched, upscale, scorer, keep)

@@ -82,16 +82,16 @@ def _run(argv: list[str]) -> int:
   config = _CONFIG.value
   workdir = files.expand(_WORKDIR.value or default_workdir())
   from sr_jax.system import compile_cache, multihost
-  count, number = multihost.asked()
+  count, number = multihost.process_env()
   if _MODE.value != 'train' and number:
     return 0  # of processes that were started together the first does it, alone
   compile_cache.use_cache(count if _MODE.value == 'train' else 1)
   if _MODE.value == 'train':
-    with multihost.joined(config.join_seconds):
+    with multihost.distributed(config.join_seconds):
       from sr_jax.train import train
       from sr_jax.train.stopping import Stopped
       try:
-        with signals.second_ends():
+        with signals.exit_on_second_signal():
           train(config, workdir)
       except Stopped as stopped:
         return cli.refuse(f'stopped by {stopped}; the same command goes on',

@@ -44,7 +44,7 @@ def resize_file(source, target, scale: Fraction, method: str = 'bicubic') -> boo
   return image.shape != whole.shape
 
 
-def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
+def plan_outputs(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
   """(picture, its PNG) of a file, whose PNG `target` may name, or of a folder's pictures.
 
   Raises:
@@ -54,7 +54,7 @@ def plan(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path,
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is written; name a .png file or a folder')
     return folders.refuse_originals({source: target})
-  return folders.targets([source], target)
+  return folders.output_paths([source], target)
 
 
 def parse_scale(text: str) -> Fraction:
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--method', choices=tuple(images.KERNELS), default='bicubic')
   args = parser.parse_args(argv)
   scale = parse_scale(args.scale)
-  files = plan(args.source, args.target)
+  files = plan_outputs(args.source, args.target)
 
   def one(paths):
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, brief
-from sr_jax.inference.upscaler import KINDS, Upscaler
+from sr_jax.inference.upscaler import DTYPES, Upscaler
 from sr_jax.models import factory, variable_shapes
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
@@ -64,11 +64,11 @@ class Model:
             if key not in ('name', 'init')} | {'scale': self.scale}
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
-    if (not isinstance(image, np.ndarray) or image.dtype.name not in KINDS or not image.size
+    if (not isinstance(image, np.ndarray) or image.dtype.name not in DTYPES or not image.size
         or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,))):
       kind = (f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray)
               else type(image).__name__)
-      raise InputError(f'a picture is expected as NumPy {" or ".join(KINDS)} [h, w], [h, w, 1] '
+      raise InputError(f'a picture is expected as NumPy {" or ".join(DTYPES)} [h, w], [h, w, 1] '
                        f'or [h, w, 3], got {kind}')
     image = image.astype(image.dtype.newbyteorder('='), copy=False)
     sr = self._upscale(image if image.ndim == 3 else image[..., None])
@@ -132,7 +132,7 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
 def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
   """The generator of the run in `workdir`; see `load`."""
   workdir = files.expand(workdir)
-  trained = metadata.run_config(workdir)
+  trained = metadata.read_config(workdir)
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
     generator = factory.build_generator(ConfigDict(config))

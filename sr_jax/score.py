@@ -84,7 +84,7 @@ def _partners(hr, sr, lr, scale: int):
       raise InputError(f'{path}: no such file or folder')
   if not any(path.is_dir() for path in sides):
     return [(hr.stem, hr, sr, lr)]  # two files need no common name
-  first, *others = ({path.stem: path} if path.is_file() else folders.named(path)
+  first, *others = ({path.stem: path} if path.is_file() else folders.images_by_name(path)
                     for path in sides)
   found = {name: [path] for name, path in first.items()}
   for other in others:

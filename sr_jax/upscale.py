@@ -44,7 +44,7 @@ LARGEST = 64  # --outscale
 BAR = '{desc}{percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
 
 
-def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
+def plan_outputs(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
   """(what is read, what is written) of pictures, clips, folders and globs; what is wrong with
   some of the places, a line each. What a glob finds keeps its path from where the glob begins.
 
@@ -66,14 +66,14 @@ def plan(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
       roots |= dict.fromkeys(matches, pathlib.Path(*place.parts[:fixed]))
     for match in matches:
       try:
-        folders.targets([match], folder, READABLE, suffix, roots)
+        folders.output_paths([match], folder, READABLE, suffix, roots)
       except InputError as error:
         wrong.append(str(error))
         continue
       if (real := os.path.realpath(match)) not in seen:  # '**' follows links, in circles too
         seen.add(real)
         found.append(match)
-  return found and folders.targets(found, folder, READABLE, suffix, roots), wrong
+  return found and folders.output_paths(found, folder, READABLE, suffix, roots), wrong
 
 
 def format_of(path: pathlib.Path, format: str) -> str:
@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
   args = _parser().parse_args(argv)
   if args.workdir and not args.workdir.is_dir():
     raise InputError(f'{args.workdir}: no run there')
-  found, wrong = plan(args.sources, args.output, args.format)
+  found, wrong = plan_outputs(args.sources, args.output, args.format)
   if not found:
     _refuse(wrong)
   jobs = [job for job in found if args.overwrite or not job[1].exists()]

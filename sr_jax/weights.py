@@ -43,7 +43,7 @@ def info(args) -> None:
 def import_(args) -> None:
   """Makes a run of a file."""
   model = _load(args.file, args)
-  imported.save_run(args.workdir, model.variables, model.config,
+  imported.save_imported(args.workdir, model.variables, model.config,
                 {'from': model.origin, 'names': model.names})
   fields = ', '.join(f'{key} {value}' + ' (usual)' * (key in model.usual)
                      for key, value in model.fields.items())

@@ -126,7 +126,7 @@ def pack_folder(tmp_path_factory):
   """pack_folder(folder, scale, channels) -> packed.Packed of the pictures below a folder."""
   def pack(folder, scale=2, channels=3):
     found = sources.open_source(f'folder:{folder}', scale)
-    return packed.pack(packed.plan(found, scale, channels), scale, channels,
+    return packed.pack(packed.lay_out(found, scale, channels), scale, channels,
                        tmp_path_factory.mktemp('packed') / 'set')
   return pack
 

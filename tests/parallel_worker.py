@@ -64,11 +64,11 @@ def take(experiment, mesh, feed, state, steps):
 
   from sr_jax.experiment import phases
   from sr_jax.system import sharding
-  run, told = phases.dispatcher(experiment, experiment.phases[0], feed.batch_at, mesh), []
+  run, told = phases.jit_step(experiment, experiment.phases[0], feed.batch_at, mesh), []
   for _ in range(steps):
     step = int(state.step)
-    state, metrics = run(state, feed.take(step, step + 1), experiment.frozen, step, step + 1)
-    own = sharding.local(state)
+    state, metrics = run(state, feed.source_for(step, step + 1), experiment.frozen, step, step + 1)
+    own = sharding.local_copy(state)
     params = [own.g.params, own.d.params if own.d else ()]
     assert mesh is None or all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     told.append({name: float(value) for name, value in metrics.items()}
@@ -105,12 +105,12 @@ def batches(pictures, devices):
                   lambda *at, kinds=kinds: feeds.batch_of_host(*at, size=8, kinds=kinds))
       look = jax.jit(sharding.sharded(batch_at, mesh))
       for step in range(3):
-        batch = look(feed.take(step, step + 1), 0, step)
+        batch = look(feed.source_for(step, step + 1), 0, step)
         if mesh:
           assert not batch['hr'].sharding.is_fully_replicated
-          batch = jax.jit(lambda batch: batch, **sharding.placed(mesh))(batch)
+          batch = jax.jit(lambda batch: batch, **sharding.jit_shardings(mesh))(batch)
         pixels = np.concatenate([np.asarray(array).ravel() for array in
-                                 sharding.local(batch).values()])
+                                 sharding.local_copy(batch).values()])
         levels = np.uint8(np.round(255 * pixels))
         found.setdefault(f'{mode}/{number}', []).append(
             [float(pixels.mean()), hashlib.sha256(levels).hexdigest()])
@@ -130,11 +130,11 @@ def checkpoint(pictures, kinds, before, after):
     state, told = take(experiment, mesh, feed, state, 1)
     with tempfile.TemporaryDirectory() as folder:
       kept = Checkpoints(folder)
-      own = sharding.local(state)
+      own = sharding.local_copy(state)
       kept.save(own)
       kept.close()
       other, mesh_after, other_feed, fresh = begin(kind, pictures, int(after))
-      restored = start.run_state(sharding.local(fresh), folder, 1)
+      restored = start.run_state(sharding.local_copy(fresh), folder, 1)
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
                         own, restored)
     found[kind] = {
@@ -151,7 +151,7 @@ if __name__ == '__main__':
     jax.config.update('jax_enable_x64', True)
     jnp.float32 = jnp.float64  # before anything of ours, and Flax, takes its own from there
   from sr_jax.system import multihost
-  with multihost.joined(120):
+  with multihost.distributed(120):
     told = {'steps': steps, 'batches': batches, 'checkpoint': checkpoint}[what](pictures, *rest)
     if multihost.is_first():
       with open(out, 'w', encoding='utf-8') as file:

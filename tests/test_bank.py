@@ -17,7 +17,7 @@ def held(folder, pack_folder):
   return pack_folder(folder)
 
 
-CUT = bank.Cut(16, 16, 2)
+CUT = bank.CropSpec(16, 16, 2)
 
 
 @functools.partial(jax.jit, static_argnames='cut')
@@ -77,7 +77,7 @@ def test_mapped_batches_are_the_banks_to_the_bit(folder, pack_folder, monkeypatc
   monkeypatch.setattr(mapped, 'AHEAD', 4)
   held = pack_folder(folder, channels=channels)
   assert (len(held.pixels) > 1) == (channels == 3)
-  cut, pictures = bank.Cut(6, 16, 2, channels), bank.to_device(held)
+  cut, pictures = bank.CropSpec(6, 16, 2, channels), bank.to_device(held)
   made = mapped.batches(held, 5, 3, cut)
   for step, batch in enumerate(itertools.islice(made, 10), 3):
     wanted = crops_at(pictures, 5, step, cut)

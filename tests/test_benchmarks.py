@@ -195,10 +195,10 @@ def test_linked_folders_are_seen_once(tmp_path, picture):
   (tmp_path / 'set').mkdir()
   (tmp_path / 'set' / 'near').symlink_to(tmp_path / 'far')
   (tmp_path / 'far' / 'back').symlink_to(tmp_path / 'set')
-  assert list(folders.named(tmp_path / 'set')) == ['near/a']
+  assert list(folders.images_by_name(tmp_path / 'set')) == ['near/a']
 
 
 def test_no_picture_is_lost_among_names(tmp_path, picture):
   for name in ('a.png', 'a.png.png', 'b.png.png'):
     images.write_image(tmp_path / name, picture(20, 20))
-  assert list(folders.named(tmp_path)) == ['a', 'a.png.png', 'b.png']
+  assert list(folders.images_by_name(tmp_path)) == ['a', 'a.png.png', 'b.png']

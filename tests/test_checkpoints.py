@@ -495,7 +495,7 @@ def test_weights_are_not_imported_by_half(tmp_path):
   variables = filled(Compact(4, 1, scale=2), np.zeros((1, 8, 8, 3), np.float32))
   variables = {'params': variables['params'], 'batch_stats': {}}
   with no_manifest(None), pytest.raises(InputError) as caught:
-    imported.save_run(tmp_path / 'run', variables, {}, {})
+    imported.save_imported(tmp_path / 'run', variables, {}, {})
   assert str(caught.value) == (
       f'{tmp_path}/run/checkpoints/0: can not be saved (No space left on device)')
   assert list(tmp_path.iterdir()) == []

@@ -97,8 +97,8 @@ def test_a_step_is_compiled_once_and_read_by_the_next_process(ours):
   first = compilation.compile_step(halved, x, y)
   assert not first.read
   assert first.seconds >= first.xla_seconds > 0
-  assert first.held == x.nbytes + y.nbytes
-  assert first.working >= 64 * 16 * 4
+  assert first.argument_bytes == x.nbytes + y.nbytes
+  assert first.working_bytes >= 64 * 16 * 4
   events = []
   def listen(event, duration, **_):
     events.append(event)
@@ -109,15 +109,15 @@ def test_a_step_is_compiled_once_and_read_by_the_next_process(ours):
   _look_again()
   again = compilation.compile_step(halved, x, y)
   assert again.read
-  assert (again.held, again.working) == (first.held, first.working)
-  assert 'read from the cache' in compilation.in_words('gan', again)
+  assert (again.argument_bytes, again.working_bytes) == (first.argument_bytes, first.working_bytes)
+  assert 'read from the cache' in compilation.describe_compilation('gan', again)
 
 
 def test_what_is_given_away_is_not_counted_twice(ours):
   state, step = jnp.ones((256, 256)), jax.jit(lambda state: state + 1, donate_argnums=0)
   compiled = compilation.compile_step(step, state)
-  assert compiled.held == state.nbytes
-  assert compiled.working < state.nbytes
+  assert compiled.argument_bytes == state.nbytes
+  assert compiled.working_bytes < state.nbytes
 
 
 def test_a_damaged_entry_is_deleted_and_written_anew(ours):
@@ -146,14 +146,14 @@ def test_no_room_names_what_needs_less(config, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   with (pytest.raises(InputError, match=r'needs 8 MiB.*batch_size.*accumulate.*remat=True.*'
                       r'bfloat16.*data\.mode=mapped'),
-        out_of_memory.room(config, 'bank', needs)):
+        out_of_memory.explain_oom(config, 'bank', needs)):
     raise exhausted
   config.generator.remat, config.dtype = True, 'bfloat16'
   with (pytest.raises(InputError, match=r'accumulate, parts of a batch one after another$'),
-        out_of_memory.room(config, 'stream', None)):
+        out_of_memory.explain_oom(config, 'stream', None)):
     raise exhausted
   with (pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'),
-        out_of_memory.room(config, 'bank', needs)):
+        out_of_memory.explain_oom(config, 'bank', needs)):
     raise jax.errors.JaxRuntimeError('INTERNAL: no cuDNN')
 
 

@@ -89,4 +89,4 @@ def test_few_points_take_more_of_the_curve_and_too_few_say_nothing():
     (0.001, 0.0, {'digits': 2}, 'PSNR stood still in the last 10% (+0.00, give or take 0.00)'),
     (-0.5, 0.01, {}, 'PSNR fell 25.0% in the last 10%')])
 def test_words(change, error, options, words):
-  assert curves.in_words('PSNR', curves.Trend(change, error, 2.0, 0.1), **options) == words
+  assert curves.describe_trend('PSNR', curves.Trend(change, error, 2.0, 0.1), **options) == words

@@ -84,7 +84,7 @@ def test_tables_json_markdown_and_pictures(tmp_path, picture, network, capsys):
   sr = images.read_image(tmp_path / 'out' / 'two-7' / 'a.png')
   np.testing.assert_array_equal(sr, upscaler.make_upscaler(network[0])(network[1], own))
   strip = images.read_image(tmp_path / 'out' / 'two-7-strips' / 'a.png')
-  np.testing.assert_array_equal(strip, montage.strip([
+  np.testing.assert_array_equal(strip, montage.side_by_side([
       own.repeat(2, 0).repeat(2, 1), images.imresize(own, 2), sr, hr]))
   # The figures are of these pictures and this LR.
   assert results['two']['images']['a'] == scorer.make_scorer(2, 'none')(sr, hr, own)

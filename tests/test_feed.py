@@ -10,11 +10,11 @@ import pytest
 from sr_jax import images
 from sr_jax.data import bank, feed, packed
 from sr_jax.data.augment import Augmentation
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
 
-CUT = Cut(4, 16, 2)
+CUT = CropSpec(4, 16, 2)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def batches(made, begin, stops):
   """Every batch from `begin` on, taken in windows that end at `stops`, as bytes."""
   taken, batch_at = [], jax.jit(made.batch_at)
   for stop in stops:
-    source = made.take(begin, stop)
+    source = made.source_for(begin, stop)
     taken += [jax.device_get(batch_at(source, 3, step)) for step in range(begin, stop)]
     begin = stop
   return [batch['lr'].tobytes() + batch['hr'].tobytes() for batch in taken]
@@ -60,8 +60,8 @@ def test_mapped_and_bank_are_one(opened):
 
 def test_windows_are_of_one_shape(opened):
   made = opened('mapped', window=4)
-  assert made.most == 4
-  assert {made.take(*steps).crops['hr'].shape for steps in ((0, 1), (1, 5), (5, 7))} == {
+  assert made.max_steps == 4
+  assert {made.source_for(*steps).crops['hr'].shape for steps in ((0, 1), (1, 5), (5, 7))} == {
       (4, 4, 16, 16, 3)}
 
 
@@ -70,8 +70,8 @@ def test_windows_are_of_one_shape(opened):
     ('auto', 0.5, 0.5, 'stream'), ('packed', 0.5, 0.5, 'mapped'), ('packed', 2.0, 0.5, 'bank'),
     ('mapped', 2.0, 4.0, 'mapped')])
 def test_the_mode_is_chosen_by_bytes(opened, folder, monkeypatch, asked, room, free, chosen):
-  planned = packed.plan(open_source(f'folder:{folder}', 2), 2, 3)
-  monkeypatch.setattr(bank, 'room', lambda: int(room * planned.bytes))
+  planned = packed.lay_out(open_source(f'folder:{folder}', 2), 2, 3)
+  monkeypatch.setattr(bank, 'device_budget', lambda: int(room * planned.bytes))
   monkeypatch.setattr(feed.files, 'free_bytes', lambda path: int(free * planned.bytes))
   said = []
   assert opened(asked, say=said.append).mode == chosen
@@ -96,7 +96,7 @@ def test_what_was_packed_needs_no_free_disk(opened, monkeypatch):
 
 
 def test_a_bank_that_does_not_fit_says_what_it_needs(opened, monkeypatch):
-  monkeypatch.setattr(bank, 'room', lambda: 1000)
+  monkeypatch.setattr(bank, 'device_budget', lambda: 1000)
   with pytest.raises(InputError, match=r"bank: the pictures need [\d,]+ bytes .*1,000; mapped"):
     opened('bank')
 
@@ -111,7 +111,7 @@ def test_a_stream_needs_a_batch_of_pictures(folder, tmp_path):
 def test_closing_ends_the_thread(opened, mode):
   before = threading.active_count()
   made = opened(mode)
-  made.take(0, 1)
+  made.source_for(0, 1)
   assert threading.active_count() == before + 1
   made.close()
   assert threading.active_count() == before
@@ -127,7 +127,7 @@ def test_faults_of_the_thread_are_raised_where_batches_are_taken(tmp_path, pictu
   with pytest.raises(InputError, match='2 of 16 pictures are damaged'):
     batches(made, 0, range(1, 100))
   with pytest.raises(InputError, match='2 of 16 pictures are damaged'):
-    made.take(100, 101)  # and again
+    made.source_for(100, 101)  # and again
   made.close()
   assert len(made.skipped) == 2
 
@@ -135,7 +135,7 @@ def test_faults_of_the_thread_are_raised_where_batches_are_taken(tmp_path, pictu
 def test_one_crop_and_its_variants(folder, tmp_path):
   made = feed.open_feed(open_source(f'folder:{folder}', 2), CUT._replace(count=1), 6,
                         Augmentation(), mode='mapped', seed=0, begin=0, cache=tmp_path)
-  batch = made.batch_at(made.take(0, 1), 0, 0)
+  batch = made.batch_at(made.source_for(0, 1), 0, 0)
   made.close()
   assert batch['hr'].shape == (6, 16, 16, 3)
   levels = np.sort(np.asarray(batch['hr']).reshape(6, -1), axis=1)

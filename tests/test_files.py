@@ -16,7 +16,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     files.write_json(tmp_path / 'new' / 'a.json', {'x': object()})
 
   def interrupted():
-    with files.replacing(tmp_path / 'new' / 'a.json') as path:
+    with files.atomic_write(tmp_path / 'new' / 'a.json') as path:
       path.write_text('half')
       raise KeyboardInterrupt
 
@@ -57,14 +57,14 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
   (tmp_path / 'sub' / 'a.png').write_text('')
 
   def killed():
-    with files.replacing(tmp_path / 'sub' / 'b.png') as path:
-      files.sweep(tmp_path, 'sub')
+    with files.atomic_write(tmp_path / 'sub' / 'b.png') as path:
+      files.remove_leftovers(tmp_path, 'sub')
       assert not path.exists()
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
     killed()
-  files.sweep(tmp_path, 'sub')
+  files.remove_leftovers(tmp_path, 'sub')
   assert [path.name for path in tmp_path.rglob('*')] == ['sub', 'a.png']
 
 

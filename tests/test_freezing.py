@@ -118,7 +118,7 @@ def test_a_frozen_batchnorm_is_as_in_evaluation(short, batch):
 
   def training(freeze):
     trainable = freezing.select(variables, '', freeze)
-    with freezing.still_norms(trainable):
+    with freezing.freeze_norms(trainable):
       return generator.apply(variables, batch['lr'], train=True, mutable=['batch_stats'])
 
   sr, stats = training('body_0,body_end_norm')

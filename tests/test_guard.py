@@ -34,7 +34,7 @@ def pretended(state, batch, frozen):
   return state._replace(seed=state.seed - 1, g=g, d=d), metrics
 
 
-step = jax.jit(functools.partial(nonfinite.guarded, step=pretended, max_bad=MOST))
+step = jax.jit(functools.partial(nonfinite.skip_nonfinite, step=pretended, max_bad=MOST))
 
 
 def batch_at(source, seed, index):
@@ -42,7 +42,7 @@ def batch_at(source, seed, index):
 
 
 loop = jax.jit(functools.partial(
-    train_step.train_steps, step=functools.partial(nonfinite.guarded, step=pretended, max_bad=MOST),
+    train_step.train_steps, step=functools.partial(nonfinite.skip_nonfinite, step=pretended, max_bad=MOST),
     batch_at=batch_at, max_bad=MOST))
 
 
@@ -80,7 +80,7 @@ def test_whatever_is_bad_nothing_moves(state, name, value):
   moved, metrics = after(state, {name: value})
   assert same_bits(nets(moved), nets(state)) == []
   assert (counts(moved), int(moved.seed)) == ((11, 1, 1), 3)
-  assert nonfinite.not_finite(metrics) == ([name] if '/' in name else [])  # as it was measured
+  assert nonfinite.nonfinite_names(metrics) == ([name] if '/' in name else [])  # as it was measured
   assert {metrics['skipped'], metrics['bad']} == {1}
 
 
@@ -91,7 +91,7 @@ def test_weights_that_leave_the_numbers_are_not_taken(state, net):
     old = getattr(new, net)  # an update of finite gradients, as Adam's without epsilon is
     return new._replace(**{net: old._replace(params={'kernel': old.params['kernel'] / 0})}), metrics
 
-  moved, _ = nonfinite.guarded(state, WELL, {}, step=leaves, max_bad=MOST)
+  moved, _ = nonfinite.skip_nonfinite(state, WELL, {}, step=leaves, max_bad=MOST)
   assert same_bits(nets(moved), nets(state)) == []
   assert counts(moved) == (11, 1, 1)
 
@@ -204,9 +204,9 @@ def test_a_gradient_without_end_under_a_finite_loss():
                      {'params': params, 'batch_stats': {}})
   bound = functools.partial(train_step.pixel_step, generator=Rooted(), tx=tx, ema=0.9,
                             loss=losses.GeneratorLoss())
-  run = jax.jit(functools.partial(nonfinite.guarded, step=bound, max_bad=MOST))
+  run = jax.jit(functools.partial(nonfinite.skip_nonfinite, step=bound, max_bad=MOST))
   moved, metrics = run(state, {'lr': picture, 'hr': picture}, {})
-  assert nonfinite.not_finite(metrics) == ['g/grad_norm']
+  assert nonfinite.nonfinite_names(metrics) == ['g/grad_norm']
   assert same_bits(nets(moved), nets(state)) == []
   assert counts(moved) == (1, 1, 1)
 
@@ -281,16 +281,16 @@ def test_causes_are_named(bad, named):
   metrics = {'g/perceptual': 1.0, 'g/adversarial': 1.0} | {
       name: 1.0 for name in WELL if '/' in name}
   metrics |= dict.fromkeys(bad, float('nan'))
-  assert sorted(nonfinite.causes(metrics)) == sorted(named)
-  assert nonfinite.causes(metrics | dict.fromkeys(bad)) == nonfinite.causes(metrics)  # null, in a log
-  assert sorted(nonfinite.not_finite(metrics)) == sorted(bad)
+  assert sorted(nonfinite.root_causes(metrics)) == sorted(named)
+  assert nonfinite.root_causes(metrics | dict.fromkeys(bad)) == nonfinite.root_causes(metrics)  # null, in a log
+  assert sorted(nonfinite.nonfinite_names(metrics)) == sorted(bad)
 
 
 def test_what_is_said():
-  assert nonfinite.stop_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0}) == (
+  assert nonfinite.nonfinite_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0}) == (
       'steps 31 to 40 gave no finite numbers (g/perceptual): batch of seed 0, step 31; the state '
       'before is checkpoint 30; --mode replay --step 31 runs it again')
-  assert nonfinite.stop_message(7, 1, 5, {}, 'replay/7.png').startswith(
+  assert nonfinite.nonfinite_message(7, 1, 5, {}, 'replay/7.png').startswith(
       'step 7 gave no finite numbers (new weights or BatchNorm statistics): batch of seed 5, '
       'step 7, shown in replay/7.png; the state before is checkpoint 6;')
   text = nonfinite.saturation_warning(5000, 1000)

@@ -74,8 +74,8 @@ def test_what_is_no_config_and_what_no_start(tmp_path, data):
   for name in ('config.json', 'run.json'):
     (tmp_path / name).write_bytes(data)
   with pytest.raises(InputError, match='no run there'):
-    metadata.run_config(tmp_path)
-  assert metadata.starts(tmp_path) == []
+    metadata.read_config(tmp_path)
+  assert metadata.start_records(tmp_path) == []
 
 
 def test_a_message_is_one_line_and_commands_no_terminal():

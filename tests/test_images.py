@@ -102,7 +102,7 @@ def test_the_limit_of_pixels_is_looked_at_before_decoding(tmp_path):
     with pytest.raises(images.DamagedPicture, match=r'a\.png: 50000x50000 is 2,500,000,000 pixels, '
                                                     'more than the limit of 200,000,000'):
       read(path)
-  plan = packed.plan([Picture('a', path)], 2, 3)
+  plan = packed.lay_out([Picture('a', path)], 2, 3)
   assert 'more than the limit of' in plan.skipped[0]
   assert tracemalloc.get_traced_memory()[1] < 2**24
   tracemalloc.stop()

@@ -28,8 +28,8 @@ def test_saves_leave_no_objects(config, tmp_path):
 def test_a_specification_says_what_it_said():
   spec = tensorstore.KvStore.Spec
   plain = getattr(spec.to_json, 'plain', spec.to_json)
-  orbax_patches.stop()
-  orbax_patches.stop()
+  orbax_patches.patch_tensorstore()
+  orbax_patches.patch_tensorstore()
   for described in ({'driver': 'file', 'path': '/a/b/'}, {'driver': 'memory', 'path': 'x'},
                     {'driver': 'file', 'path': '/a/b/', 'file_io_locking': {'mode': 'non_atomic'}}):
     made = spec(described)

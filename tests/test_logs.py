@@ -7,8 +7,8 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from sr_jax import images
-from sr_jax.images.montage import strip
-from sr_jax.runs.logs import KEPT, Logs
+from sr_jax.images.montage import side_by_side
+from sr_jax.runs.logs import MAX_PENDING_BYTES, Logs
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.train import overfitting
 from sr_jax.train.announce import print_validations
@@ -93,10 +93,10 @@ def test_a_disk_that_stays_full_does_not_fill_the_memory(tmp_path, capsys):
   log = Logs(tmp_path, 0, 10, 4, 2)
   with largest_file(1):
     for _ in range(4):
-      log._add(log._jsonl, [b'.' * (KEPT // 3)])
-  assert sum(map(len, log._waiting[log._jsonl])) <= KEPT
+      log._add(log._jsonl, [b'.' * (MAX_PENDING_BYTES // 3)])
+  assert sum(map(len, log._waiting[log._jsonl])) <= MAX_PENDING_BYTES
   log.close()
-  assert (tmp_path / 'metrics.jsonl').stat().st_size == 3 * (KEPT // 3)
+  assert (tmp_path / 'metrics.jsonl').stat().st_size == 3 * (MAX_PENDING_BYTES // 3)
 
 
 def test_what_was_logged_is_kept_where_no_checkpoint_is_there(tmp_path):
@@ -179,9 +179,9 @@ def test_pauses_are_no_training_time(tmp_path, monkeypatch):
 
 def test_strip():
   black, grey = np.zeros((5, 7, 3), np.uint8), np.full((5, 7, 3), 9, np.uint8)
-  row = strip([black, grey, black])
+  row = side_by_side([black, grey, black])
   assert row.shape == (5, 3 * 7 + 2 * 4, 3)
   assert (row[:, 7:11] == 255).all()
   assert (row[:, 11:18] == 9).all()
   with pytest.raises(ValueError, match='dimensions'):
-    strip([black, grey[1:]])
+    side_by_side([black, grey[1:]])

@@ -32,8 +32,8 @@ def test_psnr_by_hand_and_by_scikit_image(picture):
   a, b = picture(20, 30, 0), picture(20, 30, 1)
   assert on_255(metrics.psnr, a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-5)
   assert metrics.psnr(jnp.zeros((1, 4, 4, 1)), jnp.ones((1, 4, 4, 1))) == 0
-  assert metrics.psnr_of_picture(a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-12)
-  assert metrics.psnr_of_picture(a, a) == float('inf')
+  assert metrics.image_psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-12)
+  assert metrics.image_psnr(a, a) == float('inf')
 
 
 def test_ssim_is_scikit_images(picture):
@@ -103,7 +103,7 @@ def test_whole_pictures_by_tiles_are_the_definition(picture, size):
   """Sizes about which a tile, its windows or its neighbour begin or end, with a border of 4."""
   sr, hr = picture(*size, 0), picture(*size, 1)
   hr = np.uint8((hr.astype(int) + 3 * sr) // 4)
-  assert metrics.figures_of_picture(sr, hr, 4) == pytest.approx(reference_figures(sr, hr, 4),
+  assert metrics.image_scores(sr, hr, 4) == pytest.approx(reference_figures(sr, hr, 4),
                                                                abs=1e-5)
 
 
@@ -113,13 +113,13 @@ def test_flat_bright_pictures_lose_no_digits():
     hr = np.full((*size, 3), level, np.uint8)
     sr = hr + np.random.default_rng(0).integers(-1, 2, hr.shape).astype(np.uint8)
     for one in (sr, hr - np.uint8(1)):
-      assert metrics.figures_of_picture(one, hr, 4) == pytest.approx(
+      assert metrics.image_scores(one, hr, 4) == pytest.approx(
           reference_figures(one, hr, 4), abs=5e-6)
 
 
 def test_figures_of_a_batch_are_those_of_its_pictures(picture):
   sr, hr = (np.stack([picture(24, 32, seed) for seed in seeds]) for seeds in ((0, 1), (2, 3)))
-  found = metrics.figures(images.to_float(sr) + 1e-4, images.to_float(hr), 2)  # and rounds
+  found = metrics.batch_scores(images.to_float(sr) + 1e-4, images.to_float(hr), 2)  # and rounds
   for index in range(2):
     expected = reference_figures(sr[index], hr[index], 2)
     assert {name: float(found[name][index]) for name in found} == pytest.approx(expected, abs=1e-4)
@@ -133,13 +133,13 @@ def test_one_compilation_whatever_the_shapes(picture):
       compiled.append(event)
 
   jax.monitoring.register_event_duration_secs_listener(listen)
-  metrics.figures_of_picture(picture(40, 30), picture(40, 30, 1), 2)
+  metrics.image_scores(picture(40, 30), picture(40, 30, 1), 2)
   jax.jit(lambda x: x + 1)(0)
   assert compiled  # the listener hears
   compiled.clear()
   for size in ((41, 30), (30, 200), (133, 140), (16, 16), (300, 150)):
-    metrics.figures_of_picture(picture(*size), picture(*size, 1), 2)
-  metrics.figures_of_picture(picture(40, 30)[..., :1], picture(40, 30, 1)[..., :1], 4)
+    metrics.image_scores(picture(*size), picture(*size, 1), 2)
+  metrics.image_scores(picture(40, 30)[..., :1], picture(40, 30, 1)[..., :1], 4)
   jax.monitoring.unregister_event_duration_listener(listen)
   assert not compiled
 
@@ -148,23 +148,23 @@ def test_luma_of_colour_and_grey():
   hr = np.zeros((12, 12, 3), np.uint8)
   sr = hr.copy()
   sr[..., 1] = 255  # green alone moves luma by 128.553
-  found = metrics.figures_of_picture(sr, hr, 2)
+  found = metrics.image_scores(sr, hr, 2)
   assert found['psnr_y'] == pytest.approx(20 * np.log10(255 / 128.553), abs=1e-5)
   assert found['psnr_rgb'] == pytest.approx(10 * np.log10(3), abs=1e-5)
   assert set(found) == {'psnr_y', 'psnr_rgb'}  # 8x8 pixels hold no window of SSIM's
   # A grey picture is scored on its channel: 255 levels, not luma's 219.
-  assert metrics.figures_of_picture(sr[..., 1:2], hr[..., :1], 2)['psnr_y'] == 0
-  assert metrics.figures(sr[None, ..., 1:2] / 255, hr[None, ..., :1] / 255, 0)['psnr_y'] == 0
+  assert metrics.image_scores(sr[..., 1:2], hr[..., :1], 2)['psnr_y'] == 0
+  assert metrics.batch_scores(sr[None, ..., 1:2] / 255, hr[None, ..., :1] / 255, 0)['psnr_y'] == 0
 
 
 def test_whole_pictures_refuse_what_makes_no_sense(picture):
   a = picture(20, 30)
-  assert metrics.figures_of_picture(a, a, 0) == pytest.approx(
+  assert metrics.image_scores(a, a, 0) == pytest.approx(
       {'psnr_y': np.inf, 'psnr_rgb': np.inf, 'ssim_y': 1, 'ssim_rgb': 1})
   with pytest.raises(ValueError, match='border of 10'):
-    metrics.figures_of_picture(a, a, 10)
+    metrics.image_scores(a, a, 10)
   with pytest.raises(ValueError, match='different shapes'):
-    metrics.figures_of_picture(a, a[:, 1:], 0)
+    metrics.image_scores(a, a[:, 1:], 0)
 
 
 def test_the_accumulator_is_the_mean_of_all_batches(picture):
@@ -181,7 +181,7 @@ def test_the_accumulator_is_the_mean_of_all_batches(picture):
   totals = add(totals, np.stack([sr[2], hr[0]]), np.stack([hr[2], hr[0]]),
                jnp.array([True, False]))
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(totals))
-  expected = {name: float(values.mean()) for name, values in metrics.figures(sr, hr, 2).items()}
+  expected = {name: float(values.mean()) for name, values in metrics.batch_scores(sr, hr, 2).items()}
   assert {name: float(value) for name, value in totals.compute().items()} == pytest.approx(
       expected, rel=1e-6)
 

@@ -19,7 +19,7 @@ from sr_jax.errors import InputError
 
 
 def pack(found, cache, scale=2, channels=3):
-  return packed.pack(packed.plan(found, scale, channels), scale, channels,
+  return packed.pack(packed.lay_out(found, scale, channels), scale, channels,
                      packed.folder_of(found, scale, channels, cache))
 
 
@@ -213,7 +213,7 @@ found = sources.open_source(sys.argv[1], 2)
 if len(sys.argv) > 2:  # stops while it packs
   packed._allocated = lambda path, shape: (print('now', flush=True), sys.stdin.read())
 folder = packed.folder_of(found, 2, 3, packed.default_cache())
-print(packed.pack(packed.plan(found, 2, 3), 2, 3, folder).pixels.sum())
+print(packed.pack(packed.lay_out(found, 2, 3), 2, 3, folder).pixels.sum())
 '''
 
 
@@ -227,14 +227,14 @@ def test_what_a_killed_process_left_is_removed_but_not_what_one_works_on(one, tm
   cache = tmp_path / 'packed'
   with process(tmp_path, 'slowly') as other:
     assert other.stdout.readline() == 'now\n'
-    packed.sweep(cache)
+    packed.remove_leftovers(cache)
     assert len(list(cache.glob('*.unfinished'))) == 1
     with pytest.raises(BlockingIOError), packed._locked(packed.folder_of(one, 2, 3, cache), False):
       pass
     other.send_signal(signal.SIGKILL)
     other.wait()
   assert packed.open_packed(packed.folder_of(one, 2, 3, cache)) is None
-  packed.sweep(cache)
+  packed.remove_leftovers(cache)
   assert contents_of(cache) == []
   assert pack(one, cache)
 

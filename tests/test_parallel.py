@@ -17,10 +17,10 @@ import pytest
 
 from sr_jax import images, restore
 from sr_jax.data import mapped, sources, stream
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
-from sr_jax.runs.metadata import starts
+from sr_jax.runs.metadata import start_records
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.system import multihost, sharding
 from tests import parallel_worker
@@ -41,13 +41,13 @@ POD = {'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '0'}
     (SLURM | {'JAX_NUM_PROCESSES': '1'}, (1, 0)),  # jobs of one process each, side by side
     ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, (1, 0))])
 def test_who_was_started(environment, expected):
-  assert multihost.asked(environment) == expected
+  assert multihost.process_env(environment) == expected
 
 
 def test_pods_of_a_job_are_counted_by_jax(monkeypatch):
   for package, expected in ((True, (None, 0)), (None, (1, 0))):
     monkeypatch.setattr(multihost.importlib.util, 'find_spec', lambda name, found=package: found)
-    assert multihost.asked(POD) == expected
+    assert multihost.process_env(POD) == expected
 
 
 @pytest.mark.parametrize(('environment', 'name'), [
@@ -59,7 +59,7 @@ def test_pods_of_a_job_are_counted_by_jax(monkeypatch):
     ({**THREE, 'JAX_COORDINATOR_ADDRESS': 'a'}, 'JAX_COORDINATOR_ADDRESS=a: expected HOST:PORT')])
 def test_half_said_is_refused(environment, name):
   with pytest.raises(InputError, match=name):
-    multihost.asked(environment)
+    multihost.process_env(environment)
 
 
 def test_a_pod_without_an_address_is_waited_for(monkeypatch):
@@ -70,7 +70,7 @@ def test_a_pod_without_an_address_is_waited_for(monkeypatch):
     if len(asked) < 3:
       raise RuntimeError('Retry failed with all attempts exhausted')
 
-  monkeypatch.setattr(multihost, 'asked', lambda: (None, 1))
+  monkeypatch.setattr(multihost, 'process_env', lambda: (None, 1))
   monkeypatch.setattr(multihost.jax.distributed, 'initialize', initialize)
   monkeypatch.setattr(multihost.time, 'sleep', lambda _: None)
   multihost._join(60)
@@ -103,12 +103,12 @@ def test_one_device_is_no_mesh(config):
   config.devices, tree = 1, {'a': jax.numpy.ones(3)}
   assert sharding.make_mesh(config) is None
   assert sharding.replicate(tree, None) is tree
-  assert sharding.local(tree)['a'] is tree['a']
+  assert sharding.local_copy(tree)['a'] is tree['a']
 
 
 def test_rows_of_processes_are_the_batch(folder, pack_folder):
   """Whoever makes which: put together they are the crops that one process makes."""
-  packed, cut = pack_folder(folder), Cut(4, 16, 2)
+  packed, cut = pack_folder(folder), CropSpec(4, 16, 2)
   found = sources.open_source(f'folder:{folder}', 2)
 
   def made(rows):
@@ -250,7 +250,7 @@ def test_a_run_of_two_processes_stopped_gone_on_with_by_one_and_by_two(tmp_path,
 
   processes = begun(environment(processes=2),
                     *command_line(folder, two, '--config.steps=200'))
-  when(lambda: starts(two), processes)
+  when(lambda: start_records(two), processes)
   processes[1].send_signal(signal.SIGTERM)  # to one: both hear of it at the next log
   told = ended(processes)
   assert [status for status, _, _ in told] == [143, 143], told
@@ -262,7 +262,7 @@ def test_a_run_of_two_processes_stopped_gone_on_with_by_one_and_by_two(tmp_path,
   assert 'goes on with 1 of the devices where it had 2' in out
   out = run(environment(processes=2), *command_line(folder, two, '--config.steps=200'))
   assert 'in 2 processes' in out
-  assert [(start['processes'], start['from_step']) for start in starts(two)] == [
+  assert [(start['processes'], start['from_step']) for start in start_records(two)] == [
       (2, 0), (1, reached), (2, 150)]
 
   lines = [{line['step']: line for line in read_metrics(workdir) if 'g/total' in line}

@@ -15,7 +15,7 @@ from sr_jax.experiment import phases
 from sr_jax.profiling import parts, timing
 from sr_jax.step import nonfinite, train_step
 
-batch_at = functools.partial(feed.batch_of_bank, cut=bank.Cut(4, 16, 2), size=4,
+batch_at = functools.partial(feed.batch_of_bank, cut=bank.CropSpec(4, 16, 2), size=4,
                              kinds=Augmentation())
 
 
@@ -41,7 +41,7 @@ def perceptual(phase):
   step = phase.step.keywords['step'].func
   bound = functools.partial(step, **fixed | {'loss': loss, 'vgg': Features()})
   frozen = {'vgg': Features().init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))}
-  return functools.partial(nonfinite.guarded, **phase.step.keywords | {'step': bound}), frozen
+  return functools.partial(nonfinite.skip_nonfinite, **phase.step.keywords | {'step': bound}), frozen
 
 
 @pytest.mark.parametrize(('number', 'kind'), [
@@ -83,7 +83,7 @@ def test_parts_of_an_accumulated_batch_count_as_often_as_they_run():
   timed.programs = {name: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
                     for name in ('batch', 'generator forward', 'update')}
   timed.products, timed.median = {}, lambda name: 0.5
-  step = functools.partial(nonfinite.guarded, step=functools.partial(train_step.pixel_step, accumulate=4))
+  step = functools.partial(nonfinite.skip_nonfinite, step=functools.partial(train_step.pixel_step, accumulate=4))
   figures = parts.figures(step, timed)
   assert [figures[name]['seconds'] for name in figures] == [0.5, 2.0, 0.5]
   assert figures['generator forward']['flops'] == 4 * figures['batch']['flops'] > 0

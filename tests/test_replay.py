@@ -91,7 +91,7 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
   picture = images.read_image(replayed(config, whole, 21)['picture'])
   out = capsys.readouterr().out
   experiment, feed, state = at_checkpoint(config, whole, 20)
-  batch = jax.jit(feed.batch_at)(feed.take(20, 21), 0, 20)
+  batch = jax.jit(feed.batch_at)(feed.source_for(20, 21), 0, 20)
   sr, _ = jax.jit(functools.partial(experiment.generator.apply, train=True, mutable=['batch_stats'])
                   )({'params': state.g.params, 'batch_stats': state.g.batch_stats}, batch['lr'])
   np.testing.assert_array_equal(picture[:16, 40:], images.to_uint8(batch['hr'][0]))
@@ -106,7 +106,7 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
   # A run that stops has a state that stands; the picture is of the first bad step.
   standing = state._replace(step=state.step + 3, health=state.health._replace(
       skipped=state.health.skipped + 3, bad=state.health.bad + 3))
-  path = replay.keep_batch(tmp_path, experiment, nonfinite.rewound(standing), feed.take(20, 21),
+  path = replay.keep_batch(tmp_path, experiment, nonfinite.rewound(standing), feed.source_for(20, 21),
                            feed.batch_at)
   assert path == tmp_path / 'replay' / '21.png'
   np.testing.assert_array_equal(images.read_image(path), picture)
@@ -173,7 +173,7 @@ def test_null_in_the_log_is_no_number():
 
 def test_a_picture_of_a_bad_batch_and_of_a_large_one(tmp_path):
   hr = np.full((20, 8, 8, 1), np.nan, np.float32)
-  crops = replay.Crops(np.full((20, 4, 4, 1), np.inf, np.float32), hr, hr - 1)
+  crops = replay.ReplayedBatch(np.full((20, 4, 4, 1), np.inf, np.float32), hr, hr - 1)
   picture = images.read_image(replay._write(tmp_path, 3, crops))
   assert picture.shape == (16 * 8 + 15 * 4, 3 * 8 + 2 * 4, 3)
   assert set(picture[0, :, 0]) == {0, 255}

@@ -110,7 +110,7 @@ def test_the_page_says_how_it_ended(make, lines, starts, words):
 
 def test_one_that_is_at_it_is_running(make):
   folder = make('run', lines_of(300), (STARTED,))
-  with logs.lock.alone(folder):
+  with logs.lock.run_lock(folder):
     assert history.status(history.read(folder)) == 'Running: step 300 of 400.'
   assert history.status(history.read(folder)).startswith('Killed')
 

@@ -47,11 +47,11 @@ def test_table_json_and_markdown(run, scored):
   assert all(list(figures) == names for figures in (*found['images'].values(), found['mean']))
   assert set(found['protocol']) == {*names, 'lr'}
   sr, hr = (images.read_image(scored / path) for path in ('sr/babyx2.png', 'hr/baby.png'))
-  expected = metrics.figures_of_picture(sr, hr, 2)
+  expected = metrics.image_scores(sr, hr, 2)
   baby = found['images']['baby']
   assert {name: baby[name] for name in expected} == expected
   lrs = [images.imresize(x, 1 / 2) for x in (sr, hr)]
-  assert baby['psnr_lr'] == metrics.psnr_of_picture(*lrs)
+  assert baby['psnr_lr'] == metrics.image_psnr(*lrs)
   man = found['images']['man']  # grey: on its channel, whichever figure
   assert man['psnr_y'] == pytest.approx(man['psnr_rgb'], abs=1e-5)
   for name in names:

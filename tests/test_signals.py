@@ -7,13 +7,13 @@ import textwrap
 
 import pytest
 
-from sr_jax.system.signals import Held
+from sr_jax.system.signals import DeferredSignals
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_is_held_back_and_the_second_is_not(number):
   before = signal.getsignal(number)
-  with Held() as held:
+  with DeferredSignals() as held:
     signal.raise_signal(number)
     assert held.caught == number
     with pytest.raises(KeyboardInterrupt):
@@ -24,7 +24,7 @@ def test_the_first_is_held_back_and_the_second_is_not(number):
 def test_nohup_stays_nohup():
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
-    with Held() as held:
+    with DeferredSignals() as held:
       signal.raise_signal(signal.SIGHUP)
     assert not held.caught
   finally:
@@ -36,9 +36,9 @@ def test_the_second_ends_what_python_can_not_be_asked_to_end(number):
   # In C for minutes, as XLA is while it compiles: Python's handlers are not called there.
   script = textwrap.dedent('''
       import hashlib, signal
-      from sr_jax.system.signals import Held, second_ends
+      from sr_jax.system.signals import DeferredSignals, exit_on_second_signal
       signal.signal(signal.SIGINT, signal.default_int_handler)
-      with second_ends(), Held():
+      with exit_on_second_signal(), DeferredSignals():
         print('ready', flush=True)
         hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)
       ''')

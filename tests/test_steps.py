@@ -21,7 +21,7 @@ def source(folder, pack_folder):
   return bank.to_device(pack_folder(folder))
 
 
-batch_at = functools.partial(feed.batch_of_bank, cut=bank.Cut(4, 16, 2), size=4,
+batch_at = functools.partial(feed.batch_of_bank, cut=bank.CropSpec(4, 16, 2), size=4,
                              kinds=Augmentation())
 
 
@@ -202,7 +202,7 @@ def test_loop_and_plain_steps_agree(experiment, source):
 @pytest.mark.parametrize('loop', [False, True])
 def test_a_restored_state_makes_the_same_program(experiment, source, loop):
   """So that the compile cache has it: what comes of a checkpoint was put on its device."""
-  run = phases.dispatcher(experiment._replace(device_loop=loop), phase(experiment, 'gan'), batch_at)
+  run = phases.jit_step(experiment._replace(device_loop=loop), phase(experiment, 'gan'), batch_at)
   new = jax.tree.map(jnp.asarray, experiment.new_state())
   restored = jax.device_put(new, jax.local_devices()[0])
   texts = [run.lower(state, source, {}, 0, 1).as_text() for state in (new, restored)]
@@ -210,7 +210,7 @@ def test_a_restored_state_makes_the_same_program(experiment, source, loop):
 
 
 def test_donated_state_is_gone(experiment, source):
-  run = phases.dispatcher(experiment, phase(experiment, 'gan'), batch_at)
+  run = phases.jit_step(experiment, phase(experiment, 'gan'), batch_at)
   state = experiment.new_state()
   run(state, source, experiment.frozen, 0, 1)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.g))

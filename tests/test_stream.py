@@ -10,11 +10,11 @@ import pytest
 
 from sr_jax import images
 from sr_jax.data import pictures, stream
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
 
-CUT = Cut(4, 16, 2)
+CUT = CropSpec(4, 16, 2)
 
 
 @pytest.fixture(scope='module')
@@ -162,7 +162,7 @@ def test_workers_with_much_in_hand_end_at_once(tmp_path, picture):
   """More than a pipe holds, and nobody who reads it."""
   for index in range(12):
     images.write_image(tmp_path / f'{index:02}.png', picture(120, 120, index))
-  made = stream.batches(open_source(f'folder:{tmp_path}', 4), 0, 0, Cut(4, 96, 4), 4, 2, [])
+  made = stream.batches(open_source(f'folder:{tmp_path}', 4), 0, 0, CropSpec(4, 96, 4), 4, 2, [])
   next(made)
   workers = multiprocessing.active_children()
   time.sleep(1)

@@ -131,7 +131,7 @@ def test_what_a_run_leaves(config, tmp_path, capsys):
   assert warm == {'terms/pixel/train', 'terms/pixel/valid'}
   experiment = phases.build(config)
   figures = validation.terms_of(jax.jit(experiment.phases[-1].terms), state,
-                           validation.open_watched(config, inputs.training_set(config)).crops, {})
+                           validation.open_validation(config, inputs.training_set(config)).crops, {})
   assert figures.keys() == gan > warm
   assert {name: lines[-1][name] for name in gan} == figures  # of this very state
   strips = sorted((tmp_path / 'samples').iterdir())
@@ -253,7 +253,7 @@ def pixels_alone(config):
 def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   path, given = edsr_x2
   model = restore.load(path)
-  imported.save_run(tmp_path / 'x2', model.variables, model.config, {'names': model.names})
+  imported.save_imported(tmp_path / 'x2', model.variables, model.config, {'names': model.names})
   config = pixels_alone(config)
   with pytest.raises(InputError, match=r'x2: imported weights, no training.*init_from=.*x2'):
     run(config, tmp_path / 'x2')
@@ -340,12 +340,12 @@ def slow(function):
 
 def test_one_run_at_a_time(config, tmp_path):
   files.write_json(tmp_path / 'run' / 'config.json', {})
-  with lock.alone(tmp_path / 'run'), pytest.raises(
+  with lock.run_lock(tmp_path / 'run'), pytest.raises(
       InputError, match=rf'run: process {os.getpid()} on .* trains there'):
     run(config, tmp_path / 'run')
   # One begins while another, of which there was nothing to see yet, reads its pictures.
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.run.metadata, 'starts', lambda _: files.write_json(
+    patch.setattr(train.run.metadata, 'start_records', lambda _: files.write_json(
         tmp_path / 'new' / 'config.json', {}) or [])
     with pytest.raises(InputError, match='new: another run has begun there meanwhile'):
       run(config, tmp_path / 'new')
@@ -371,7 +371,7 @@ def test_a_renamed_folder_s_name_may_be_another_run_s(config, tmp_path, monkeypa
         place.rename(tmp_path / 'away')
         files.write_json(place / 'config.json', {})
         if trains:
-          stack.enter_context(lock.alone(place))
+          stack.enter_context(lock.run_lock(place))
       progress(log, step, *rest)
 
     monkeypatch.setattr(logs.Logs, 'progress', rename)
@@ -424,7 +424,7 @@ def test_a_changed_config_is_recorded_though_its_start_is_killed(config, tmp_pat
 def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
   # Steps of two seconds, of which no more than nine may be lost: saved each fourth, for with a
   # fifth it would be ten, but where another reason has saved.
-  now, saved, plain = 0, [], phases.dispatcher
+  now, saved, plain = 0, [], phases.jit_step
 
   def dispatcher(*arguments):
     dispatch = plain(*arguments)
@@ -435,7 +435,7 @@ def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
     run.lower = dispatch.lower
     return run
 
-  monkeypatch.setattr(phases, 'dispatcher', dispatcher)
+  monkeypatch.setattr(phases, 'jit_step', dispatcher)
   monkeypatch.setattr(loop, 'time', types.SimpleNamespace(monotonic=lambda: now))
   monkeypatch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: saved.append(
       int(state.step)))
@@ -552,7 +552,7 @@ def test_another_architecture_is_refused(config, tmp_path):
     run(config, tmp_path)
   assert contents() == before
   # A run from before there were these keys had nothing frozen.
-  trained = metadata.run_config(tmp_path)
+  trained = metadata.read_config(tmp_path)
   files.write_json(tmp_path / 'config.json', {key: value for key, value in trained.items()
                                               if key not in ('train_only', 'freeze')})
   compatibility.check_against(tmp_path, config, ('train_only', 'freeze'))

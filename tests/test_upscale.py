@@ -14,7 +14,7 @@ import sr_jax
 from sr_jax import images, upscale
 from sr_jax.errors import InputError
 from sr_jax.inference import upscaler
-from sr_jax.inference.strategies import Ways
+from sr_jax.inference.strategies import PlanRunner
 from tests.conftest import interrupt
 
 
@@ -95,7 +95,7 @@ def test_too_large_for_the_memory_is_said_of_the_picture(weights, tmp_path, pict
   def full(*_):
     raise MemoryError
 
-  monkeypatch.setattr(Ways, 'bands', full)
+  monkeypatch.setattr(PlanRunner, 'bands', full)
   monkeypatch.setattr(upscaler, 'LEAST_BYTES', 1 << 62)
   status, out, err = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
   assert status == 1

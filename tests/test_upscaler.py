@@ -11,7 +11,7 @@ from jax import monitoring
 from sr_jax import images, restore
 from sr_jax.errors import InputError
 from sr_jax.inference import layerwise, strategies, tiles, upscaler
-from sr_jax.inference.compiled_parts import Programs
+from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, SRResNet
 from tests.conftest import filled
@@ -88,10 +88,10 @@ def test_windows_and_layers_leave_no_trace(network, lr, name, way, monkeypatch):
   sides = [-(-side // unfold) for side in lr.shape[:2]]
   if way == 'windows':
     reach = upscale._trunk_reach + upscale._halo
-    cut = tiles.Cut(*(min(2 * reach + 9, side) for side in sides), reach)
-    plan = strategies.Plan(None, upscale._tail_window(lr[None], cut[:2], 1 << 40), cut)
+    cut = tiles.Tiling(*(min(2 * reach + 9, side) for side in sides), reach)
+    plan = strategies.TilingPlan(None, upscale._tail_window(lr[None], cut[:2], 1 << 40), cut)
   else:
-    plan = strategies.Plan(None, upscale._tail_window(lr[None], sides, 1 << 40), layer=9)
+    plan = strategies.TilingPlan(None, upscale._tail_window(lr[None], sides, 1 << 40), layer=9)
   monkeypatch.setattr(upscale, '_plan', lambda lr, budget: plan)
   np.testing.assert_allclose(upscale(lr), whole(lr), rtol=0, atol=EXACT)
 
@@ -102,7 +102,7 @@ def large():
 
 
 def _trunk_bytes(generator, variables, lr):
-  return Programs(generator, variables).trunk(1, lr.shape[:2]).bytes
+  return CompiledParts(generator, variables).trunk(1, lr.shape[:2]).bytes
 
 
 def test_the_memory_says_which_way(network, large):
@@ -164,7 +164,7 @@ def test_what_is_exhausted_is_halved_and_goes_on(network, large, kind, after, mo
   """At once, and in the middle of the picture."""
   generator, variables, whole = network('rrdb')
   upscale = Upscaler(generator, variables, tile=32, memory=1 << 26)
-  plain, sides, calls = Programs._program, set(), [0]
+  plain, sides, calls = CompiledParts._program, set(), [0]
 
   def program(self, key, run, *inputs):
     found = plain(self, key, run, *inputs)
@@ -179,7 +179,7 @@ def test_what_is_exhausted_is_halved_and_goes_on(network, large, kind, after, mo
 
     return found._replace(run=exhausted)
 
-  monkeypatch.setattr(Programs, '_program', program)
+  monkeypatch.setattr(CompiledParts, '_program', program)
   rows = []
   sr = upscale(large, rows.append)
   np.testing.assert_allclose(sr, whole(large), rtol=0, atol=EXACT)

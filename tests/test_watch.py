@@ -44,7 +44,7 @@ def pair(picture):
 def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
   whole = pair(*size, scale)
   sr = 255 - whole.hr
-  low, bicubic, generated, original = montage.middle(
+  low, bicubic, generated, original = montage.centre_row(
       whole.lr, whole.hr, images.imresize(whole.lr, scale), sr)
   assert {part.shape for part in (low, bicubic, generated, original)} == {(*kept, 3)}
   y, x = ((side - part // scale) // 2 for side, part in zip(size, kept, strict=True))
@@ -145,23 +145,23 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
           if tags == ['progress/sub/0']] == [0, 2, 4, 6, 8]
   # Alone it is scored, too, and there is nothing to choose by and nothing to show.
   watched.data.valid = ''
-  opened = validation.open_watched(watched, [])
+  opened = validation.open_validation(watched, [])
   assert (list(opened.sets), opened.crops, opened.valid) == (['test'], {}, [])
 
 
 def test_a_test_set_that_can_not_be_scored_is_told(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
   with pytest.raises(InputError, match=r'config\.data\.test: no usable picture.*0\.png: not a'):
-    validation.open_watched(watched, [])
+    validation.open_validation(watched, [])
   (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture, but one of two')
   images.write_image(tmp_path / 'test' / 'sub' / '0.png', np.zeros((20, 20, 3), np.uint8))
-  opened = validation.open_watched(watched, [])
+  opened = validation.open_validation(watched, [])
   assert len(opened.sets['test']) == 1
   assert ['1.png: not a' in line for line in opened.skipped] == [True, False]
   assert 'no loss terms' in opened.skipped[1]  # there is nothing to train on here
   watched.data.test = 'folder:/nowhere'
   with pytest.raises(InputError, match=r'config\.data\.test: /nowhere: no such folder'):
-    validation.open_watched(watched, [])
+    validation.open_validation(watched, [])
 
 
 # Loss terms --------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class Bank(NamedTuple):
   table: jax.Array  # int32 [pictures, 5]: chunk, HR offset, LR offset, LR height, LR width
 
 
-class Cut(NamedTuple):
+class CropSpec(NamedTuple):
   """What is cut out of pictures for a batch.
 
   Attributes:
@@ -41,7 +41,7 @@ def to_device(packed: Packed) -> Bank:
   return Bank(jnp.asarray(packed.pixels), jnp.asarray(packed.table))
 
 
-def room() -> int:
+def device_budget() -> int:
   """Bytes that a bank may take: 60% of what JAX holds of an accelerator's memory,
   or half of what a host has free."""
   stats = jax.local_devices()[0].memory_stats() or {}
@@ -50,7 +50,7 @@ def room() -> int:
   return host_memory() // 2
 
 
-def draw(table: jax.Array, seed, step, cut: Cut):
+def draw(table: jax.Array, seed, step, cut: CropSpec):
   """What the batch of a step is cut out of: (rows of the table [n, 5], y [n], x [n]).
 
   A pure function, so a resumed run sees what it would have seen. Pictures are drawn evenly,
@@ -64,7 +64,7 @@ def draw(table: jax.Array, seed, step, cut: Cut):
   return rows, y, x
 
 
-def crops_at(bank: Bank, seed, step, cut: Cut) -> dict[str, jax.Array]:
+def crops_at(bank: Bank, seed, step, cut: CropSpec) -> dict[str, jax.Array]:
   """The crops of a step's batch.
 
   Returns:

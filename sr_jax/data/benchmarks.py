@@ -46,7 +46,7 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False) ->
     return sources.open_source(spec, scale, resize, download)
   folder = files.expand(spec.removeprefix('folder:'))
   hr, lr = _folders(folder, scale)
-  hr_files = folders.named(hr)
+  hr_files = folders.images_by_name(hr)
   if lr is None:
     for name, path in hr_files.items():
       low = [part for part in path.relative_to(hr).parts[:-1] if LR_FOLDER.fullmatch(part)]
@@ -56,7 +56,7 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False) ->
         raise InputError(f'{hr}: {low[0]} in it looks like LR pictures, and the layout is none '
                          'that is known; name a folder of HR ones')
     return [Picture(name, path, None, resize) for name, path in hr_files.items()]
-  lr_files = folders.named(lr)
+  lr_files = folders.images_by_name(lr)
   if lr == hr:
     hr_files, lr_files = ({name: path for name, path in hr_files.items()
                            if path.stem.endswith(ending)} for ending in ('_HR', '_LR'))

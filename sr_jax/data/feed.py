@@ -19,7 +19,7 @@ import numpy as np
 
 from sr_jax.data import bank, mapped, packed, stream
 from sr_jax.data.augment import Augmentation, augment
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.system import files, sharding
@@ -34,9 +34,9 @@ class Feed(NamedTuple):
   Attributes:
     mode: 'bank', 'mapped' or 'stream'.
     batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1]: pure, for the step.
-    take: (start, stop) -> source, for steps start .. stop - 1; each goes on where the last
+    source_for: (start, stop) -> source, for steps start .. stop - 1; each goes on where the last
       one ended.
-    most: steps that one `take` may be for.
+    max_steps: the most steps that one source may be for.
     skipped: a line for each picture left out; a stream meets them as it goes.
     digest: of all that batches are made of, but seed and step.
     close: ends what works in the background.
@@ -44,8 +44,8 @@ class Feed(NamedTuple):
 
   mode: str
   batch_at: Callable
-  take: Callable[[int, int], Any]
-  most: int
+  source_for: Callable[[int, int], Any]
+  max_steps: int
   skipped: list[str]
   digest: str
   close: Callable[[], None]
@@ -58,7 +58,7 @@ class Batches(NamedTuple):
   crops: dict[str, jax.Array]  # uint8 [steps, n, ...]; on a mesh n is cut
 
 
-def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmentation, *,
+def open_feed(found: Sequence[Picture], cut: CropSpec, batch_size: int, kinds: Augmentation, *,
               mode: str, seed: int, begin: int, window: int = WINDOW, share: int = 4,
               workers: int = 0, cache: pathlib.Path | None = None, say=print,
               mesh: jax.sharding.Mesh | None = None) -> Feed:
@@ -93,7 +93,7 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
     return Feed(mode, bank_batches(cut, batch_size, kinds), lambda start, stop: pictures, 2**31,
                 held.skipped, digest, lambda: None)
   batch_at = functools.partial(batch_of_host, size=batch_size, kinds=kinds)
-  rows = sharding.rows(cut.count, mesh)
+  rows = sharding.process_rows(cut.count, mesh)
   if mode == 'mapped':
     skipped, made = held.skipped, mapped.batches(held, seed, begin, cut, rows)
   else:
@@ -106,17 +106,17 @@ def open_feed(found: Sequence[Picture], cut: Cut, batch_size: int, kinds: Augmen
         f'{int(needed):,} bytes ahead')
     skipped = []
     made = stream.batches(found, seed, begin, cut, share, workers, skipped, rows)
-  ahead = Ahead(made, 2 * window)
+  ahead = Prefetcher(made, 2 * window)
   take = functools.partial(_take, ahead, window, cut.count, mesh)
   return Feed(mode, batch_at, take, window, skipped, digest, ahead.close)
 
 
-def bank_batches(cut: Cut, size: int, kinds: Augmentation) -> Callable:
+def bank_batches(cut: CropSpec, size: int, kinds: Augmentation) -> Callable:
   """A bank's `batch_at`."""
   return functools.partial(batch_of_bank, cut=cut, size=size, kinds=kinds)
 
 
-def batch_of_bank(source: bank.Bank, seed, step, *, cut: Cut, size: int, kinds: Augmentation):
+def batch_of_bank(source: bank.Bank, seed, step, *, cut: CropSpec, size: int, kinds: Augmentation):
   return augment(bank.crops_at(source, seed, step, cut), seed, step, size, kinds)
 
 
@@ -125,11 +125,11 @@ def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation
   return augment(crops, seed, step, size, kinds)
 
 
-def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
+def _packed(found, cut: CropSpec, mode: str, cache: pathlib.Path, say):
   """(bank or mapped, the packed set, its digest); ('stream', None, None) if 'auto' finds no
   room."""
-  packed.sweep(cache)
-  room, free = bank.room(), files.free_bytes(cache)
+  packed.remove_leftovers(cache)
+  room, free = bank.device_budget(), files.free_bytes(cache)
   if mode == 'auto':
     stored = sum(packed.stored_bytes(picture.hr) for picture in found)
     if stored > max(room, free):  # and more when it is decoded
@@ -137,7 +137,7 @@ def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
       return 'stream', None, None
   folder = packed.folder_of(found, cut.scale, cut.channels, cache)
   held = packed.open_packed(folder)
-  planned = None if held else packed.plan(found, cut.scale, cut.channels)
+  planned = None if held else packed.lay_out(found, cut.scale, cut.channels)
   needed = held.pixels.nbytes if held else planned.bytes
   if mode == 'bank' and needed > room:
     raise InputError(f'config.data.mode=bank: the pictures need {needed:,} bytes on the device, '
@@ -156,7 +156,7 @@ def _packed(found, cut: Cut, mode: str, cache: pathlib.Path, say):
   return mode, packed.with_crops(held, cut.scale, cut.patch), folder.name
 
 
-def _take(ahead: 'Ahead', window: int, count: int, mesh, start: int, stop: int) -> Batches:
+def _take(ahead: 'Prefetcher', window: int, count: int, mesh, start: int, stop: int) -> Batches:
   made = [ahead.next() for _ in range(stop - start)]
   made += [made[-1]] * (window - len(made))  # of one shape, so that nothing is compiled anew
   crops = {name: sharding.scatter(np.stack([batch[name] for batch in made]), count, mesh)
@@ -164,7 +164,7 @@ def _take(ahead: 'Ahead', window: int, count: int, mesh, start: int, stop: int) 
   return Batches(sharding.replicate(jnp.int32(start), mesh), crops)
 
 
-class Ahead:
+class Prefetcher:
   """An iterator whose items a thread makes before they are asked for."""
 
   def __init__(self, made: Iterator, most: int):

@@ -32,7 +32,7 @@ def _pictures_below(folder: pathlib.Path,
   return sorted(found)
 
 
-def named(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def images_by_name(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Every picture below a folder by its path in it, without the suffix where that is unique.
 
   Raises:
@@ -99,7 +99,7 @@ def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], sc
   return pairs
 
 
-def targets(places: Sequence[pathlib.Path], folder: pathlib.Path,
+def output_paths(places: Sequence[pathlib.Path], folder: pathlib.Path,
             suffixes: Sequence[str] = SUFFIXES,
             suffix: Callable[[pathlib.Path], str] = lambda path: '.png',
             roots: Mapping[pathlib.Path, pathlib.Path] | None = None

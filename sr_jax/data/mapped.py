@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.data import bank
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.packed import Packed
 
 AHEAD = 64  # steps whose places are drawn in one call
 
 
-def batches(packed: Packed, seed: int, begin: int, cut: Cut,
+def batches(packed: Packed, seed: int, begin: int, cut: CropSpec,
             mine: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
   """The crops of step `begin`, of the one after it and so on, as `bank.crops_at` has them.
 
@@ -38,7 +38,7 @@ def batches(packed: Packed, seed: int, begin: int, cut: Cut,
     begin += AHEAD
 
 
-def _cut(pixels, rows, ys, xs, cut: Cut) -> dict[str, np.ndarray]:
+def _cut(pixels, rows, ys, xs, cut: CropSpec) -> dict[str, np.ndarray]:
   scale, patch = cut.scale, cut.patch
   side = patch // scale
   batch = {'lr': np.empty((len(ys), side, side, cut.channels), np.uint8),

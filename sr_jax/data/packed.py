@@ -39,7 +39,7 @@ class Packed(NamedTuple):
   skipped: list[str]  # a line for each picture left out, and why
 
 
-class Plan(NamedTuple):
+class PackLayout(NamedTuple):
   """Where each picture will lie, known from headers alone."""
 
   pictures: list[Picture]
@@ -122,7 +122,7 @@ def with_crops(packed: Packed, scale: int, patch: int) -> Packed:
 # Packing -------------------------------------------------------------------------------
 
 
-def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
+def lay_out(found: Sequence[Picture], scale: int, channels: int) -> PackLayout:
   """Lays out the pictures, whose headers are read on all cores.
 
   Raises:
@@ -153,7 +153,7 @@ def plan(found: Sequence[Picture], scale: int, channels: int) -> Plan:
   places, shape = _places([_bytes(*size, scale, channels) for _, size in usable])
   places = [(chunk, at, at + channels * height * width * scale**2)
             for (chunk, at), (_, (height, width)) in zip(places, usable, strict=True)]
-  return Plan([picture for picture, _ in usable], [size for _, size in usable], places, shape,
+  return PackLayout([picture for picture, _ in usable], [size for _, size in usable], places, shape,
               [size for size in measured if isinstance(size, str)])
 
 
@@ -178,7 +178,7 @@ def _bytes(height: int, width: int, scale: int, channels: int) -> int:
   return channels * height * width * (scale**2 + 1)
 
 
-def pack(planned: Plan, scale: int, channels: int, folder: pathlib.Path) -> Packed:
+def pack(planned: PackLayout, scale: int, channels: int, folder: pathlib.Path) -> Packed:
   """Decodes the pictures on all cores into `folder`, which comes to be whole or not at all.
 
   Damaged pictures are left out, each with a line.
@@ -284,7 +284,7 @@ def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
     yield
 
 
-def sweep(cache: pathlib.Path) -> None:
+def remove_leftovers(cache: pathlib.Path) -> None:
   """Removes what killed processes left unfinished."""
   for unfinished in cache.glob(f'*{UNFINISHED}'):
     with (contextlib.suppress(OSError),  # somebody works on it

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sr_jax.data import div2k, pairing, tfds
-from sr_jax.data.folders import _pictures_below, named, partners
+from sr_jax.data.folders import _pictures_below, images_by_name, partners
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.system import files
@@ -51,7 +51,7 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False)
     found = [(path.stem, path, None) for path in (pathlib.Path(str(root / name)) for name in
              (SAMPLE_VALID if rest == 'valid' else SAMPLE_TRAIN))]
   elif kind == 'folder' and rest:
-    found = [(name, path, None) for name, path in named(files.expand(rest)).items()]
+    found = [(name, path, None) for name, path in images_by_name(files.expand(rest)).items()]
   elif kind == 'pairs' and rest:
     found, own = _pairs(spec, scale)
     resize = own or resize
@@ -116,7 +116,7 @@ def _pairs(spec: str, scale: int):
                        + listed(alone, None))
   else:
     advice = ' (,match=content pairs by what pictures show, ,csv=FILE by a table)'
-    pairs = [paths for _, *paths in partners(named(hr), named(lr), scale, advice, most=None)]
+    pairs = [paths for _, *paths in partners(images_by_name(hr), images_by_name(lr), scale, advice, most=None)]
   times = collections.Counter(path.with_suffix('') for path, _ in pairs)
   return [(_name(path, hr, times), path, partner) for path, partner in pairs], resize
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from sr_jax import images
 from sr_jax.data import pictures
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 
@@ -31,14 +31,14 @@ TOLERATED = 0.01  # share of a set's pictures that may be damaged; one always ma
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
-class Crops:
+class CropSource:
   """Random access to decoded pictures: item i is what slot i % count of group i // count holds.
 
   A group is `share` batches. Each of its slots is a picture of its own, of an order of all
   pictures that is drawn anew when all were seen.
   """
 
-  def __init__(self, found: Sequence[Picture], seed: int, cut: Cut, share: int):
+  def __init__(self, found: Sequence[Picture], seed: int, cut: CropSpec, share: int):
     self.found, self.seed, self.cut, self.share = found, seed, cut, share
     self.groups = len(found) // cut.count  # of one order; a rest smaller than a batch is left
 
@@ -69,7 +69,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
   return np.argsort(np.random.default_rng((seed, 0, epoch)).random(count), kind='stable')
 
 
-def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: int, workers: int,
+def batches(found: Sequence[Picture], seed: int, begin: int, cut: CropSpec, share: int, workers: int,
             skipped: list[str],
             mine: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
   """The crops of step `begin`, of the one after it and so on, without end.
@@ -94,7 +94,7 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
   (group, first), damaged = divmod(begin, share), 0
   mine = range(cut.count) if mine is None else mine
   wanted = (number * cut.count + slot for number in itertools.count(group) for slot in mine)
-  items = _in_order(Crops(found, seed, cut, share), wanted, workers)
+  items = _in_order(CropSource(found, seed, cut, share), wanted, workers)
   with contextlib.closing(items):
     while True:
       slots = [next(items) for _ in mine]
@@ -113,7 +113,7 @@ def batches(found: Sequence[Picture], seed: int, begin: int, cut: Cut, share: in
 # Workers -------------------------------------------------------------------------------
 
 
-def _in_order(crops: Crops, wanted: Iterator[int], workers: int) -> Iterator:
+def _in_order(crops: CropSource, wanted: Iterator[int], workers: int) -> Iterator:
   """crops[item] of each item that is wanted, each worker a few ahead."""
   if not workers:
     yield from map(crops.__getitem__, wanted)
@@ -143,10 +143,10 @@ def _ctrl_c_left_to_us():
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-_crops: Crops | None = None  # of a worker; sent once, not with each item
+_crops: CropSource | None = None  # of a worker; sent once, not with each item
 
 
-def _begin_worker(crops: Crops) -> None:
+def _begin_worker(crops: CropSource) -> None:
   global _crops
   _crops = crops
 

@@ -93,12 +93,12 @@ def check_phases(config) -> None:
   """
   total, warmup = config.steps, config.warmup_steps
   if total >= 2**31:
-    raise InputError(f'{in_words(config, "")}: expected less than 2147483648')
+    raise InputError(f'{describe_steps(config, "")}: expected less than 2147483648')
   adversarial = config.loss.adversarial.weight > 0
   if not 0 <= warmup <= (total if adversarial else 0):
     raise InputError(
-        f'{in_words(config, "warmup_")}: expected 0 to ' + (
-            f'{in_words(config, "")}' if adversarial else '0 (warm-up is for adversarial runs)'))
+        f'{describe_steps(config, "warmup_")}: expected 0 to ' + (
+            f'{describe_steps(config, "")}' if adversarial else '0 (warm-up is for adversarial runs)'))
   for name, length in (('warmup', warmup), ('g', total - warmup),
                        ('d', (total - warmup) * adversarial)):
     if 0 < length < config.optimizer[name].ramp:
@@ -106,7 +106,7 @@ def check_phases(config) -> None:
                        f'has no more than {length} steps')
 
 
-def in_words(config, prefix: str) -> str:
+def describe_steps(config, prefix: str) -> str:
   """'config.steps=100' or 'config.epochs=2, which are 100 steps', as the config counts.
 
   Args:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
-from sr_jax.experiment.check import in_words
+from sr_jax.experiment.check import describe_steps
 from sr_jax.models import architecture, factory
-from sr_jax.models.factory import _differing
-from sr_jax.runs.metadata import run_config
+from sr_jax.models.factory import differing_keys
+from sr_jax.runs.metadata import read_config
 
 
 def check_against(workdir, config, keys: Sequence[str]) -> None:
@@ -19,7 +19,7 @@ def check_against(workdir, config, keys: Sequence[str]) -> None:
   Raises:
     InputError: no run there, or a key differs.
   """
-  trained = run_config(workdir)
+  trained = read_config(workdir)
   for key in keys:
     want = _described(config, key)
     try:
@@ -28,7 +28,7 @@ def check_against(workdir, config, keys: Sequence[str]) -> None:
       raise InputError(f'{workdir}/config.json: {error}') from None
     except (KeyError, AttributeError, TypeError):
       raise InputError(f'{workdir}/config.json: states no {key} that is known here') from None
-    for field in _differing(have, want):
+    for field in differing_keys(have, want):
       raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
                        f'{want.get(field)!r}')
 
@@ -49,10 +49,10 @@ def check_resumable(workdir, before: dict, step: int, config) -> None:
   check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
                                   'freeze'))
   if step > config.steps:
-    raise InputError(f'{in_words(config, "")}: the run in {workdir} is at step {step}')
+    raise InputError(f'{describe_steps(config, "")}: the run in {workdir} is at step {step}')
   warmups = before.get('warmup_steps', config.warmup_steps), config.warmup_steps
   if min(warmups) < step <= max(warmups):  # in one it is past its warm-up, in the other not
-    raise InputError(f'{in_words(config, "warmup_")}: the run in {workdir} is at step {step} '
+    raise InputError(f'{describe_steps(config, "warmup_")}: the run in {workdir} is at step {step} '
                      f'with a warm-up of {warmups[0]}')
 
 

@@ -4,7 +4,7 @@ import re
 
 from sr_jax.data import augment, benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Picture, parse_resize
 from sr_jax.errors import InputError
 from sr_jax.system import files, threads
@@ -127,8 +127,8 @@ def build_channels(config) -> int:
   return config.data.channels or config.generator.channels or 3
 
 
-def build_cut(config) -> Cut:
-  return Cut(1 if config.data.variants else config.batch_size, config.hr_patch, config.scale,
+def build_cut(config) -> CropSpec:
+  return CropSpec(1 if config.data.variants else config.batch_size, config.hr_patch, config.scale,
              build_channels(config))
 
 

@@ -123,7 +123,7 @@ def build(config) -> Experiment:
   """
   check(config)
   check_phases(config)
-  measured = metrics.figure_names(config.eval.lpips)
+  measured = metrics.metric_names(config.eval.lpips)
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
@@ -140,7 +140,7 @@ def build(config) -> Experiment:
   warm = {'generator': generator, 'loss': losses.GeneratorLoss(pixel=config.loss.pixel.kind)}
 
   def guarded(step, **bound):
-    return functools.partial(nonfinite.guarded, step=functools.partial(step, **update, **bound),
+    return functools.partial(nonfinite.skip_nonfinite, step=functools.partial(step, **update, **bound),
                              max_bad=config.max_bad_steps, trainable=trainable)
 
   phases = []
@@ -179,11 +179,11 @@ def enter_phase(experiment: Experiment, state: TrainState, step: int, batch_at: 
   """(the phase of `step`, the state that it goes on from, its `dispatcher`)."""
   phase = experiment.phase_at(step)
   if step == phase.start:
-    state = sharding.replicate(train_step.begin_phase(sharding.local(state), phase.g_tx), mesh)
-  return phase, state, dispatcher(experiment, phase, batch_at, mesh)
+    state = sharding.replicate(train_step.begin_phase(sharding.local_copy(state), phase.g_tx), mesh)
+  return phase, state, jit_step(experiment, phase, batch_at, mesh)
 
 
-def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable,
+def jit_step(experiment: Experiment, phase: Phase, batch_at: Callable,
                mesh: jax.sharding.Mesh | None = None) -> Callable:
   """run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
 
@@ -195,7 +195,7 @@ def dispatcher(experiment: Experiment, phase: Phase, batch_at: Callable,
     mesh: of `parallel.make_mesh`; the arrays given are replicated on it.
   """
   bound = {'step': phase.step, 'batch_at': sharding.sharded(batch_at, mesh)}
-  options = {'donate_argnames': 'state', **sharding.placed(mesh)}
+  options = {'donate_argnames': 'state', **sharding.jit_shardings(mesh)}
   if experiment.device_loop:
     return jax.jit(functools.partial(train_step.train_steps, max_bad=experiment.max_bad, **bound),
                    **options)

@@ -116,7 +116,7 @@ def image_size(path) -> tuple[int, int]:
 def write_image(path, image: np.ndarray) -> None:
   """Writes uint8 [H, W, 1 or 3] whole or not at all, in the format of the path's suffix."""
   image = image[..., 0] if image.shape[-1] == 1 else image
-  with files.replacing(path) as temporary:
+  with files.atomic_write(path) as temporary:
     Image.fromarray(image).save(temporary)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from sr_jax.images.color import as_rgb
 
 
-def strip(pictures: list[np.ndarray]) -> np.ndarray:
+def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
   """Pictures uint8 [H, W, 3] of one size side by side, four white columns between."""
   white = np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)
   parts = [part for picture in pictures for part in (picture, white)]
@@ -15,7 +15,7 @@ def strip(pictures: list[np.ndarray]) -> np.ndarray:
 LARGEST = 480  # side of what is kept of a picture, in HR pixels: a long run fills no disk
 
 
-def middle(lr: np.ndarray, hr: np.ndarray, *results: np.ndarray) -> list[np.ndarray]:
+def centre_row(lr: np.ndarray, hr: np.ndarray, *results: np.ndarray) -> list[np.ndarray]:
   """[low, *results, original], the middle of each, uint8 [H, W, 3].
 
   H and W are at most LARGEST and multiples of the scale. Low is LR, its pixels repeated.

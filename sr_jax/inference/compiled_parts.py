@@ -14,7 +14,7 @@ from sr_jax.inference import tiles
 from sr_jax.system.memory import exhausted
 
 LEVELS = {'uint8': 255, 'uint16': 65535}
-KEPT = 24  # programs; of those used least lately the memory is given back
+MAX_PROGRAMS = 24  # programs; of those used least lately the memory is given back
 
 
 class Program(NamedTuple):
@@ -22,7 +22,7 @@ class Program(NamedTuple):
   bytes: float
 
 
-class Programs:
+class CompiledParts:
   """Of one generator; `variables` are theirs, on the device."""
 
   def __init__(self, generator, variables):
@@ -77,7 +77,7 @@ class Programs:
     if key in self._compiled:
       self._compiled[key] = self._compiled.pop(key)  # the latest last
       return self._compiled[key]
-    while len(self._compiled) >= KEPT:
+    while len(self._compiled) >= MAX_PROGRAMS:
       self._compiled.pop(next(iter(self._compiled)))
     try:
       # Not in TF32, which a GPU would choose for float32: pictures are the weights', not its.

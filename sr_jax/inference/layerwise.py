@@ -41,7 +41,7 @@ def _on_each_layer(generator, do: Callable):
 
 
 def _halo(layer, variables, x) -> int:
-  return tiles.whole(tiles.reach(functools.partial(_apply, *layer), variables, x))
+  return tiles.ceil_pixels(tiles.reach(functools.partial(_apply, *layer), variables, x))
 
 
 def longest_reach(generator, variables) -> int:

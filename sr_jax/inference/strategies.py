@@ -13,19 +13,19 @@ import numpy as np
 
 from sr_jax import images
 from sr_jax.inference import layerwise, tiles
-from sr_jax.inference.compiled_parts import LEVELS, Programs
+from sr_jax.inference.compiled_parts import LEVELS, CompiledParts
 
 
-class Plan(NamedTuple):
+class TilingPlan(NamedTuple):
   """How a picture is done; all sides are in pixels of the features."""
 
   canvas: tuple[int, int] | None  # that the trunk runs on; None: not as a whole
   window: tuple[int, int]  # of the tail
-  cut: tiles.Cut | None = None  # of the network's windows
+  cut: tiles.Tiling | None = None  # of the network's windows
   layer: int = 0  # side of the windows in which the trunk's layers run
 
 
-class Ways:
+class PlanRunner:
   """What a `Plan` says, done: with a generator's programs, as far as its tail sees.
 
   Args:
@@ -33,14 +33,14 @@ class Ways:
     canvases: sides that several sizes share; their trunk is told what of it is picture.
   """
 
-  def __init__(self, programs: Programs, halo: int, canvases: Collection[tuple[int, int]]):
+  def __init__(self, programs: CompiledParts, halo: int, canvases: Collection[tuple[int, int]]):
     self._programs, self._halo, self._canvases = programs, halo, canvases
 
   def fold(self, size) -> tuple[int, int]:
     """(height, width) of the features of a picture."""
     return tuple(math.ceil(side / self._programs.unfold) for side in size)
 
-  def bands(self, lr, plan: Plan, begin: int):
+  def bands(self, lr, plan: TilingPlan, begin: int):
     """(rows of LR done, rows of sr), from row `begin` on."""
     rows, columns = (begin, lr.shape[1]), (0, lr.shape[2])
     if plan.cut:
@@ -61,7 +61,7 @@ class Ways:
       features = np.asarray(features)  # the same memory, of which NumPy cuts without compiling
     return self._tails(lr, features, window, rows, columns)
 
-  def _in_windows(self, lr, cut: tiles.Cut, window, begin):
+  def _in_windows(self, lr, cut: tiles.Tiling, window, begin):
     height, width = self.fold(lr.shape[1:3])
     for y in tiles.spans(height, cut.height, cut.halo, begin // self._programs.unfold):
       strips = []

@@ -55,7 +55,7 @@ def even_window(side: int, tile: int, halo: int) -> int:
   return side if inner <= tile else math.ceil(inner / math.ceil(inner / tile)) + 2 * halo
 
 
-class Cut(NamedTuple):
+class Tiling(NamedTuple):
   """How windows lie; sides and halo in pixels of the features."""
 
   height: int
@@ -63,17 +63,17 @@ class Cut(NamedTuple):
   halo: int
 
 
-def cut(sides, pixels: float, halo: int) -> Cut | None:
+def choose_tiling(sides, pixels: float, halo: int) -> Tiling | None:
   """Windows of at most so many pixels; None where nothing in them would be right."""
   height = max(1, min(sides[0], max(math.isqrt(int(pixels)), int(pixels / sides[1]))))
   width = max(1, min(sides[1], int(pixels / height)))
   if any(part < side and part <= 2 * halo
          for part, side in zip((height, width), sides, strict=True)):
     return None
-  return Cut(height, width, halo)
+  return Tiling(height, width, halo)
 
 
-def work(sides, windows: Cut | None) -> float:
+def work(sides, windows: Tiling | None) -> float:
   """How many times the picture is computed."""
   if not windows:
     return math.inf
@@ -120,10 +120,10 @@ def reaches(generator, variables) -> tuple[int, int]:
   # Interpolation that comes before or after the tail's convolutions is the generator's to tell.
   tail += getattr(generator, 'tail_interpolates', 0)
   # One more, for enlarging rounds positions; two at least, for bicubic beside the network.
-  return whole(trunk), max(whole(tail) + 1, 2)
+  return ceil_pixels(trunk), max(ceil_pixels(tail) + 1, 2)
 
 
-def whole(pixels: float) -> int:
+def ceil_pixels(pixels: float) -> int:
   """The pixels that some part of a pixel makes, whatever float arithmetic made of it."""
   return math.ceil(pixels - 1e-6)
 

@@ -21,11 +21,11 @@ import numpy as np
 from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.inference import layerwise, tiles
-from sr_jax.inference.compiled_parts import LEVELS, Programs
-from sr_jax.inference.strategies import Plan, Ways, joined
+from sr_jax.inference.compiled_parts import LEVELS, CompiledParts
+from sr_jax.inference.strategies import PlanRunner, TilingPlan, joined
 from sr_jax.system.memory import exhausted, free_memory, host_memory
 
-KINDS = ('uint8', 'uint16', 'float32')  # of pictures
+DTYPES = ('uint8', 'uint16', 'float32')  # of pictures
 TILE = 128  # LR pixels; on two cores as fast as none, and a tenth of the memory
 SMALLEST = 16  # no smaller tile is tried, and no smaller picture shares what is compiled
 PROBE = 256  # side of what is compiled to estimate what a trunk takes that can't be compiled
@@ -61,14 +61,14 @@ class Upscaler:
   def __init__(self, generator, variables, *, tile: int | None = TILE,
                memory: int | None = None, sizes: Iterable[tuple[int, int]] = ()):
     self.scale, self.notes = generator.scale, []
-    self._programs = Programs(generator, variables)
+    self._programs = CompiledParts(generator, variables)
     self._unfold = self._programs.unfold
     if (tile is not None and tile < self._unfold) or (memory is not None and memory < 1):
       raise ValueError(f'tile={tile}, memory={memory}: expected more')
     self._trunk_reach, self._halo = tiles.reaches(generator, variables)  # _halo: the tail's
     self._tile = tile and tile // self._unfold
     self._budget, self._measured, self._windows = memory, set(), {}
-    self._ways = Ways(self._programs, self._halo, self._windows)
+    self._ways = PlanRunner(self._programs, self._halo, self._windows)
     if len(set(sizes := list(sizes))) > 3:
       self._share(sizes)
 
@@ -121,15 +121,15 @@ class Upscaler:
 
   # Which way ------------------------------------------------------------------------------
 
-  def _plan(self, lr, budget: int) -> Plan:
+  def _plan(self, lr, budget: int) -> TilingPlan:
     batch, sides = len(lr), self._ways.fold(lr.shape[1:3])
     canvas = tiles.canvas_of(sides, list(self._windows)) if batch == 1 else None
     if canvas and min(sides) >= self._windows[canvas] and self._programs.trunk(
         1, canvas, True).bytes <= budget:
-      return Plan(canvas, (self._windows[canvas],) * 2)
+      return TilingPlan(canvas, (self._windows[canvas],) * 2)
     needed = self._programs.trunk(batch, sides).bytes
     if needed <= budget:
-      return Plan(sides, self._tail_window(lr, sides, budget))
+      return TilingPlan(sides, self._tail_window(lr, sides, budget))
     each = needed / math.prod(sides)
     if math.isinf(needed):
       probe = tuple(min(side, PROBE) for side in sides)
@@ -137,24 +137,24 @@ class Upscaler:
     # Less than all, for the tail and its results.
     pixels = 0.7 * budget / each
     side = math.isqrt(int(pixels))
-    cut = tiles.cut(sides, pixels, self._trunk_reach + self._halo)
+    cut = tiles.choose_tiling(sides, pixels, self._trunk_reach + self._halo)
     work, by_layers = tiles.work(sides, cut), math.inf
     # On the host: a layer's input and result, the trunk's first features, a sum of two.
     if 16 * batch * math.prod(sides) * self._programs.features.shape[3] <= host_memory():
       halo = layerwise.longest_reach(self._programs.generator, self._programs.variables)
-      by_layers = tiles.work(sides, tiles.cut(sides, pixels, halo))
+      by_layers = tiles.work(sides, tiles.choose_tiling(sides, pixels, halo))
     if work <= min(WORST, 1.3 * by_layers):  # features that go to the host and back take time too
-      return Plan(None, self._tail_window(lr, cut[:2], budget), cut)
+      return TilingPlan(None, self._tail_window(lr, cut[:2], budget), cut)
     if by_layers <= WORST:
-      return Plan(None, self._tail_window(lr, sides, budget), None, side)
-    cut = tiles.cut(sides, pixels, side // 4)
+      return TilingPlan(None, self._tail_window(lr, sides, budget), None, side)
+    cut = tiles.choose_tiling(sides, pixels, side // 4)
     if not cut:
       raise _too_large(lr)
-    plan = Plan(None, self._tail_window(lr, cut[:2], budget), cut)
+    plan = TilingPlan(None, self._tail_window(lr, cut[:2], budget), cut)
     if (lr.shape, cut) not in self._measured:
       self._measured.add((lr.shape, cut))
       enough = budget
-      while tiles.work(sides, tiles.cut(sides, 0.7 * enough / each,
+      while tiles.work(sides, tiles.choose_tiling(sides, 0.7 * enough / each,
                                         self._trunk_reach + self._halo)) > WORST:
         enough *= 1.2
       self.notes.append(self._consequence(lr, plan, budget)
@@ -171,7 +171,7 @@ class Upscaler:
         return window
       tile = math.ceil(tile / 2)
 
-  def _consequence(self, lr, plan: Plan, budget: int) -> str:
+  def _consequence(self, lr, plan: TilingPlan, budget: int) -> str:
     """What a short halo does, at the middle of the picture, in words."""
     unfold, full = self._unfold, self._trunk_reach + self._halo
     sides, cut = self._ways.fold(lr.shape[1:3]), plan.cut

@@ -44,7 +44,7 @@ class Clip:
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class FrameFormat:
   """How frames are to be shown; `turn` is a display matrix or empty, `aspect` a pixel's."""
 
   height: int
@@ -158,7 +158,7 @@ def set_back(time: int, shift: int, last: int | None, step: int,
   return last + step - time if back else shift
 
 
-def look_of(clip: Clip, frame: av.VideoFrame, max_pixels: int | None = None) -> Look:
+def look_of(clip: Clip, frame: av.VideoFrame, max_pixels: int | None = None) -> FrameFormat:
   """Of a clip, by its first frame.
 
   Raises:
@@ -166,7 +166,7 @@ def look_of(clip: Clip, frame: av.VideoFrame, max_pixels: int | None = None) -> 
   """
   _check_size(clip.path, frame, max_pixels)
   turn = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX, b'')
-  return Look(frame.height, frame.width, tuple(np.frombuffer(turn, np.int32).tolist()),
+  return FrameFormat(frame.height, frame.width, tuple(np.frombuffer(turn, np.int32).tolist()),
               clip.stream.sample_aspect_ratio, frame.colorspace, frame.color_trc,
               frame.color_primaries)
 
@@ -178,7 +178,7 @@ def _matrix(frame: av.VideoFrame) -> int:
   return BT709 if frame.width >= 1280 or frame.height > 576 else SMPTE170M
 
 
-def as_rgb(frame: av.VideoFrame, look: Look) -> np.ndarray:
+def as_rgb(frame: av.VideoFrame, look: FrameFormat) -> np.ndarray:
   """uint8 [h, w, 3], upright. A frame of another size than the first is resized to it."""
   if not frame.format.is_rgb:
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith('yuvj')
@@ -219,7 +219,7 @@ def encoder() -> str:
 
 
 @contextlib.contextmanager
-def segment(path, height: int, width: int, rate: fractions.Fraction, crf: int, look: Look
+def segment(path, height: int, width: int, rate: fractions.Fraction, crf: int, look: FrameFormat
             ) -> Iterator[Callable[[np.ndarray], None]]:
   """Yields write(uint8 [height, width, 3]); afterwards `path` is a segment, or isn't there.
 
@@ -235,7 +235,7 @@ def segment(path, height: int, width: int, rate: fractions.Fraction, crf: int, l
   high, name = width >= 1280 or height > 576, encoder()
   matrix, tag = ((Colorspace.BT2020, BT2020) if look.matrix == BT2020 else
                  (Colorspace.ITU709, BT709) if high else (Colorspace.ITU601, SMPTE170M))
-  with whole(path) as temporary, av.open(address(temporary), 'w', format='mp4') as output:
+  with atomic_output(path) as temporary, av.open(address(temporary), 'w', format='mp4') as output:
     stream = output.add_stream(name, rate=rate, options=(
         {'crf': str(crf), 'bf': '0'} if name == 'libx264' else
         {'flags': '+qscale', 'global_quality': str(118 * max(1, crf // 6))}))
@@ -265,9 +265,9 @@ def segment(path, height: int, width: int, rate: fractions.Fraction, crf: int, l
 
 
 @contextlib.contextmanager
-def whole(path) -> Iterator[object]:
+def atomic_output(path) -> Iterator[object]:
   """files.replacing, for those of FFmpeg's errors too that are no OSError."""
-  with files.replacing(path) as temporary:
+  with files.atomic_write(path) as temporary:
     try:
       yield temporary
     except av.FFmpegError as error:

@@ -29,7 +29,7 @@ def quiet() -> None:
     warnings.filterwarnings('ignore', module=module)
 
 
-class Opened(NamedTuple):
+class OpenImage(NamedTuple):
   """A file whose header has been read."""
 
   height: int  # as stored
@@ -41,7 +41,7 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path, max_pixels: int) -> Iterator[Opened]:
+def opened(path, max_pixels: int) -> Iterator[OpenImage]:
   """Yields a file's `Opened`, while whatever fails is an `InputError` that names the file.
 
   Raises:
@@ -63,7 +63,7 @@ def opened(path, max_pixels: int) -> Iterator[Opened]:
         if page.nbytes > MOST_BYTES * max_pixels:
           raise ValueError(f'{page.nbytes:,} bytes of {" x ".join(map(str, page.shape))} samples')
         icc = page.tags.valueof(34675, b'')
-        found = Opened(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
+        found = OpenImage(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
                        lambda: len(tiff.pages), lambda: tiffs.decode(page))
     found = found or _by_pillow(file)
     height, width = found.height, found.width
@@ -73,7 +73,7 @@ def opened(path, max_pixels: int) -> Iterator[Opened]:
     yield found
 
 
-def _by_pillow(file) -> Opened:
+def _by_pillow(file) -> OpenImage:
   picture = formats.open_picture(file)
   width, height = formats.stored_size(picture)
   if picture.format == 'PNG' and 'exif' not in picture.info:
@@ -82,7 +82,7 @@ def _by_pillow(file) -> Opened:
     exif = Image.Image.getexif(picture)  # a PNG's own would decode it
   except Exception:  # no picture should be refused for what is said about it
     exif = None
-  return Opened(height, width, exif, picture.info.get('icc_profile') or b'',
+  return OpenImage(height, width, exif, picture.info.get('icc_profile') or b'',
                  lambda: getattr(picture, 'n_frames', 1),
                  lambda: (pngs.decode(file), []) if picture.format == 'PNG' else _decode(picture))
 

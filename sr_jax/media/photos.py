@@ -177,7 +177,7 @@ def write(path, photo: Photo, format: str, quality: int = 95) -> str:
       with tiff_rows(path, *pixels.shape, pixels.dtype, icc, exif) as write_rows:
         write_rows(pixels)
     else:
-      with files.replacing(path) as temporary:
+      with files.atomic_write(path) as temporary:
         if format == 'png':
           temporary.write_bytes(pngs.encode(pixels, icc, exif))
         else:

@@ -66,7 +66,7 @@ def _join(parts, times, clip, target, copy: bool | None) -> str:
   fine = clip.time_base.denominator * -(-1000 // clip.time_base.denominator)
   options = ({'movflags': '+faststart', 'movie_timescale': str(fine)} if container == 'mp4'
              else {})
-  with (clips.read(clip.path) as source, files.replacing(target) as temporary,
+  with (clips.read(clip.path) as source, files.atomic_write(target) as temporary,
         _part(parts[0]) as first,
         av.open(clips.address(temporary), 'w', format=container, options=options) as output):
     output.metadata.update({key: source.metadata[key] for key in KEPT if key in source.metadata})

@@ -114,7 +114,7 @@ def tiff_rows(path, height: int, width: int, channels: int, dtype, icc: bytes = 
   tags = _tags(about)  # now, for it would be a pity later
   most = max(1, min(height, _STRIP // (width * channels * dtype.itemsize)))
   strip, filled, sizes, came = np.empty((most, *row), dtype.newbyteorder('<')), 0, [], 0
-  with files.replacing(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as scratch:
+  with files.atomic_write(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as scratch:
 
     def flush():
       nonlocal filled

@@ -136,7 +136,7 @@ def _upscaled(upscale, batches, write, report) -> list[int]:
   return times
 
 
-def _batches(frames, look: clips.Look, size: int) -> Iterator[tuple[list[int], np.ndarray]]:
+def _batches(frames, look: clips.FrameFormat, size: int) -> Iterator[tuple[list[int], np.ndarray]]:
   """(times, uint8 [size, h, w, 3]); the last is filled up by its last frame."""
   while chunk := list(itertools.islice(frames, size)):
     pictures = [clips.as_rgb(frame, look) for _, frame in chunk]

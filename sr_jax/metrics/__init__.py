@@ -1,19 +1,19 @@
 """Metrics: PSNR, SSIM and LR consistency on the device, LPIPS and tables for people."""
 
 from sr_jax.metrics.psnr_ssim import (
-  FIGURES,
+  METRICS,
   accumulator,
+  batch_scores,
   decibels,
-  figure_names,
-  figures,
-  figures_of_picture,
+  image_psnr,
+  image_scores,
   lr_consistency,
+  metric_names,
   psnr,
-  psnr_of_picture,
   ssim,
   ssim_map,
 )
 
 __all__ = [
-  'FIGURES', 'accumulator', 'decibels', 'figure_names', 'figures', 'figures_of_picture',
-  'lr_consistency', 'psnr', 'psnr_of_picture', 'ssim', 'ssim_map']
+  'METRICS', 'accumulator', 'batch_scores', 'decibels', 'image_psnr', 'image_scores',
+  'lr_consistency', 'metric_names', 'psnr', 'ssim', 'ssim_map']

@@ -15,13 +15,13 @@ from clu import metrics as clu_metrics
 from sr_jax import images
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian
-FIGURES = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb')
+METRICS = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb')
 C1, C2 = 0.01**2, 0.03**2  # SSIM's (K L)^2 with the range L = 1
 
 
-def figure_names(lpips: str) -> tuple[str, ...]:
+def metric_names(lpips: str) -> tuple[str, ...]:
   """The figures that score.py gives a picture, with `lpips` 'alex', 'vgg' or 'none'."""
-  return (*FIGURES, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']))
+  return (*METRICS, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']))
 
 
 def decibels(mean_squared_error):
@@ -115,7 +115,7 @@ def _inner(a, b, border, smallest):
 
 
 @functools.partial(jax.jit, static_argnames='border')
-def figures(sr: jax.Array, hr: jax.Array, border: int) -> dict[str, jax.Array]:
+def batch_scores(sr: jax.Array, hr: jax.Array, border: int) -> dict[str, jax.Array]:
   """PSNR and SSIM as papers print them: of 8-bit pictures, on luma and on RGB.
 
   Args:
@@ -130,7 +130,7 @@ def figures(sr: jax.Array, hr: jax.Array, border: int) -> dict[str, jax.Array]:
   errors, similarity = _errors_and_ssim(
       sr, hr, *((images.LUMA, images.BLACK) if sr.shape[-1] == 3 else (np.ones(1), 0)))
   errors, similarity = jnp.mean(errors, axis=(1, 2)), jnp.mean(similarity, axis=(1, 2))
-  return dict(zip(FIGURES, (decibels(errors[:, 0]), similarity[:, 0],
+  return dict(zip(METRICS, (decibels(errors[:, 0]), similarity[:, 0],
                             decibels(jnp.mean(errors[:, 1:], axis=-1)),
                             jnp.mean(similarity[:, 1:], axis=-1)), strict=True))
 
@@ -181,9 +181,9 @@ def accumulator(border: int) -> type[clu_metrics.Collection]:
   `mask`, a bool for each picture, leaves out those that only fill up a last batch.
   """
   def figure(name):
-    return clu_metrics.Average.from_fun(lambda sr, hr, **_: figures(sr, hr, border)[name])
+    return clu_metrics.Average.from_fun(lambda sr, hr, **_: batch_scores(sr, hr, border)[name])
 
-  return clu_metrics.Collection.create(**{name: figure(name) for name in FIGURES})
+  return clu_metrics.Collection.create(**{name: figure(name) for name in METRICS})
 
 
 # Whole pictures, on the host's side -----------------------------------------------------
@@ -192,7 +192,7 @@ TILE, BATCH = 128, 8  # pixels a side, tiles a call; SSIM's banded products grow
 STEP = TILE - WINDOW + 1  # SSIM windows that a tile holds along each axis
 
 
-def figures_of_picture(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
+def image_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
   """`figures` of two pictures of any size: sums over tiles of one shape, compiled once.
 
   Args:
@@ -232,7 +232,7 @@ def figures_of_picture(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str,
   if min(windows):
     similarity /= windows[0] * windows[1]
     found |= {'ssim_y': similarity[0], 'ssim_rgb': similarity[1:].mean()}
-  return {name: float(found[name]) for name in FIGURES if name in found}
+  return {name: float(found[name]) for name in METRICS if name in found}
 
 
 def _cuts(side: int) -> list[tuple[int, int, int]]:
@@ -270,7 +270,7 @@ def _tile_sums(pair, sizes, grey):
   return total(errors, sizes[0]), total(similarity, sizes[1])
 
 
-def psnr_of_picture(a: np.ndarray, b: np.ndarray) -> float:
+def image_psnr(a: np.ndarray, b: np.ndarray) -> float:
   """PSNR over all channels of two uint8 pictures of a size, in float64 on the host."""
   a, b = (images.as_rgb(picture).astype(np.float64) for picture in (a, b))
   return _decibels(np.mean(np.square(a - b)) / 255**2)

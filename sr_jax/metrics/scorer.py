@@ -68,10 +68,10 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> C
     return images.imresize(images.crop_to_multiple(picture, scale), Fraction(1, scale))
 
   def score(sr, hr, lr=None):
-    figures = psnr_ssim.figures_of_picture(sr, hr, border)
+    figures = psnr_ssim.image_scores(sr, hr, border)
     if min(hr.shape[:2]) >= scale:
       lr = shrink(hr) if lr is None else lr
-      figures['psnr_lr'] = psnr_ssim.psnr_of_picture(shrink(sr), lr)
+      figures['psnr_lr'] = psnr_ssim.image_psnr(shrink(sr), lr)
     if lpips != 'none' and min(hr.shape[:2]) >= SMALLEST_LPIPS:
       pair = [images.to_float(images.as_rgb(picture))[None] for picture in (sr, hr)]
       with one_at_a_time:

@@ -80,7 +80,7 @@ def _is_of_kind(value, kind) -> bool:
   return kind not in (int, bool, str, type(None)) or type(value) is kind
 
 
-def _differing(have: dict, want: dict) -> list[str]:
+def differing_keys(have: dict, want: dict) -> list[str]:
   return [field for field in dict.fromkeys((*have, *want)) if have.get(field) != want.get(field)]
 
 
@@ -95,7 +95,7 @@ def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = 
     InputError: naming the field and both values.
   """
   fields, others = architecture(have), architecture(want)
-  for field in _differing(fields, others):
+  for field in differing_keys(fields, others):
     if field not in besides:
       advice = f'; {flag}{field}={fields[field]} makes them alike' if (
           flag and fields.get(field) is not None and field != 'network') else ''

@@ -29,7 +29,7 @@ def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
     return any(name.startswith(beginnings) for name in tensors)
 
   if any_begins('body.0.rdb1.'):
-    return 'rrdb', infer_rrdb(tensors, Words())
+    return 'rrdb', infer_rrdb(tensors, LayerNames())
   if any_begins('body.0.conv1.') and any_begins('conv_after_body.', 'upsample.'):
     return 'edsr', _edsr(tensors)
   if any_begins('body.0.conv1.') and any_begins('upconv1.', 'conv_hr.'):
@@ -39,7 +39,7 @@ def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
   return None
 
 
-class Words(NamedTuple):
+class LayerNames(NamedTuple):
   """What RRDBNet's layers are called; ESRGAN's later names differ from these in words only."""
 
   block: str = 'body'
@@ -49,7 +49,7 @@ class Words(NamedTuple):
   refinement: str = 'conv_hr'
 
 
-def infer_rrdb(tensors: dict, words: Words) -> dict:
+def infer_rrdb(tensors: dict, words: LayerNames) -> dict:
   """Fields of an RRDB."""
   features, inputs = convolution(tensors, 'conv_first')
   channels, _ = convolution(tensors, 'conv_last')
@@ -116,7 +116,7 @@ def names(name: str, generator) -> dict[str, str]:
       found |= {f'activations_{index}': f'body.{2 * index + 1}' for index in layers}
     return found | {'last': f'body.{2 * len(layers)}'}
   if name == 'rrdb':
-    return names_rrdb(generator, Words())
+    return names_rrdb(generator, LayerNames())
   found = {'head': 'conv_first', 'last': 'conv_last'}
   found |= {f'body_{block}/Conv_{index}': f'body.{block}.conv{index + 1}'
             for block in range(generator.blocks) for index in range(2)}
@@ -127,7 +127,7 @@ def names(name: str, generator) -> dict[str, str]:
   return found | {'refinement': 'conv_hr'}
 
 
-def names_rrdb(generator, words: Words) -> dict[str, str]:
+def names_rrdb(generator, words: LayerNames) -> dict[str, str]:
   """As `names`, of an RRDB."""
   found = {f'body_{block}/DenseBlock_{dense}/Conv_{index}':
            f'{words.block}.{block}.{words.dense}{dense + 1}.conv{index + 1}'

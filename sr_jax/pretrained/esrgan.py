@@ -14,7 +14,7 @@ from sr_jax.pretrained.shapes import convolution, count, folding, shuffled_scale
 
 NETWORKS = {'rrdb': lambda generator: True}
 NETWORKS_LATER = {'rrdb': lambda generator: generator.scale * generator.unshuffle in (2, 4)}
-LATER = basicsr.Words('RRDB_trunk', 'RDB', 'trunk_conv', 'upconv', 'HRconv')
+LATER = basicsr.LayerNames('RRDB_trunk', 'RDB', 'trunk_conv', 'upconv', 'HRconv')
 
 
 def infer_later(tensors: dict, told: dict) -> tuple[str, dict] | None:

@@ -41,7 +41,7 @@ METADATA = 'sr_jax'  # the key of a safetensors file's metadata that describes t
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight'}
 
 
-class Found(NamedTuple):
+class WeightFile(NamedTuple):
   """What a file holds: tensors in a family's names, of a network with these fields."""
 
   family: str
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
-                   usual: dict[str, Any] | None = None) -> Found:
+                   usual: dict[str, Any] | None = None) -> WeightFile:
   """Reads a weight file and tells its network from names and shapes.
 
   Args:
@@ -97,7 +97,7 @@ def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
                        f'--set {field}=VALUE')
   if type(fields.get('blocks')) is int and fields['blocks'] > len(tensors):
     raise InputError(f'{path}: blocks={fields["blocks"]}, of {len(tensors)} tensors in all')
-  return Found(family, name, fields, untold, tensors, origin)
+  return WeightFile(family, name, fields, untold, tensors, origin)
 
 
 def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _recognise(tensors: dict, stated: dict, told: dict) -> tuple[str, str, dict]
                    + (f' such as {some}' if some else ''))
 
 
-def to_variables(found: Found, generator) -> dict:
+def to_variables(found: WeightFile, generator) -> dict:
   """The tensors as `generator`'s variables, float32: {'params': ..., 'batch_stats': ...}.
 
   Raises:
@@ -266,5 +266,5 @@ def write_generator(path, family: str, name: str, generator, variables: dict) ->
             if field != 'network' and value is not None}
   if family == OWN:
     stated |= {'name': name, 'names': OWN}
-  with files.replacing(path) as temporary:
+  with files.atomic_write(path) as temporary:
     save_file(tensors, temporary, {METADATA: json.dumps(stated, sort_keys=True)})

@@ -139,7 +139,7 @@ def _converted(path: pathlib.Path, network: str) -> tuple[dict, str]:
                      f'{brief(repr(identity), 80)}')
   flat = {f'{name}.{kind}': np.ascontiguousarray(array) for name, layer in params.items()
           for kind, array in layer.items()}
-  with contextlib.suppress(InputError, SafetensorError), files.replacing(cached) as temporary:
+  with contextlib.suppress(InputError, SafetensorError), files.atomic_write(cached) as temporary:
     # A cache that can't be written only costs the conversion next time.
     save_file(flat, temporary, {'identity': identity, 'source': path.name})
   return params, identity

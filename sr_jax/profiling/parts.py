@@ -97,7 +97,7 @@ def take_step(run: Callable, step: Callable, batch_at: Callable, state: TrainSta
         d = train_step._update(state.d, d_grads, d_stats, fixed['d_tx'])
         norms['d/grad_norm'] = optax.global_norm(d_grads)
       return train_step._advance(state, g, d, fixed['ema'], trainable), metrics | norms
-    return nonfinite.guarded(state, None, None, step=updated, max_bad=fixed['max_bad'],
+    return nonfinite.skip_nonfinite(state, None, None, step=updated, max_bad=fixed['max_bad'],
                          trainable=trainable)
 
   batch = run('batch', batch_at, source, state.seed, state.step)

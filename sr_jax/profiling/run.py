@@ -51,7 +51,7 @@ def profile_run(config, workdir) -> dict:
     config = inputs.in_steps(config, len(found) if found else 1_000 * config.batch_size)
     experiment = phases.build(config)
     if found:
-      earlier = metadata.starts(workdir)
+      earlier = metadata.start_records(workdir)
       source = stack.enter_context(contextlib.closing(inputs.build_feed(
           config, found, 0, experiment.device_loop,
           earlier[-1].get('data_mode', '') if earlier else '', print)))
@@ -60,7 +60,7 @@ def profile_run(config, workdir) -> dict:
     device = jax.devices()[0]
     result = {
         'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-        **metadata.surroundings(experiment.device_loop), 'dtype': config.dtype,
+        **metadata.environment(experiment.device_loop), 'dtype': config.dtype,
         'batch_size': config.batch_size, 'hr_patch': config.hr_patch,
         'workers': config.data.workers if config.data.workers >= 0 else threads.cores(),
         'data': f'{source.mode}, {data}', 'ceilings': ceilings.measured(config.dtype),
@@ -152,13 +152,13 @@ def profile_phase(experiment, phase, source: feed.Feed, state, folder) -> tuple:
     (state, figures): seconds, FLOPs and bytes are of one step, seconds medians.
   """
   frozen, step = experiment.frozen, int(state.step)
-  count = min(LOOP, source.most) if experiment.device_loop else 1
+  count = min(LOOP, source.max_steps) if experiment.device_loop else 1
   held = source.take(step, step + count)
-  compiled = compilation.compile_step(phases.dispatcher(experiment, phase, source.batch_at), state,
+  compiled = compilation.compile_step(phases.jit_step(experiment, phase, source.batch_at), state,
                                     held, frozen, step, step + count)
   dispatch = single = compiled.program
   if experiment.device_loop:
-    single = phases.dispatcher(experiment._replace(device_loop=False), phase,
+    single = phases.jit_step(experiment._replace(device_loop=False), phase,
                               source.batch_at).lower(state, held, frozen, step, step + 1).compile()
   nothing = jax.jit(timing.idle_step, donate_argnums=0).lower(
       state, held, frozen, step, step + 1).compile()
@@ -201,7 +201,7 @@ def profile_phase(experiment, phase, source: feed.Feed, state, folder) -> tuple:
       'steps_of_dispatch': count, 'operations': operations,
       'step': {'seconds': timed.median('step'), **timing.cost(single)},
       'parts': parts.figures(phase.step, timed), 'in_a_row': rows, 'idle_share': idle,
-      'memory_bytes': compiled.held + compiled.working,
+      'memory_bytes': compiled.argument_bytes + compiled.working_bytes,
       'peak_bytes': (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use', 0),
       'trace': str(trace.relative_to(folder.parent))}
   if jax.default_backend() != 'cpu':

@@ -48,7 +48,7 @@ def receptive_field(generator) -> int:
   probe = jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.float32)
   reach = tiles.reach(generator.apply, models.variable_shapes(generator), probe)
   reach += getattr(generator, 'tail_interpolates', 0)
-  return 2 * tiles.whole(reach) + 1
+  return 2 * tiles.ceil_pixels(reach) + 1
 
 
 def _sides(config, size: str) -> tuple[int, int]:

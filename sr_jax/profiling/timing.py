@@ -97,11 +97,11 @@ def made_alone(feed: Feed, batches: int, step: int) -> float:
 
   What it had made ahead is used up first.
   """
-  for _ in range(2 * feed.most + 1):
-    feed.take(step, step + 1)
+  for _ in range(2 * feed.max_steps + 1):
+    feed.source_for(step, step + 1)
   begin = time.perf_counter()
   for _ in range(batches):
-    jax.block_until_ready(feed.take(step, step + 1))
+    jax.block_until_ready(feed.source_for(step, step + 1))
   return (time.perf_counter() - begin) / batches
 
 

@@ -100,12 +100,12 @@ def trends(run: History) -> list[str]:
     if kind == 'valid':
       up = not figure.startswith('lpips')
       digits, unit = (2, 'dB') if figure.startswith('psnr') else (4, '')
-      lines.append((0, curves.in_words(TITLES.get(figure, figure).removesuffix(', dB'), found,
+      lines.append((0, curves.describe_trend(TITLES.get(figure, figure).removesuffix(', dB'), found,
                                        digits, unit, up)))
     elif figure in ('real', 'fake'):
       where = 'real' if figure == 'real' else 'generated'
       lines.append((2, f'D is right about {found.level:.0%} of the {where} crops '
                        f'in the last {found.share:.0%}'))
     elif kind == 'g' or figure == 'total':
-      lines.append((1, curves.in_words(f"{'G' if kind == 'g' else 'D'}'s loss: {figure}", found)))
+      lines.append((1, curves.describe_trend(f"{'G' if kind == 'g' else 'D'}'s loss: {figure}", found)))
   return [line for _, line in sorted(lines, key=lambda line: line[0])]

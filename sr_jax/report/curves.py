@@ -105,7 +105,7 @@ def trend(curve: Curve, begin: int, end: int) -> Trend | None:
   return Trend(slope * span, error, float(y.mean()), (end - start) / (end - begin))
 
 
-def in_words(name: str, found: Trend, digits: int | None = None, unit: str = '',
+def describe_trend(name: str, found: Trend, digits: int | None = None, unit: str = '',
              up: bool | None = None) -> str:
   """'PSNR rose 0.02 dB in the last 10%': what a trend says, and whether it is more than chance.
 

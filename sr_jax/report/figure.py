@@ -107,7 +107,7 @@ def draw(path, original: np.ndarray, results: dict[str, np.ndarray], labels: dic
                       parse_math=False)  # a $ in a name is a $
       for spine in axes.spines.values():
         spine.set_visible(False)
-    with files.replacing(path) as temporary:
+    with files.atomic_write(path) as temporary:
       figure.savefig(temporary, dpi=200)
 
 
@@ -179,7 +179,7 @@ def _found(hr: pathlib.Path, methods, scale: int) -> dict[str, list[pathlib.Path
     if not path.exists():
       raise InputError(f'{path}: no such file or folder')
     if path.is_dir():
-      return folders.named(path)
+      return folders.images_by_name(path)
     return {hr.stem if hr.is_file() else path.stem: path}  # two files need no common name
   originals = named(hr)
   found = {name: [path] for name, path in originals.items()}

@@ -88,9 +88,9 @@ def read(workdir) -> History:
     InputError: there is no run.
   """
   workdir = files.expand(workdir)
-  config = metadata.run_config(workdir)
+  config = metadata.read_config(workdir)
   curves, before, phases = _read_log(workdir)
-  starts = metadata.starts(workdir)
+  starts = metadata.start_records(workdir)
   return History(workdir, config, starts, curves, before, phases,
                  _checkpoints(workdir), _evaluations(workdir),
                  'ended' not in (starts[-1] if starts else {}) and _is_running(workdir))

@@ -22,7 +22,7 @@ LOWER_IS_BETTER = ('lpips_alex', 'lpips_vgg')
 LEFTOVERS = ('.saving', '.deleted', '.orbax-checkpoint-tmp')  # of a save or of a deletion
 
 
-class Kept:
+class CheckpointIndex:
   """The checkpoints in a folder, each in a folder of its step's number.
 
   Attributes:
@@ -32,12 +32,12 @@ class Kept:
   def __init__(self, folder: pathlib.Path, best_metric: str, warn: Callable[[str], None]):
     self.folder, self.best_metric, self.damaged = folder, best_metric, {}
     self._warn, self._said = warn, set()
-    self._whole, self._merits = set(), {}
+    self._intact, self._scores = set(), {}
 
   def place(self, step: int) -> pathlib.Path:
     return self.folder / str(step)
 
-  def there(self) -> list[int]:
+  def steps(self) -> list[int]:
     """The steps that have a folder, whatever is in it.
 
     Raises:
@@ -51,15 +51,15 @@ class Kept:
       raise InputError(f'{self.folder}: can not be read ({error.strerror})') from None
     return sorted(int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name))
 
-  def is_whole(self, step: int) -> bool:
-    if step not in self._whole and step not in self.damaged:
+  def is_intact(self, step: int) -> bool:
+    if step not in self._intact and step not in self.damaged:
       if self._has_manifests():
         found = manifest.faults(self.place(step))
       else:
         # Of this version, it has lost its manifest.
         found = manifest.faults(self.place(step)) if self._is_empty_or_ours(step) else []
       if not found:
-        self._whole.add(step)
+        self._intact.add(step)
       elif not self.place(step).exists():  # its run has deleted it meanwhile
         return False
       else:
@@ -72,8 +72,8 @@ class Kept:
     Raises:
       InputError: there are some, and none is whole.
     """
-    there = self.there()
-    step = next((step for step in reversed(there) if self.is_whole(step)), None)
+    there = self.steps()
+    step = next((step for step in reversed(there) if self.is_intact(step)), None)
     later = [number for number in there if number in self.damaged
              and (step is None or number > step)]
     if step is None and later:
@@ -91,7 +91,7 @@ class Kept:
   def best(self) -> int | None:
     """The whole one with the best metric; None where none has it."""
     for _, step in self._ranked():
-      if self.is_whole(step):
+      if self.is_intact(step):
         return step
       if step in self.damaged and step not in self._said:
         self._said.add(step)
@@ -99,11 +99,11 @@ class Kept:
                    'is passed over')
     return None
 
-  def best_merit(self) -> float:
+  def best_score(self) -> float:
     best = self.best()
-    return -math.inf if best is None else self._merits[best]
+    return -math.inf if best is None else self._scores[best]
 
-  def merit(self, metrics) -> float:
+  def score(self, metrics) -> float:
     """The higher the better; -inf without a figure."""
     value = (metrics or {}).get(self.best_metric)
     if value is None or math.isnan(value):
@@ -125,14 +125,14 @@ class Kept:
       step = self.latest()
     elif not str(step).isdecimal():
       raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
-    there = self.there()
+    there = self.steps()
     if not there:
       raise InputError(f'{self.folder}: no checkpoint in it')
     step = int(step)
     if step not in there:
-      whole = [number for number in there if self.is_whole(number)]
+      whole = [number for number in there if self.is_intact(number)]
       raise InputError(f'{self.folder}: no checkpoint of step {step}, but of {whole}')
-    if not self.is_whole(step):
+    if not self.is_intact(step):
       raise InputError(f'{self.place(step)}: damaged ({self.damaged.get(step, "just deleted")})')
     return step
 
@@ -146,35 +146,35 @@ class Kept:
 
   def move_damaged(self, begin: int, to: pathlib.Path) -> None:
     """Makes way for the steps after `begin`; those there have once been passed over."""
-    for step in self.there():
-      if step > begin and not self.is_whole(step):
+    for step in self.steps():
+      if step > begin and not self.is_intact(step):
         shutil.rmtree(to / str(step), ignore_errors=True)
         to.mkdir(exist_ok=True)
         shutil.move(self.place(step), to / str(step))  # checkpoints/ may be a link to a disk
         self._warn(f'{self.place(step)}: damaged ({self.damaged.pop(step)}); moved to '
                    f'{to / str(step)}')
 
-  def add(self, step: int, made: pathlib.Path, merit: float) -> None:
+  def add(self, step: int, made: pathlib.Path, score: float) -> None:
     """Takes in a finished folder, with a manifest; in one move, so that it is whole or not there.
 
     Raises:
       OSError, InputError: what is wrong with the disk.
     """
     if not self._has_manifests():
-      for older in reversed(self.there()):  # of an older version, and used until now
+      for older in reversed(self.steps()):  # of an older version, and used until now
         with contextlib.suppress(OSError, InputError):
           manifest.write(self.place(older))
     manifest.write(made)
     made.rename(self.place(step))
-    manifest.sync(self.folder)
-    self._whole.add(step)
-    self._merits[step] = merit
+    manifest.fsync_folder(self.folder)
+    self._intact.add(step)
+    self._scores[step] = score
 
   def delete_old(self, keep_steps: Sequence[int]) -> None:
     """All but the last two, the best and `keep_steps`; damaged ones stay."""
     try:
       best = self.best()  # which may find that others are damaged
-      there = [step for step in self.there() if step not in self.damaged]
+      there = [step for step in self.steps() if step not in self.damaged]
       for step in {*there} - {*there[-2:], *keep_steps, best}:
         gone = self.folder / f'{step}.deleted'  # cut short, it is no damaged checkpoint
         self.place(step).rename(gone)
@@ -195,23 +195,23 @@ class Kept:
       return False
 
   def _has_manifests(self) -> bool:
-    return any((self.place(step) / manifest.NAME).exists() for step in self.there())
+    return any((self.place(step) / manifest.NAME).exists() for step in self.steps())
 
   def _ranked(self) -> list[tuple[float, int]]:
-    """(merit, step) of those with a figure, the best first. A damaged figure may be the best."""
-    there = self.there()
+    """(score, step) of those with a figure, the best first. A damaged figure may be the best."""
+    there = self.steps()
     for step in there:
-      if step not in self._merits:
-        self._merits[step] = self._merit_of(step)
-    return sorted(((self._merits[step], step) for step in there if self._merits[step] > -math.inf),
+      if step not in self._scores:
+        self._scores[step] = self._score_of(step)
+    return sorted(((self._scores[step], step) for step in there if self._scores[step] > -math.inf),
                   key=lambda pair: (-pair[0], pair[1]))
 
-  def _merit_of(self, step: int) -> float:
+  def _score_of(self, step: int) -> float:
     found = manifest.faults(self.place(step), 'metrics/') if self._has_manifests() else []
     file = self.place(step) / 'metrics' / 'metrics'
     if not found:
       try:
-        return self.merit(json.loads(file.read_text()) if file.exists() else None)
+        return self.score(json.loads(file.read_text()) if file.exists() else None)
       except (OSError, ValueError, TypeError, AttributeError):
         found = [f'{file.relative_to(self.place(step))} is damaged']
     if not self.place(step).exists():

@@ -21,8 +21,8 @@ import orbax.checkpoint as ocp
 
 from sr_jax.errors import InputError
 from sr_jax.runs import orbax_patches
-from sr_jax.runs.checkpoint_index import Kept
-from sr_jax.runs.orbax_patches import _hush, _reason
+from sr_jax.runs.checkpoint_index import CheckpointIndex
+from sr_jax.runs.orbax_patches import reason, silence_orbax
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, memory
 
@@ -52,10 +52,10 @@ class Checkpoints:
       InputError: opened for writing without `begin`, and of those there none is whole.
     """
     self.folder = files.expand(workdir).absolute() / FOLDER
-    self._kept = Kept(self.folder, best_metric, warn)
+    self._kept = CheckpointIndex(self.folder, best_metric, warn)
     self._keep_steps, self._read_only, self._warn = tuple(keep_steps), read_only, warn
     self._orbax = self._saving = None
-    self._coming = -math.inf  # the merit of the one that is being saved
+    self._coming = -math.inf  # the score of the one that is being saved
     if not read_only:
       self.folder.mkdir(parents=True, exist_ok=True)
       self._kept.clear()
@@ -81,15 +81,15 @@ class Checkpoints:
 
   def is_best(self, metrics: dict[str, float]) -> bool:
     """Whether a checkpoint with these validation figures would be the best so far."""
-    merit = self._kept.merit(metrics)
+    score = self._kept.score(metrics)
     try:
-      return merit > self._coming and merit > self._kept.best_merit()
+      return score > self._coming and score > self._kept.best_score()
     except InputError:  # the folder can not be read; saving to it will say so
       return True
 
   def steps(self) -> list[int]:
     """The whole ones, each looked into."""
-    return [step for step in self._kept.there() if self._kept.is_whole(step)]
+    return [step for step in self._kept.steps() if self._kept.is_intact(step)]
 
   def named(self, step: str | int) -> int:
     """The step that 'latest', 'best' or a number names.
@@ -119,7 +119,7 @@ class Checkpoints:
       items['metrics'] = ocp.args.JsonSave(metrics)
     made = self.folder / f'{step}.saving'
     try:
-      if step in self._kept.there():
+      if step in self._kept.steps():
         return
       self.folder.mkdir(parents=True, exist_ok=True)
       self._kept.clear()
@@ -128,7 +128,7 @@ class Checkpoints:
     except Exception as error:  # Orbax's are of all types
       self._failed(step, error)
       return
-    self._coming = self._kept.merit(metrics)
+    self._coming = self._kept.score(metrics)
     self._saving = threading.Thread(target=self._finish, args=(step, made, folder),
                                     name='checkpoint')
     self._saving.start()
@@ -148,12 +148,12 @@ class Checkpoints:
     finally:
       self._coming = -math.inf  # from here on it is there or it is not
       os.close(folder)
-      memory.give_back()
+      memory.release_free_memory()
 
   def _failed(self, step: int, error: Exception) -> None:
     self._close_orbax()
     self._kept.clear()  # half of it would fill the disk
-    self._warn(f'{self._kept.place(step)}: can not be saved ({_reason(error)}); training goes on, '
+    self._warn(f'{self._kept.place(step)}: can not be saved ({reason(error)}); training goes on, '
                'and the next checkpoint is tried')
 
   def wait(self) -> None:
@@ -202,8 +202,8 @@ class Checkpoints:
       alone = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
           primary_host=me, active_processes={me}, barrier_sync_key_prefix=FOLDER)
                } if jax.process_count() > 1 else {}
-      _hush()  # its first failure is said by several threads before we hear of it
-      orbax_patches.stop()
+      silence_orbax()  # its first failure is said by several threads before we hear of it
+      orbax_patches.patch_tensorstore()
       # Otherwise threads wait for ten minutes for a folder that could not be made: the
       # checkpoint's, which the one looks after, or an item's, the other.
       at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
@@ -256,7 +256,7 @@ class Checkpoints:
 
 def clear(workdir) -> None:
   """Deletes what a save that was cut short has left; it may be what fills the disk."""
-  Kept(files.expand(workdir) / FOLDER, '', print).clear()
+  CheckpointIndex(files.expand(workdir) / FOLDER, '', print).clear()
 
 
 def flat(tree) -> dict[str, jax.Array]:
@@ -278,7 +278,7 @@ def _readable(path):
   try:
     yield
   except Exception as error:  # Orbax's are of all types
-    raise InputError(f'{path}: can not be read ({_reason(error)})') from None
+    raise InputError(f'{path}: can not be read ({reason(error)})') from None
 
 
 # What fails in Orbax is raised, and its lines and tracebacks besides would say it again. Once one

@@ -13,7 +13,7 @@ from sr_jax.step.state import NetState, TrainState
 from sr_jax.system import files, signals
 
 
-def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
+def save_imported(workdir, variables: dict, config: dict, imported: dict) -> None:
   """Makes a run at step 0 of a generator, for evaluating, upscaling and `config.init_from`.
 
   Args:
@@ -34,7 +34,7 @@ def save_run(workdir, variables: dict, config: dict, imported: dict) -> None:
   try:
     workdir.parent.mkdir(parents=True, exist_ok=True)
     # Orbax's threads can not be cut short; made beside its place, nobody sees half of a run.
-    with signals.Held() as held, tempfile.TemporaryDirectory(prefix='.',
+    with signals.DeferredSignals() as held, tempfile.TemporaryDirectory(prefix='.',
                                                              dir=workdir.parent) as folder:
       made = pathlib.Path(folder) / 'run'
       failed = []

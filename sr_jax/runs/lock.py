@@ -10,11 +10,11 @@ from sr_jax.errors import InputError
 from sr_jax.system import files
 
 
-class Taken(InputError):  # noqa: N818, it is no fault
+class LockedByOther(InputError):  # noqa: N818, it is no fault
   """Another run has the folder."""
 
 
-class Hold:
+class RunLock:
   """What keeps other runs out of a folder, by a lock that ends with the process.
 
   Deleted or renamed, the folder takes the lock with it, and one of its name may be another run's:
@@ -30,9 +30,9 @@ class Hold:
     """
     self._workdir, self._stack = workdir, stack
     self._file = self._folder = None
-    self.take()
+    self.acquire()
 
-  def is_ours(self) -> bool:
+  def still_held(self) -> bool:
     try:
       same = os.path.samestat(self._folder, self._workdir.stat())
       return same and (self._file is None or os.path.samestat(
@@ -40,7 +40,7 @@ class Hold:
     except OSError:
       return False
 
-  def take(self) -> None:
+  def acquire(self) -> None:
     """As at first; again where it is not ours any more, and is there.
 
     Raises:
@@ -54,7 +54,7 @@ class Hold:
       file.flush()
     except BlockingIOError:
       who = path.read_text(errors='replace') or 'another process'
-      raise Taken(f'{self._workdir}: {who} trains there') from None
+      raise LockedByOther(f'{self._workdir}: {who} trains there') from None
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
         raise InputError(f'{path}: can not be written ({error.strerror})') from None
@@ -63,12 +63,12 @@ class Hold:
     folder = self._workdir.stat()
     if self._folder and not os.path.samestat(folder, self._folder) and (
         self._workdir / 'config.json').exists():
-      raise Taken(f'{self._workdir}: was deleted or renamed, and another run has begun there')
+      raise LockedByOther(f'{self._workdir}: was deleted or renamed, and another run has begun there')
     self._file, self._folder = file, folder
 
 
 @contextlib.contextmanager
-def alone(workdir) -> Iterator[Hold]:
+def run_lock(workdir) -> Iterator[RunLock]:
   """Alone in training in `workdir`; raises as `Hold`."""
   with contextlib.ExitStack() as stack:
-    yield Hold(workdir, stack)
+    yield RunLock(workdir, stack)

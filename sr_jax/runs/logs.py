@@ -20,7 +20,7 @@ from sr_jax.runs import event_file, lock
 from sr_jax.runs.metrics_log import _forget_after
 from sr_jax.system import files, memory
 
-KEPT = 2**24  # bytes that wait to be written; of what waits longer the oldest is lost
+MAX_PENDING_BYTES = 2**24  # bytes that wait to be written; of what waits longer the oldest is lost
 
 
 class Logs:
@@ -117,12 +117,12 @@ class Logs:
     try:
       with self.trying(self.workdir / 'report.html'):
         page.write([self.workdir])
-    except lock.Taken:
+    except lock.LockedByOther:
       raise
     except Exception as error:
       self.say(f'{self.workdir}/report.html: {type(error).__name__}: {brief(error, 200)}; training '
                'goes on')
-    memory.give_back()  # of the megabytes that a page is
+    memory.release_free_memory()  # of the megabytes that a page is
 
   @contextlib.contextmanager
   def trying(self, path):
@@ -133,7 +133,7 @@ class Logs:
     """
     try:
       yield
-    except lock.Taken:
+    except lock.LockedByOther:
       raise
     except (OSError, InputError) as error:
       if path not in self._failing:
@@ -169,7 +169,7 @@ class Logs:
   def _add(self, path, pieces: list[bytes]):
     waiting = self._waiting[path]
     waiting += pieces
-    while sum(map(len, waiting)) > KEPT:
+    while sum(map(len, waiting)) > MAX_PENDING_BYTES:
       del waiting[0]
     if waiting:
       with self.trying(path):
@@ -177,7 +177,7 @@ class Logs:
         waiting.clear()
 
 
-class Silence:
+class NullLogs:
   """In place of `Logs` in a process that has none: takes what that is told, and keeps nothing."""
 
   def __getattr__(self, name):

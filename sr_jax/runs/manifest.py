@@ -29,13 +29,13 @@ def write(folder) -> None:
       lines.append(f'{digest} {file.tell()} {name}\n')
   for inner in folder.rglob('*'):
     if inner.is_dir():
-      sync(inner)
+      fsync_folder(inner)
   body = ''.join(lines).encode()
-  with files.replacing(folder / NAME) as temporary, open(temporary, 'wb') as file:
+  with files.atomic_write(folder / NAME) as temporary, open(temporary, 'wb') as file:
     file.write(body + _seal(body))
     file.flush()
     os.fsync(file.fileno())
-  sync(folder)
+  fsync_folder(folder)
 
 
 def faults(folder, below: str = '') -> list[str]:
@@ -68,7 +68,7 @@ def faults(folder, below: str = '') -> list[str]:
                   if name not in named and name.startswith(below)]
 
 
-def sync(folder) -> None:
+def fsync_folder(folder) -> None:
   """Has the disk know what is in a folder; there are disks that do so unasked and refuse."""
   handle = os.open(folder, os.O_RDONLY)
   try:

@@ -14,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, brief
-from sr_jax.models.factory import _differing
+from sr_jax.models.factory import differing_keys
 from sr_jax.system import files
 
 KINDS = {  # of what is read out of a config.json
@@ -24,7 +24,7 @@ KINDS = {  # of what is read out of a config.json
     'data.split_seed': int, 'data.resize': str}
 
 
-def run_config(workdir) -> dict:
+def read_config(workdir) -> dict:
   """The config.json of a run; what is looked at of it without more ado is of its kind.
 
   Raises:
@@ -49,7 +49,7 @@ def as_json(config: ConfigDict) -> dict:
   return json.loads(config.to_json_best_effort())
 
 
-def starts(workdir) -> list[dict]:
+def start_records(workdir) -> list[dict]:
   """The run.json of a run: its starts, oldest first; one without an end was killed."""
   try:
     found = json.loads((pathlib.Path(workdir) / 'run.json').read_text('utf-8'))
@@ -58,7 +58,7 @@ def starts(workdir) -> list[dict]:
   return [start for start in found if isinstance(start, dict)] if isinstance(found, list) else []
 
 
-def surroundings(device_loop: bool, mesh=None) -> dict:
+def environment(device_loop: bool, mesh=None) -> dict:
   """What of a start goes into run.json that the config does not say."""
   device = jax.devices()[0]
   return {'device': device.device_kind, 'devices': mesh.size if mesh else 1,
@@ -79,7 +79,7 @@ def commit() -> str:
   return described.stdout.strip()
 
 
-def ending(started: datetime.datetime) -> dict:
+def end_fields(started: datetime.datetime) -> dict:
   """What goes there at the end."""
   ended = datetime.datetime.now(datetime.UTC)
   return {'ended': ended.isoformat(timespec='seconds'),
@@ -92,7 +92,7 @@ def differences(before: dict, now: dict) -> dict[str, list]:
   What one of them does not have is None there.
   """
   both = [flat(config) for config in (before, now)]
-  return {key: [config.get(key) for config in both] for key in _differing(*both)}
+  return {key: [config.get(key) for config in both] for key in differing_keys(*both)}
 
 
 def flat(config: dict, prefix: str = '') -> dict:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import tensorstore
 
 
-def stop() -> None:
+def patch_tensorstore() -> None:
   """From here on the counters are not asked for, and each specification of a folder once."""
   tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
   spec = tensorstore.KvStore.Spec
@@ -45,7 +45,7 @@ def stop() -> None:
 UNAWAITED = "coroutine 'async_serialize.*' was never awaited"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
   """An error of Orbax, or of TensorStore below it, in a few words."""
   number = re.search(r"os_error_code='(\d+)'", str(error))
   if number:
@@ -54,7 +54,7 @@ def _reason(error: Exception) -> str:
   return lines[0][:200]
 
 
-def _hush() -> None:
+def silence_orbax() -> None:
   """Not when this file is imported: only who opens a checkpoint has Orbax's lines left out."""
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_is_news)  # once, however often

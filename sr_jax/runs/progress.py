@@ -9,7 +9,7 @@ from sr_jax import images
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.images import montage
-from sr_jax.images.montage import middle
+from sr_jax.images.montage import centre_row
 from sr_jax.system import files
 
 QUARTERS = (0, 25, 50, 75, 100)  # percent
@@ -36,7 +36,7 @@ def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> 
   """
   folder = pathlib.Path(folder)
   scale = pair.hr.shape[0] // pair.lr.shape[0]
-  low, bicubic, generated, original = middle(pair.lr, pair.hr, images.imresize(pair.lr, scale), sr)
+  low, bicubic, generated, original = centre_row(pair.lr, pair.hr, images.imresize(pair.lr, scale), sr)
   for name, image in (('low', low), ('bicubic', bicubic), ('original', original)):
     images.write_image(folder / pair.name / f'{name}.png', image)
   row = [low, bicubic]
@@ -47,7 +47,7 @@ def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> 
     kept = read_of_step(path, at) if at <= step else None
     if kept is not None and kept.shape == original.shape:  # else of another picture of the name
       row.append(kept)
-  strip = montage.strip([*row, original])
+  strip = montage.side_by_side([*row, original])
   images.write_image(folder / f'{pair.name}.png', strip)
   return strip
 
@@ -55,7 +55,7 @@ def keep_progress(folder, pair: Pair, sr: np.ndarray, step: int, steps: int) -> 
 def _write_of_step(path, image: np.ndarray, step: int) -> None:
   note = PngImagePlugin.PngInfo()
   note.add_text('step', str(step))
-  with files.replacing(path) as temporary:
+  with files.atomic_write(path) as temporary:
     Image.fromarray(image).save(temporary, pnginfo=note)
 
 

@@ -17,8 +17,8 @@ class Compiled(NamedTuple):
     program: to be called with arguments of those shapes alone.
     seconds: to trace, lower and compile; xla_seconds: of them XLA's, or for reading the cache.
     read: whether it was in the cache.
-    held: bytes of its arguments: the state, frozen arrays, pictures.
-    working: bytes beside them while it runs: activations, gradients, the new state where it is
+    argument_bytes: bytes of its arguments: the state, frozen arrays, pictures.
+    working_bytes: bytes beside them while it runs: activations, gradients, the new state where it is
       not in the old one's place.
   """
 
@@ -26,8 +26,8 @@ class Compiled(NamedTuple):
   seconds: float
   xla_seconds: float
   read: bool
-  held: int
-  working: int
+  argument_bytes: int
+  working_bytes: int
 
 
 def compile_step(run: Callable, *arguments) -> Compiled:
@@ -57,16 +57,17 @@ def compile_step(run: Callable, *arguments) -> Compiled:
   return Compiled(compiled, seconds, seconds - lowering, bool(read), held, working or 0)
 
 
-def in_words(name: str, compiled: Compiled) -> str:
+def describe_compilation(name: str, compiled: Compiled) -> str:
   """A line of what a step took to compile, what it will use and what the device has free."""
   free = memory.free_memory(jax.local_devices()[0])
   took = f'{"read from the cache" if compiled.read else "compiled"} in {compiled.xla_seconds:.1f} s'
-  return (f'{name} step: {took}; needs '
-          f'{_size(compiled.held + compiled.working)}: {_size(compiled.held)} of weights, moments '
-          f'and pictures, {_size(compiled.working)} of activations and gradients; beside the '
-          f'former {_size(free)} are free'
-          + (', which is too little' if compiled.working > free else ''))
+  needs, held, working = map(mebibytes, (compiled.argument_bytes + compiled.working_bytes,
+                                         compiled.argument_bytes, compiled.working_bytes))
+  return (f'{name} step: {took}; needs {needs}: {held} of weights, moments '
+          f'and pictures, {working} of activations and gradients; beside the '
+          f'former {mebibytes(free)} are free'
+          + (', which is too little' if compiled.working_bytes > free else ''))
 
 
-def _size(count: int) -> str:
+def mebibytes(count: int) -> str:
   return f'{count / 2**20:,.0f} MiB'

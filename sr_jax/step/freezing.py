@@ -93,7 +93,7 @@ def optimizer(tx: optax.GradientTransformation,
   return optax.partition({'trains': tx, 'frozen': optax.set_to_zero()}, labels)
 
 
-def held(params: PyTree, trainable: Trainable | None) -> PyTree:
+def stop_frozen_gradients(params: PyTree, trainable: Trainable | None) -> PyTree:
   """params, through whose frozen arrays no gradient flows, so that none is computed."""
   if trainable is None:
     return params
@@ -101,7 +101,7 @@ def held(params: PyTree, trainable: Trainable | None) -> PyTree:
                       params, trainable.params)
 
 
-def changed(old: dict, new: dict, trainable: Trainable | None) -> dict:
+def keep_frozen(old: dict, new: dict, trainable: Trainable | None) -> dict:
   """{'params', 'batch_stats'} of `new`, but the frozen arrays of `old`.
 
   An update of zero would do but for the sign of a zero.
@@ -112,7 +112,7 @@ def changed(old: dict, new: dict, trainable: Trainable | None) -> dict:
                       trainable._asdict())
 
 
-def still_norms(trainable: Trainable | None):
+def freeze_norms(trainable: Trainable | None):
   """A context in which a frozen BatchNorm is called as in evaluation, whatever `train`."""
   if trainable is None:
     return contextlib.nullcontext()

@@ -13,7 +13,7 @@ from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import Health, TrainState
 
 
-def guarded(state: TrainState, batch, frozen, *, step: Callable, max_bad: int,
+def skip_nonfinite(state: TrainState, batch, frozen, *, step: Callable, max_bad: int,
             trainable: Trainable | None = None):
   """`step`, but an update with a number that is none (nan, infinite) is left out as a whole.
 
@@ -57,11 +57,11 @@ def _judged(state, new, metrics, max_bad, trainable):
   g, d, ema = chosen(finite & ~stands, (new.g, new.d, new.ema), (state.g, state.d, state.ema))
   number, health = chosen(stands, (state.step, health), (new.step, counted))
   state = state._replace(step=number, g=g, d=d, ema=ema, health=health)
-  return state, metrics | figures(health, 'd/real' in metrics) | {
+  return state, metrics | health_metrics(health, 'd/real' in metrics) | {
       'g/ema_distance': ema_distance(state, trainable)}
 
 
-def figures(health: Health, adversarial: bool) -> dict[str, jax.Array]:
+def health_metrics(health: Health, adversarial: bool) -> dict[str, jax.Array]:
   """{'skipped', 'bad' and, with a discriminator at work, 'd/saturated'}: float32, of `Health`."""
   named = {'skipped': health.skipped, 'bad': health.bad}
   if adversarial:
@@ -105,15 +105,15 @@ def rewound(state: TrainState) -> TrainState:
 # In words ----------------------------------------------------------------------------------
 
 
-def not_finite(metrics: Mapping[str, float | None]) -> list[str]:
+def nonfinite_names(metrics: Mapping[str, float | None]) -> list[str]:
   """Names of the metrics that are no numbers; None, which a log has for them, is none."""
   return [name for name, value in metrics.items() if value is None or not math.isfinite(value)]
 
 
-def causes(metrics: Mapping[str, float | None]) -> list[str]:
+def root_causes(metrics: Mapping[str, float | None]) -> list[str]:
   """Of a bad step: what of `not_finite` the rest follows from; terms before their gradients."""
   # The average is what it was; far from weights that have grown past all numbers, though.
-  lost = [name for name in not_finite(metrics) if name != 'g/ema_distance']
+  lost = [name for name in nonfinite_names(metrics) if name != 'g/ema_distance']
   norms = [name for name in lost if name.endswith('/grad_norm')]
   terms = [name for name in lost if name not in (*norms, 'g/total')]
   # A total can be infinite where no term is.
@@ -121,7 +121,7 @@ def causes(metrics: Mapping[str, float | None]) -> list[str]:
       'new weights or BatchNorm statistics']
 
 
-def stop_message(step: int, bad: int, seed: int, metrics: Mapping[str, float | None],
+def nonfinite_message(step: int, bad: int, seed: int, metrics: Mapping[str, float | None],
                  picture='') -> str:
   """One line for a run that stops because nothing but bad steps come.
 
@@ -133,7 +133,7 @@ def stop_message(step: int, bad: int, seed: int, metrics: Mapping[str, float | N
   """
   first = step - bad + 1
   which = f'steps {first} to {step} gave' if bad > 1 else f'step {first} gave'
-  return (f'{which} no finite numbers ({", ".join(causes(metrics))}): batch of seed {seed}, step '
+  return (f'{which} no finite numbers ({", ".join(root_causes(metrics))}): batch of seed {seed}, step '
           f'{first}' + (f', shown in {picture}' if picture else '')
           + f'; the state before is checkpoint {first - 1}; --mode replay --step {first} runs it '
           'again')

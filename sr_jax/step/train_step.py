@@ -222,7 +222,7 @@ def train_steps(state: TrainState, source, frozen, start, stop, *, step: Callabl
   nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), metrics)
   _, state, metrics = lax.while_loop(goes_on, body, (start, state, nothing))
   if max_bad is not None:
-    metrics |= nonfinite.figures(state.health, 'd/real' in metrics)
+    metrics |= nonfinite.health_metrics(state.health, 'd/real' in metrics)
   return state, metrics
 
 
@@ -250,8 +250,8 @@ def _discriminate(discriminator, params, images, batch_stats):
 
 @jax.named_scope('generator')
 def _generate(generator, params, batch_stats, lr, trainable=None):
-  with freezing.still_norms(trainable):
-    sr, changed = generator.apply({'params': freezing.held(params, trainable),
+  with freezing.freeze_norms(trainable):
+    sr, changed = generator.apply({'params': freezing.stop_frozen_gradients(params, trainable),
                                    'batch_stats': batch_stats}, lr,
                                   train=True, mutable=['batch_stats'])
   return sr, changed.get('batch_stats', {})
@@ -262,7 +262,7 @@ def _update(net: NetState, grads, batch_stats, tx, trainable=None) -> NetState:
   updates, opt_state = tx.update(grads, net.opt_state, net.params)
   old = {'params': net.params, 'batch_stats': net.batch_stats}
   new = {'params': optax.apply_updates(net.params, updates), 'batch_stats': batch_stats}
-  return NetState(**freezing.changed(old, new, trainable), opt_state=opt_state)
+  return NetState(**freezing.keep_frozen(old, new, trainable), opt_state=opt_state)
 
 
 @jax.named_scope('average')
@@ -277,5 +277,5 @@ def _advance(state: TrainState, g: NetState, d: NetState | None, decay: float,
   decay = jnp.minimum(decay, (1 + now) / (10 + now))
   ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema,
                      {'params': g.params, 'batch_stats': g.batch_stats})
-  ema = freezing.changed(state.ema, ema, trainable)
+  ema = freezing.keep_frozen(state.ema, ema, trainable)
   return state._replace(step=state.step + 1, g=g, d=d, ema=ema)

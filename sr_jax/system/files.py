@@ -34,7 +34,7 @@ UNFINISHED = '.unfinished-'  # what the name of a file begins with until it is w
 
 
 @contextlib.contextmanager
-def replacing(path) -> Iterator[pathlib.Path]:
+def atomic_write(path) -> Iterator[pathlib.Path]:
   """Yields an empty file beside `path`, which takes its place if the block succeeds.
 
   The folder is made where there is none. The file keeps the suffix, by which some writers
@@ -76,7 +76,7 @@ def append(path, data: bytes) -> None:
       raise
 
 
-def sweep(folder, *below: str) -> None:
+def remove_leftovers(folder, *below: str) -> None:
   """Removes what `replacing` was writing into `folder`, or below those in it, at a kill.
 
   For who is alone at work there.
@@ -108,7 +108,7 @@ def locked(path, wait: bool = True) -> Iterator[TextIO]:
 
 def write_text(path, text: str) -> None:
   """UTF-8, whatever the locale."""
-  with replacing(path) as temporary:
+  with atomic_write(path) as temporary:
     temporary.write_text(text, encoding='utf-8')
 
 

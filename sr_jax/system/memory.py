@@ -41,7 +41,7 @@ def exhausted(error: Exception) -> bool:
                                             and any(word in str(error) for word in words))
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
   """Hands the system what the C library keeps of memory that is free; of glibc alone it is asked.
 
   Each checkpoint is written by new threads, whose arenas fill with holes: a few tenths of a

@@ -36,7 +36,7 @@ LONGEST_SECONDS = 24 * 3600  # that one may wait for another, which lives: it pa
 LOST = ('gloo', 'nccl', 'connection', 'coordination', 'deadline', 'unavailable', 'heartbeat')
 
 
-def asked(environ: Mapping[str, str] = os.environ) -> tuple[int | None, int]:
+def process_env(environ: Mapping[str, str] = os.environ) -> tuple[int | None, int]:
   """(how many processes were started, the number of this one), as the environment has it.
 
   The three of VARIABLES say it anywhere; JAX itself knows a step of SLURM (srun) with several
@@ -71,7 +71,7 @@ def asked(environ: Mapping[str, str] = os.environ) -> tuple[int | None, int]:
 
 
 @contextlib.contextmanager
-def joined(seconds: float) -> Iterator[None]:
+def distributed(seconds: float) -> Iterator[None]:
   """Inside, this process is one of those that were started with it; alone, nothing happens.
 
   For command lines, before anything else touches JAX: where one of several processes fails, it
@@ -84,7 +84,7 @@ def joined(seconds: float) -> Iterator[None]:
   Raises:
     InputError: no coordinator could be made out.
   """
-  if asked()[0] == 1:
+  if process_env()[0] == 1:
     yield
     return
   _join(seconds)
@@ -102,7 +102,7 @@ def joined(seconds: float) -> Iterator[None]:
 
 
 def _join(seconds: float) -> None:
-  count, number = asked()
+  count, number = process_env()
   given = {}
   if VARIABLES[2] in os.environ:  # which JAX does not read itself
     given = {'coordinator_address': os.environ[VARIABLES[0]], 'num_processes': count,
@@ -149,7 +149,7 @@ def _leave(message: str, status: int) -> None:
   with contextlib.suppress(OSError):
     sys.stdout.flush()
   cli.refuse(message, status)
-  if asked()[1] == 0:
+  if process_env()[1] == 0:
     time.sleep(1)  # the service ends with it: who listens hears why
   os._exit(status)
 
@@ -187,7 +187,7 @@ def gather(value) -> list:
   return [value for _, value in found]
 
 
-def of_first(make: Callable[[], Any]):
+def broadcast_json(make: Callable[[], Any]):
   """make() of process 0, a value of JSON, for all; the others do not call it."""
   return gather(make() if is_first() else None)[0]
 
@@ -205,7 +205,7 @@ def refuse_different(values: Mapping[str, Any]) -> None:
                        f'{every[0].get(name)!r} in process 0: all are to be started alike')
 
 
-def arrays_of_first(tree):
+def broadcast_arrays(tree):
   """Arrays of process 0, for all; the others give such of the same shapes."""
   if jax.process_count() == 1 or not jax.tree.leaves(tree):
     return tree

@@ -63,7 +63,7 @@ def replicate(tree, mesh: Mesh | None):
   return jax.tree.map(put, tree)
 
 
-def local(tree):
+def local_copy(tree):
   """This process's copies of replicated arrays, on its first device: to be used by it alone."""
   def own(array):
     several = isinstance(array, jax.Array) and len(array.sharding.device_set) > 1
@@ -83,7 +83,7 @@ def sharded(batch_at: Callable, mesh: Mesh | None) -> Callable:
   return shares_at
 
 
-def placed(mesh: Mesh | None) -> dict:
+def jit_shardings(mesh: Mesh | None) -> dict:
   """Of jax.jit, for a step: its state and metrics stay on every device.
 
   On one device it is said of what is given. Otherwise arrays that were put there (a checkpoint's)
@@ -95,7 +95,7 @@ def placed(mesh: Mesh | None) -> dict:
   return {'out_shardings': NamedSharding(mesh, P())}
 
 
-def rows(count: int, mesh: Mesh | None) -> range:
+def process_rows(count: int, mesh: Mesh | None) -> range:
   """Which of a batch's `count` crops this process makes: those that its devices take."""
   if mesh is None or count % mesh.size:  # of one crop and its variants each has the crop
     return range(count)

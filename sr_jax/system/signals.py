@@ -10,7 +10,7 @@ from collections.abc import Iterator
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Held:
+class DeferredSignals:
   """Notes a signal that should end the process as `.caught`, 0 or its number, for the block's
   owner to see.
 
@@ -40,7 +40,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def second_ends() -> Iterator[None]:
+def exit_on_second_signal() -> Iterator[None]:
   """Inside, a second signal of ENDING ends the process at once; the first, where it is held, is
   answered by a line.
 
@@ -71,7 +71,7 @@ def _watch(read: int) -> None:
     if caught:
       os._exit(128 + number)
     caught = True
-    if isinstance(getattr(signal.getsignal(number), '__self__', None), Held):
+    if isinstance(getattr(signal.getsignal(number), '__self__', None), DeferredSignals):
       with contextlib.suppress(OSError):  # a closed terminal
         print(f'\nsr_jax: {signal.Signals(number).name}: what is in hand is finished and saved; '
               'a second one ends it at once', file=sys.stderr, flush=True)

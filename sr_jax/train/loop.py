@@ -44,7 +44,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     figures = {kind: mean(score_set(pairs, upscale, scorer))
                for kind, pairs in watched.sets.items()}
     log.validation(step, name, figures, {} if measure is None else validation.terms_of(
-        measure, sharding.local(state), watched.crops, sharding.local(experiment.frozen)))
+        measure, sharding.local_copy(state), watched.crops, sharding.local_copy(experiment.frozen)))
     return figures.get('valid', {})  # the test set decides nothing
 
   def keep_progress(step, ema):
@@ -58,7 +58,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     """The state to save: none is amid bad steps, of which more may come, but at a phase's end,
     where they are counted anew.
     """
-    end, own = phase.stop if phase else config.steps, sharding.local(state)
+    end, own = phase.stop if phase else config.steps, sharding.local_copy(state)
     return own if step == end and not bad else nonfinite.rewound(own)
 
   def ending(due: bool) -> bool:
@@ -84,12 +84,12 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     if hold is None:
       return
     there = (log.workdir / 'config.json').exists()  # without it no run is read
-    if (there and hold.is_ours()) or not (anew or log.workdir.exists()):
+    if (there and hold.still_held()) or not (anew or log.workdir.exists()):
       return
     with log.trying(log.workdir / 'config.json'):
       log.workdir.mkdir(parents=True, exist_ok=True)
-      if not hold.is_ours():
-        hold.take()
+      if not hold.still_held():
+        hold.acquire()
       if not there:
         files.write_json(log.workdir / 'config.json', metadata.as_json(config))
         log.say(f'{log.workdir}: its files are gone; what comes from here on is written there anew')
@@ -106,7 +106,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     """The figures of a dispatch; those of one after which the state stands still."""
     nonlocal left_out, saturated
     number, name, metrics = entry
-    with out_of_memory.room(config, feed.mode, compiled):  # on a CPU what was dispatched fails here
+    with out_of_memory.explain_oom(config, feed.mode, compiled):  # on a CPU what was dispatched fails here
       values = {key: float(value) for key, value in jax.device_get(metrics).items()}
     if values['bad'] >= config.max_bad_steps:
       number = int(state.step)  # a device loop ends there
@@ -124,7 +124,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
       log.scalars(number, name, values | rates)
     if values['skipped'] > left_out:
       log.say(f'step {number}: {values["skipped"] - left_out:.0f} more without finite numbers'
-              + (f' ({", ".join(nonfinite.causes(values))})' if values['bad'] else '')
+              + (f' ({", ".join(nonfinite.root_causes(values))})' if values['bad'] else '')
               + f', left out; {values["skipped"]:.0f} in all')
       left_out = values['skipped']
     was, saturated = saturated, 0 < config.saturated_steps <= values.get('d/saturated', 0)
@@ -135,9 +135,9 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
   if watched.sets and step == 0:
     validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
     if config.init_from:  # what is to be bettered
-      validate(0, 'start', functools.partial(upscale, sharding.local(state.ema)),
+      validate(0, 'start', functools.partial(upscale, sharding.local_copy(state.ema)),
                measures[experiment.phase_at(0).name])
-    keep_progress(0, sharding.local(state.ema))
+    keep_progress(0, sharding.local_copy(state.ema))
   ending(True)  # nobody's devices wait for those of who scores yet
   while step < config.steps:
     if phase is None or step >= phase.stop:
@@ -146,9 +146,9 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
     stop = step + 1
     if experiment.device_loop and step not in (begin, phase.start):
-      stop = min(next_event(config, step, phase.stop), step + feed.most)
+      stop = min(next_event(config, step, phase.stop), step + feed.max_steps)
     try:
-      source = feed.take(step, stop)
+      source = feed.source_for(step, stop)
     except InputError:  # a stream met too many damaged pictures or has lost a worker
       if step > begin:
         if pending:
@@ -162,11 +162,11 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     for line in feed.skipped[told:]:
       log.say(f'skipped {line}')
       told += 1
-    with out_of_memory.room(config, feed.mode, compiled):
+    with out_of_memory.explain_oom(config, feed.mode, compiled):
       arguments = state, source, experiment.frozen, step, stop
       if compiled is None:
         compiled = compilation.compile_step(run, *arguments)
-        log.say(compilation.in_words(phase.name, compiled))
+        log.say(compilation.describe_compilation(phase.name, compiled))
       state, metrics = run(*arguments)
     step = stop
     if pending and (bad := show(pending)):
@@ -187,14 +187,14 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     pending, figures = None, {}
     own()
     with log.pause():
-      ema = sharding.local(state.ema)
+      ema = sharding.local_copy(state.ema)
       if watched.sets and scoring:
         figures = validate(step, phase.name, functools.partial(upscale, ema),
                            measures[phase.name])
       for pair in watched.valid[:1] if sampling else ():
-        row = montage.middle(pair.lr, pair.hr, images.imresize(pair.lr, config.scale),
+        row = montage.centre_row(pair.lr, pair.hr, images.imresize(pair.lr, config.scale),
                            upscale(ema, pair.lr))
-        log.picture(step, pair.name, montage.strip(row))
+        log.picture(step, pair.name, montage.side_by_side(row))
       if keeping:
         keep_progress(step, ema)
       leaving = ending(looking) or leaving  # it may have come meanwhile

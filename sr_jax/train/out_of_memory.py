@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import jax
 
 from sr_jax.errors import InputError
-from sr_jax.step.compilation import Compiled, _size
+from sr_jax.step.compilation import Compiled, mebibytes
 from sr_jax.system import memory
 
 
 @contextlib.contextmanager
-def room(config, mode: str, compiled: Compiled | None) -> Iterator[None]:
+def explain_oom(config, mode: str, compiled: Compiled | None) -> Iterator[None]:
   """Inside, no memory for a step is an InputError that names what needs less.
 
   Args:
@@ -24,7 +24,7 @@ def room(config, mode: str, compiled: Compiled | None) -> Iterator[None]:
     if not memory.exhausted(error):
       raise
     device = jax.local_devices()[0].device_kind
-    needs = f', which needs {_size(compiled.held + compiled.working)}' if compiled else ''
+    needs = f', which needs {mebibytes(compiled.argument_bytes + compiled.working_bytes)}' if compiled else ''
     less = ['a smaller config.hr_patch or config.batch_size']
     if jax.default_backend() != 'cpu':  # where the parts are compiled as one
       less.append('config.accumulate, parts of a batch one after another')

@@ -31,7 +31,7 @@ KEYS = ('steps', 'warmup_steps', 'batch_size', 'hr_patch', 'dtype', 'ema', 'loss
 SURROUNDINGS = ('device', 'devices', 'jax', 'device_loop')  # of run.json: another, other bits
 
 
-class Crops(NamedTuple):
+class ReplayedBatch(NamedTuple):
   """A step's batch and what the generator makes of it: float32 [B, H, W, C]."""
 
   lr: np.ndarray
@@ -63,7 +63,7 @@ def replay_run(config, workdir, step: str | int) -> dict:
   number = int(step)
   check(config)
   workdir = files.expand(workdir)
-  trained = metadata.run_config(workdir)
+  trained = metadata.read_config(workdir)
   begin = _checkpoint_before(workdir, number)
   found = inputs.training_set(config)
   config = inputs.in_steps(config, len(found), trained)
@@ -98,7 +98,7 @@ def replay_run(config, workdir, step: str | int) -> dict:
                      for key, (before, now) in changed.items()),
                    *_describe_crops(crops), str(path)]))
   return {'step': number, 'phase': phase, 'checkpoint': begin, 'metrics': metrics,
-          'logged': logged, 'differing': differing, 'not_finite': nonfinite.not_finite(metrics),
+          'logged': logged, 'differing': differing, 'not_finite': nonfinite.nonfinite_names(metrics),
           'picture': path}
 
 
@@ -119,7 +119,7 @@ def keep_batch(workdir, experiment: phases.Experiment, before: TrainState, sourc
   return _write(workdir, int(before.step) + 1, _crops(experiment, before, source, batch_at))
 
 
-def standstill(config, experiment, before, feed, found, workdir, bad) -> str:
+def stop_message(config, experiment, before, feed, found, workdir, bad) -> str:
   """What is said where only bad steps came; the first one's batch is drawn.
 
   Args:
@@ -132,11 +132,11 @@ def standstill(config, experiment, before, feed, found, workdir, bad) -> str:
       feed = stack.enter_context(contextlib.closing(inputs.build_feed(
           config, found, step, experiment.device_loop, feed.mode, lambda _: None)))
     try:
-      source = sharding.local(feed.take(step, step + 1))
+      source = sharding.local_copy(feed.source_for(step, step + 1))
       picture = keep_batch(workdir, experiment, before, source, feed.batch_at)
     except InputError:
       picture = ''
-  return f'{workdir}: ' + nonfinite.stop_message(step + count, count, config.seed, bad, picture)
+  return f'{workdir}: ' + nonfinite.nonfinite_message(step + count, count, config.seed, bad, picture)
 
 
 # Before the step ---------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _start_that_took(workdir, number: int) -> tuple[dict, dict]:
   """Of run.json, the start of the run whose step it was, and what later ones changed in the
   config: {key: [then, now]}. ({}, {}) where that is not known.
   """
-  starts = metadata.starts(workdir)
+  starts = metadata.start_records(workdir)
   at = max((index for index, start in enumerate(starts) if start.get('from_step', 0) < number),
            default=None)
   if at is None:
@@ -195,9 +195,9 @@ def _run_again(experiment, feed, state: TrainState, number: int):
   while True:
     if phase is None or step >= phase.stop:
       phase, state, run = phases.enter_phase(experiment, state, step, feed.batch_at)
-    stop = min(step + (feed.most if experiment.device_loop else 1), phase.stop,
+    stop = min(step + (feed.max_steps if experiment.device_loop else 1), phase.stop,
                number if step == number - 1 else number - 1)
-    source = feed.take(step, stop)
+    source = feed.source_for(step, stop)
     if stop == number:
       if int(state.step) < step:
         raise InputError(f'--step={number}: was never taken; after {experiment.max_bad} steps in a '
@@ -211,16 +211,16 @@ def _run_again(experiment, feed, state: TrainState, number: int):
                                  for name, value in jax.device_get(metrics).items()}
 
 
-def _crops(experiment, state: TrainState, source, batch_at: Callable) -> Crops:
+def _crops(experiment, state: TrainState, source, batch_at: Callable) -> ReplayedBatch:
   generate = functools.partial(train_step.generated, generator=experiment.generator,
                                trainable=experiment.trainable)
 
   @jax.jit
   def look(state, source):
     batch = batch_at(source, state.seed, state.step)
-    return Crops(batch['lr'], batch['hr'], generate(state, batch))
+    return ReplayedBatch(batch['lr'], batch['hr'], generate(state, batch))
 
-  return Crops(*(np.asarray(array, np.float32) for array in look(state, source)))
+  return ReplayedBatch(*(np.asarray(array, np.float32) for array in look(state, source)))
 
 
 # What is shown -----------------------------------------------------------------------------
@@ -239,15 +239,15 @@ def _describe(title: str, metrics: Mapping[str, float], logged: dict, differing:
         f'{"null" if then is None else format(then, ".9g"):>16}  '
         f'{"differs" if name in differing else "equal"}' if logged else ''))
   if metrics['bad']:
-    lines.append(f'not finite: {listed(nonfinite.not_finite(metrics) or nonfinite.causes(metrics))}; the '
+    lines.append(f'not finite: {listed(nonfinite.nonfinite_names(metrics) or nonfinite.root_causes(metrics))}; the '
                  'update was left out')
   return lines
 
 
-def _describe_crops(crops: Crops) -> list[str]:
+def _describe_crops(crops: ReplayedBatch) -> list[str]:
   """Min, mean and max of each crop's pictures, and whether a sample of one is no number."""
   lines = [f'\n{"crop":>4}' + ''.join(f'  {f"{name} min":>9}{"mean":>9}{"max":>9}'
-                                      for name in Crops._fields)]
+                                      for name in ReplayedBatch._fields)]
   with np.errstate(all='ignore'):
     for index, pictures in enumerate(zip(*crops, strict=True)):
       lines.append(f'{index:>4}' + ''.join(
@@ -256,7 +256,7 @@ def _describe_crops(crops: Crops) -> list[str]:
   return lines
 
 
-def _write(workdir, number: int, crops: Crops) -> pathlib.Path:
+def _write(workdir, number: int, crops: ReplayedBatch) -> pathlib.Path:
   scale = crops.hr.shape[1] // crops.lr.shape[1]
   low = crops.lr.repeat(scale, 1).repeat(scale, 2)
   rows = []
@@ -264,7 +264,7 @@ def _write(workdir, number: int, crops: Crops) -> pathlib.Path:
     # What is no number has no colour: nan is shown black.
     pictures = (images.to_uint8(np.nan_to_num(picture, posinf=1, neginf=0))
                 for picture in pictures)
-    rows.append(montage.strip([images.as_rgb(picture) for picture in pictures]))
+    rows.append(montage.side_by_side([images.as_rgb(picture) for picture in pictures]))
   path = pathlib.Path(workdir) / FOLDER / f'{number}.png'
-  images.write_image(path, montage.strip([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
+  images.write_image(path, montage.side_by_side([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
   return path

@@ -9,7 +9,7 @@ import ml_collections
 
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
-from sr_jax.experiment.check import check, in_words
+from sr_jax.experiment.check import check, describe_steps
 from sr_jax.runs import checkpoints, lock, logs, metadata, wandb_sync
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding, signals
@@ -51,23 +51,23 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   with contextlib.ExitStack() as stack:
     begun = first and (workdir / 'config.json').exists()
     if begun:
-      hold = stack.enter_context(lock.alone(workdir))
+      hold = stack.enter_context(lock.run_lock(workdir))
     found = inputs.training_set(config)
-    reached, before, earlier = multihost.of_first(
-        lambda: (*start.stopped_at(workdir), metadata.starts(workdir)))
+    reached, before, earlier = multihost.broadcast_json(
+        lambda: (*start.stopped_at(workdir), metadata.start_records(workdir)))
     resumes = reached is not None
     config = inputs.in_steps(config, len(found), before)
     if resumes and first:
       compatibility.check_resumable(workdir, before, reached, config)
     initial = start.initial(config) if first and config.init_from and not resumes else None
-    watched = validation.open_watched(config, found) if first else validation.Watched({}, {}, [])
+    watched = validation.open_validation(config, found) if first else validation.Validation({}, {}, [])
     experiment = phases.build(config)
     state, taken, fresh = experiment.new_state(), [], []
     if resumes and first:
       state = start.run_state(state, workdir, reached)
     elif initial:
       state, taken, fresh = start.start_from(state, experiment.generator, initial)
-    state = sharding.replicate(multihost.arrays_of_first(state), mesh)
+    state = sharding.replicate(multihost.broadcast_arrays(state), mesh)
     begin = int(state.step)
     last = earlier[-1] if resumes and earlier else {}
     # Decoding last: it takes longest, and a mistake elsewhere should not wait for it.
@@ -76,19 +76,19 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
         print if first else lambda _: None, mesh)))
     multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
     experiment = experiment._replace(frozen=sharding.replicate(
-        multihost.arrays_of_first(experiment.frozen), mesh))
+        multihost.broadcast_arrays(experiment.frozen), mesh))
     if not first:  # it computes; what is read, written and said is the first one's part
-      with signals.Held() as held:
-        state, _ = run_steps(config, experiment, mesh, state, feed, watched, None, logs.Silence(),
+      with signals.DeferredSignals() as held:
+        state, _ = run_steps(config, experiment, mesh, state, feed, watched, None, logs.NullLogs(),
                              held, since)
       return _unless_stopped(config, state, held)
     try:  # not before here: a refused start leaves the run as it was
       workdir.mkdir(parents=True, exist_ok=True)
       if not begun:
-        hold = stack.enter_context(lock.alone(workdir))
+        hold = stack.enter_context(lock.run_lock(workdir))
         if (workdir / 'config.json').exists():
           raise InputError(f'{workdir}: another run has begun there meanwhile')
-      files.sweep(workdir, 'samples', 'progress')
+      files.remove_leftovers(workdir, 'samples', 'progress')
       checkpoints.clear(workdir)
       log = logs.Logs(workdir, begin, config.steps, config.batch_size,
                       inputs.steps_of_epoch(config, len(found)))
@@ -105,10 +105,10 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     told = len(feed.skipped)  # a stream decodes ahead and may meet another at any moment
     log.say(announce.opening(experiment, state, feed.skipped[:told] + watched.skipped, workdir,
                             begin)
-            + (f'; {in_words(config, "")}' if config.epochs else ''))
+            + (f'; {describe_steps(config, "")}' if config.epochs else ''))
     for line in announce.start(config, experiment, resumes, initial, taken, fresh, changed):
       log.say(line)
-    around = metadata.surroundings(experiment.device_loop, mesh)
+    around = metadata.environment(experiment.device_loop, mesh)
     for line in announce.devices(around, last):
       log.say(line)
     if begun and not earlier and (workdir / 'run.json').exists():
@@ -136,22 +136,22 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     # Last: killed between the two, the next start still knows what has changed.
     files.write_json(workdir / 'config.json', metadata.as_json(config))
     try:
-      with signals.Held() as held:
+      with signals.DeferredSignals() as held:
         state, bad = run_steps(config, experiment, mesh, state, feed, watched, kept, log, held,
                                since, told, hold)
       if bad:
         record['bad_steps'] = int(bad['bad'])
-    except lock.Taken:
+    except lock.LockedByOther:
       kept.give_up()
       raise
     finally:
-      record |= {'skipped_pictures': feed.skipped + watched.skipped, **metadata.ending(started)}
-      if hold.is_ours():
+      record |= {'skipped_pictures': feed.skipped + watched.skipped, **metadata.end_fields(started)}
+      if hold.still_held():
         with log.trying(workdir / 'run.json'):
           files.write_json(workdir / 'run.json', [*earlier, record])
         log.page()
     if bad:
-      raise InputError(replay.standstill(config, experiment, state, feed, found, workdir, bad))
+      raise InputError(replay.stop_message(config, experiment, state, feed, found, workdir, bad))
     log.say(f'{workdir}: step {int(state.step)} of {config.steps}. Started {record["started"]}, '
             f'ended {record["ended"]}, {record["total"]} in all.')
     _unless_stopped(config, state, held)

@@ -10,7 +10,7 @@ from sr_jax.errors import InputError
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.restore import Model, load
 from sr_jax.runs.checkpoints import Checkpoints
-from sr_jax.runs.metadata import run_config
+from sr_jax.runs.metadata import read_config
 from sr_jax.step.state import TrainState
 
 
@@ -27,7 +27,7 @@ def stopped_at(workdir) -> tuple[int | None, dict]:
     latest = checkpoints.latest()
   finally:
     checkpoints.close()
-  return latest, {} if latest is None else run_config(workdir)
+  return latest, {} if latest is None else read_config(workdir)
 
 
 def run_state(target: TrainState, workdir, step: int) -> TrainState:

@@ -21,7 +21,7 @@ from sr_jax.step.state import TrainState
 CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
 
 
-class Watched(NamedTuple):
+class Validation(NamedTuple):
   """What a run is watched by, read once.
 
   Attributes:
@@ -39,7 +39,7 @@ class Watched(NamedTuple):
     return self.sets.get('valid', [])
 
 
-def open_watched(config, found: Sequence[Picture]) -> Watched:
+def open_validation(config, found: Sequence[Picture]) -> Validation:
   """Reads the sets that `config` names, and crops of them and of `found`, the training set.
 
   Raises:
@@ -67,7 +67,7 @@ def open_watched(config, found: Sequence[Picture]) -> Watched:
     count = min((len(batch['hr']) for batch in crops.values()), default=0)
     crops = {kind: {name: array[:count] for name, array in batch.items()}
              for kind, batch in crops.items()}
-  return Watched(sets, crops, skipped)
+  return Validation(sets, crops, skipped)
 
 
 def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:

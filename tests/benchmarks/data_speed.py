@@ -28,11 +28,11 @@ from configs.common import defaults
 from sr_jax import images
 from sr_jax.data import feed, sources
 from sr_jax.data.augment import Augmentation
-from sr_jax.data.bank import Cut
+from sr_jax.data.bank import CropSpec
 from sr_jax.experiment import phases
 from sr_jax.step import train_step
 
-CUT, BATCH = Cut(16, 96, 4), 16
+CUT, BATCH = CropSpec(16, 96, 4), 16
 
 
 class Usual(torch.utils.data.Dataset):

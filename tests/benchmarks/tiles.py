@@ -48,7 +48,7 @@ def pictures(paths, size: str) -> dict[str, np.ndarray]:
   """float32 [h, w, 3] by name, resized to 'WIDTHxHEIGHT' if that is given."""
   found = {}
   for path in paths:
-    for name, file in (folders.named(path).items() if path.is_dir() else [(path.name, path)]):
+    for name, file in (folders.images_by_name(path).items() if path.is_dir() else [(path.name, path)]):
       image = images.as_rgb(images.read_image(file))
       if size:
         width, height = (int(side) for side in size.split('x'))

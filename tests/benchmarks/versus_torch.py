@@ -77,7 +77,7 @@ def our_step(config, experiment, count: int):
   """run() -> metrics of the last of `count` steps, which the caller waits for."""
   source = random_feed(config)
   pictures, phase = source.take(0, count), experiment.phases[-1]
-  dispatch = phases.dispatcher(experiment, phase, source.batch_at)
+  dispatch = phases.jit_step(experiment, phase, source.batch_at)
   state, at = train_step.begin_phase(experiment.new_state(), phase.g_tx), 0
 
   def run():

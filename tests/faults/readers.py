@@ -55,7 +55,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
 def training(path):
   """Planned, packed and cut for a stream, as a picture of a training set."""
   picture = Picture('a', path)
-  plan = packed.plan([picture], 2, 3)
+  plan = packed.lay_out([picture], 2, 3)
   return plan.skipped, pictures.read_crops(picture, 2, 3, 8, [(0.5, 0.5)])
 
 
@@ -72,7 +72,7 @@ def prepare_run(folder: pathlib.Path) -> None:
     config = texts.config()
     shapes = variable_shapes(factory.build_generator(ConfigDict(config)))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    imported.save_run(folder, variables, config, {})
+    imported.save_imported(folder, variables, config, {})
 
 
 def read_config(good: pathlib.Path, path: pathlib.Path):
@@ -91,13 +91,13 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
     inputs.in_steps(wanted, 7, before)
 
   def evaluate():
-    trained = metadata.run_config(folder)
+    trained = metadata.read_config(folder)
     compatibility.check_against(folder, wanted, ('generator', 'scale'))
     if 'data' in trained:
       inputs.with_split_of(wanted, trained)
 
   def last():
-    earlier = metadata.starts(folder)
+    earlier = metadata.start_records(folder)
     found = earlier[-1] if earlier else {}
     return found.get('data_mode', ''), found.get('data_digest', '0') != '0'
 
