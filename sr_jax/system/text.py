@@ -1,0 +1,27 @@
+"""Formats numbers of bytes and seconds for logs, messages and reports."""
+
+# Unit: (bytes, digits after the decimal point).
+_UNITS = {'MB': (10**6, 0), 'GB': (10**9, 1), 'MiB': (2**20, 0), 'GiB': (2**30, 1)}
+
+
+def format_bytes(count: float, unit: str = 'MiB') -> str:
+  """Returns a number of bytes in a unit, such as '1,234 MiB' or '2.5 GB'.
+
+  Args:
+    unit: 'MiB' or 'GiB', as is usual for memory; 'MB' or 'GB', as is usual for disks and downloads.
+  """
+  size, digits = _UNITS[unit]
+  return f'{count / size:,.{digits}f} {unit}'
+
+
+def format_seconds(seconds: float, always_hours: bool = False) -> str:
+  """Returns a duration as 'MM:SS', and as 'H:MM:SS' from one hour on. Fractions are cut off.
+
+  Args:
+    always_hours: returns 'H:MM:SS' for shorter durations too, where 'MM:SS' could be mistaken for
+      hours and minutes.
+  """
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  clock = f'{minutes:02}:{seconds:02}'
+  return f'{hours}:{clock}' if hours or always_hours else clock
