@@ -12,6 +12,18 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
   return np.concatenate(parts[:-1], axis=1)
 
 
+def split_side_by_side(montage: np.ndarray, count: int) -> list[np.ndarray]:
+  """Returns the `count` images, uint8 [H, W, 3], that `side_by_side` joined into a montage.
+
+  Raises:
+    ValueError: no `count` images of one width and the columns between them are as wide as that.
+  """
+  width, remainder = divmod(montage.shape[1] + 4, count)
+  if remainder or width <= 4:
+    raise ValueError(f'a montage of {count} images cannot be {montage.shape[1]} pixels wide')
+  return [montage[:, left:left + width - 4] for left in range(0, count * width, width)]
+
+
 LARGEST = 480  # side of what is kept of a picture, in HR pixels: a long run fills no disk
 
 
