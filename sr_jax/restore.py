@@ -1,14 +1,15 @@
-"""A generator with its weights, from a run or from a weight file; `sr_jax.load`."""
+"""Loads a generator with its weights from a run or from a weight file; see `sr_jax.load`."""
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from flax import linen as nn
 
 from sr_jax.errors import InputError, brief
 from sr_jax.inference.upscaler import DTYPES, Upscaler
@@ -22,29 +23,31 @@ from sr_jax.system import files
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-  """`sr = model(lr)`: NumPy [h, w], [h, w, 1] or [h, w, 3] in, uint8, uint16 or float32 in
-  [0, 1], the same `scale` times larger out. Grey stays grey. Each new size of picture is
-  compiled once; `model.upscaler(sizes=...)` has many sizes share what is compiled.
+  """A generator with its weights; `sr = model(lr)` upscales an image.
+
+  The input is a NumPy array [h, w], [h, w, 1] or [h, w, 3], uint8, uint16 or float32 in [0, 1];
+  the output is `scale` times larger, with the same channels. Every new image size is compiled
+  once; `model.upscaler(sizes=...)` lets many sizes share compiled programs.
 
   Attributes:
-    generator: the flax module, float [B, h, w, C] in [0, 1] in and out.
+    generator: the Flax module, float [B, h, w, C] in [0, 1] in and out.
     variables: {'params', 'batch_stats'}.
     config: the part of a config that describes it: `generator`, `scale`, `dtype`.
-    names: the family of names that its weights had in the file they came from, or ''.
-    origin: where it is from, in words.
-    usual: fields that the file does not tell and that have their usual value.
-    step: of a run, else 0.
+    family: the family of tensor names of the file that the weights came from, or ''.
+    origin: a description of where the model is from, for messages.
+    assumed: fields that the weight file does not determine and that have an assumed value.
+    step: the step of a run's checkpoint, else 0.
 
   Raises:
-    InputError: when called with anything else.
+    InputError: the call's argument is not such an image.
   """
 
-  generator: Any
-  variables: dict = dataclasses.field(repr=False)
-  config: dict
-  names: str
+  generator: nn.Module
+  variables: dict[str, Any] = dataclasses.field(repr=False)
+  config: dict[str, Any]
+  family: str
   origin: str
-  usual: Sequence[str] = ()
+  assumed: Sequence[str] = ()
   step: int = 0
 
   @property
@@ -53,12 +56,12 @@ class Model:
 
   @property
   def name(self) -> str:
-    """Of `models.GENERATORS`."""
+    """The generator's name in `models.GENERATORS`."""
     return self.config['generator']['name']
 
   @property
   def fields(self) -> dict[str, Any]:
-    """The generator's fields that the config sets, its scale among them."""
+    """The generator's fields that the config sets, including its scale."""
     fields = {key: value for key, value in self.config['generator'].items() if value is not None}
     return {key: value for key, value in fields.items()
             if key not in ('name', 'init')} | {'scale': self.scale}
@@ -66,46 +69,47 @@ class Model:
   def __call__(self, image: np.ndarray) -> np.ndarray:
     if (not isinstance(image, np.ndarray) or image.dtype.name not in DTYPES or not image.size
         or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,))):
-      kind = (f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray)
-              else type(image).__name__)
-      raise InputError(f'a picture is expected as NumPy {" or ".join(DTYPES)} [h, w], [h, w, 1] '
-                       f'or [h, w, 3], got {kind}')
+      actual = (f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray)
+                else type(image).__name__)
+      raise InputError(f'expected an image as a NumPy array of {" or ".join(DTYPES)}, [h, w], '
+                       f'[h, w, 1] or [h, w, 3], got {actual}')
     image = image.astype(image.dtype.newbyteorder('='), copy=False)
     sr = self._upscale(image if image.ndim == 3 else image[..., None])
     return sr if image.ndim == 3 else sr[..., 0]
 
-  def upscaler(self, **options) -> Upscaler:
-    """With options of `upscaler.Upscaler`: tiles, memory, the sizes of the pictures to come."""
+  def upscaler(self, **options: Any) -> Upscaler:
+    """Returns an Upscaler with its options: tiles, memory, the sizes of the images to come."""
     return Upscaler(self.generator, self.variables, **options)
 
   @functools.cached_property
-  def _upscale(self):
+  def _upscale(self) -> Upscaler:
     return self.upscaler()
 
 
-def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str = '',
-         fields: dict[str, Any] | None = None, usual: dict[str, Any] | None = None) -> Model:
-  """The generator of a run, of a weight file or of a published network.
+def load(source: os.PathLike | str, *, step: str | int = 'latest', raw: bool = False,
+         wrapper: str = '', fields: dict[str, Any] | None = None,
+         assumed: dict[str, Any] | None = None) -> Model:
+  """Loads the generator of a run, of a weight file or of a published network.
 
     model = sr_jax.load('realesr-animevideov3-x2')
     sr = model(lr)  # NumPy uint8 [h, w, 3] to [2 * h, 2 * w, 3]
 
   Args:
     source: the folder of a run; a `.safetensors`, `.pth` or ncnn file; or a name in
-      `weights.published.PUBLISHED`.
-    step: of a run: a checkpoint's step, 'latest' or 'best'.
-    raw: of a run: the weights themselves rather than their average (EMA).
-    wrapper: of a `.pth`: the key that the weights lie under, such as 'params'.
-    fields: of a file: fields of the network that the file can't tell, such as
-      {'residual_scale': 0.1} of an EDSR.
-    usual: as `fields`, for those alone that nobody can know of the file.
+      `pretrained.published.PUBLISHED`.
+    step: for a run, the step of a checkpoint, 'latest' or 'best'.
+    raw: for a run, loads the weights instead of their exponential moving average (EMA).
+    wrapper: for a `.pth`, the key of the state dict in the file, such as 'params'.
+    fields: for a file, fields of the network that it does not determine, such as
+      {'residual_scale': 0.1} of an EDSR. They override what the file determines.
+    assumed: for a file, values for those fields that would otherwise have to be in `fields`.
 
   Raises:
-    InputError: nothing there, not readable, of no known network, a tensor that is missing,
-      one too many or of another shape.
+    InputError: the source does not exist, is unreadable, or is not a known network, or a tensor
+      is missing, unexpected or has another shape.
   """
   if not str(source):
-    raise InputError('the empty name of a network (a variable that is not set?)')
+    raise InputError('the name of the network is empty (an unset variable?)')
   path = files.expand(source)
   try:
     published = str(source) in PUBLISHED and not path.is_file() and not (
@@ -115,32 +119,32 @@ def load(source, *, step: str | int = 'latest', raw: bool = False, wrapper: str 
     raise InputError(f'{source}: {error.strerror}') from None
   if is_folder and not published:
     if fields or wrapper:
-      raise InputError(f'{path}: is a run, whose network is known: no '
-                       f'{", ".join(fields or ["key"])} can be set')
+      raise InputError(f'{path}: cannot set {", ".join(fields or ["key"])} of a run, whose network '
+                       'is known')
     return load_run(path, step, raw)
   if step != 'latest' or raw:
-    raise InputError(f'{path}: is no run: it has no steps and no average')
+    raise InputError(f'{path}: not a run, so it has no steps (step={step}) and no EMA (raw={raw})')
   if published:
-    model = load_file(published_file(str(source)), fields, wrapper, usual)
+    model = load_file(published_file(str(source)), fields, wrapper, assumed)
     return dataclasses.replace(model, origin=f'{source} ({PUBLISHED[source].package})')
   if not exists:
-    raise InputError(f'{source}: no run, no weight file and no published network, of which there '
-                     f'are {", ".join(PUBLISHED)}')
-  return load_file(path, fields, wrapper, usual)
+    raise InputError(f'{source}: not a run folder, a weight file or a published network; '
+                     f'published networks: {", ".join(PUBLISHED)}')
+  return load_file(path, fields, wrapper, assumed)
 
 
-def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
-  """The generator of the run in `workdir`; see `load`."""
+def load_run(workdir: os.PathLike | str, step: str | int = 'latest', raw: bool = False) -> Model:
+  """Loads the generator of the run in `workdir`; see `load`."""
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
-    generator = factory.build_generator(ConfigDict(config))
+    generator = factory.build_generator(config['generator'], config['scale'], config['dtype'])
     shapes = variable_shapes(generator)
-  except ValueError as error:  # InputError, or a module's own when it is first called
+  except ValueError as error:  # InputError, or raised by a module when it is first called
     raise InputError(f'{workdir}/config.json: {brief(error)}') from None
   except (KeyError, AttributeError, TypeError):
-    raise InputError(f'{workdir}/config.json: states no generator that is known here') from None
+    raise InputError(f'{workdir}/config.json: its generator is unknown or incomplete') from None
   checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:
     number = checkpoints.named(step)
@@ -151,35 +155,35 @@ def load_run(workdir, step: str | int = 'latest', raw: bool = False) -> Model:
                f'{workdir}, step {number}{", raw" if raw else ""}', step=number)
 
 
-def load_file(path, fields: dict[str, Any] | None = None, wrapper: str = '',
-              usual: dict[str, Any] | None = None) -> Model:
-  """The generator in a weight file; see `load`."""
-  found = generators.read_generator(path, fields, wrapper, usual)
-  rest = {key: value for key, value in found.fields.items() if key != 'scale'}
-  config = {'generator': {'name': found.name, **rest},
-            'scale': found.fields['scale'], 'dtype': 'float32'}
+def load_file(path: os.PathLike | str, fields: dict[str, Any] | None = None, wrapper: str = '',
+              assumed: dict[str, Any] | None = None) -> Model:
+  """Loads the generator in a weight file; see `load`."""
+  file = generators.read_generator(path, fields, wrapper, assumed)
+  config = {'generator': {'name': file.name} | {
+      key: value for key, value in file.fields.items() if key != 'scale'},
+            'scale': file.fields['scale'], 'dtype': 'float32'}
   try:
-    generator = factory.build_generator(ConfigDict(config), '')
-    variables = jax.tree.map(jnp.asarray, generators.to_variables(found, generator))
-  except ValueError as error:  # InputError, or a module's own when it is first called
+    generator = factory.build_generator(config['generator'], config['scale'], config['dtype'], '')
+    variables = jax.tree.map(jnp.asarray, generators.to_variables(file, generator))
+  except ValueError as error:  # InputError, or raised by a module when it is first called
     raise InputError(f'{path}: {brief(str(error).splitlines()[0])}') from None
-  return Model(generator, variables, config, found.family, f'{path} ({found.origin})', found.usual)
+  return Model(generator, variables, config, file.family, f'{path} ({file.origin})', file.assumed)
 
 
 def interpolate(a: Model, b: Model, alpha: float) -> Model:
-  """(1 - alpha) * a + alpha * b, weight by weight (ESRGAN, Wang et al. 2018, section 3.4).
+  """Returns (1 - alpha) * a + alpha * b, weight by weight (ESRGAN, Wang et al. 2018, section 3.4).
 
-  With a trained on pixels and b against a discriminator, alpha goes from smooth to sharp.
+  With `a` trained on a pixel loss and `b` adversarially, alpha goes from smooth to sharp.
 
   Raises:
-    InputError: alpha beyond [0, 1], or networks that differ; the message names the field.
+    InputError: alpha is outside [0, 1], or the networks differ; the message names the field.
   """
   if not 0 <= alpha <= 1:
     raise InputError(f'alpha={alpha}: expected 0 to 1')
   factory.refuse_unless_equal(a.generator, a.origin, b.generator, b.origin)
 
-  def mix(x, y):
-    # In float64, so that alpha 0 and 1 give the bits of one or the other.
+  def mix(x: jax.Array, y: jax.Array) -> np.ndarray:
+    # In float64, so that alpha 0 and 1 reproduce the bits of a and b.
     mixed = (1 - alpha) * np.asarray(x, np.float64) + alpha * np.asarray(y, np.float64)
     return np.float32(mixed)
 

@@ -35,7 +35,8 @@ def result_shape(network, side):
 def test_networks_losses_and_schedules_can_be_built(name, variant):
   config = importlib.import_module(f'configs.{name}').get_config(variant)
   check(config)
-  generator, discriminator = factory.build_generator(config), factory.build_discriminator(config)
+  generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
+  discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)
   side = config.hr_patch // config.scale
   assert result_shape(generator, side) == (1, config.hr_patch, config.hr_patch, 3)
   if discriminator is not None:
@@ -48,8 +49,8 @@ def test_networks_losses_and_schedules_can_be_built(name, variant):
 
 def test_the_papers_srgan():
   config = importlib.import_module('configs.srgan').get_config()
-  state = jax.eval_shape(factory.build_generator(config).init, jax.random.key(0),
-                         jnp.zeros((1, 24, 24, 3)))
+  generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
+  state = jax.eval_shape(generator.init, jax.random.key(0), jnp.zeros((1, 24, 24, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(state['params'])) == 1_549_462
   loss = phases.build_loss(config)
   assert (loss.pixel_weight, loss.layers, loss.adversarial_weight) == (0, {'relu5_4': 1}, 1e-3)
@@ -123,7 +124,9 @@ def test_initialisations_have_their_variance(name, spread):
   config = common.defaults()
   config.discriminator.update({'name': 'vgg_style', 'init': name})
   config.generator.update({'name': 'edsr', 'init': name})
-  for network in (factory.build_generator(config), factory.build_discriminator(config)):
+  networks = (factory.build_generator(dict(config.generator.items()), config.scale, config.dtype),
+              factory.build_discriminator(dict(config.discriminator.items()), config.dtype))
+  for network in networks:
     assert network.kernel_init is INITIALIZERS[name]
 
 
@@ -176,8 +179,8 @@ def test_the_papers_esrgan_and_the_reports_epochs():
   assert [float(schedule(step)) for step in (0, 49_999, 50_000, 100_000, 200_000, 300_000)] == (
       pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5, 6.25e-6]))
   config = importlib.import_module('configs.usc_srgan').get_config()
-  d = jax.eval_shape(factory.build_discriminator(config).init, jax.random.key(0),
-                     jnp.zeros((1, 96, 96, 3)))
+  discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)
+  d = jax.eval_shape(discriminator.init, jax.random.key(0), jnp.zeros((1, 96, 96, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
   config = inputs.in_steps(config, 800)
   assert (config.steps, config.warmup_steps, config.eval.every) == (2_000, 500, 250)

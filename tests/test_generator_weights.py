@@ -9,7 +9,6 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 import sr_jax
@@ -47,7 +46,7 @@ def test_pytorchs_result_and_there_and_back(foreign, tmp_path, case):
   tensors, lr, sr, path = foreign(case)
   given, family, name, fields = CASES[case]
   model = sr_jax.load(path, fields=given)
-  assert (model.names, model.config['generator']['name']) == (family, name)
+  assert (model.family, model.config['generator']['name']) == (family, name)
   assert {key: model.fields[key] for key in fields} == fields
   found = jax.jit(model.generator.apply)(model.variables, lr)
   np.testing.assert_allclose(found, sr, rtol=0, atol=1e-5)
@@ -72,8 +71,7 @@ def test_every_generator_with_foreign_names_is_tested():
 @pytest.mark.parametrize('name', GENERATORS)
 def test_any_generator_goes_out_and_in_under_our_own_names(tmp_path, name):
   small = {'widths': (4, 3)} if name == 'srcnn' else {'features': 4, 'blocks': 1}
-  config = {'generator': {'name': name, **small}, 'scale': 2, 'dtype': 'float32'}
-  generator = factory.build_generator(ConfigDict(config))
+  generator = factory.build_generator({'name': name, **small}, 2, 'float32')
   variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
   out = tmp_path / 'out.safetensors'
   generators.write_generator(out, 'sr_jax', name, generator, variables)
@@ -95,7 +93,7 @@ def test_an_export_says_all_of_its_network(tmp_path, family, name, fields):
   out = tmp_path / 'out.safetensors'
   generators.write_generator(out, family, name, generator, variables)
   model = sr_jax.load(out)
-  assert (model.names, model.name, described(model)) == (family, name,
+  assert (model.family, model.name, described(model)) == (family, name,
                                                          generators.architecture(generator))
   assert same_bits(model.variables, {'batch_stats': {}} | variables) == []
 

@@ -20,7 +20,7 @@ def test_parameters_shapes_and_operations(config):
   config.generator.update({'name': 'edsr', 'features': 8, 'blocks': 1, 'kernel': None})
   config.discriminator.head = 'dense'
   text = summary.summarize(config)
-  generator = factory.build_generator(config)
+  generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   count = sum(array.size for array in jax.tree.leaves(models.variable_shapes(generator)))
   line = re.search(r'Generator edsr: 1x8x8x3 to 1x16x16x3; ([\d,]+) parameters; '
                    r'([\d.]+) GFLOP', text)

@@ -65,6 +65,7 @@ def _described(config, key: str) -> dict:
       return {key: config.get(key, '')}
     return {key: config[key]}
   named = {f'{key}.name': config[key].name}
-  module = {'generator': factory.build_generator,
-            'discriminator': factory.build_discriminator}[key](config)
+  fields = dict(config[key].items())
+  module = (factory.build_generator(fields, config.scale, config.dtype) if key == 'generator'
+            else factory.build_discriminator(fields, config.dtype))
   return named | {f'{key}.{name}': value for name, value in architecture(module).items()}

@@ -127,7 +127,8 @@ def build(config) -> Experiment:
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
-  generator, discriminator = build_generator(config), build_discriminator(config)
+  generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
+  discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
   vgg, frozen = build_vgg(config)
   loss = build_loss(config)
   main_steps = config.steps - config.warmup_steps

@@ -1,103 +1,126 @@
-"""A network from its fields, checked; two networks compared."""
+"""Builds a network from its fields with all values checked, and compares two networks."""
 
 import dataclasses
 import functools
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 
 from sr_jax.errors import InputError
 from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
 
-LARGEST = {'scale': 64, 'blocks': 128}  # more is a slip of the pen, and takes minutes to set up
-MOST = 1 << 20  # of other whole numbers
-MOST_LAYERS = 64  # of a network whose layers are listed
+# Limits that catch typing errors: a larger network takes minutes to set up before it fails.
+MAX_FIELD_VALUES = {'scale': 64, 'blocks': 128}
+MAX_INTEGER = 1 << 20  # of every other integer field
+MAX_LAYERS = 64  # length of a field that lists one value per layer
 
 
-def build_generator(config, where: str = 'config.generator.'):
-  """The generator that `config.generator`, `config.scale` and `config.dtype` describe.
-
-  Args:
-    where: what messages put before the name of a field.
-  """
-  return _module(GENERATORS, config.generator, where, scale=config.scale,
-                 dtype=jnp.dtype(config.dtype))
-
-
-def build_discriminator(config):
-  """The discriminator, or None."""
-  if config.discriminator.name == 'none':
-    return None
-  return _module(DISCRIMINATORS, config.discriminator, 'config.discriminator.',
-                 dtype=jnp.dtype(config.dtype))
-
-
-def _module(modules, fields, where, **more):
-  make = modules[fields.name]
-  module = make.func if isinstance(make, functools.partial) else make
-  kinds = {field.name: field.type for field in dataclasses.fields(module)
-           if field.name not in ('parent', 'name', 'kernel_init')}
-  wanted = {name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-            for name, value in fields.items()
-            if name not in ('name', 'init') and value is not None} | more
-  for name in wanted.keys() - kinds.keys():
-    raise InputError(f'{where}{name}: {fields.name} has no such field; it has '
-                     f'{", ".join(sorted(kinds.keys() - more.keys()))}')
-  for name, value in wanted.items():
-    if not _is_of_kind(value, kinds[name]):
-      kind = getattr(kinds[name], '__name__', kinds[name])
-      raise InputError(f'{where}{name}={value!r}: expected {kind}')
-    sizes = value if isinstance(value, tuple) else (value,)
-    is_measure = float in (kinds[name], *typing.get_args(kinds[name]))  # a mean, a factor
-    if not is_measure and any(type(size) is int and size < 1 for size in sizes):
-      raise InputError(f'{where}{name}={value}: expected at least 1')
-    most = LARGEST.get(name, MOST)
-    if not is_measure and any(type(size) is int and size > most for size in sizes):
-      raise InputError(f'{where}{name}={value}: expected at most {most}')
-    if len(sizes) > MOST_LAYERS:
-      raise InputError(f'{where}{name}: {len(sizes)} values, expected at most {MOST_LAYERS}')
-  if fields.get('init'):
-    wanted['kernel_init'] = INITIALIZERS[fields.init]
-  try:
-    return make(**wanted)
-  except ValueError as error:
-    raise InputError(f'{where.rstrip(".") or fields.name}: {error}') from None
-
-
-def _is_of_kind(value, kind) -> bool:
-  """Whether value has the type that a module's field is annotated with."""
-  parts = typing.get_args(kind)
-  if typing.get_origin(kind) in (types.UnionType, typing.Union):
-    return any(_is_of_kind(value, part) for part in parts)
-  if typing.get_origin(kind) is tuple:
-    return isinstance(value, tuple) and all(_is_of_kind(part, parts[0]) for part in value)
-  if kind is float:
-    return type(value) in (int, float) and math.isfinite(value)
-  return kind not in (int, bool, str, type(None)) or type(value) is kind
-
-
-def differing_keys(have: dict, want: dict) -> list[str]:
-  return [field for field in dict.fromkeys((*have, *want)) if have.get(field) != want.get(field)]
-
-
-def refuse_unless_equal(have, where, want, where_else, besides: Sequence[str] = (),
-                        flag: str = '') -> None:
-  """Refuses two networks that differ in kind or in a field that is not in `besides`.
+def build_generator(fields: Mapping[str, Any], scale: int, dtype: str,
+                    where: str = 'config.generator.') -> nn.Module:
+  """Builds a generator.
 
   Args:
-    flag: what, before a field's name, changes it in the second.
+    fields: 'name', a key of `models.GENERATORS`; optionally 'init', a key of
+      `models.layers.INITIALIZERS`; and fields of that module. None means the module's default.
+    scale: HR / LR.
+    dtype: name of the dtype to compute in, such as 'float32' or 'bfloat16'.
+    where: prefix of a field's name in error messages.
 
   Raises:
-    InputError: naming the field and both values.
+    InputError: a field that the module doesn't have, or a value of the wrong type or range.
   """
-  fields, others = architecture(have), architecture(want)
-  for field in differing_keys(fields, others):
-    if field not in besides:
-      advice = f'; {flag}{field}={fields[field]} makes them alike' if (
-          flag and fields.get(field) is not None and field != 'network') else ''
-      raise InputError(f'{where} has {field}={fields.get(field)!r}, {where_else} '
-                       f'{others.get(field)!r}{advice}')
+  return _build(GENERATORS, fields, where, scale=scale, dtype=jnp.dtype(dtype))
+
+
+def build_discriminator(fields: Mapping[str, Any], dtype: str) -> nn.Module | None:
+  """Builds a discriminator, as `build_generator` does; returns None for the name 'none'."""
+  if fields['name'] == 'none':
+    return None
+  return _build(DISCRIMINATORS, fields, 'config.discriminator.', dtype=jnp.dtype(dtype))
+
+
+def _build(modules: Mapping[str, Callable[..., nn.Module]], fields: Mapping[str, Any], where: str,
+           **common: Any) -> nn.Module:
+  name, init = fields['name'], fields.get('init')
+  make = modules[name]
+  module = make.func if isinstance(make, functools.partial) else make
+  annotations = {field.name: field.type for field in dataclasses.fields(module)
+                 if field.name not in ('parent', 'name', 'kernel_init')}
+  values = {field: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+            for field, value in fields.items()
+            if field not in ('name', 'init') and value is not None} | common
+  for field in values.keys() - annotations.keys():
+    raise InputError(f'{where}{field}: {name} has no such field; its fields are '
+                     f'{", ".join(sorted(annotations.keys() - common.keys()))}')
+  for field, value in values.items():
+    _check_value(f'{where}{field}', value, annotations[field],
+                 MAX_FIELD_VALUES.get(field, MAX_INTEGER))
+  if init:
+    values['kernel_init'] = INITIALIZERS[init]
+  try:
+    return make(**values)
+  except ValueError as error:
+    raise InputError(f'{where.rstrip(".") or name}: {error}') from None
+
+
+def _check_value(key: str, value: Any, annotation: Any, maximum: int) -> None:
+  """Raises InputError unless a value has the annotated type and a sensible size."""
+  if not _has_type(value, annotation):
+    raise InputError(f'{key}={value!r}: expected {getattr(annotation, "__name__", annotation)}')
+  entries = value if isinstance(value, tuple) else (value,)
+  # Integers count things, except in fields of real numbers such as a mean or a factor.
+  counts = [] if float in (annotation, *typing.get_args(annotation)) else [
+      entry for entry in entries if type(entry) is int]
+  if any(count < 1 for count in counts):
+    raise InputError(f'{key}={value}: expected at least 1')
+  if any(count > maximum for count in counts):
+    raise InputError(f'{key}={value}: expected at most {maximum}')
+  if len(entries) > MAX_LAYERS:
+    raise InputError(f'{key}: {len(entries)} values, expected at most {MAX_LAYERS}')
+
+
+def _has_type(value: Any, annotation: Any) -> bool:
+  """Returns whether a value has the type that a module's field is annotated with."""
+  arguments = typing.get_args(annotation)
+  if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+    return any(_has_type(value, argument) for argument in arguments)
+  if typing.get_origin(annotation) is tuple:
+    return isinstance(value, tuple) and all(_has_type(entry, arguments[0]) for entry in value)
+  if annotation is float:
+    return type(value) in (int, float) and math.isfinite(value)
+  return annotation not in (int, bool, str, type(None)) or type(value) is annotation
+
+
+def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+  """Returns the keys whose values differ, a missing key counting as None."""
+  return [key for key in dict.fromkeys((*a, *b)) if a.get(key) != b.get(key)]
+
+
+def refuse_unless_equal(a: nn.Module | None, a_origin: str, b: nn.Module | None, b_origin: str,
+                        ignored: Sequence[str] = (), flag: str = '') -> None:
+  """Refuses two networks of different classes or with different fields.
+
+  Args:
+    a_origin, b_origin: where each comes from, for the message.
+    ignored: fields that may differ.
+    flag: prefix that turns a field's name into the flag that changes it in `b`; '' gives no
+      such advice.
+
+  Raises:
+    InputError: the networks differ; the message names the field and both values.
+  """
+  a_fields, b_fields = architecture(a), architecture(b)
+  for field in differing_keys(a_fields, b_fields):
+    if field in ignored:
+      continue
+    advice = ''
+    if flag and a_fields.get(field) is not None and field != 'network':
+      advice = f'; add {flag}{field}={a_fields[field]}'
+    raise InputError(f'{a_origin} has {field}={a_fields.get(field)!r}, but {b_origin} has '
+                     f'{b_fields.get(field)!r}{advice}')

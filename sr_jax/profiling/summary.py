@@ -29,7 +29,8 @@ def summarize(config, size: str = '') -> str:
   """
   check(config)
   height, width = _sides(config, size)
-  generator, discriminator = factory.build_generator(config), factory.build_discriminator(config)
+  generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
+  discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)
   lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   crop = jax.ShapeDtypeStruct((1, config.hr_patch, config.hr_patch, 3), jnp.float32)
   parts = [_describe(f'Generator {config.generator.name}', generator, lr,

@@ -49,9 +49,9 @@ def initial(config) -> Model:
   Raises:
     InputError: it can not be read, or is another network; another scale is none.
   """
-  generator = factory.build_generator(config)
+  generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   try:  # what nobody can know of a file's network is as the config has it
-    model = load(config.init_from, usual=architecture(generator))
+    model = load(config.init_from, assumed=architecture(generator))
   except InputError as error:
     raise InputError(f'config.init_from: {error}') from None
   factory.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),

@@ -70,7 +70,8 @@ def read_vgg(path):
 def prepare_run(folder: pathlib.Path) -> None:
   if not folder.exists():
     config = texts.config()
-    shapes = variable_shapes(factory.build_generator(ConfigDict(config)))
+    shapes = variable_shapes(factory.build_generator(
+        config['generator'], config['scale'], config['dtype']))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     imported.save_imported(folder, variables, config, {})
 
