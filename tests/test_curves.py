@@ -1,4 +1,4 @@
-"""Thinned curves, smoothed curves, and what the end of one says."""
+"""Thinning, smoothing and the description of a curve's trend."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ def make(values, every=10):
   return Curve(np.arange(1, len(values) + 1) * every, values)
 
 
-def test_a_short_curve_stays_as_it_is():
+def test_a_short_curve_is_not_thinned():
   curve = make([1, np.nan, 3])
   assert curves.thin(curve, 3) is curve
 
 
-def test_thinned_it_keeps_its_extremes_its_ends_and_its_gaps():
+def test_thinning_keeps_extremes_ends_and_gaps():
   rng = np.random.default_rng(0)
   values = rng.normal(0, 1, 100_000)
   values[31_417], values[77_777], values[50_000:50_010] = 99, -99, np.nan
@@ -29,14 +29,14 @@ def test_thinned_it_keeps_its_extremes_its_ends_and_its_gaps():
   assert (kept[314_180], kept[777_780]) == (99, -99)
   assert np.isnan(thinned.values).sum() == 1
   assert all(values[step // 10 - 1] == value for step, value in kept.items() if value == value)
-  # Nothing above or below is left out anywhere: the envelope is that of the whole curve.
-  for begin in range(0, 50_000, 10_000):
-    inside = (thinned.steps > begin * 10) & (thinned.steps <= (begin + 10_000) * 10)
-    part = values[begin:begin + 10_000]
+  # The envelope is that of the full curve everywhere.
+  for start in range(0, 50_000, 10_000):
+    inside = (thinned.steps > start * 10) & (thinned.steps <= (start + 10_000) * 10)
+    part = values[start:start + 10_000]
     assert (thinned.values[inside].min(), thinned.values[inside].max()) == (part.min(), part.max())
 
 
-def test_smoothing_is_the_mean_of_the_window_without_what_is_no_number():
+def test_smoothing_is_the_mean_of_the_finite_values_of_a_window():
   values = np.arange(100.0)
   np.testing.assert_allclose(curves.smooth(make(values)).values[2:-2], values[2:-2])
   rng = np.random.default_rng(1)
@@ -49,7 +49,7 @@ def test_smoothing_is_the_mean_of_the_window_without_what_is_no_number():
     np.testing.assert_allclose(smoothed[place], expected)
 
 
-def test_a_straight_line_is_found_through_the_last_tenth():
+def test_a_line_is_fitted_to_the_last_tenth():
   rng = np.random.default_rng(0)
   values = np.concatenate([np.zeros(89), 0.5 + 0.01 * np.arange(11) + rng.normal(0, 1e-3, 11)])
   found = curves.trend(make(values), 0, 1_000)  # to step 1,000
@@ -59,7 +59,7 @@ def test_a_straight_line_is_found_through_the_last_tenth():
   assert found.change == pytest.approx(slope * 10)
 
 
-def test_of_noise_one_in_twenty_is_more_than_its_error():
+def test_the_change_of_noise_exceeds_its_error_one_time_in_twenty():
   rng = np.random.default_rng(2)
   changes = []
   for _ in range(400):
@@ -70,23 +70,25 @@ def test_of_noise_one_in_twenty_is_more_than_its_error():
   assert 0.02 < np.mean([abs(found.change) > found.error for found in three]) < 0.08
 
 
-def test_few_points_take_more_of_the_curve_and_too_few_say_nothing():
+def test_few_points_are_fitted_over_more_of_the_curve_and_too_few_have_no_trend():
   found = curves.trend(make([1, 2, 3, 4], 100), 0, 400)
   assert (found.change, found.share) == (pytest.approx(2), pytest.approx(0.5))
   assert curves.trend(make([1, 2]), 0, 20) is None
   assert curves.trend(make([1, np.nan, 2, np.nan]), 0, 40) is None
-  assert curves.trend(make([1, 2, 3]), 25, 30) is None  # of the phase, one
+  assert curves.trend(make([1, 2, 3]), 25, 30) is None  # one point in the interval
 
 
-@pytest.mark.parametrize(('change', 'error', 'options', 'words'), [
-    (0.024, 0.001, {'digits': 2, 'unit': 'dB', 'up': True},
-     'PSNR rose 0.02 dB in the last 10%, still better'),
-    (-0.024, 0.001, {'digits': 2, 'unit': 'dB', 'up': True},
-     'PSNR fell 0.02 dB in the last 10%, worse'),
-    (-0.0123, 0.001, {'digits': 4, 'up': False}, 'PSNR fell 0.0123 in the last 10%, still better'),
-    (0.02, 0.04, {'digits': 2, 'unit': 'dB', 'up': True},
-     'PSNR stood still in the last 10% (+0.02 dB, give or take 0.04)'),
-    (0.001, 0.0, {'digits': 2}, 'PSNR stood still in the last 10% (+0.00, give or take 0.00)'),
+@pytest.mark.parametrize(('change', 'error', 'options', 'sentence'), [
+    (0.024, 0.001, {'digits': 2, 'unit': 'dB', 'higher_is_better': True},
+     'PSNR rose 0.02 dB in the last 10%, still improving'),
+    (-0.024, 0.001, {'digits': 2, 'unit': 'dB', 'higher_is_better': True},
+     'PSNR fell 0.02 dB in the last 10%, getting worse'),
+    (-0.0123, 0.001, {'digits': 4, 'higher_is_better': False},
+     'PSNR fell 0.0123 in the last 10%, still improving'),
+    (0.02, 0.04, {'digits': 2, 'unit': 'dB', 'higher_is_better': True},
+     'PSNR: no clear change in the last 10% (+0.02 ± 0.04 dB)'),
+    (0.001, 0.0, {'digits': 2}, 'PSNR: no clear change in the last 10% (+0.00 ± 0.00)'),
     (-0.5, 0.01, {}, 'PSNR fell 25.0% in the last 10%')])
-def test_words(change, error, options, words):
-  assert curves.describe_trend('PSNR', curves.Trend(change, error, 2.0, 0.1), **options) == words
+def test_a_trend_is_described_in_a_sentence(change, error, options, sentence):
+  found = curves.Trend(change, error, 2.0, 0.1)
+  assert curves.describe_trend('PSNR', found, **options) == sentence

@@ -1,11 +1,13 @@
-"""What a run looks like: a page of curves and pictures, and figures for papers.
+"""HTML reports of runs, and comparison figures for papers.
 
-  history.py   what a run's folder tells
-  curves.py    a curve thinned, smoothed, and what its end says in words
-  charts.py    which curves stand in which chart
-  gallery.py   pictures of a run or of several, side by side, small enough for a page
-  document.py  all of it as one HTML file, with page.css and page.js in it
-  figure.py    the comparison figure of papers
+  history.py     reads what a run's folder records
+  curves.py      thins and smooths a curve, and describes its trend in words
+  charts.py      decides which curves are drawn in which chart
+  gallery.py     selects images of one or several runs and encodes them for the page
+  benchmarks.py  benchmark tables
+  html.py        HTML elements
+  page.py        writes the report as one HTML file, with page.css and page.js inside
+  figure.py      draws the comparison figure of a paper
 
 `python -m sr_jax.report` is the command line.
 """

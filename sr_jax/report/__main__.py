@@ -1,11 +1,11 @@
-"""Pages and figures of runs.
+"""Writes HTML reports of runs, and comparison figures.
 
   python -m sr_jax.report runs/srgan                          (writes runs/srgan/report.html)
   python -m sr_jax.report runs/srresnet runs/srgan --output both.html
   python -m sr_jax.report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
       --sr SRGAN=results/srgan --output figure.pdf
 
-`compare --help` tells of the figure.
+`compare --help` describes the comparison figure.
 """
 
 import sys
@@ -22,18 +22,18 @@ def main(argv: list[str] | None = None) -> None:
     figure.main(argv[1:])
     return
   parser = cli.Parser('python -m sr_jax.report', __doc__)
-  add = parser.add_argument
-  add('runs', nargs='+', metavar='RUN', type=cli.path, help='folders of runs')
-  add('--output', metavar='FILE', type=cli.path,
-      help='the page; of one run RUN/report.html if not given')
+  parser.add_argument('runs', nargs='+', metavar='RUN', type=cli.path, help='run folders')
+  parser.add_argument('--output', metavar='FILE', type=cli.path,
+                      help='the HTML file to write; required for several runs (default for one: '
+                      'RUN/report.html)')
   args = parser.parse_args(argv)
   output = args.output
   if output is None and len(args.runs) > 1:
-    raise InputError('--output is missing: name the page of several runs')
+    raise InputError('--output is missing: a report of several runs needs a file name')
   if output is not None and output.suffix.lower() not in ('.html', '.htm'):
-    raise InputError(f'--output {output}: expected a name that ends in .html')
+    raise InputError(f'--output {output}: expected a file name that ends in .html')
   if output is not None and output.is_dir():
-    raise InputError(f'{output}: can not be written, it is a folder')
+    raise InputError(f'{output}: cannot write the report, this is a folder')
   print(page.write(args.runs, output))
 
 

@@ -1,61 +1,73 @@
-"""Benchmark tables of the page."""
+"""Builds the benchmark tables of the report."""
 
+from collections.abc import Collection, Sequence
 from html import escape
 from urllib.parse import quote
 
 from sr_jax.report import history
-from sr_jax.report.html import _anchor, _cell, _table
+from sr_jax.report.history import Evaluation, History
+from sr_jax.report.html import anchor, score_text, table
 
 
-def _benchmarks(histories, names, shown) -> str:
-  by_set = {}
+def benchmark_tables(histories: Sequence[History], names: Sequence[str],
+                     shown: Collection[tuple[str, str]]) -> str:
+  """Returns the HTML of the scores on every evaluated set.
+
+  Args:
+    names: the runs' names.
+    shown: (set, image) of the images on the page, which are linked to.
+  """
+  by_set: dict[str, list[tuple[str, Evaluation]]] = {}
   for run, name in zip(histories, names, strict=True):
     for evaluation in run.evaluations:
       by_set.setdefault(evaluation.set, []).append((name, evaluation))
-  return '\n'.join(_benchmark(name, mine, len(histories) > 1, shown)
-                   for name, mine in by_set.items())
+  return '\n'.join(_set_table(set_name, evaluations, len(histories) > 1, shown)
+                   for set_name, evaluations in by_set.items())
 
 
-def _benchmark(name: str, scored, several: bool, shown) -> str:
+def _set_table(set_name: str, evaluations: Sequence[tuple[str, Evaluation]], several_runs: bool,
+               shown: Collection[tuple[str, str]]) -> str:
   rows = {}
-  for run, evaluation in scored:
-    for method in history.METHODS[:2]:
+  for run, evaluation in evaluations:
+    for method in history.BASELINES:
       if method in evaluation.scores:
         rows.setdefault(method, evaluation.scores[method]['mean'])
-    label = f'{run}, step {evaluation.step:,}' if several else f'step {evaluation.step:,}'
+    label = f'{run}, step {evaluation.step:,}' if several_runs else f'step {evaluation.step:,}'
     rows[label] = evaluation.scores['mean']
     if 'corrected' in evaluation.scores:
       rows[f'{label}, corrected'] = evaluation.scores['corrected']['mean']
-  figures = list(dict.fromkeys(figure for means in rows.values() for figure in means))
-  table = _table(['', *map(escape, figures)], [
-      [escape(label), *(_cell(figure, means.get(figure)) for figure in figures)]
-      for label, means in rows.items()], 'figures')
-  evaluation = scored[-1][1]
+  metrics = list(dict.fromkeys(metric for means in rows.values() for metric in means))
+  scores = table(['', *map(escape, metrics)], [
+      [escape(label), *(score_text(metric, means.get(metric)) for metric in metrics)]
+      for label, means in rows.items()], 'metrics')
+  last = evaluations[-1][1].scores
   protocol = ''.join(f'<dt>{escape(key)}</dt><dd>{escape(text)}</dd>'
-                     for key, text in evaluation.scores['protocol'].items())
-  ends = ''.join(_best_and_worst(run if several else '', one, shown) for run, one in scored)
-  scale = evaluation.scores.get('scale', '?')
-  return (f'<h3>{escape(f"{name}, x{scale}")}</h3>{table}{ends}'
+                     for key, text in last['protocol'].items())
+  extremes = ''.join(_best_and_worst(run if several_runs else '', evaluation, shown)
+                     for run, evaluation in evaluations)
+  heading = escape(f'{set_name}, x{last.get("scale", "?")}')
+  return (f'<h3>{heading}</h3>{scores}{extremes}'
           f'<details><summary>Protocol</summary><dl>{protocol}</dl></details>')
 
 
-def _best_and_worst(run: str, evaluation, shown) -> str:
-  def linked(name):
-    if (evaluation.set, name) not in shown:
-      return escape(name)
-    return f'<a href="#{quote(_anchor(evaluation.set, name))}">{escape(name)}</a>'
+def _best_and_worst(run: str, evaluation: Evaluation, shown: Collection[tuple[str, str]]) -> str:
+  """Returns a table of the images with the best and the worst score of each metric."""
+  def cell(metric: str, name: str, score: float) -> str:
+    text = escape(name)
+    if (evaluation.set, name) in shown:
+      text = f'<a href="#{quote(anchor(evaluation.set, name))}">{text}</a>'
+    return f'{text} {score_text(metric, score)}'
 
-  images = evaluation.scores['images']
   rows = []
-  for figure in evaluation.scores['mean']:
-    known = {name: figures[figure] for name, figures in images.items()
-             if figures.get(figure) is not None}
-    if len(known) > 1:
-      order = sorted(known, key=known.get, reverse=not figure.startswith('lpips'))
-      rows.append([escape(figure), *(f'{linked(name)} {_cell(figure, known[name])}'
-                                     for name in (order[0], order[-1]))])
+  for metric in evaluation.scores['mean']:
+    scores = {name: scores[metric] for name, scores in evaluation.scores['images'].items()
+              if scores.get(metric) is not None}
+    if len(scores) > 1:
+      best_first = sorted(scores, key=scores.get, reverse=not metric.startswith('lpips'))
+      rows.append([escape(metric), *(cell(metric, name, scores[name])
+                                     for name in (best_first[0], best_first[-1]))])
   if not rows:
     return ''
-  title = f'Best and worst pictures{f" of {run}" if run else ""}'
+  title = f'Best and worst images{f" of {run}" if run else ""}'
   return (f'<details{"" if run else " open"}><summary>{escape(title)}</summary>'
-          f'{_table(["", "best", "worst"], rows, "figures")}</details>')
+          f'{table(["", "best", "worst"], rows, "metrics")}</details>')

@@ -1,4 +1,4 @@
-"""Curves for people: thinned with their extremes, smoothed, and what their end says in words."""
+"""Thins and smooths logged curves, and describes their trend in words."""
 
 import math
 from typing import NamedTuple
@@ -6,16 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-LAST = 0.1  # the share of the steps that `trend` looks at
-FEWEST = 3  # points, without which it says nothing
+TREND_SHARE = 0.1  # the share of the steps, counted from the end, that `trend` fits
+MIN_POINTS = 3  # with fewer points `trend` returns None
 
 
 class Curve(NamedTuple):
-  """What a log says of one figure.
+  """The logged values of one metric.
 
   Attributes:
-    steps: int64 [N], rising.
-    values: float64 [N]; nan where the log has null, which no number is.
+    steps: int64 [N], increasing.
+    values: float64 [N]; NaN where the log has null, which stands for a non-finite value.
   """
 
   steps: np.ndarray
@@ -23,18 +23,19 @@ class Curve(NamedTuple):
 
   @property
   def finite(self) -> 'Curve':
-    kept = np.isfinite(self.values)
-    return Curve(self.steps[kept], self.values[kept])
+    """The curve without its non-finite values."""
+    is_finite = np.isfinite(self.values)
+    return Curve(self.steps[is_finite], self.values[is_finite])
 
 
 class Trend(NamedTuple):
-  """How a curve moved towards its end.
+  """The change of a curve towards its end.
 
   Attributes:
-    change: over the last part, by a straight line through its points.
-    error: half of its 95% interval, by Student's t: of three points it is wide.
-    level: mean of the last part.
-    share: of all the steps, how much the last part is.
+    change: change over the fitted steps, by a least-squares line.
+    error: half of the 95% interval of `change`, by Student's t; with three points it is wide.
+    level: mean of the fitted values.
+    share: share of all steps that was fitted.
   """
 
   change: float
@@ -43,38 +44,39 @@ class Trend(NamedTuple):
   share: float
 
 
-def thin(curve: Curve, most: int = 2_000) -> Curve:
-  """At most about `most` points, the extremes among them.
+def thin(curve: Curve, max_points: int = 2_000) -> Curve:
+  """Returns at most about `max_points` points of a curve, including its extremes.
 
-  The curve is cut into parts of as many points; of each the lowest, the highest and the first
-  without a number stay, and the first and the last of all.
+  The curve is split into bins of equally many points. The lowest, the highest and the first
+  non-finite point of each bin remain, and the first and the last point of the curve.
   """
   count = len(curve.steps)
-  if count <= most:
+  if count <= max_points:
     return curve
-  width = math.ceil(count / (most // 2))
-  parts = np.pad(curve.values, (0, -count % width), mode='edge').reshape(-1, width)
-  missing = np.isnan(parts)
-  begins = np.arange(len(parts)) * width
-  lowest = begins + np.where(missing, np.inf, parts).argmin(1)
-  highest = begins + np.where(missing, -np.inf, parts).argmax(1)
-  gaps = (begins + missing.argmax(1))[missing.any(1)]
+  width = math.ceil(count / (max_points // 2))
+  bins = np.pad(curve.values, (0, -count % width), mode='edge').reshape(-1, width)
+  missing = np.isnan(bins)
+  starts = np.arange(len(bins)) * width
+  lowest = starts + np.where(missing, np.inf, bins).argmin(1)
+  highest = starts + np.where(missing, -np.inf, bins).argmax(1)
+  gaps = (starts + missing.argmax(1))[missing.any(1)]
   places = np.unique(np.concatenate([[0, count - 1], lowest, highest, gaps]))
   places = places[places < count]
   return Curve(curve.steps[places], curve.values[places])
 
 
 def smooth(curve: Curve, share: float = 0.05) -> Curve:
-  """The mean of the numbers in a window about each point, `share` of all points wide.
+  """Returns the mean of the finite values in a window centred on each point.
 
-  The window is cut off at both ends, so that nothing is invented there, and is no point late, as
-  a moving average of the past would be.
+  The window is `share` of all points wide and truncated at both ends, so that nothing is
+  extrapolated. A centred window does not lag behind the curve, as a moving average of past values
+  would.
   """
   values, count = curve.values, len(curve.values)
   half = max(1, int(count * share)) // 2
-  there = np.isfinite(values)
+  is_finite = np.isfinite(values)
   sums, counts = (np.concatenate([[0.0], np.cumsum(part)])
-                  for part in (np.where(there, values, 0.0), there))
+                  for part in (np.where(is_finite, values, 0.0), is_finite))
   low = np.maximum(np.arange(count) - half, 0)
   high = np.minimum(np.arange(count) + half + 1, count)
   with np.errstate(invalid='ignore', divide='ignore'):
@@ -82,36 +84,41 @@ def smooth(curve: Curve, share: float = 0.05) -> Curve:
   return Curve(curve.steps, mean)
 
 
-def trend(curve: Curve, begin: int, end: int) -> Trend | None:
-  """Least squares through the last tenth of the steps after `begin` to `end`, or as much more as
-  holds three points; None where not even the whole has as many numbers.
+def trend(curve: Curve, start: int, stop: int) -> Trend | None:
+  """Fits a line to the last tenth of the steps in (start, stop].
+
+  If the last tenth has fewer than three finite points, the last three points of the interval are
+  fitted. Returns None if the interval has fewer than three.
   """
   curve = curve.finite
-  inside = (curve.steps > begin) & (curve.steps <= end)
+  inside = (curve.steps > start) & (curve.steps <= stop)
   steps, values = curve.steps[inside].astype(float), curve.values[inside]
-  if len(steps) < FEWEST or end <= begin:
+  if len(steps) < MIN_POINTS or stop <= start:
     return None
-  start = min(end - LAST * (end - begin), steps[-FEWEST])
-  last = steps >= start
-  x, y = steps[last] - steps[last].mean(), values[last]
+  first = min(stop - TREND_SHARE * (stop - start), steps[-MIN_POINTS])
+  fitted = steps >= first
+  x, y = steps[fitted] - steps[fitted].mean(), values[fitted]
   spread = (x**2).sum()
   if not spread:
     return None
   slope = (x * y).sum() / spread
-  rest = y - y.mean() - slope * x
-  span = steps[-1] - start
-  freedom = len(x) - 2
-  error = special.stdtrit(freedom, 0.975) * math.sqrt((rest**2).sum() / freedom / spread) * span
-  return Trend(slope * span, error, float(y.mean()), (end - start) / (end - begin))
+  residuals = y - y.mean() - slope * x
+  span = steps[-1] - first
+  degrees = len(x) - 2
+  error = (special.stdtrit(degrees, 0.975)
+           * math.sqrt((residuals**2).sum() / degrees / spread) * span)
+  return Trend(slope * span, error, float(y.mean()), (stop - first) / (stop - start))
 
 
 def describe_trend(name: str, found: Trend, digits: int | None = None, unit: str = '',
-             up: bool | None = None) -> str:
-  """'PSNR rose 0.02 dB in the last 10%': what a trend says, and whether it is more than chance.
+                   higher_is_better: bool | None = None) -> str:
+  """Returns a trend as a sentence, such as 'PSNR rose 0.02 dB in the last 10%, still improving'.
+
+  A change within its 95% interval is reported as no clear change.
 
   Args:
-    digits: after the point; None tells the change in percent of the level.
-    up: whether higher is better; None where neither is.
+    digits: digits after the decimal point; None gives the change in percent of the level.
+    higher_is_better: None for a curve that is neither better when it rises nor when it falls.
   """
   change, error = found.change, found.error
   if digits is None:
@@ -121,8 +128,9 @@ def describe_trend(name: str, found: Trend, digits: int | None = None, unit: str
     unit = f' {unit}'
   where = f'in the last {found.share:.0%}'
   if abs(change) <= error or round(abs(change), digits) == 0:
-    return (f'{name} stood still {where} '
-            f'({change:+.{digits}f}{unit}, give or take {error:.{digits}f})')
-  verdict = '' if up is None else ', still better' if (change > 0) == up else ', worse'
+    return f'{name}: no clear change {where} ({change:+.{digits}f} ± {error:.{digits}f}{unit})'
+  verdict = ''
+  if higher_is_better is not None:
+    verdict = ', still improving' if (change > 0) == higher_is_better else ', getting worse'
   return (f'{name} {"rose" if change > 0 else "fell"} {abs(change):.{digits}f}{unit} '
           f'{where}{verdict}')

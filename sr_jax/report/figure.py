@@ -1,16 +1,18 @@
-"""The comparison figure of papers: a picture with a box, and what is in the box by each method.
+"""Draws the comparison figure of a paper: an image with a box, and the box as each method shows it.
 
   python -m sr_jax.report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
       --sr SRGAN=results/srgan --picture comic --output comic.pdf
   python -m sr_jax.report compare --hr photo.png --sr bicubic=b.png --sr EDSR=e.png \\
       --crop 120,80,64,48 --output photo.png
 
-Under each crop stand PSNR (luma) and LPIPS of the whole picture, as `sr_jax.score` has them.
+Below each crop are PSNR (luma) and LPIPS of the full image, computed as by `sr_jax.score`.
 """
 
 import argparse
 import math
+import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,77 +24,90 @@ from sr_jax.metrics.scorer import make_scorer
 from sr_jax.system import cli, compile_cache, files
 
 SUFFIXES = ('.png', '.pdf', '.svg')
-COLUMNS = 4  # of crops, beside the picture
-MOST_CUT = 8  # pixels by which an original may be larger than its results: no scale is larger
+MAX_COLUMNS = 4  # of crops, next to the image
+CELL_INCHES = 1.5  # width of a crop
+# An original whose sides are no multiple of the scale is larger than its results, by less than the
+# scale. No scale is above 8.
+MAX_EXCESS = 8
 
 
 class Box(NamedTuple):
-  """Of a picture: its left upper corner and its sides, in pixels."""
+  """A rectangle in an image: its upper left corner and its sides, in pixels."""
 
   x: int
   y: int
   width: int
   height: int
 
-  def of(self, image: np.ndarray) -> np.ndarray:
+  def __str__(self) -> str:
+    return ','.join(map(str, self))
+
+  def crop(self, image: np.ndarray) -> np.ndarray:
+    """Returns the part of an image [H, W, C] inside the rectangle."""
     return image[self.y:self.y + self.height, self.x:self.x + self.width]
 
 
-def most_different(original: np.ndarray, results: list[np.ndarray]) -> Box:
-  """Where methods differ most from one another: the variance of their luma, summed over a square of
-  a fifth of the shorter side (32 pixels at least). Of one method: where it is furthest from the
-  original.
+def most_different(original: np.ndarray, results: Sequence[np.ndarray]) -> Box:
+  """Returns the square in which the methods differ most from one another.
+
+  That is where the sum of the variance of their luma is largest. With a single method it is where
+  the method differs most from the original. The side is a fifth of the image's shorter side, and
+  at least 32 pixels.
 
   Args:
     original, results: uint8 [H, W, 1 or 3].
   """
-  lumas = [_luma(image) for image in (results if len(results) > 1 else [original, *results])]
-  height, width = lumas[0].shape
+  variance = _luma_variance(original, results)
+  height, width = variance.shape
   side = min(height, width, max(32, min(height, width) // 5))
-  variance = np.var(lumas, axis=0)
   sums = np.pad(variance.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
   inside = (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side])
   y, x = np.unravel_index(inside.argmax(), inside.shape)
   return Box(int(x), int(y), side, side)
 
 
+def _luma_variance(original: np.ndarray, results: Sequence[np.ndarray]) -> np.ndarray:
+  compared = results if len(results) > 1 else [original, *results]
+  return np.var([_luma(image) for image in compared], axis=0)
+
+
 def _luma(image: np.ndarray) -> np.ndarray:
   return images.luma(np.float64(images.as_rgb(image)) / 255)[..., 0]
 
 
-def strength(original: np.ndarray, results: list[np.ndarray]) -> float:
-  """How much there is in the box of `most_different`: among pictures, which to show."""
+def difference(original: np.ndarray, results: Sequence[np.ndarray]) -> float:
+  """Returns the mean variance inside the box of `most_different`, by which images are ranked."""
   box = most_different(original, results)
-  shown = [box.of(image) for image in (results if len(results) > 1 else [original, *results])]
-  return float(np.var([_luma(image) for image in shown], axis=0).mean())
+  return float(_luma_variance(box.crop(original), [box.crop(image) for image in results]).mean())
 
 
-def draw(path, original: np.ndarray, results: dict[str, np.ndarray], labels: dict[str, str],
-         box: Box) -> None:
-  """Writes the figure, as PNG, PDF or SVG by the path's suffix.
+def draw(path: os.PathLike | str, original: np.ndarray, results: Mapping[str, np.ndarray],
+         labels: Mapping[str, str], box: Box) -> None:
+  """Writes the figure as PNG, PDF or SVG, depending on the suffix of the path.
 
-  Crops are enlarged pixel by pixel; the original's comes first.
+  The crop of the original comes first. Pixels of crops are drawn as squares, without
+  interpolation.
 
   Args:
     original: uint8 [H, W, 1 or 3].
-    results: {method: as `original`}.
-    labels: {method or 'original': what stands below its name}.
+    results: {method: uint8 [H, W, 1 or 3]}.
+    labels: {method or 'original': text below its name}.
   """
   import matplotlib
   from matplotlib.figure import Figure
   from matplotlib.patches import Rectangle
   crops = {'original': original, **results}
-  columns = min(COLUMNS, math.ceil(len(crops) / 2)) if len(crops) > 2 else len(crops)
+  columns = min(MAX_COLUMNS, math.ceil(len(crops) / 2)) if len(crops) > 2 else len(crops)
   rows = math.ceil(len(crops) / columns)
-  height, width = original.shape[:2]
-  cell = 1.5  # inches, a crop's width
-  tall = cell * box.height / box.width + 0.42
-  whole = rows * tall * width / height
+  image_height, image_width = original.shape[:2]
+  row_inches = CELL_INCHES * box.height / box.width + 0.42
+  image_inches = rows * row_inches * image_width / image_height
+  size = image_inches + columns * (CELL_INCHES + 0.08), rows * row_inches
   with matplotlib.rc_context({'font.size': 8, 'pdf.fonttype': 42, 'svg.fonttype': 'none'}):
-    figure = Figure(figsize=(whole + columns * (cell + 0.08), rows * tall), layout='constrained')
+    figure = Figure(figsize=size, layout='constrained')
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     grid = figure.add_gridspec(rows, columns + 1,
-                               width_ratios=[whole, *[cell] * columns])
+                               width_ratios=[image_inches, *[CELL_INCHES] * columns])
     left = figure.add_subplot(grid[:, 0])
     left.imshow(images.as_rgb(original), interpolation='antialiased')
     left.add_patch(Rectangle((box.x - 0.5, box.y - 0.5), box.width, box.height, fill=False,
@@ -100,11 +115,12 @@ def draw(path, original: np.ndarray, results: dict[str, np.ndarray], labels: dic
     left.set_axis_off()
     for index, (name, image) in enumerate(crops.items()):
       axes = figure.add_subplot(grid[index // columns, 1 + index % columns])
-      axes.imshow(images.as_rgb(box.of(image)), interpolation='nearest')
+      axes.imshow(images.as_rgb(box.crop(image)), interpolation='nearest')
       axes.set_xticks([])
       axes.set_yticks([])
+      # A $ in a name is a $: matplotlib would typeset what is between two of them as a formula.
       axes.set_xlabel('\n'.join((name, labels.get(name, ''))).rstrip(), labelpad=2,
-                      parse_math=False)  # a $ in a name is a $
+                      parse_math=False)
       for spine in axes.spines.values():
         spine.set_visible(False)
     with files.atomic_write(path) as temporary:
@@ -115,45 +131,58 @@ def draw(path, original: np.ndarray, results: dict[str, np.ndarray], labels: dic
 
 
 def main(argv: list[str]) -> None:
+  args = _parser().parse_args(argv)
+  _check(args)
+  name, original, results = _choose_image(_paired_files(args.hr, args.sr, args.scale), args)
+  box = args.crop or most_different(original, list(results.values()))
+  height, width = original.shape[:2]
+  if box.x + box.width > width or box.y + box.height > height:
+    raise InputError(f'--crop {box}: extends beyond the image {name}, which is {width} pixels wide '
+                     f'and {height} high')
+  if min(height, width) <= 2 * args.scale:
+    raise InputError(f'{name}: nothing of its {width}x{height} pixels is left inside a border of '
+                     f'{args.scale}, which PSNR excludes; use a smaller --scale')
+  compile_cache.use_cache()
+  scorer = make_scorer(1, args.lpips, args.scale)
+  labels = {'original': 'PSNR' if args.lpips == 'none' else 'PSNR / LPIPS'} | {
+      method: _score_label(scorer(image, original), args.lpips)
+      for method, image in results.items()}
+  draw(args.output, original, results, labels, box)
+  print(f'{args.output}: {name}, crop {box}')
+
+
+def _parser() -> cli.Parser:
   parser = cli.Parser('python -m sr_jax.report compare', __doc__)
   add = parser.add_argument
-  add('--hr', required=True, type=cli.path, help='originals: a folder or a picture')
+  add('--hr', required=True, type=cli.path, help='original images: a folder or a file')
   add('--sr', required=True, action='append', type=_method, metavar='NAME=PATH',
-      help='results of a method, paired with the originals by name; once for each method')
-  add('--picture', default='', help='which one of the folder; if not given, that on which the '
-      'methods differ most')
-  add('--crop', type=_box, metavar='X,Y,W,H', help='of the original, in pixels; if not given, '
-      'where the methods differ most')
-  add('--scale', type=int, default=4, help='HR / LR: PSNR leaves out as many pixels at each '
-      'border (default: %(default)s)')
-  add('--lpips', choices=('alex', 'vgg', 'none'), default='alex')
+      help='results of a method, matched with the originals by file name; repeat for each method')
+  add('--picture', default='', help='which image of the folder to show (default: the one in which '
+      'the methods differ most)')
+  add('--crop', type=_box, metavar='X,Y,W,H', help='the region to show, in pixels of the original '
+      '(default: where the methods differ most)')
+  add('--scale', type=int, default=4, help='HR / LR; PSNR excludes a border of this many pixels '
+      '(default: %(default)s)')
+  add('--lpips', choices=('alex', 'vgg', 'none'), default='alex',
+      help='network of LPIPS (default: %(default)s)')
   add('--output', required=True, metavar='FILE', type=cli.path,
-      help=f'the figure: {", ".join(SUFFIXES)}')
-  args = parser.parse_args(argv)
+      help=f'the file to write: {", ".join(SUFFIXES)}')
+  return parser
+
+
+def _check(args: argparse.Namespace) -> None:
   if args.output.suffix.lower() not in SUFFIXES:
-    raise InputError(f'--output {args.output}: expected a name that ends in {", ".join(SUFFIXES)}')
+    raise InputError(f'--output {args.output}: expected a file name that ends in '
+                     f'{", ".join(SUFFIXES)}')
   if args.output.is_dir():
-    raise InputError(f'{args.output}: can not be written, it is a folder')
+    raise InputError(f'{args.output}: cannot write the figure, this is a folder')
   if args.scale < 1:
     raise InputError(f'--scale={args.scale}: expected at least 1')
   names = [name for name, _ in args.sr]
   for name in names:
     if names.count(name) > 1 or name == 'original':
-      raise InputError(f'--sr {name}=...: each method needs a name of its own')
-  name, original, results = _choose(_found(args.hr, args.sr, args.scale), args)
-  box = args.crop or most_different(original, list(results.values()))
-  height, width = original.shape[:2]
-  if box.x + box.width > width or box.y + box.height > height:
-    raise InputError(f'--crop {",".join(map(str, box))}: reaches out of {name}, which is '
-                     f'{width} wide and {height} high')
-  if min(height, width) <= 2 * args.scale:
-    raise InputError(f'{name}: a border of {args.scale} leaves nothing of {width}x{height}')
-  compile_cache.use_cache()
-  scorer = make_scorer(1, args.lpips, args.scale)
-  labels = {'original': 'PSNR' if args.lpips == 'none' else 'PSNR / LPIPS'} | {
-      method: _label(scorer(image, original), args.lpips) for method, image in results.items()}
-  draw(args.output, original, results, labels, box)
-  print(f'{args.output}: {name}, crop {",".join(map(str, box))}')
+      raise InputError(f"--sr {name}=...: expected a different name for each method, and not "
+                       "'original'")
 
 
 def _method(text: str) -> tuple[str, pathlib.Path]:
@@ -169,69 +198,79 @@ def _box(text: str) -> Box:
     raise argparse.ArgumentTypeError(f'{text}: expected X,Y,WIDTH,HEIGHT in pixels')
   box = Box(*map(int, parts))
   if not box.width or not box.height:
-    raise argparse.ArgumentTypeError(f'{text}: there is nothing in it')
+    raise argparse.ArgumentTypeError(f'{text}: expected a width and a height of at least 1')
   return box
 
 
-def _found(hr: pathlib.Path, methods, scale: int) -> dict[str, list[pathlib.Path]]:
-  """{picture: [original, each method's]} of those that all have."""
-  def named(path):
+def _paired_files(hr: pathlib.Path, methods: Sequence[tuple[str, pathlib.Path]],
+                  scale: int) -> dict[str, list[pathlib.Path]]:
+  """Returns {name: [original, result of each method]} of the images that every method has."""
+  def by_name(path: pathlib.Path) -> dict[str, pathlib.Path]:
     if not path.exists():
       raise InputError(f'{path}: no such file or folder')
     if path.is_dir():
       return folders.images_by_name(path)
-    return {hr.stem if hr.is_file() else path.stem: path}  # two files need no common name
-  originals = named(hr)
-  found = {name: [path] for name, path in originals.items()}
+    return {hr.stem if hr.is_file() else path.stem: path}  # two files are a pair by whatever name
+  originals = by_name(hr)
+  paired = {name: [path] for name, path in originals.items()}
   for method, path in methods:
-    pairs, _ = folders.pair_by_name(originals, named(path), scale)
-    mine = {name: partner for name, _, partner in pairs}
-    found = {name: [*paths, mine[name]] for name, paths in found.items() if name in mine}
-    if not found:
-      raise InputError(f'--sr {method}={path}: no picture there is called as one of {hr}')
-  return found
+    pairs, _ = folders.pair_by_name(originals, by_name(path), scale)
+    results = {name: result for name, _, result in pairs}
+    paired = {name: [*paths, results[name]] for name, paths in paired.items() if name in results}
+    if not paired:
+      raise InputError(f'--sr {method}={path}: no file name matches one in {hr}')
+  return paired
 
 
-def _choose(found: dict[str, list[pathlib.Path]], args):
-  """(name, original, {method: result}) of the picture to show."""
+def _choose_image(paired: dict[str, list[pathlib.Path]], args: argparse.Namespace) -> tuple[
+    str, np.ndarray, dict[str, np.ndarray]]:
+  """Returns (name, original, {method: result}) of the image to show.
+
+  Raises:
+    InputError: an image that is not there, or sizes that do not match.
+  """
   if args.picture:
-    if args.picture not in found:
-      raise InputError(f'--picture {args.picture}: expected one of {listed(list(found))}')
-    found = {args.picture: found[args.picture]}
-  if len(found) > 1 and args.crop:
-    raise InputError(f'--picture is missing: --crop is of one of {listed(list(found))}')
-  best = None
-  for name, paths in found.items():
-    original, *results = map(images.read_image, paths)
-    for result, path in zip(results, paths[1:], strict=True):
-      _check_size(result, path, original, paths[0])
-      if result.shape[:2] != results[0].shape[:2]:
-        raise InputError(f'{path} is {_size(result)}, {paths[1]} {_size(results[0])}')
-    cut = original[:results[0].shape[0], :results[0].shape[1]]
-    merit = strength(cut, results) if len(found) > 1 else 0.0
-    if best is None or merit > best[0]:
-      best = merit, name, cut, results
-  _, name, original, results = best
+    if args.picture not in paired:
+      raise InputError(f'--picture {args.picture}: expected one of {listed(list(paired))}')
+    paired = {args.picture: paired[args.picture]}
+  if len(paired) > 1 and args.crop:
+    raise InputError(f'--picture is missing: --crop refers to one image of {listed(list(paired))}')
+  best, best_difference = None, -math.inf
+  for name, paths in paired.items():
+    original, results = _read_images(paths)
+    ranked_by = difference(original, results) if len(paired) > 1 else 0.0
+    if ranked_by > best_difference:
+      best, best_difference = (name, original, results), ranked_by
+  name, original, results = best
   return name, original, dict(zip([method for method, _ in args.sr], results, strict=True))
 
 
-def _check_size(result: np.ndarray, path, original: np.ndarray, hr) -> None:
-  """Originals may be a few pixels larger, where no scale divides them.
+def _read_images(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, list[np.ndarray]]:
+  """Returns the original, cropped to the size of the results, and the results.
 
   Raises:
-    InputError: one that is of another picture's size.
+    InputError: results of different sizes, or of another size than the original, which may be a
+      few pixels larger where its sides are no multiple of the scale.
   """
-  if not all(0 <= whole - part < MOST_CUT
-             for whole, part in zip(original.shape[:2], result.shape[:2], strict=True)):
-    raise InputError(f'{path} is {_size(result)}, {hr} {_size(original)}')
+  original, *results = map(images.read_image, paths)
+  for result, path in zip(results, paths[1:], strict=True):
+    if not all(0 <= full - part < MAX_EXCESS
+               for full, part in zip(original.shape[:2], result.shape[:2], strict=True)):
+      raise InputError(f'{path} is {_size(result)}, {paths[0]} is {_size(original)}; expected '
+                       'equal sizes')
+    if result.shape[:2] != results[0].shape[:2]:
+      raise InputError(f'{path} is {_size(result)}, {paths[1]} is {_size(results[0])}; expected '
+                       'equal sizes')
+  height, width = results[0].shape[:2]
+  return original[:height, :width], results
 
 
 def _size(image: np.ndarray) -> str:
   return f'{image.shape[0]}x{image.shape[1]}'
 
 
-def _label(figures: dict[str, float], lpips: str) -> str:
-  parts = [f'{figures["psnr_y"]:.2f} dB']
-  if f'lpips_{lpips}' in figures:
-    parts.append(f'{figures[f"lpips_{lpips}"]:.3f}')
+def _score_label(scores: Mapping[str, float], lpips: str) -> str:
+  parts = [f'{scores["psnr_y"]:.2f} dB']
+  if f'lpips_{lpips}' in scores:
+    parts.append(f'{scores[f"lpips_{lpips}"]:.3f}')
   return ' / '.join(parts)

@@ -1,10 +1,14 @@
-"""Pictures of a run, or of several runs: the same crop by each method, small enough for a page."""
+"""Selects images of one or several runs and encodes them for the page.
+
+Each entry is one crop in several versions: low resolution, bicubic, results, original.
+"""
 
 import base64
 import io
 import math
+import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,40 +16,45 @@ from PIL import Image
 
 from sr_jax import images
 from sr_jax.errors import InputError
+from sr_jax.images import montage
 from sr_jax.report.history import Evaluation, History
 from sr_jax.runs.progress import quarters, read_of_step
 
-QUALITY = 90  # of JPEG, colours at full resolution: what it changes is below what is looked for
+JPEG_QUALITY = 90  # with colours at full resolution: its artefacts are below those of interest
+MONTAGE_LABELS = ('low', 'bicubic', 'model', 'original')  # as --mode evaluate writes them
+
+Scores = dict[str, dict[str, float]]  # {label: {'psnr_y': ...}}
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
   """One crop in several versions.
 
   Attributes:
-    name: of the picture.
-    of: what it is a picture of: 'validation' or a set.
+    name: name of the image.
+    group: 'validation' or the name of a set.
     layers: {label: uint8 [H, W, 3]}, all of one size: low, bicubic, ..., original.
-    figures: {label: {'psnr_y': ...}} of those layers that have any, of the whole picture.
+    scores: scores of those layers that have any, computed on the full image.
   """
 
   name: str
-  of: str
+  group: str
   layers: dict[str, np.ndarray]
-  figures: dict[str, dict[str, float]]
+  scores: Scores
 
 
-def progress(histories: Sequence[History]) -> Iterator[Compared]:
-  """The validation pictures: of one run as they came out at each quarter, of several each one's
-  last.
+def progress(histories: Sequence[History]) -> Iterator[Comparison]:
+  """Yields the validation images.
+
+  For a single run the layers are its results at each quarter; for several runs, the last result of
+  each.
   """
-  for name in _common([_names(history.workdir / 'progress', 'original.png')
-                       for history in histories]):
-    versions = [_progress_of(history.workdir / 'progress' / name, history)
+  for name in _common([_image_folders(history.workdir / 'progress') for history in histories]):
+    versions = [_progress_layers(history.workdir / 'progress' / name, history)
                 for history in histories]
-    yield from _compared(name, 'validation', histories, versions, [{} for _ in histories])
+    yield from _compare(name, 'validation', histories, versions, [{} for _ in histories])
 
 
-def _progress_of(folder: pathlib.Path, history: History) -> dict[str, np.ndarray | None]:
+def _progress_layers(folder: pathlib.Path, history: History) -> dict[str, np.ndarray | None]:
   layers = {label: _read(folder / f'{label}.png') for label in ('low', 'bicubic')}
   for percent, step in quarters(history.steps).items():
     layers[f'{percent}%, step {step:,}' if percent else 'step 0'] = read_of_step(
@@ -53,121 +62,149 @@ def _progress_of(folder: pathlib.Path, history: History) -> dict[str, np.ndarray
   return layers | {'original': _read(folder / 'original.png')}
 
 
-def evaluated(histories: Sequence[History], most: int) -> Iterator[Compared]:
-  """The pictures of the sets that all the runs were scored on, `most` of a set: those with the
-  least gain over bicubic and those with the most, from the least up.
+def evaluated(histories: Sequence[History], max_images: int) -> Iterator[Comparison]:
+  """Yields images of the sets that all runs were evaluated on, at most `max_images` of each set.
+
+  These are the images with the smallest and with the largest gain over bicubic, in increasing
+  order.
   """
   by_set = [{evaluation.set: evaluation for evaluation in history.evaluations}
             for history in histories]
-  for name in _common([list(mine) for mine in by_set]):
-    mine = [evaluations[name] for evaluations in by_set]
-    there = _common([_names(evaluation.strips, '*.png') for evaluation in mine])
-    for picture in _ends(sorted(there, key=lambda one: gain(mine[0], one)), most):
-      versions = [_strip(evaluation.strips / picture) for evaluation in mine]
-      figures = [_figures(evaluation, picture.removesuffix('.png')) for evaluation in mine]
-      yield from _compared(picture.removesuffix('.png'), name, histories, versions, figures)
+  for set_name in _common([list(evaluations) for evaluations in by_set]):
+    evaluations = [of_run[set_name] for of_run in by_set]
+    names = _common([_montage_names(evaluation.strips) for evaluation in evaluations])
+    names = sorted(names, key=lambda name: psnr_gain(evaluations[0], name))
+    for name in _both_ends(names, max_images):
+      versions = [_evaluation_layers(evaluation.strips / f'{name}.png')
+                  for evaluation in evaluations]
+      scores = [_scores(evaluation, name) for evaluation in evaluations]
+      yield from _compare(name, set_name, histories, versions, scores)
 
 
-def gain(evaluation: Evaluation, picture: str) -> float:
-  """PSNR over bicubic in dB; 0 where it is not known."""
-  ours, theirs = (_figures(evaluation, picture.removesuffix('.png')).get(label, {}).get('psnr_y')
-                  for label in ('model', 'bicubic'))
-  return 0.0 if ours is None or theirs is None else ours - theirs
+def psnr_gain(evaluation: Evaluation, name: str) -> float:
+  """Returns the gain in PSNR over bicubic in dB; 0 if one of the scores is missing."""
+  scores = _scores(evaluation, name)
+  model, bicubic = (scores.get(label, {}).get('psnr_y') for label in ('model', 'bicubic'))
+  return 0.0 if model is None or bicubic is None else model - bicubic
 
 
-def _figures(evaluation: Evaluation, picture: str) -> dict[str, dict]:
+def _scores(evaluation: Evaluation, name: str) -> Scores:
   tables = {'model': evaluation.scores, 'bicubic': evaluation.scores.get('bicubic', {})}
-  return {label: table['images'][picture] for label, table in tables.items()
-          if picture in table.get('images', {})}
+  return {label: table['images'][name] for label, table in tables.items()
+          if name in table.get('images', {})}
 
 
-def _strip(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The parts of what `logs.strip` put together."""
-  whole = _read(path)
-  if whole is None or (whole.shape[1] - 12) % 4:
+def _evaluation_layers(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns the images of a montage, or {} if the file is damaged."""
+  row = _read(path)
+  if row is None:
     return {}
-  width = (whole.shape[1] - 12) // 4
-  return {label: whole[:, place * (width + 4):place * (width + 4) + width]
-          for place, label in enumerate(('low', 'bicubic', 'model', 'original'))}
+  try:
+    layers = montage.split_side_by_side(row, len(MONTAGE_LABELS))
+  except ValueError:
+    return {}
+  return dict(zip(MONTAGE_LABELS, layers, strict=True))
 
 
-def _compared(name, of, histories, versions, figures) -> Iterator[Compared]:
-  """Versions of one run as they are; of several the last of each, under the run's name.
+def _compare(name: str, group: str, histories: Sequence[History],
+             versions: Sequence[Mapping[str, np.ndarray | None]],
+             scores: Sequence[Scores]) -> Iterator[Comparison]:
+  """Yields the versions of one run as they are, or the last result of each of several runs.
 
-  Nothing, where a run has no such picture, or one of another size: of another picture.
+  Yields nothing if a run lacks the image, or has it in another size: then it is a different image.
   """
   versions = [{label: layer for label, layer in layers.items() if layer is not None}
               for layers in versions]
   if not all('original' in layers and len(layers) > 1 for layers in versions):
     return
   if len(histories) == 1:
-    layers, told = versions[0], figures[0]
+    layers, shown_scores = versions[0], scores[0]
   else:
-    ends = {label: versions[0][label] for label in ('low', 'bicubic') if label in versions[0]}
-    told = {'bicubic': figures[0]['bicubic']} if 'bicubic' in figures[0] else {}
-    layers = dict(ends)
-    for label, mine, theirs in zip(labels(histories), versions, figures, strict=True):
-      results = [layer for kind, layer in mine.items() if kind not in (*ends, 'original')]
-      if results:
-        layers[label] = results[-1]
-      if 'model' in theirs:
-        told[label] = theirs['model']
-    layers['original'] = versions[0]['original']
+    layers, shown_scores = _merge_runs(run_labels(histories), versions, scores)
   if len({layer.shape for layer in layers.values()}) == 1:
-    yield Compared(name, of, layers, told)
+    yield Comparison(name, group, layers, shown_scores)
 
 
-def labels(histories: Sequence[History]) -> list[str]:
-  """The runs' names; with their folder where two are called alike."""
+def _merge_runs(labels: Sequence[str], versions: Sequence[Mapping[str, np.ndarray]],
+                scores: Sequence[Scores]) -> tuple[dict[str, np.ndarray], Scores]:
+  """Returns (layers, scores): inputs and original of the first run, the last result of each."""
+  inputs = {label: versions[0][label] for label in ('low', 'bicubic') if label in versions[0]}
+  layers = dict(inputs)
+  merged = {'bicubic': scores[0]['bicubic']} if 'bicubic' in scores[0] else {}
+  for label, of_run, run_scores in zip(labels, versions, scores, strict=True):
+    results = [layer for kind, layer in of_run.items() if kind not in (*inputs, 'original')]
+    if results:
+      layers[label] = results[-1]
+    if 'model' in run_scores:
+      merged[label] = run_scores['model']
+  return layers | {'original': versions[0]['original']}, merged
+
+
+def run_labels(histories: Sequence[History]) -> list[str]:
+  """Returns the runs' names, or their folders where two runs have the same name."""
   names = [history.name for history in histories]
   return [name if names.count(name) == 1 else str(history.workdir)
           for name, history in zip(names, histories, strict=True)]
 
 
-def _names(folder: pathlib.Path, pattern: str) -> list[str]:
-  """Below folder: files of a pattern with a *, or the folders of files that are called so."""
+def _image_folders(folder: pathlib.Path) -> list[str]:
+  """Returns the relative paths of the folders that hold an original.png."""
+  return [str(path.parent.relative_to(folder)) for path in _files_below(folder, 'original.png')]
+
+
+def _montage_names(folder: pathlib.Path) -> list[str]:
+  """Returns the relative paths of the PNG files, without their suffix."""
+  return [str(path.relative_to(folder)).removesuffix('.png')
+          for path in _files_below(folder, '*.png')]
+
+
+def _files_below(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
   try:
-    found = sorted(folder.rglob(pattern))
+    return sorted(folder.rglob(pattern))
   except OSError:
     return []
-  return [str((path if '*' in pattern else path.parent).relative_to(folder)) for path in found]
 
 
 def _common(names: Sequence[list[str]]) -> list[str]:
   return [name for name in names[0] if all(name in others for others in names[1:])]
 
 
-def _ends(sequence: Sequence, most: int) -> list:
-  """All of it, or as many of either end."""
-  if len(sequence) <= most:
-    return list(sequence)
-  first = math.ceil(most / 2)
-  return [*sequence[:first], *sequence[len(sequence) - (most - first):]]
+def _both_ends(names: Sequence[str], count: int) -> list[str]:
+  """Returns `count` names, half of them from either end, or all if there are no more."""
+  if len(names) <= count:
+    return list(names)
+  first = math.ceil(count / 2)
+  return [*names[:first], *names[len(names) - (count - first):]]
 
 
-def _read(path) -> np.ndarray | None:
+def _read(path: os.PathLike | str) -> np.ndarray | None:
   try:
     return images.as_rgb(images.read_image(path))
   except InputError:
     return None
 
 
-def as_uri(image: np.ndarray) -> str:
-  """A picture as what an <img> takes as its source."""
+def data_uri(image: np.ndarray) -> str:
+  """Returns an image as a JPEG in a data: URI."""
   buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, 'JPEG', quality=QUALITY, subsampling=0)
+  Image.fromarray(image).save(buffer, 'JPEG', quality=JPEG_QUALITY, subsampling=0)
   return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
 
 
-def within(pictures: Iterable[Compared], budget: int) -> tuple[list, int]:
-  """([(picture, {label: URI})], how many did not fit), as many as `budget` characters hold."""
-  found, left = [], 0
-  for picture in pictures:
-    uris = {label: as_uri(layer) for label, layer in picture.layers.items()}
+def encode_within(comparisons: Iterable[Comparison],
+                  budget: int) -> tuple[list[tuple[Comparison, dict[str, str]]], int]:
+  """Encodes as many comparisons as fit into `budget` characters.
+
+  Returns:
+    ([(comparison, {label: URI})], the number of comparisons that did not fit).
+  """
+  encoded, left = [], 0
+  for comparison in comparisons:
+    uris = {label: data_uri(layer) for label, layer in comparison.layers.items()}
     size = sum(map(len, uris.values()))
     if size > budget:
       left += 1
       continue
     budget -= size
-    found.append((picture, uris))
-  return found, left
+    encoded.append((comparison, uris))
+  return encoded, left

@@ -1,29 +1,40 @@
-"""HTML tags of the page."""
+"""Builds the HTML elements of the report."""
 
 import re
 from collections.abc import Sequence
 from html import escape
 
 
-def _section(heading: str, content: str) -> str:
+def section(heading: str, content: str) -> str:
+  """Returns a <section> with a heading, or '' if there is no content."""
   return f'<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>' if content else ''
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = '') -> str:
-  """Of escaped cells; the first of each row is its heading."""
-  def row(cells, tag):
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = '') -> str:
+  """Returns a <table>; the first cell of each row is the row's heading.
+
+  Args:
+    head: cells of the first line; an empty list makes a table without it.
+    rows: cells as HTML, which the caller has escaped. The same holds for `head`.
+  """
+  def row(cells: Sequence[str], tag: str) -> str:
     first, *rest = cells
     return f'<tr><th>{first}</th>' + ''.join(f'<{tag}>{cell}</{tag}>' for cell in rest) + '</tr>'
   top = f'<thead>{row(head, "th")}</thead>' if head else ''
-  return (f'<div class="wide"><table class="{kind}">{top}<tbody>'
+  return (f'<div class="wide"><table class="{css_class}">{top}<tbody>'
           + ''.join(row(cells, 'td') for cells in rows) + '</tbody></table></div>')
 
 
-def _anchor(of: str, name: str) -> str:
-  return re.sub(r'\s', '_', f'{of}/{name}')
+def anchor(group: str, name: str) -> str:
+  """Returns the id of the element that shows an image of a group."""
+  return re.sub(r'\s', '_', f'{group}/{name}')
 
 
-def _cell(figure: str, value) -> str:
+def score_text(metric: str, value: float | None) -> str:
+  """Returns a score with the digits that are usual for its metric.
+
+  None is how JSON files store a non-finite score; for PSNR that is infinity.
+  """
   if value is None:
-    return '∞' if figure.startswith('psnr') else ''
-  return f'{value:.{2 if figure.startswith("psnr") else 4}f}'
+    return '∞' if metric.startswith('psnr') else ''
+  return f'{value:.{2 if metric.startswith("psnr") else 4}f}'

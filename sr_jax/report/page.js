@@ -1,6 +1,6 @@
 'use strict';
 
-// Okabe and Ito's, which people who confuse red and green tell apart too; brighter on black.
+// The palette of Okabe and Ito, which is safe for colour-blind readers; brighter on a dark background.
 const COLOURS = {
   light: ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c6bb1'],
   dark: ['#56b4e9', '#f08a4b', '#2fc19a', '#e3a1c9', '#e6c229', '#8aa4ff', '#c7a6f0']};
@@ -14,19 +14,19 @@ function colour(name) {
 
 async function loadPlotly() {
   const text = document.getElementById('plotly').textContent;
-  const packed = Uint8Array.from(atob(text), character => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
+  const compressed = Uint8Array.from(atob(text), character => character.charCodeAt(0));
+  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream('gzip'));
   const script = document.createElement('script');
   script.textContent = await new Response(stream).text();
   document.head.append(script);
 }
 
-// A run has one colour where there are several, else each line has its own.
+// With several runs each run has a colour; with one run each line has a colour.
 function traces(chart) {
   const labels = [...new Set(chart.lines.map(line => line.label))];
   const several = data.runs.length > 1;
   const colours = COLOURS[dark.matches ? 'dark' : 'light'];
-  const named = new Set();
+  const inLegend = new Set();
   const last = Math.max(1, ...chart.lines.flatMap(line => line.x ? [line.x[line.x.length - 1]] : []));
   return chart.lines.map(line => {
     const index = labels.indexOf(line.label);
@@ -34,8 +34,8 @@ function traces(chart) {
     const name = several
       ? data.runs[line.run] + (labels.length > 1 ? ', ' + line.label : '') : line.label;
     const level = line.level !== undefined;
-    const first = !line.faint && !named.has(name);
-    if (first) named.add(name);
+    const first = !line.faint && !inLegend.has(name);
+    if (first) inLegend.add(name);
     return {
       type: 'scatter', name, x: level ? [0, last] : line.x, y: level ? [line.level, line.level] : line.y,
       mode: !level && !line.smooth && line.x.length <= 40 ? 'lines+markers' : 'lines',
@@ -54,7 +54,7 @@ function layout(chart, logarithmic) {
   const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
   const boundaries = chart.boundaries.map(at => ({
     type: 'line', x0: at, x1: at, y0: 0, y1: 1, yref: 'paper', line: {color: soft, width: 1, dash: 'dash'}}));
-  const kept = chart.checkpoints.map(at => ({
+  const checkpoints = chart.checkpoints.map(at => ({
     type: 'line', x0: at, x1: at, y0: 0, y1: 0.04, yref: 'paper', line: {color: soft, width: 2}}));
   return {
     title: {text: chart.title, font: {size: 14}, x: 0.02, xanchor: 'left'},
@@ -65,7 +65,7 @@ function layout(chart, logarithmic) {
     xaxis: {...axis, title: {text: ''}, rangemode: 'tozero', hoverformat: ',d', tickformat: '~s'},
     yaxis: {...axis, type: logarithmic && chart.loss ? 'log' : 'linear',
             tickformat: chart.percent ? '.0%' : undefined, exponentformat: 'power'},
-    shapes: [...boundaries, ...kept],
+    shapes: [...boundaries, ...checkpoints],
     annotations: chart.boundaries.map(at => ({
       x: at, y: 1, yref: 'paper', yanchor: 'bottom', text: 'end of the warm-up', showarrow: false,
       font: {size: 10, color: soft}})),
@@ -109,7 +109,7 @@ if (places.length) {
     document.getElementById('logarithmic')?.addEventListener('change', draw);
     dark.addEventListener('change', draw);
   }).catch(error => {
-    for (const place of places) place.textContent = 'The curves need a newer browser (' + error + ').';
+    for (const place of places) place.textContent = 'Cannot draw the curves; a newer browser may be needed (' + error + ').';
   }).finally(() => {
     document.documentElement.dataset.drawn = Math.round(performance.now());
   });

@@ -39,7 +39,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
   return {
       'pictures': {'photos.size': photos.size, 'photos.read': photos.read,
                    'image_size': images.image_size, 'read_image': images.read_image,
-                   'training': training, 'page': lambda path: interface.read_picture(path, 4_000_000)},
+                   'training': training, 'page': lambda path: interface.read_photo(path, 4_000_000)},
       'safetensors': WEIGHTS | {'vgg': read_vgg}, 'pth': WEIGHTS | {'vgg': read_vgg},
       'ncnn': {'read_generator': generators.read_generator, 'load': restore.load},
       'configs': {'configs': functools.partial(read_config, base / 'run')},
@@ -48,7 +48,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict:
                 'report': read_report, 'forget': lambda path: metrics_log._forget_after(path, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
       'packed': {'open_packed': lambda path: packed.open_packed(path.parent),
-                 'known': lambda path: file_hashes._known(path.parent / file_hashes.KNOWN)},
+                 'known': lambda path: file_hashes._read_cache(path.parent / file_hashes.CACHE_FILE)},
       'clips': {'read_clip': read_clip}}[kind]
 
 
@@ -103,7 +103,7 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
     return found.get('data_mode', ''), found.get('data_digest', '0') != '0'
 
   def report():
-    page.render(history.open_all([folder]))
+    page.render(history.read_all([folder]))
 
   return all_of(lambda: restore.load_run(folder), go_on, evaluate, last, report)
 
@@ -134,7 +134,7 @@ def read_arguments(path):
 
 def read_report(path):
   (path.parent / 'config.json').write_text(json.dumps(texts.config()))
-  return page.render(history.open_all([path.parent]))
+  return page.render(history.read_all([path.parent]))
 
 
 def describe(path):
