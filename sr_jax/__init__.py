@@ -1,23 +1,35 @@
-"""Super-resolution networks in JAX and Flax: train, measure, use."""
+"""Train, evaluate and apply super-resolution networks in JAX and Flax."""
+
+import os
+import typing
+from typing import Any
+
+if typing.TYPE_CHECKING:
+  from sr_jax.restore import Model
 
 
-def load(source, *, step='latest', raw=False, wrapper='', fields=None):
-  """A network with its weights: `sr = sr_jax.load('runs/srgan')(lr)`.
+def load(source: os.PathLike | str, *, step: str | int = 'latest', raw: bool = False,
+         wrapper: str = '', fields: dict[str, Any] | None = None) -> 'Model':
+  """Loads a network with its weights.
+
+    sr = sr_jax.load('runs/srgan')(lr)
 
   Args:
     source: the folder of a run; a `.safetensors`, `.pth` or ncnn file; or the name of a
       published network, such as 'realesrgan-x4plus'.
-    step, raw: of a run: a checkpoint's step, 'latest' or 'best'; its weights themselves
-      rather than their average.
-    wrapper, fields: of a file: the key of a `.pth` that its weights lie under; fields of the
-      network that it can't tell, such as {'residual_scale': 0.1}.
+    step: for a run, the step of a checkpoint, 'latest' or 'best'.
+    raw: for a run, loads the weights instead of their exponential moving average (EMA).
+    wrapper: for a `.pth`, the key of the state dict in the file.
+    fields: for a file, fields of the network that it does not determine, such as
+      {'residual_scale': 0.1}.
 
   Returns:
-    A `restore.Model`: a function of NumPy uint8 pictures, [h, w, 3], [h, w, 1] or [h, w], to
-    the same `.scale` times larger.
+    A `restore.Model`: a function of a NumPy image, [h, w, 3], [h, w, 1] or [h, w], uint8,
+    uint16 or float32 in [0, 1], that returns the image upscaled by `.scale`.
 
   Raises:
-    InputError: a ValueError of one line that names the file, the tensor and the shape expected.
+    InputError: a ValueError with a one-line message that names the file, the tensor and the
+      expected shape.
   """
-  from sr_jax import restore  # late: JAX is not needed to import the package
+  from sr_jax import restore  # imported here so that importing the package does not import JAX
   return restore.load(source, step=step, raw=raw, wrapper=wrapper, fields=fields)

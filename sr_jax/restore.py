@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from sr_jax.errors import InputError, brief
 from sr_jax.inference.upscaler import DTYPES, Upscaler
-from sr_jax.models import factory, variable_shapes
+from sr_jax.models import GENERATORS, factory, variable_shapes
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.runs import metadata
@@ -144,7 +144,9 @@ def load_run(workdir: os.PathLike | str, step: str | int = 'latest', raw: bool =
   except ValueError as error:  # InputError, or raised by a module when it is first called
     raise InputError(f'{workdir}/config.json: {brief(error)}') from None
   except (KeyError, AttributeError, TypeError):
-    raise InputError(f'{workdir}/config.json: its generator is unknown or incomplete') from None
+    fields = trained.get('generator') if isinstance(trained, dict) else trained
+    raise InputError(f'{workdir}/config.json: generator={brief(repr(fields), 200)} is incomplete '
+                     f'or unknown; known names: {", ".join(GENERATORS)}') from None
   checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:
     number = checkpoints.named(step)

@@ -137,8 +137,8 @@ def test_without_gradio_a_line_has_the_command(monkeypatch, call):
 @pytest.mark.parametrize(('arguments', 'message'), [
     ([], 'one of the arguments --workdir --weights is required'),
     (['--weights', 'W', '--workdir', '.'], 'not allowed with'),
-    (['--weights', 'none.pth'], 'none.pth: no run, no weight file'),
-    (['--weights', ''], 'empty name'),
+    (['--weights', 'none.pth'], 'none.pth: .*realsr-df2k'),
+    (['--weights', ''], 'name.* empty|empty name'),
     (['--workdir', 'none'], 'none: no run there'),
     (['--workdir', '.'], 'no run there|config.json'),
     (['--weights', 'W', 'W', 'W'], r'small\.safetensors: named twice'),

@@ -1,1 +1,1 @@
-"""Foreign weight files in and out: read as data, never as code."""
+"""Readers and writers for other projects' weight files, which are never executed as code."""

@@ -1,38 +1,47 @@
-"""BasicSR's names for EDSR, MSRResNet, RRDBNet and SRVGGNetCompact; Real-ESRGAN has the same.
+"""BasicSR's tensor names for EDSR, MSRResNet, RRDBNet and SRVGGNetCompact; Real-ESRGAN's too.
 
 Source: https://github.com/XPixelGroup/BasicSR, basicsr/archs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from flax import linen as nn
 
 from sr_jax.errors import InputError
 from sr_jax.models.edsr import EDSR
-from sr_jax.pretrained.shapes import Unstated, convolution, count, folding, shuffled_scale
+from sr_jax.pretrained.shapes import (
+    Tensors,
+    Unstated,
+    conv_channels,
+    index_count,
+    shuffle_factor,
+    shuffle_scale,
+)
 
-# EDSR's residual scale is in no tensor; the paper's networks are known by their size.
+# No tensor contains EDSR's residual scale; the networks of the paper are recognised by their size.
 EDSR_RESIDUAL_SCALES = {(64, 16): 1.0, (256, 32): 0.1}  # (features, blocks)
-NETWORKS = {  # what BasicSR has, and which of it
-    'edsr': lambda generator: generator.channels == 3,  # its mean has three
+NETWORKS = {  # the networks that BasicSR has, and whether it has this configuration of one
+    'edsr': lambda generator: generator.channels == 3,  # its mean has three values
     'msrresnet': lambda generator: generator.scale <= 4,
-    'rrdb': lambda generator: generator.scale * generator.unshuffle == 4,  # doubles twice, always
+    'rrdb': lambda generator: generator.scale * generator.unshuffle == 4,  # always two stages
     'compact': lambda generator: True}
-MOST_STAGES = 4  # of upsampling; a generator has its own number of them
+MAX_STAGES = 4  # of upsampling; names for stages that a generator does not have are not used
 
 
-def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
-  """(name in models.GENERATORS, its fields); None where these are other names.
+def infer(tensors: Tensors, given: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+  """Returns (name in models.GENERATORS, its fields), or None if the names are not BasicSR's.
 
   Args:
-    told: fields that somebody has told.
+    given: fields that the user or the file's metadata states.
   """
-  def any_begins(*beginnings):
-    return any(name.startswith(beginnings) for name in tensors)
+  def has_prefix(*prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in tensors)
 
-  if any_begins('body.0.rdb1.'):
+  if has_prefix('body.0.rdb1.'):
     return 'rrdb', infer_rrdb(tensors, LayerNames())
-  if any_begins('body.0.conv1.') and any_begins('conv_after_body.', 'upsample.'):
+  if has_prefix('body.0.conv1.') and has_prefix('conv_after_body.', 'upsample.'):
     return 'edsr', _edsr(tensors)
-  if any_begins('body.0.conv1.') and any_begins('upconv1.', 'conv_hr.'):
+  if has_prefix('body.0.conv1.') and has_prefix('upconv1.', 'conv_hr.'):
     return 'msrresnet', _msrresnet(tensors)
   if 'body.0.weight' in tensors and 'body.2.weight' in tensors:
     return 'compact', _compact(tensors)
@@ -40,7 +49,7 @@ def infer(tensors: dict, told: dict) -> tuple[str, dict] | None:
 
 
 class LayerNames(NamedTuple):
-  """What RRDBNet's layers are called; ESRGAN's later names differ from these in words only."""
+  """Names of RRDBNet's layers; ESRGAN's later files have the same layers under other names."""
 
   block: str = 'body'
   dense: str = 'rdb'
@@ -49,89 +58,100 @@ class LayerNames(NamedTuple):
   refinement: str = 'conv_hr'
 
 
-def infer_rrdb(tensors: dict, words: LayerNames) -> dict:
-  """Fields of an RRDB."""
-  features, inputs = convolution(tensors, 'conv_first')
-  channels, _ = convolution(tensors, 'conv_last')
-  growth, _ = convolution(tensors, f'{words.block}.0.{words.dense}1.conv1')
-  unshuffle = folding(tensors, 'conv_first', channels, inputs)
-  stages = max(count(tensors, rf'{words.stage}(\d+)\.') - 1, 0)  # counted from 1
-  return {'features': features, 'blocks': count(tensors, rf'{words.block}\.(\d+)\.'),
+def infer_rrdb(tensors: Tensors, layers: LayerNames) -> dict[str, Any]:
+  """Returns the fields of an RRDB."""
+  features, inputs = conv_channels(tensors, 'conv_first')
+  channels, _ = conv_channels(tensors, 'conv_last')
+  growth, _ = conv_channels(tensors, f'{layers.block}.0.{layers.dense}1.conv1')
+  unshuffle = shuffle_factor(tensors, 'conv_first', channels, inputs)
+  stages = max(index_count(tensors, rf'{layers.stage}(\d+)\.') - 1, 0)  # numbered from 1
+  return {'features': features, 'blocks': index_count(tensors, rf'{layers.block}\.(\d+)\.'),
           'growth': growth, 'unshuffle': unshuffle, 'scale': nearest_scale(stages, unshuffle),
           'channels': channels}
 
 
 def nearest_scale(stages: int, unshuffle: int) -> int | Unstated:
-  """The scale of an RRDB that repeats pixels in so many stages of a picture folded first.
+  """Returns the scale of an RRDB with nearest-neighbour upsampling.
+
+  Args:
+    stages: the number of upsampling stages.
+    unshuffle: the factor by which the input is folded (PixelUnshuffle) before the first layer.
 
   Raises:
-    InputError: less than the picture's.
+    InputError: the output would be smaller than the input.
   """
   if 2**stages < unshuffle or 2**stages % unshuffle:
-    raise InputError(f'its input is folded {unshuffle}x{unshuffle} and enlarged only {stages} '
-                     'times by two: tensors of the upsampling are missing')
+    raise InputError(f'its input is folded {unshuffle}x{unshuffle} but has only {stages} x2 '
+                     'upsampling stages: tensors of the upsampling are missing')
   scale = 2**stages // unshuffle
-  # Repeating pixels three times instead of two leaves no trace; there are few such.
+  # A x3 network also has one stage, and the same tensors as a x2 network; x3 is rare.
   return Unstated(2) if stages == unshuffle == 1 else scale
 
 
-def _edsr(tensors: dict) -> dict:
-  features, channels = convolution(tensors, 'conv_first')
-  blocks = count(tensors, r'body\.(\d+)\.')
-  stages = [f'upsample.{index}' for index in range(0, count(tensors, r'upsample\.(\d+)\.'), 2)]
+def _edsr(tensors: Tensors) -> dict[str, Any]:
+  features, channels = conv_channels(tensors, 'conv_first')
+  blocks = index_count(tensors, r'body\.(\d+)\.')
+  stages = [f'upsample.{index}'
+            for index in range(0, index_count(tensors, r'upsample\.(\d+)\.'), 2)]
   return {'features': features, 'blocks': blocks, 'channels': channels,
-          'scale': shuffled_scale(tensors, stages, features),
+          'scale': shuffle_scale(tensors, stages, features),
           **edsr_unstated(features, blocks)}
 
 
-def edsr_unstated(features: int, blocks: int) -> dict:
-  """Fields of an EDSR that no tensor tells."""
+def edsr_unstated(features: int, blocks: int) -> dict[str, Unstated]:
+  """Returns the fields of an EDSR that no tensor determines, with the values to assume."""
   return {'residual_scale': Unstated(EDSR_RESIDUAL_SCALES.get((features, blocks))),
           'mean': Unstated(EDSR.mean), 'image_range': Unstated(EDSR.image_range)}
 
 
-def _msrresnet(tensors: dict) -> dict:
-  features, channels = convolution(tensors, 'conv_first')
-  stages = [f'upconv{index}' for index in range(1, count(tensors, r'upconv(\d+)\.'))]
-  return {'features': features, 'blocks': count(tensors, r'body\.(\d+)\.'), 'channels': channels,
-          'scale': shuffled_scale(tensors, stages, features)}
+def _msrresnet(tensors: Tensors) -> dict[str, Any]:
+  features, channels = conv_channels(tensors, 'conv_first')
+  stages = [f'upconv{index}' for index in range(1, index_count(tensors, r'upconv(\d+)\.'))]
+  return {'features': features, 'blocks': index_count(tensors, r'body\.(\d+)\.'),
+          'channels': channels, 'scale': shuffle_scale(tensors, stages, features)}
 
 
-def _compact(tensors: dict) -> dict:
-  last = count(tensors, r'body\.(\d+)\.') - 1
-  features, channels = convolution(tensors, 'body.0')
-  outputs, _ = convolution(tensors, f'body.{last}')
-  # Convolutions and activations take turns; only PReLU has a tensor.
+def _compact(tensors: Tensors) -> dict[str, Any]:
+  last = index_count(tensors, r'body\.(\d+)\.') - 1
+  features, channels = conv_channels(tensors, 'body.0')
+  outputs, _ = conv_channels(tensors, f'body.{last}')
+  # Convolutions and activations alternate, and PReLU is the only activation with a tensor.
   activation = 'prelu' if 'body.1.weight' in tensors else Unstated()
   return {'features': features, 'blocks': (last - 2) // 2, 'channels': channels,
-          'scale': folding(tensors, f'body.{last}', channels, outputs), 'activation': activation}
+          'scale': shuffle_factor(tensors, f'body.{last}', channels, outputs),
+          'activation': activation}
 
 
-def names(name: str, generator) -> dict[str, str]:
-  """{our layer: theirs} of a generator, such as {'body_0/Conv_1': 'body.0.conv2'}."""
+def names(name: str, generator: nn.Module) -> dict[str, str]:
+  """Maps our layers to BasicSR's, for example {'body_0/Conv_1': 'body.0.conv2'}.
+
+  Args:
+    name: the generator's name in models.GENERATORS.
+  """
   if name == 'compact':
     layers = range(generator.blocks + 1)
-    found = {f'layers_{index}': f'body.{2 * index}' for index in layers}
+    mapping = {f'layers_{index}': f'body.{2 * index}' for index in layers}
     if generator.activation == 'prelu':
-      found |= {f'activations_{index}': f'body.{2 * index + 1}' for index in layers}
-    return found | {'last': f'body.{2 * len(layers)}'}
+      mapping |= {f'activations_{index}': f'body.{2 * index + 1}' for index in layers}
+    return mapping | {'last': f'body.{2 * len(layers)}'}
   if name == 'rrdb':
     return names_rrdb(generator, LayerNames())
-  found = {'head': 'conv_first', 'last': 'conv_last'}
-  found |= {f'body_{block}/Conv_{index}': f'body.{block}.conv{index + 1}'
-            for block in range(generator.blocks) for index in range(2)}
+  mapping = {'head': 'conv_first', 'last': 'conv_last'}
+  mapping |= {f'body_{block}/Conv_{index}': f'body.{block}.conv{index + 1}'
+              for block in range(generator.blocks) for index in range(2)}
   if name == 'edsr':
-    found |= {f'stages_{stage}/Conv_0': f'upsample.{2 * stage}' for stage in range(MOST_STAGES)}
-    return found | {'body_end': 'conv_after_body'}
-  found |= {f'stages_{stage}/Conv_0': f'upconv{stage + 1}' for stage in range(MOST_STAGES)}
-  return found | {'refinement': 'conv_hr'}
+    mapping |= {f'stages_{stage}/Conv_0': f'upsample.{2 * stage}' for stage in range(MAX_STAGES)}
+    return mapping | {'body_end': 'conv_after_body'}
+  mapping |= {f'stages_{stage}/Conv_0': f'upconv{stage + 1}' for stage in range(MAX_STAGES)}
+  return mapping | {'refinement': 'conv_hr'}
 
 
-def names_rrdb(generator, words: LayerNames) -> dict[str, str]:
-  """As `names`, of an RRDB."""
-  found = {f'body_{block}/DenseBlock_{dense}/Conv_{index}':
-           f'{words.block}.{block}.{words.dense}{dense + 1}.conv{index + 1}'
-           for block in range(generator.blocks) for dense in range(3) for index in range(5)}
-  found |= {f'stages_{stage}/Conv_0': f'{words.stage}{stage + 1}' for stage in range(MOST_STAGES)}
-  return found | {'head': 'conv_first', 'body_end': words.body_end,
-                  'refinement': words.refinement, 'last': 'conv_last'}
+def names_rrdb(generator: nn.Module, layers: LayerNames) -> dict[str, str]:
+  """Maps the layers of an RRDB as `names` does, to the given layer names."""
+  mapping = {f'body_{block}/DenseBlock_{dense}/Conv_{index}':
+             f'{layers.block}.{block}.{layers.dense}{dense + 1}.conv{index + 1}'
+             for block in range(generator.blocks) for dense in range(3) for index in range(5)}
+  mapping |= {f'stages_{stage}/Conv_0': f'{layers.stage}{stage + 1}'
+              for stage in range(MAX_STAGES)}
+  return mapping | {'head': 'conv_first', 'body_end': layers.body_end,
+                    'refinement': layers.refinement, 'last': 'conv_last'}

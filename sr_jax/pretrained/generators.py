@@ -1,33 +1,41 @@
-"""Generators in weight files: whose names they have, what network it is, there and back."""
+"""Recognises the generator in a weight file, and converts tensors to variables and back."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 from safetensors.numpy import save_file
 
 from sr_jax.errors import InputError, brief
 from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, ncnn
-from sr_jax.pretrained.shapes import Unstated
+from sr_jax.pretrained.shapes import Tensors, Unstated
 from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.system import files
 
 
 class Family(NamedTuple):
-  """One project's names: `infer(tensors, told)`, `names(name, generator)`, the networks that it
-  has, each with a function that says of a generator whether it is one of those, and the
-  tensors of a generator that are not learnt.
+  """The tensor names of one project.
+
+  Attributes:
+    infer: `infer(tensors, given)` returns (name of a generator, its fields), or None if the
+      tensors have other names.
+    names: `names(name, generator)` returns {our layer: the project's layer}.
+    networks: the generators that the project has, each with a function that says whether the
+      project has this configuration of it.
+    constants: `constants(generator)` returns tensors that are in a file but not trainable.
   """
 
-  infer: Callable
-  names: Callable
-  networks: dict[str, Callable]
-  constants: Callable = lambda generator: {}
+  infer: Callable[[Tensors, dict[str, Any]], tuple[str, dict[str, Any]] | None]
+  names: Callable[[str, nn.Module], dict[str, str]]
+  networks: dict[str, Callable[[nn.Module], bool]]
+  constants: Callable[[nn.Module], dict[str, np.ndarray]] = lambda generator: {}
 
 
 FAMILIES = {
@@ -36,235 +44,261 @@ FAMILIES = {
     'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
     'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
                            edsr_pytorch.constants)}
-OWN = 'sr_jax'  # our names and axes, for what no other project has
-METADATA = 'sr_jax'  # the key of a safetensors file's metadata that describes the generator
-LEAVES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight'}
+NATIVE = 'sr_jax'  # the family of our own names and axes, for networks that no other project has
+METADATA_KEY = 'sr_jax'  # the entry of a safetensors file's metadata that describes the generator
+LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight'}
 
 
 class WeightFile(NamedTuple):
-  """What a file holds: tensors in a family's names, of a network with these fields."""
+  """The contents of a weight file: tensors in the names of a family, and their network."""
 
   family: str
   name: str  # of models.GENERATORS
-  fields: dict[str, Any]  # its scale among them
-  usual: list[str]  # fields that the file does not tell and that have their usual value
+  fields: dict[str, Any]  # the generator's fields, including its scale
+  assumed: list[str]  # fields that the file does not determine and that have an assumed value
   tensors: dict[str, np.ndarray]
-  origin: str  # the format in a few words
+  origin: str  # the file format, for messages
 
 
-def read_generator(path, given: dict[str, Any] | None = None, wrapper: str = '',
-                   usual: dict[str, Any] | None = None) -> WeightFile:
-  """Reads a weight file and tells its network from names and shapes.
+class TensorLayout(NamedTuple):
+  """The tensor in a file that corresponds to one of our arrays."""
+
+  name: str
+  shape: tuple[int, ...]
+  axes: tuple[int, ...]  # the transposition that turns the tensor into our array
+
+
+def read_generator(path: os.PathLike | str, given: dict[str, Any] | None = None, wrapper: str = '',
+                   assumed: dict[str, Any] | None = None) -> WeightFile:
+  """Reads a weight file and infers its network from names and shapes.
 
   Args:
-    path: `.safetensors`, `.pth`, `.pt`, or one of an ncnn pair `.param`, `.bin`.
-    given: fields that override what was found, or that it can't tell.
-    wrapper: as in `files.read_tensors`.
-    usual: what fields have that neither the file nor `given` tells, and whose usual value the
-      family of names does not know.
+    path: `.safetensors`, `.pth`, `.pt`, or either file of an ncnn pair (`.param`, `.bin`).
+    given: fields that override what the file says, or that it does not determine.
+    wrapper: as in `tensors.read_tensors`.
+    assumed: values for fields that neither the file nor `given` determines and for which the
+      family has no assumed value.
 
   Raises:
-    InputError: unreadable, of no known network, or a field is wanting, which it names.
+    InputError: the file is unreadable or holds no known network, or a field is not determined;
+      the message names it.
   """
   path, given = pathlib.Path(path), given or {}
   for field in given:
     if field in ('name', 'names', 'dtype') or field.startswith('_'):
-      raise InputError(f'{path}: {field} can not be set')
-  if path.suffix == '.param' or (path.suffix == '.bin' and path.with_suffix('.param').is_file()):
-    if wrapper:
-      raise InputError(f'{path}: has no {wrapper!r}: an ncnn network is one set of tensors')
-    tensors, stated = ncnn.read_ncnn(path)
-    origin = 'ncnn'
-  else:
-    tensors, metadata = read_tensors(path, wrapper=wrapper)
-    origin = path.suffix.removeprefix('.')
-    if 'wrapper' in metadata:
-      origin += f', {metadata["wrapper"]}'
-    stated = _stated(path, metadata)
+      raise InputError(f'{path}: {field} cannot be set')
+  tensors, stated, origin = _read_tensors_and_fields(path, wrapper)
   try:
     family, name, fields = _recognise(tensors, stated, stated | given)
-  except (ValueError, TypeError, ArithmeticError) as error:  # of what was told, or InputError
+  except (ValueError, TypeError, ArithmeticError) as error:  # InputError, or a bad value in given
     raise InputError(f'{path}: {brief(error)}') from None
   fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
   fields |= given
-  untold = [field for field, value in fields.items() if isinstance(value, Unstated)]
-  for field in untold:
-    fields[field] = fields[field].usual
+  unstated = [field for field, value in fields.items() if isinstance(value, Unstated)]
+  for field in unstated:
+    fields[field] = fields[field].assumed
     if fields[field] is None:
-      fields[field] = (usual or {}).get(field)
+      fields[field] = (assumed or {}).get(field)
     if fields[field] is None:
-      raise InputError(f'{path}: {name} has a {field} that no tensor tells: name it with '
+      raise InputError(f'{path}: no tensor determines the field {field} of {name}; set it with '
                        f'--set {field}=VALUE')
   if type(fields.get('blocks')) is int and fields['blocks'] > len(tensors):
-    raise InputError(f'{path}: blocks={fields["blocks"]}, of {len(tensors)} tensors in all')
-  return WeightFile(family, name, fields, untold, tensors, origin)
+    raise InputError(f'{path}: blocks={fields["blocks"]} is more than its {len(tensors)} tensors')
+  return WeightFile(family, name, fields, unstated, tensors, origin)
 
 
-def _stated(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
-  """What our own metadata says of the generator: {} in a file of somebody else."""
-  if METADATA not in metadata:
+def _read_tensors_and_fields(path: pathlib.Path, wrapper: str) -> tuple[
+    dict[str, np.ndarray], dict[str, Any], str]:
+  """Returns (tensors, fields of the generator that the file states, file format)."""
+  if path.suffix == '.param' or (path.suffix == '.bin' and path.with_suffix('.param').is_file()):
+    if wrapper:
+      raise InputError(f'{path}: has no key {wrapper!r}; an ncnn network has no keys')
+    tensors, stated = ncnn.read_ncnn(path)
+    return tensors, stated, 'ncnn'
+  tensors, metadata = read_tensors(path, wrapper=wrapper)
+  origin = path.suffix.removeprefix('.')
+  if 'wrapper' in metadata:
+    origin += f', {metadata["wrapper"]}'
+  return tensors, _stated_fields(path, metadata), origin
+
+
+def _stated_fields(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
+  """Returns the fields in our own metadata entry; {} for a file that we did not write."""
+  if METADATA_KEY not in metadata:
     return {}
   try:
     stated = {field: tuple(value) if isinstance(value, list) else value
-              for field, value in dict(json.loads(metadata[METADATA])).items()}
+              for field, value in dict(json.loads(metadata[METADATA_KEY])).items()}
   except (ValueError, TypeError, RecursionError):
     stated = None
   if stated is None or not all(field.isidentifier() and not field.startswith('_') and isinstance(
       value, str | int | float | tuple) for field, value in stated.items()):
-    raise InputError(f'{path}: its metadata {METADATA!r} is damaged')
+    raise InputError(f'{path}: its metadata entry {METADATA_KEY!r} is damaged')
   return stated
 
 
-def _recognise(tensors: dict, stated: dict, told: dict) -> tuple[str, str, dict]:
-  if stated.get('names') == OWN:
+def _recognise(tensors: Tensors, stated: dict[str, Any],
+               given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+  """Returns (family, name of the generator, its fields as far as inferred)."""
+  if stated.get('names') == NATIVE:
     if stated.get('name') not in GENERATORS:
-      raise InputError(f'holds a {stated.get("name")!r}; known are {", ".join(GENERATORS)}')
+      raise InputError(f'its generator {stated.get("name")!r} is unknown; known generators: '
+                       f'{", ".join(GENERATORS)}')
     if 'scale' not in stated:
-      raise InputError('states no scale')
-    return OWN, stated['name'], {}
+      raise InputError('its metadata states no scale')
+    return NATIVE, stated['name'], {}
   for family, (infer, *_) in FAMILIES.items():
-    found = infer(tensors, told)
-    if found:
-      return family, *found
-  some = ', '.join(f'{name} {list(tensor.shape)}' for name, tensor in list(tensors.items())[:3])
-  raise InputError(f'no network that is known here: {len(tensors)} tensors'
-                   + (f' such as {some}' if some else ''))
+    inferred = infer(tensors, given)
+    if inferred:
+      return family, *inferred
+  examples = ', '.join(f'{name} {list(tensor.shape)}' for name, tensor in
+                       list(tensors.items())[:3])
+  raise InputError(f'not a known network: it has {len(tensors)} tensors'
+                   + (f' such as {examples}' if examples else ''))
 
 
-def to_variables(found: WeightFile, generator) -> dict:
-  """The tensors as `generator`'s variables, float32: {'params': ..., 'batch_stats': ...}.
+def to_variables(file: WeightFile, generator: nn.Module) -> dict[str, Any]:
+  """Converts the tensors to float32 variables of `generator`, {'params': ..., 'batch_stats': ...}.
 
   Raises:
-    InputError: a tensor is missing, has another shape or is one too many; the message has
-      its name, its shape and the shape expected.
+    InputError: a tensor is missing, unexpected or of another shape or type, or has non-finite
+      values. The message has its name, its shape and the shape expected.
   """
-  layout = _layout(found.family, found.name, generator)
-  constants = _constants(found.family, generator)
-  expected = {theirs: shape for theirs, shape, _ in layout.values()}
-  if any(name in constants for name in found.tensors):  # all of them, or none
+  layout = _layout(file.family, file.name, generator)
+  _check_tensors(file, layout, _constants(file.family, generator))
+  flat = {}
+  for path, (name, _, axes) in layout.items():
+    flat[path] = np.ascontiguousarray(np.float32(file.tensors[name]).transpose(axes))
+  return {'batch_stats': {}} | traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _check_tensors(file: WeightFile, layout: dict[str, TensorLayout],
+                   constants: dict[str, np.ndarray]) -> None:
+  expected = {name: shape for name, shape, _ in layout.values()}
+  if any(name in constants for name in file.tensors):  # a file has all constants or none
     expected |= {name: tensor.shape for name, tensor in constants.items()}
-  what = f'{found.name} ({", ".join(f"{key} {value}" for key, value in found.fields.items())})'
+  network = f'{file.name} ({", ".join(f"{key} {value}" for key, value in file.fields.items())})'
   for name, shape in expected.items():
-    if name in found.tensors and found.tensors[name].shape != shape:
-      raise InputError(f'{name} is {list(found.tensors[name].shape)}, expected {list(shape)} of '
-                       f'{what}')
+    if name in file.tensors and file.tensors[name].shape != shape:
+      raise InputError(f'{name} is {list(file.tensors[name].shape)}, expected {list(shape)} of '
+                       f'{network}')
   for name, shape in expected.items():
-    if name not in found.tensors:
-      raise InputError(f'{name} is missing, expected {list(shape)} of {what}')
-  for name, tensor in found.tensors.items():
+    if name not in file.tensors:
+      raise InputError(f'{name} is missing, expected {list(shape)} of {network}')
+  for name, tensor in file.tensors.items():
     if name not in expected:
-      raise InputError(f'{name} {list(tensor.shape)} is one too many for {what}')
+      raise InputError(f'{name} {list(tensor.shape)} is not a tensor of {network}')
     if not (np.issubdtype(tensor.dtype, np.floating) or tensor.dtype == ml_dtypes.bfloat16):
       raise InputError(f'{name} {list(tensor.shape)} is of type {tensor.dtype}, expected a float')
     with np.errstate(over='ignore'):
       if not np.isfinite(np.float32(tensor)).all():
-        raise InputError(f'{name} {list(tensor.shape)} has numbers that are infinite or none')
+        raise InputError(f'{name} {list(tensor.shape)} has non-finite values (NaN/Inf)')
     if name in constants and not np.allclose(tensor, constants[name], rtol=1e-5):
       raise InputError(f'{name} is {tensor.ravel().tolist()}, expected '
-                       f'{constants[name].ravel().tolist()} of {what}')
-  flat = {}
-  for path, (theirs, _, ours) in layout.items():
-    array = np.float32(found.tensors[theirs])
-    flat[path] = np.ascontiguousarray(array.transpose(ours))
-  return {'batch_stats': {}} | traverse_util.unflatten_dict(flat, sep='/')
+                       f'{constants[name].ravel().tolist()} of {network}')
 
 
-def _layout(family: str, name: str, generator) -> dict[str, tuple]:
-  """{our path: (their name, their shape, axes that turn theirs into ours)}."""
+def _layout(family: str, name: str, generator: nn.Module) -> dict[str, TensorLayout]:
+  """Returns the tensor for each of our arrays, by the array's path."""
   shapes = {path: leaf.shape for path, leaf in
             traverse_util.flatten_dict(variable_shapes(generator), sep='/').items()}
-  if family == OWN:
-    return {path: (path, shape, tuple(range(len(shape)))) for path, shape in shapes.items()}
+  if family == NATIVE:
+    return {path: TensorLayout(path, shape, tuple(range(len(shape))))
+            for path, shape in shapes.items()}
   names, layout = FAMILIES[family].names(name, generator), {}
   for path, shape in shapes.items():
     layer, _, leaf = path.removeprefix('params/').rpartition('/')
-    if layer not in names or leaf not in LEAVES:
-      raise InputError(f"{path} has no counterpart in {family}'s names; --names {OWN} has them all")
-    theirs = f'{names[layer]}.{LEAVES[leaf]}'
-    if leaf == 'kernel':  # ours [height, width, in, out], theirs [out, in, height, width]
-      layout[path] = theirs, (*shape[:1:-1], *shape[:2]), (2, 3, 1, 0)
+    if layer not in names or leaf not in LEAF_NAMES:
+      raise InputError(f'{path}: {family} has no name for it; use --names {NATIVE}')
+    tensor = f'{names[layer]}.{LEAF_NAMES[leaf]}'
+    if leaf == 'kernel':  # ours are [height, width, in, out], PyTorch's [out, in, height, width]
+      layout[path] = TensorLayout(tensor, (*shape[:1:-1], *shape[:2]), (2, 3, 1, 0))
     else:
-      layout[path] = theirs, shape, (0,)
+      layout[path] = TensorLayout(tensor, shape, (0,))
   return layout
 
 
-def _constants(family: str, generator) -> dict[str, np.ndarray]:
-  return {} if family == OWN else FAMILIES[family].constants(generator)
+def _constants(family: str, generator: nn.Module) -> dict[str, np.ndarray]:
+  return {} if family == NATIVE else FAMILIES[family].constants(generator)
 
 
-def fitting_family(name: str, generator, first: str = '') -> str:
-  """The names that an export has if nobody says otherwise: `first`, where the weights came with
-  it, or else those of the first project that has the network, or our own.
+def fitting_family(name: str, generator: nn.Module, first: str = '') -> str:
+  """Returns the default family for an export.
+
+  That is `first`, the family that the weights were imported with, if it can express the
+  network, else the first family that can, else our own.
   """
   for family in (*filter(None, [first]), *FAMILIES):
     try:
-      _refuse_unless_held(family, name, generator)
+      _check_expressible(family, name, generator)
       return family
     except InputError:
       continue
-  return OWN
+  return NATIVE
 
 
-def to_tensors(family: str, name: str, generator, variables: dict) -> dict[str, np.ndarray]:
-  """The inverse of `to_variables`.
+def to_tensors(family: str, name: str, generator: nn.Module,
+               variables: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Converts variables to tensors in the names of a family, the inverse of `to_variables`.
 
   Raises:
-    InputError: the family has no such network, or not with these fields; it names the field.
+    InputError: the family has no such network, or not with these fields; the message names the
+      field.
   """
-  _refuse_unless_held(family, name, generator)
+  _check_expressible(family, name, generator)
   layout, flat = _layout(family, name, generator), traverse_util.flatten_dict(variables, sep='/')
   tensors = {}
-  for path, (theirs, _, ours) in layout.items():
-    tensors[theirs] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(ours)))
+  for path, (tensor, _, axes) in layout.items():
+    tensors[tensor] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(axes)))
   return tensors | _constants(family, generator)
 
 
-def _refuse_unless_held(family: str, name: str, generator) -> None:
-  """Refuses a network that the family's project has not, or that its names tell as another."""
-  if family == OWN:
+def _check_expressible(family: str, name: str, generator: nn.Module) -> None:
+  """Raises InputError if the family lacks this network, or would read it back as another one."""
+  if family == NATIVE:
     return
   if family not in FAMILIES:
-    raise InputError(f'names {family!r}: expected one of {", ".join((*FAMILIES, OWN))}')
+    raise InputError(f'--names {family!r}: expected one of {", ".join((*FAMILIES, NATIVE))}')
   networks = FAMILIES[family].networks
   if name not in networks:
-    raise InputError(f"{family} has no {name}: its names are {', '.join(networks)}'s; "
-                     f'--names {OWN} has them all')
+    raise InputError(f'{family} has no {name}, only {", ".join(networks)}; use --names {NATIVE}')
   if not networks[name](generator):
-    raise InputError(f"{family}'s {name} has no scale {generator.scale}, channels "
-                     f'{generator.channels} as this one; --names {OWN} has them all')
-  tensors = {theirs: np.broadcast_to(np.float32(0), shape)  # their shapes tell, not their numbers
-             for theirs, shape, _ in _layout(family, name, generator).values()}
+    raise InputError(f"{family}'s {name} does not exist with scale {generator.scale}, channels "
+                     f'{generator.channels}; use --names {NATIVE}')
+  tensors = {tensor: np.broadcast_to(np.float32(0), shape)  # inferred from shapes, not values
+             for tensor, shape, _ in _layout(family, name, generator).values()}
   tensors |= _constants(family, generator)
   try:
     _, fields = FAMILIES[family].infer(tensors, architecture(generator)) or ('', None)
   except InputError:
     fields = None
   if fields is None:
-    raise InputError(f"{family}'s {name} has no such layers; --names {OWN} has them all")
+    raise InputError(f"{family}'s {name} does not have these layers; use --names {NATIVE}")
   stated = {field: value for field, value in fields.items() if not isinstance(value, Unstated)}
   unstated = {field: getattr(generator, field) for field in fields.keys() - stated.keys()}
-  theirs = architecture(GENERATORS[name](**stated, **unstated))
-  for field, want in architecture(generator).items():
-    if theirs[field] != want:
-      raise InputError(f"{field}={want!r}: {family}'s {name} has {theirs[field]!r}; --names {OWN} "
-                       'writes any')
+  inferred = architecture(GENERATORS[name](**stated, **unstated))
+  for field, value in architecture(generator).items():
+    if inferred[field] != value:
+      raise InputError(f"{field}={value!r}: {family}'s {name} has {inferred[field]!r}; use "
+                       f'--names {NATIVE}')
 
 
-def write_generator(path, family: str, name: str, generator, variables: dict) -> None:
-  """Writes a `.safetensors` file, whole or not at all, that `read_generator` reads back.
+def write_generator(path: os.PathLike | str, family: str, name: str, generator: nn.Module,
+                    variables: dict[str, Any]) -> None:
+  """Writes a `.safetensors` file atomically; `read_generator` reads it back.
 
   Every field of the generator is in the file's metadata, which other readers ignore.
 
   Raises:
-    InputError: as `to_tensors`, or it can not be written.
+    InputError: as `to_tensors`, or the file cannot be written.
   """
   path = files.expand(path)
   if path.suffix != '.safetensors':
-    raise InputError(f'{path}: only .safetensors is written')
+    raise InputError(f'{path}: only .safetensors files can be written')
   tensors = to_tensors(family, name, generator, variables)
   stated = {field: value for field, value in architecture(generator).items()
             if field != 'network' and value is not None}
-  if family == OWN:
-    stated |= {'name': name, 'names': OWN}
+  if family == NATIVE:
+    stated |= {'name': name, 'names': NATIVE}
   with files.atomic_write(path) as temporary:
-    save_file(tensors, temporary, {METADATA: json.dumps(stated, sort_keys=True)})
+    save_file(tensors, temporary, {METADATA_KEY: json.dumps(stated, sort_keys=True)})

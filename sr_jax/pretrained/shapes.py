@@ -1,23 +1,32 @@
-"""What the names and shapes of foreign tensors tell of their network."""
+"""Infers network fields from the names and shapes of tensors."""
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sr_jax.errors import InputError
 
+Tensors = Mapping[str, np.ndarray]  # tensors by name; here only names and shapes matter
+
 
 class Unstated(NamedTuple):
-  """A field that no name and no shape tells: its usual value, or None where there is none."""
+  """A field that no name and no shape determines.
 
-  usual: Any = None
+  Attributes:
+    assumed: the value that the field commonly has, or None if there is no such value.
+  """
+
+  assumed: Any = None
 
 
-def convolution(tensors: dict, name: str) -> tuple[int, int]:
-  """(outputs, inputs) of the convolution `name`.
+def conv_channels(tensors: Tensors, name: str) -> tuple[int, int]:
+  """Returns (output channels, input channels) of the convolution `name`.
 
   Raises:
-    InputError: its weight is missing or no square kernel [out, in, side, side].
+    InputError: its weight is missing or is not a square kernel [out, in, side, side].
   """
   weight = tensors.get(f'{name}.weight')
   if weight is None:
@@ -27,41 +36,49 @@ def convolution(tensors: dict, name: str) -> tuple[int, int]:
   return weight.shape[:2]
 
 
-def count(tensors: dict, pattern: str) -> int:
-  """1 + the largest number that the pattern's group finds at the start of a name.
+def index_count(tensors: Tensors, pattern: str) -> int:
+  """Returns 1 + the largest index that the pattern's group matches at the start of a name.
 
   Raises:
-    InputError: a number that so few tensors can not reach; nothing is made in its size.
+    InputError: an index is implausibly large for the number of tensors. Without this check a
+      hostile file could make the caller build a network of that many layers.
   """
   largest = -1
   for name in tensors:
     match = re.match(pattern, name)
     if not match:
       continue
-    if len(match[1]) > 9 or int(match[1]) > 2 * len(tensors):  # counting weights and biases
-      raise InputError(f'{name[:80]} has a number beyond the {len(tensors)} tensors that there are')
+    if len(match[1]) > 9 or int(match[1]) > 2 * len(tensors):  # a layer may have only one tensor
+      raise InputError(f'{name[:80]}: its index is too large for a file of {len(tensors)} tensors')
     largest = max(largest, int(match[1]))
   return largest + 1
 
 
-def folding(tensors: dict, name: str, channels: int, whole: int) -> int:
-  """The side f of a PixelShuffle or its inverse, where `whole` is channels * f * f.
+def shuffle_factor(tensors: Tensors, name: str, channels: int, shuffled_channels: int) -> int:
+  """Returns the factor f of a PixelShuffle or its inverse: shuffled_channels = channels * f * f.
+
+  Args:
+    name: the convolution next to it, which the message names.
 
   Raises:
-    InputError: it is not, naming the convolution.
+    InputError: there is no such integer f.
   """
-  side = math.isqrt(whole // channels)
-  if not side or side**2 * channels != whole:
-    raise InputError(f'{name}.weight is {list(tensors[f"{name}.weight"].shape)}: {whole} is not '
-                     f'{channels} times a square')
-  return side
+  factor = math.isqrt(shuffled_channels // channels)
+  if not factor or factor**2 * channels != shuffled_channels:
+    raise InputError(f'{name}.weight is {list(tensors[f"{name}.weight"].shape)}: '
+                     f'{shuffled_channels} is not {channels} times a square')
+  return factor
 
 
-def shuffled_scale(tensors: dict, names: list[str], features: int) -> int:
-  """The product of stages of a convolution and a PixelShuffle each, which keep the features.
+def shuffle_scale(tensors: Tensors, names: Sequence[str], features: int) -> int:
+  """Returns the total scale of upsampling stages, each a convolution and a PixelShuffle.
+
+  Args:
+    names: the stages' convolutions.
+    features: the number of channels before and after each stage.
 
   Raises:
-    InputError: as `convolution` and `folding`.
+    InputError: as `conv_channels` and `shuffle_factor`.
   """
-  return math.prod(folding(tensors, name, features, convolution(tensors, name)[0])
+  return math.prod(shuffle_factor(tensors, name, features, conv_channels(tensors, name)[0])
                    for name in names)

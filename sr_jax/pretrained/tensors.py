@@ -1,19 +1,22 @@
-"""Tensors by name from `.safetensors` and PyTorch `.pth` files.
+"""Reads tensors by name from `.safetensors` and PyTorch `.pth` files.
 
-A `.pth` is a pickle, and a pickle is a program. This reader looks at its opcodes first and
-refuses those that a state dict does not need, resolves a dozen names to functions of its own
-and no others, so that a file from the internet can at worst be rejected.
+A `.pth` file is a pickle, and unpickling can execute arbitrary code. This reader first checks
+the pickle's opcodes and refuses those that a state dict does not need. It then resolves only the
+dozen global names in ALLOWED_GLOBALS, all to functions of this module, so the worst that can
+happen with an untrusted file is that it is refused.
 """
 
 import io
 import math
 import mmap
+import os
 import pathlib
 import pickle
 import pickletools
 import struct
 import zipfile
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -22,10 +25,11 @@ from safetensors.numpy import load_file
 
 from sr_jax.errors import InputError, brief
 
-STORAGES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16,
-            'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64,
-            'IntStorage': np.int32, 'ShortStorage': np.int16, 'CharStorage': np.int8,
-            'ByteStorage': np.uint8, 'BoolStorage': np.bool_}
+STORAGE_DTYPES = {
+    'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16,
+    'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64, 'IntStorage': np.int32,
+    'ShortStorage': np.int16, 'CharStorage': np.int8, 'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_}
 OPCODES = {  # all that torch.save writes
     'PROTO', 'FRAME', 'STOP', 'MARK', 'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'BUILD', 'BINPERSID',
     'PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GET', 'BINGET', 'LONG_BINGET', 'NONE', 'NEWTRUE',
@@ -34,49 +38,51 @@ OPCODES = {  # all that torch.save writes
     'EMPTY_DICT', 'EMPTY_LIST', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'SETITEM',
     'SETITEMS', 'APPEND', 'APPENDS'}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LARGEST_PICKLE = 64 << 20  # a state dict's pickle holds names and shapes, not numbers
-MOST_OPCODES = 1_000_000  # a tensor takes about 40, and each may take a hundred bytes of memory
-MOST_AXES = 16
-MOST_VIEWS = 4  # numbers in all tensors for each number in a file: weights may be shared
-# Trainers keep the state dict under one of these, the averaged weights first.
+MAX_PICKLE_BYTES = 64 << 20  # a state dict's pickle contains names and shapes, not the weights
+MAX_OPCODES = 1_000_000  # a tensor takes about 40, and each may take a hundred bytes of memory
+MAX_AXES = 16
+MAX_SHARING = 4  # tensors' elements per element of their storages: weights may be shared
+# Keys under which training code stores the state dict, in order of preference: EMA weights first.
 WRAPPERS = ('params_ema', 'params', 'state_dict')
 
 
-def read_tensors(path, prefix: str = '',
+def read_tensors(path: os.PathLike | str, prefix: str = '',
                  wrapper: str = '') -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """Reads the tensors whose names start with `prefix`, without running the file.
+  """Reads the tensors whose names start with `prefix`, without executing code from the file.
 
   Args:
-    path: a safetensors file, or PyTorch's in its zip format or the one before it; told by its
-      contents, not by its name.
-    wrapper: the key of PyTorch's dict whose dict is meant; '' takes the first of WRAPPERS that
-      is there or else the tensors at the top. A 'module.' before every name is taken off.
+    path: a safetensors file, or a PyTorch file in its zip format or the older one. The contents
+      decide, not the file name.
+    wrapper: the key under which a PyTorch file stores the state dict. '' takes the first of
+      WRAPPERS that is present, or else the tensors at the top level. If all names begin with
+      'module.' (from DataParallel), that prefix is removed.
 
   Returns:
-    (tensors by name, metadata): a safetensors file's own text metadata; of a `.pth`, the
-    'wrapper' that was opened, if any.
+    (tensors by name, metadata). For a safetensors file that is its own text metadata, for a
+    `.pth` {'wrapper': the key that was opened} if there was one.
 
   Raises:
-    InputError: missing, damaged, or a pickle that asks for more than tensors.
+    InputError: the file is missing or damaged, or its pickle asks for more than tensors.
   """
   path = pathlib.Path(path)
   try:
     with open(path, 'rb') as file:
-      begins = file.read(9)
+      start = file.read(9)
       file.seek(0)
-      if begins[8:] != b'{':  # where a safetensors file has its JSON, after eight bytes of length
-        if begins[:4] == b'PK\3\4':
+      if start[8:] != b'{':  # in a safetensors file, JSON follows eight bytes of length
+        if start[:4] == b'PK\3\4':
           return _read_zip(file, prefix, wrapper)
-        if begins[:1] == b'\x80':  # PROTO, the first opcode of a pickle
-          # Mapped: of a file, a number that lies would have so much memory asked for.
+        if start[:1] == b'\x80':  # PROTO, the first opcode of a pickle
+          # Memory-mapped because reading from a file allocates as many bytes as a (false) length
+          # in it says, before the read fails.
           with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _read_legacy(mapped, prefix, wrapper)
     with safetensors.safe_open(path, 'np') as file:
       metadata = file.metadata() or {}
     if wrapper:
-      raise InputError(f'has no {wrapper!r}: a safetensors file holds one set of tensors')
-    found = _without_module(load_file(path))
-    return {name: found[name] for name in found if name.startswith(prefix)}, metadata
+      raise InputError(f'has no key {wrapper!r}; a safetensors file has no keys')
+    tensors = _without_module_prefix(load_file(path))
+    return {name: tensors[name] for name in tensors if name.startswith(prefix)}, metadata
   except FileNotFoundError:
     raise InputError(f'{path}: no such file') from None
   except InputError as error:
@@ -84,8 +90,8 @@ def read_tensors(path, prefix: str = '',
   except MemoryError:
     raise InputError(f'{path}: not enough memory to read it') from None
   except Exception as error:  # parsers fail in many ways on damaged files
-    words = brief(error) or type(error).__name__
-    raise InputError(f'{path}: not a readable weight file ({words})') from None
+    reason = brief(error) or type(error).__name__
+    raise InputError(f'{path}: not a readable weight file ({reason})') from None
 
 
 # PyTorch ---------------------------------------------------------------------------------
@@ -93,148 +99,157 @@ def read_tensors(path, prefix: str = '',
 
 class _Storage(NamedTuple):
   key: str
-  dtype: Any
-  length: int
+  dtype: np.dtype
+  length: int  # in elements, as the pickle says
 
 
 class _Tensor(NamedTuple):
+  """A view of a storage; offset and strides are in elements."""
+
   storage: _Storage
   offset: int
   shape: tuple[int, ...]
   stride: tuple[int, ...]
 
   def read(self, memory: np.ndarray) -> np.ndarray:
-    """A copy of the tensor out of its storage's numbers, after checking that it fits."""
+    """Returns a copy of the tensor from its storage's elements, after a bounds check."""
     last = self.offset + sum(s * (n - 1) for n, s in zip(self.shape, self.stride, strict=True))
     if (min((*self.shape, *self.stride, self.offset), default=0) < 0 or last >= len(memory)
         or math.prod(self.shape) > len(memory)):
-      raise InputError('a tensor reaches outside its storage')
+      raise InputError('a tensor extends outside its storage')
     strides = [step * memory.itemsize for step in self.stride]
     view = np.lib.stride_tricks.as_strided(memory[self.offset:], self.shape, strides)
     return np.array(view)
 
 
-def _rebuild_tensor(storage, offset, shape, stride, *_):
+# The arguments of these functions come from a pickle: any of them may have any type.
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
   if not isinstance(storage, _Storage):
     raise InputError('a tensor without a storage')
   axes = (*shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
-  if len(axes) > 2 * MOST_AXES or not all(type(number) is int for number in (offset, *axes)):
-    raise InputError('a tensor of no shape')
+  if len(axes) > 2 * MAX_AXES or not all(type(number) is int for number in (offset, *axes)):
+    raise InputError('a tensor with an invalid shape')
   return _Tensor(storage, offset, shape, stride)
 
 
-def _empty_dict(*arguments):
+def _empty_dict(*arguments: Any) -> dict:
   if arguments:
-    raise InputError('an OrderedDict that is not empty at first')
+    raise InputError('an OrderedDict that is created with contents')
   return {}
 
 
-ALLOWED = {
+ALLOWED_GLOBALS = {
     ('collections', 'OrderedDict'): _empty_dict,
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,  # before PyTorch 0.4
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): lambda data, *_: data,
-    **{('torch', name): np.dtype(dtype) for name, dtype in STORAGES.items()},
+    **{('torch', name): np.dtype(dtype) for name, dtype in STORAGE_DTYPES.items()},
 }
 
 
 class _Unpickler(pickle._Unpickler):
-  """Python's own implementation in Python: the one in C hashes any key, a tuple of tuples of
-  tuples until the stack overflows, and sets attributes of whatever a file likes.
+  """Python's unpickler in its pure Python implementation, restricted to state dicts.
+
+  The C implementation hashes any key, including tuples nested deep enough to overflow the
+  stack, and sets arbitrary attributes.
   """
 
   dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
-  def __init__(self, file):
+  def __init__(self, file: BinaryIO | mmap.mmap) -> None:
     super().__init__(file)
     self.storages = {}
 
-  def find_class(self, module, name):
-    if (module, name) not in ALLOWED:
-      raise InputError(f'its pickle asks for {module}.{name}, which no state dict needs')
-    return ALLOWED[module, name]
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) not in ALLOWED_GLOBALS:
+      raise InputError(f'its pickle refers to {module}.{name}, which a state dict does not need')
+    return ALLOWED_GLOBALS[module, name]
 
-  def persistent_load(self, pid):
+  def persistent_load(self, pid: Any) -> _Storage:
     kind, dtype, key, _, length = pid[:5]
     if kind != 'storage' or not isinstance(length, int) or not isinstance(dtype, np.dtype):
       raise InputError('an unknown kind of storage')
     return self.storages.setdefault(str(key), _Storage(str(key), dtype, length))
 
-  def _check_keys(self, keys):
+  def _check_keys(self, keys: Sequence[Any]) -> None:
     if not all(isinstance(key, str | int) for key in keys):
-      raise InputError('a dict whose keys are neither text nor numbers')
+      raise InputError('a dict whose keys are neither strings nor integers')
 
-  def load_setitem(self):
+  def load_setitem(self) -> None:
     self._check_keys(self.stack[-2:-1])
     super().load_setitem()
 
-  def load_setitems(self):
+  def load_setitems(self) -> None:
     self._check_keys(self.stack[::2])
     super().load_setitems()
 
-  def load_build(self):
-    self.stack.pop()  # an OrderedDict's attributes: versions of modules, of no use here
+  def load_build(self) -> None:
+    self.stack.pop()  # attributes of an OrderedDict (versions of modules), which are not needed
 
   dispatch[pickle.SETITEM[0]] = load_setitem
   dispatch[pickle.SETITEMS[0]] = load_setitems
   dispatch[pickle.BUILD[0]] = load_build
 
 
-def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
-  """(what one pickle from the file's position holds, the storages that it speaks of).
+def _unpickle(file: BinaryIO | mmap.mmap) -> tuple[Any, dict[str, _Storage]]:
+  """Loads one pickle from the file's position, after checking all of its opcodes.
 
-  Its opcodes are read through before it is run.
+  Returns:
+    (the object, the storages that it refers to by key).
   """
   start = file.tell()
   for count, (opcode, _, position) in enumerate(pickletools.genops(file)):
     if opcode.name not in OPCODES:
-      raise InputError(f'its pickle has the opcode {opcode.name}, which no state dict needs')
-    if position - start > LARGEST_PICKLE:
-      raise InputError(f'its pickle is larger than {LARGEST_PICKLE} bytes')
-    if count >= MOST_OPCODES:
-      raise InputError(f'its pickle has more than {MOST_OPCODES} opcodes')
+      raise InputError(f'its pickle has the opcode {opcode.name}, which a state dict does not need')
+    if position - start > MAX_PICKLE_BYTES:
+      raise InputError(f'its pickle is larger than {MAX_PICKLE_BYTES} bytes')
+    if count >= MAX_OPCODES:
+      raise InputError(f'its pickle has more than {MAX_OPCODES} opcodes')
   file.seek(start)
   unpickler = _Unpickler(file)
   return unpickler.load(), unpickler.storages
 
 
 def _unwrapped(state: Any, wrapper: str) -> tuple[dict[str, _Tensor], dict[str, str]]:
-  """(the tensors of a state dict, which key of a larger dict it lay under, if any)."""
+  """Returns (the tensors of a state dict, {'wrapper': its key} if it is inside another dict)."""
   if not isinstance(state, dict):
-    raise InputError(f'holds a {type(state).__name__}, not a dict of tensors')
+    raise InputError(f'contains a {type(state).__name__}, not a dict of tensors')
   dicts = {name: value for name, value in state.items() if isinstance(value, dict)}
-  keys = ', '.join(str(name)[:40] for name in list(state)[:10]) or 'nothing'
+  keys = ', '.join(str(name)[:40] for name in list(state)[:10]) or 'none'
   if wrapper and wrapper not in dicts:
-    raise InputError(f'has no {wrapper!r}, but {keys}')
+    raise InputError(f'has no key {wrapper!r}; its keys: {keys}')
   wrapper = wrapper or next((name for name in WRAPPERS if name in dicts), '')
-  found = dicts[wrapper] if wrapper else state
-  tensors = {name: value for name, value in found.items()
+  inner = dicts[wrapper] if wrapper else state
+  tensors = {name: value for name, value in inner.items()
              if isinstance(name, str) and isinstance(value, _Tensor)}
   if not tensors:
     where = f' under {wrapper!r}' if wrapper else ''
-    raise InputError(f'has no tensors{where}; at its top are {keys}; --key names what they lie '
-                     'under')
-  whole = sum({tensor.storage: tensor.storage.length for tensor in tensors.values()}.values())
-  if sum(math.prod(tensor.shape) for tensor in tensors.values()) > MOST_VIEWS * whole:
-    raise InputError('its tensors are views of too few numbers, made to exhaust the memory')
-  return _without_module(tensors), {'wrapper': wrapper} if wrapper else {}
+    raise InputError(f'has no tensors{where}; its top-level keys: {keys}; choose one with --key')
+  stored = sum({tensor.storage: tensor.storage.length for tensor in tensors.values()}.values())
+  if sum(math.prod(tensor.shape) for tensor in tensors.values()) > MAX_SHARING * stored:
+    raise InputError('its tensors have far more elements than its storages; such a file exhausts '
+                     'the memory')
+  return _without_module_prefix(tensors), {'wrapper': wrapper} if wrapper else {}
 
 
-def _without_module(tensors: dict) -> dict:
-  """Names as they were before DataParallel put 'module.' in front of each."""
+def _without_module_prefix(tensors: dict[str, Any]) -> dict[str, Any]:
+  """Removes the 'module.' that DataParallel puts before every name."""
   if all(name.startswith('module.') for name in tensors):
     return {name.removeprefix('module.'): value for name, value in tensors.items()}
   return tensors
 
 
-def _read_zip(file, prefix: str, wrapper: str):
+def _read_zip(file: BinaryIO, prefix: str,
+              wrapper: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   size = file.seek(0, io.SEEK_END)
   with zipfile.ZipFile(file) as archive:
     pickles = [name for name in archive.namelist() if name.endswith('/data.pkl')]
-    if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > LARGEST_PICKLE:
+    if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
       raise InputError('a zip file, but not one that PyTorch wrote')
     if any(member.compress_size > size for member in archive.infolist()):
-      raise InputError('a zip file whose members are larger than it is')
+      raise InputError('a zip file whose members are larger than itself')
     root = pickles[0].removesuffix('data.pkl')
     state, _ = _unpickle(io.BytesIO(archive.read(pickles[0])))
     tensors, metadata = _unwrapped(state, wrapper)
@@ -244,26 +259,30 @@ def _read_zip(file, prefix: str, wrapper: str):
       if storage.key in memories:
         continue
       member = archive.getinfo(f'{root}data/{storage.key}')
-      if member.compress_type != zipfile.ZIP_STORED:  # PyTorch never packs; a bomb would
-        raise InputError('its numbers are compressed, which PyTorch does not do')
+      if member.compress_type != zipfile.ZIP_STORED:  # a zip bomb would be compressed
+        raise InputError('its storages are compressed, which PyTorch does not do')
       if member.file_size != storage.length * storage.dtype.itemsize:
-        raise InputError(f'the numbers of {brief(name, 80)} have the wrong length')
+        raise InputError(f'the storage of {brief(name, 80)} has the wrong length')
       memories[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
     return _read_all(wanted, memories), metadata
 
 
-def _read_all(wanted: dict[str, _Tensor], memories: dict[str, np.ndarray]) -> dict:
-  """The tensors out of their storages, after all of those have proved as long as they claim."""
+def _read_all(wanted: dict[str, _Tensor],
+              memories: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Copies the tensors out of their storages, after checking that every storage is complete."""
   for tensor in wanted.values():
     memory = memories.get(tensor.storage.key)
     if memory is None or len(memory) != tensor.storage.length:
-      raise InputError('the numbers of a storage are missing')
+      raise InputError('the data of a storage is missing')
   return {name: tensor.read(memories[tensor.storage.key]) for name, tensor in wanted.items()}
 
 
-def _read_legacy(file, prefix: str, wrapper: str):
-  """PyTorch before 1.6: pickles of a magic number, a version, facts about the machine,
-  the state and its storages' keys, then each storage as its length and its numbers.
+def _read_legacy(file: mmap.mmap, prefix: str,
+                 wrapper: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Reads the format of PyTorch before 1.6.
+
+  It has pickles of a magic number, a version, information about the machine, the state dict and
+  the storages' keys, followed by each storage as its length and its elements.
   """
   if _unpickle(file)[0] != LEGACY_MAGIC:
     raise InputError('not a PyTorch file')

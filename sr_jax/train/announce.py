@@ -101,5 +101,5 @@ def start(config, experiment, resumes, initial, taken, fresh, changed) -> list[s
         f'starts from {initial.origin}: {len(taken)} arrays taken ({layers(taken)})'
         + (f', {len(fresh)} fresh ({layers(fresh)})' if fresh else '')
         + ''.join(f'; {field} {initial.fields[field]}, which the file does not tell'
-                  for field in initial.usual))
+                  for field in initial.assumed))
   return lines
