@@ -1,18 +1,18 @@
-"""Makes pictures and clips larger with a trained network.
+"""Upscales images and videos with a trained network.
 
   python -m sr_jax.upscale photo.jpg scans/ --output out --weights realesrgan-x4plus
   python -m sr_jax.upscale 'data/*/LRbicx4' --output out --workdir runs/srgan --format tiff
   python -m sr_jax.upscale clip.mp4 --output out --weights realesr-animevideov3-x2
 
-IN is a picture, a clip, a folder, whose structure is kept, or a glob. The weights are those of a
-run, of a weight file (`.safetensors`, `.pth`, ncnn) or of a published network. Grey, 16-bit and
-transparent pictures come out as they are; EXIF and the colour profile are kept. What is there
-already is left alone, so a job that was stopped goes on. A clip keeps its times and its sound; it
-is thousands of pictures, so the Compact networks (realesr-animevideov3-x2, -x3, -x4, or what
-configs/compact.py trains) are the practical choice for one.
+IN is an image, a video, a folder, whose structure is kept, or a glob pattern. The weights are those
+of a run, of a weight file (`.safetensors`, `.pth`, ncnn) or of a published network. Grey, 16-bit
+and transparent images stay so; EXIF and the colour profile are kept. Existing results are skipped,
+so the same command resumes an interrupted job. A video keeps its timestamps and its sound; it has
+thousands of frames, so the Compact networks (realesr-animevideov3-x2, -x3, -x4, or what
+configs/compact.py trains) are the practical choice for videos.
 
-A picture is cut so that no cut can be seen: the result is that of the whole picture, in the memory
-there is (sr_jax/inference/upscaler.py).
+Large images are processed in tiles whose result is that of the whole image, in the available memory
+(sr_jax/inference/upscaler.py).
 """
 
 import argparse
@@ -31,57 +31,73 @@ from sr_jax import images, restore
 from sr_jax.data import folders
 from sr_jax.errors import InputError
 from sr_jax.inference import correction
-from sr_jax.inference.upscale_file import Extras, upscale_file, upscale_samples
-from sr_jax.inference.upscaler import TILE, Upscaler
+from sr_jax.inference.planner import DEFAULT_TILE
+from sr_jax.inference.upscale_file import Extras, FileOptions, upscale_file, upscale_samples
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.media import decoders, photos, video
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
 
-READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)  # of what lies in a folder
-BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp', '.tif': 'tiff',
-             '.tiff': 'tiff', '.bmp': 'bmp'}  # --format same; all others become PNG
-LARGEST = 64  # --outscale
-BAR = '{desc}{percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
+# Files with these suffixes are found in folders.
+READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)
+# The format that --format same gives for a suffix; all others become PNG.
+FORMAT_BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp',
+                    '.tif': 'tiff', '.tiff': 'tiff', '.bmp': 'bmp'}
+MAX_OUTSCALE = 64
+BAR_FORMAT = '{desc}{percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
+
+Job = tuple[pathlib.Path, pathlib.Path]  # (file to read, file to write)
 
 
-def plan_outputs(places: Sequence[pathlib.Path], folder: pathlib.Path, format: str):
-  """(what is read, what is written) of pictures, clips, folders and globs; what is wrong with
-  some of the places, a line each. What a glob finds keeps its path from where the glob begins.
+def plan_outputs(inputs: Sequence[pathlib.Path], folder: pathlib.Path, format: str
+                 ) -> tuple[list[Job], list[str]]:
+  """Finds the files to upscale and chooses where their results are written.
+
+  Args:
+    inputs: images, videos, folders and glob patterns. The matches of a pattern keep their paths
+      below its part without wildcards.
+    folder: where the results are written.
+    format: of images, a key of `photos.FORMATS` or 'same'.
+
+  Returns:
+    (jobs; the error message of each input that cannot be used).
 
   Raises:
-    InputError: two of one name; one that would be overwritten.
+    InputError: two results would have the same path, or a result would overwrite an input.
   """
-  def suffix(path):
+  def suffix(path: pathlib.Path) -> str:
     if path.suffix.lower() in video.SUFFIXES:
       return '.mp4'
     return photos.FORMATS[format_of(path, format)].suffix
 
-  found, roots, wrong, seen = [], {}, [], set()
-  for place in places:
-    matches = [place]
-    if not place.exists() and glob.has_magic(str(place)):
-      matches = [pathlib.Path(match) for match in sorted(glob.glob(str(place), recursive=True))
-                 ] or [place]
-      fixed = next(index for index, part in enumerate(place.parts) if glob.has_magic(part))
-      roots |= dict.fromkeys(matches, pathlib.Path(*place.parts[:fixed]))
+  usable, roots, errors, seen = [], {}, [], set()
+  for path in inputs:
+    matches = [path]
+    if not path.exists() and glob.has_magic(str(path)):
+      matches = [pathlib.Path(match) for match in sorted(glob.glob(str(path), recursive=True))
+                 ] or [path]
+      fixed = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
+      roots |= dict.fromkeys(matches, pathlib.Path(*path.parts[:fixed]))
     for match in matches:
       try:
         folders.output_paths([match], folder, READABLE, suffix, roots)
       except InputError as error:
-        wrong.append(str(error))
+        errors.append(str(error))
         continue
-      if (real := os.path.realpath(match)) not in seen:  # '**' follows links, in circles too
+      # '**' follows symbolic links, even if they form a cycle.
+      if (real := os.path.realpath(match)) not in seen:
         seen.add(real)
-        found.append(match)
-  return found and folders.output_paths(found, folder, READABLE, suffix, roots), wrong
+        usable.append(match)
+  return usable and folders.output_paths(usable, folder, READABLE, suffix, roots), errors
 
 
 def format_of(path: pathlib.Path, format: str) -> str:
-  return BY_SUFFIX.get(path.suffix.lower(), 'png') if format == 'same' else format
+  """Returns `format`, or for 'same' the format of an image file from its suffix."""
+  return FORMAT_BY_SUFFIX.get(path.suffix.lower(), 'png') if format == 'same' else format
 
 
 def parse_correction(text: str) -> tuple[str, tuple[float, ...]]:
-  """'0.1', '0.1,0.2,0.1' or 'smooth:0.1' to (kind, thresholds)."""
+  """Parses '0.1', '0.1,0.2,0.1' or 'smooth:0.1' to (kind, thresholds)."""
   kind, _, numbers = text.rpartition(':')
   try:
     thresholds = tuple(float(number) for number in numbers.split(','))
@@ -94,21 +110,23 @@ def parse_correction(text: str) -> tuple[str, tuple[float, ...]]:
   return kind or 'replace', thresholds
 
 
-def _number(kind: Callable, least: float, most: float) -> Callable[[str], float]:
-  """The type of an argument that is a number in [least, most]."""
-  def parse(text: str):
+def _number(kind: Callable[[str], float], minimum: float, maximum: float
+            ) -> Callable[[str], float]:
+  """Returns the argparse type of a number in [minimum, maximum]; kind is int or float."""
+  def parse(text: str) -> float:
     try:
       value = kind(text)
     except ValueError:
       value = math.nan
-    if not least <= value <= most:
-      sort = 'a whole number' if kind is int else 'a number'
-      raise argparse.ArgumentTypeError(f'{text!r}: expected {sort} from {least:,} to {most:,}')
+    if not minimum <= value <= maximum:
+      noun = 'an integer' if kind is int else 'a number'
+      raise argparse.ArgumentTypeError(f'{text!r}: expected {noun} from {minimum:,} to {maximum:,}')
     return value
   return parse
 
 
 def _tile(text: str) -> int | None:
+  """Parses --tile."""
   try:
     return None if text == 'none' else _number(int, 8, 10**6)(text)
   except argparse.ArgumentTypeError as error:
@@ -119,149 +137,160 @@ def _parser() -> cli.Parser:
   parser = cli.Parser('python -m sr_jax.upscale', __doc__)
   add = parser.add_argument
   add('sources', metavar='IN', nargs='+', type=cli.path,
-      help='pictures, clips, folders of them, globs')
+      help='images, videos, folders of them, or glob patterns')
   add('--output', required=True, metavar='DIR', type=cli.path,
-      help='is made where there is none')
+      help='folder for the results; created if it does not exist')
   network = parser.add_mutually_exclusive_group(required=True)
-  network.add_argument('--workdir', type=cli.path, metavar='RUN', help='a run')
+  network.add_argument('--workdir', type=cli.path, metavar='RUN', help='the folder of a run')
   network.add_argument('--weights', metavar='FILE', help='a weight file, or one of '
                        + ', '.join(PUBLISHED))
-  add('--step', default='latest', help="of a run: a number, 'latest' or 'best'")
+  add('--step', default='latest',
+      help="checkpoint of the run: a step, 'latest' or 'best' (default: latest)")
   cli.add_file_options(parser)
   add('--format', choices=(*photos.FORMATS, 'same'), default='png',
-      help="of pictures; 'same' as the original (default: png)")
+      help="of image results; 'same' keeps the format of each image (default: png)")
   add('--quality', type=_number(int, 1, 100), default=95,
-      help='of JPEG and WebP; a WebP of 100 has no loss (default: 95)')
-  add('--overwrite', action='store_true', help='make what is there already again')
-  add('--outscale', type=_number(float, 0.01, LARGEST), metavar='X',
-      help='the result resampled (bicubic) to so many times the size of the original')
+      help='of JPEG and WebP; WebP with 100 is lossless (default: 95)')
+  add('--overwrite', action='store_true', help='write results that exist already again')
+  add('--outscale', type=_number(float, 0.01, MAX_OUTSCALE), metavar='X',
+      help='resample the result (bicubic) to X times the size of the input')
   add('--ensemble', action='store_true',
-      help='the mean over the 8 turns and reflections of the picture: 8 times the time')
+      help='return the mean over the 8 rotations and reflections of the image; takes 8 times as '
+      'long')
   add('--backproject', type=_number(int, 0, 100), default=0, metavar='N',
-      help='N times what the result, made small again, lacks of the original is added: no shift '
-      'of colours; 5 are plenty')
+      help='add N times the difference between the input and the downscaled result, which removes '
+      'colour shifts; 5 is enough (default: 0)')
   add('--correct', type=parse_correction, metavar='[smooth:]T[,T,T]', default=('replace', ()),
-      help="samples further than T of [0, 1] from bilinear's become bilinear's")
-  add('--tile', type=_tile, default=TILE, metavar='N', help="side of the tiles in which the last "
-      f"layers run, in the original's pixels, or none; never seen in the result (default: {TILE})")
+      help='replace samples that differ from bilinear interpolation by more than T, in [0, 1], by '
+      'bilinear interpolation')
+  add('--tile', type=_tile, default=DEFAULT_TILE, metavar='N',
+      help="side, in the input's pixels, of the tiles in which the last layers run, or none; does "
+      f'not change the result (default: {DEFAULT_TILE})')
   add('--memory', type=_number(float, 0.001, 10**6), metavar='GIB',
-      help='that a computation may take (default: most of what is free)')
+      help='memory that a computation may use (default: most of the free memory)')
   add('--max-pixels', type=_number(int, 1, 1 << 40), default=photos.MAX_PIXELS, metavar='N',
-      help=f'a file of more is not read (default: {photos.MAX_PIXELS:,})')
+      help=f'refuse images with more pixels (default: {photos.MAX_PIXELS:,})')
   add('--crf', type=_number(int, 0, 51), default=18,
-      help="of clips, x264's quality, less is better (default: 18)")
+      help="x264's CRF for videos; lower is better (default: 18)")
   return parser
 
 
-def _pictures(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
-  """Upscales pictures; what is wrong with some of them."""
-  sizes, readable, wrong = [], [], []
+def _upscale_images(jobs: Sequence[Job], args: argparse.Namespace, model: restore.Model,
+                    extras: Extras) -> list[str]:
+  """Upscales image files and returns the error messages of those that failed."""
+  sizes, readable, errors = [], [], []
   for job in jobs:
     try:
       sizes.append(photos.size(job[0], args.max_pixels))
       readable.append(job)
     except InputError as error:
-      wrong.append(str(error))
-  turned = [size[::-1] for size in sizes] if args.ensemble else []
-  upscaler, told = _upscaler(model, args, sizes + turned), 0
-  # Of pixels, for pictures differ; so the time that is left is no guess.
+      errors.append(str(error))
+  rotated = [size[::-1] for size in sizes] if args.ensemble else []
+  upscaler, notes_printed = _upscaler(model, args, sizes + rotated), 0
+  # The bar counts pixels: images differ in size, and the remaining time is computed from it.
   with tqdm.tqdm(total=sum(map(math.prod, sizes)), unit='px', unit_scale=True, leave=False,
-                 disable=None, dynamic_ncols=True, bar_format=BAR) as bar:
+                 disable=None, dynamic_ncols=True, bar_format=BAR_FORMAT) as bar:
     done = 0
     for (source, target), size in zip(readable, sizes, strict=True):
-      bar.set_description(_short(source))
+      bar.set_description(_short_name(source))
+      options = FileOptions(format_of(source, args.format), extras, args.quality, args.max_pixels)
       try:
-        lost = upscale_file(upscaler, source, target, format_of(source, args.format), extras,
-                            args.quality, args.max_pixels,
+        loss = upscale_file(upscaler, source, target, options,
                             lambda rows, width=size[1]: bar.update(rows * width))
-        for note in [lost] * bool(lost) + upscaler.notes[told:]:
+        for note in [loss] * bool(loss) + upscaler.notes[notes_printed:]:
           bar.write(f'{source}: {note}')
       except InputError as error:
-        wrong.append(str(error))
-      told, done = len(upscaler.notes), done + math.prod(size)
+        errors.append(str(error))
+      notes_printed, done = len(upscaler.notes), done + math.prod(size)
       bar.update(done - bar.n)
-  return wrong
+  return errors
 
 
-def _clips(jobs, args, model: restore.Model, extras: Extras) -> list[str]:
-  """Upscales clips; what is wrong with some of them."""
+def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restore.Model,
+                    extras: Extras) -> list[str]:
+  """Upscales video files and returns the error messages of those that failed."""
   if not jobs:
     return []
-  upscaler, wrong, told = _upscaler(model, args), [], 0
+  upscaler, errors, notes_printed = _upscaler(model, args), [], 0
   scale = extras.outscale or model.scale
   if scale % 1:
-    return [f'{source}: --outscale {scale:g}, of a clip a whole number' for source, _ in jobs]
-  weights = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
+    return [f'{source}: --outscale {scale:g}: expected an integer for a video'
+            for source, _ in jobs]
+  weights_hash = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
       np.asarray, jax.tree.leaves(model.variables))))).hexdigest()
 
-  def upscale(frames):
+  def upscale(frames: np.ndarray) -> np.ndarray:
     if not any(extras):
       return upscaler(frames)
     return np.stack([upscale_samples(upscaler, frame, extras) for frame in frames])
 
   for source, target in jobs:
-    with tqdm.tqdm(desc=_short(source), unit=' frames', leave=False, disable=None,
+    with tqdm.tqdm(desc=_short_name(source), unit=' frames', leave=False, disable=None,
                    dynamic_ncols=True) as bar:
-      def watch(done, total, bar=bar):
+      def show_progress(done: int, total: int, bar: tqdm.tqdm = bar) -> None:
         bar.total = total or None
         bar.update(done - bar.n)
 
       try:
-        made = video.upscale_video(
+        result = video.upscale_video(
             upscale, int(scale), source, target, crf=args.crf, max_pixels=args.max_pixels,
-            identity=f'{weights}, {model.fields}, {extras}', progress=watch)
-        for note in [f'{target}: {made}'] + [f'{source}: {note}' for note in upscaler.notes[told:]]:
+            identity=f'{weights_hash}, {model.fields}, {extras}', progress=show_progress)
+        notes = [f'{source}: {note}' for note in upscaler.notes[notes_printed:]]
+        for note in [f'{target}: {result}', *notes]:
           bar.write(note)
       except (MemoryError, InputError) as error:
-        wrong.append(str(error) or f'{source}: too large for the memory')
-      told = len(upscaler.notes)
-  return wrong
+        errors.append(str(error) or f'{source}: the video does not fit in memory')
+      notes_printed = len(upscaler.notes)
+  return errors
 
 
-def _short(path: pathlib.Path) -> str:
-  """Its name, in a few columns."""
+def _short_name(path: pathlib.Path) -> str:
+  """Returns the file's name, shortened to at most 20 characters."""
   return path.name if len(path.name) <= 20 else f'{path.name[:9]}..{path.name[-9:]}'
 
 
-def _upscaler(model: restore.Model, args, sizes: Sequence[tuple[int, int]] = ()) -> Upscaler:
+def _upscaler(model: restore.Model, args: argparse.Namespace,
+              sizes: Sequence[tuple[int, int]] = ()) -> Upscaler:
   return model.upscaler(tile=args.tile, memory=args.memory and int(args.memory * 2**30),
                         sizes=sizes)
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Runs the command line."""
   args = _parser().parse_args(argv)
   if args.workdir and not args.workdir.is_dir():
-    raise InputError(f'{args.workdir}: no run there')
-  found, wrong = plan_outputs(args.sources, args.output, args.format)
-  if not found:
-    _refuse(wrong)
-  jobs = [job for job in found if args.overwrite or not job[1].exists()]
-  clips = [job for job in jobs if job[0].suffix.lower() in video.SUFFIXES]
-  pictures = [job for job in jobs if job not in clips]
+    raise InputError(f'--workdir {args.workdir}: no such run folder')
+  jobs, errors = plan_outputs(args.sources, args.output, args.format)
+  if not jobs:
+    _report_errors(errors)
+  new_jobs = [job for job in jobs if args.overwrite or not job[1].exists()]
+  video_jobs = [job for job in new_jobs if job[0].suffix.lower() in video.SUFFIXES]
+  image_jobs = [job for job in new_jobs if job not in video_jobs]
   compile_cache.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
                        fields=cli.parse_fields(args.set))
   kind, thresholds = args.correct
   outscale = 0 if args.outscale in (None, model.scale) else args.outscale
   extras = Extras(args.ensemble, args.backproject, thresholds, kind if thresholds else '', outscale)
-  decoders.quiet()
-  failed = _pictures(pictures, args, model, extras) + _clips(clips, args, model, extras)
-  if len(jobs) > len(failed):
-    print(f'{len(jobs) - len(failed)} of {len(found)} upscaled x{outscale or model.scale:g} to '
-          f'{args.output} by {model.origin}')
-  if len(found) > len(jobs):
-    print(f'{len(found) - len(jobs)} of {len(found)} left alone, for there is a file of their name '
-          '(--overwrite makes it again)')
-  _refuse(wrong + failed)
+  decoders.silence_libraries()
+  failed = (_upscale_images(image_jobs, args, model, extras)
+            + _upscale_videos(video_jobs, args, model, extras))
+  if len(new_jobs) > len(failed):
+    print(f'Upscaled {len(new_jobs) - len(failed)} of {len(jobs)} x{outscale or model.scale:g} to '
+          f'{args.output} with {model.origin}')
+  if len(jobs) > len(new_jobs):
+    print(f'Skipped {len(jobs) - len(new_jobs)} of {len(jobs)}: the output exists (--overwrite to '
+          'write it again)')
+  _report_errors(errors + failed)
 
 
-def _refuse(wrong: list[str]) -> None:
-  """A line for each and, if there are several, one with their number; nothing of none."""
-  if len(wrong) > 1:
-    for reason in wrong:
-      cli.refuse(reason, 1)
-  if wrong:
-    raise InputError(f'{len(wrong)} not upscaled' + f': {wrong[0]}' * (len(wrong) == 1))
+def _report_errors(errors: list[str]) -> None:
+  """Raises an InputError if there are errors, after printing each of several on its own line."""
+  if len(errors) > 1:
+    for error in errors:
+      cli.refuse(error, 1)
+  if errors:
+    raise InputError(f'{len(errors)} not upscaled' + f': {errors[0]}' * (len(errors) == 1))
 
 
 if __name__ == '__main__':

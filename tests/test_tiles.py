@@ -1,4 +1,4 @@
-"""The geometry of windows and canvases, by itself."""
+"""Tests of the geometry of windows and canvases."""
 
 import functools
 import math
@@ -14,26 +14,26 @@ from tests.conftest import filled
 
 @pytest.mark.parametrize(('side', 'window', 'halo'), [
     (10, 10, 3), (3, 3, 5), (100, 20, 3), (101, 20, 0), (47, 46, 22), (64, 63, 1), (5, 1, 0)])
-@pytest.mark.parametrize('part', [(0, 1), (0.3, 0.9)])
-def test_windows_cover_each_pixel_once_where_they_are_right(side, window, halo, part):
-  begin, end = (round(share * side) for share in part)
-  found = tiles.spans(side, window, halo, begin, end)
-  assert [pixel for span in found for pixel in range(span.begin, span.end)] == list(
+@pytest.mark.parametrize('fractions', [(0, 1), (0.3, 0.9)])
+def test_exact_parts_of_windows_cover_each_pixel_once(side, window, halo, fractions):
+  begin, end = (round(fraction * side) for fraction in fractions)
+  spans = tiles.spans(side, window, halo, begin, end)
+  assert [pixel for span in spans for pixel in range(span.begin, span.end)] == list(
       range(begin, end))
-  for span in found:
+  for span in spans:
     assert 0 <= span.start <= side - window
-    # Right: the window's ends are the side's, or the halo away.
+    # Exact: each end of the window is an end of the side, or at least a halo away.
     assert span.start == 0 or span.begin - span.start >= halo
     assert span.start + window == side or span.start + window - span.end >= halo
 
 
-def test_windows_of_nothing_but_halo_are_refused():
-  with pytest.raises(ValueError, match='windows of 6 with a halo of 3 have nothing'):
+def test_windows_without_an_exact_part_are_refused():
+  with pytest.raises(ValueError, match=r'window of 6 .*halo of 3'):
     tiles.spans(10, 6, 3)
 
 
 @pytest.mark.parametrize('side', [7, 38, 39, 70, 71, 339, 510])
-def test_even_windows_are_no_more_and_no_larger_than_needed(side):
+def test_even_windows_are_as_few_and_as_small_as_possible(side):
   window = tiles.even_window(side, 32, 3)
   assert window <= min(side, 38)
   count = len(tiles.spans(side, window, 3))
@@ -45,21 +45,21 @@ def test_even_windows_are_no_more_and_no_larger_than_needed(side):
 NETWORKS = {
     'rrdb': RRDB(3, 1, 2), 'unfolding': RRDB(3, 1, 2, scale=2, unshuffle=2),
     'compact': Compact(3, 2), 'animevideov3': Compact(3, 1, scale=3, inner_scale=4),
-    'of one pixel': Compact(3, 1, scale=2, inner_scale=1),
+    'inner scale 1': Compact(3, 1, scale=2, inner_scale=1),
     'srcnn': SRCNN((3, 2)), 'luma': EDSR(3, 1, scale=2, channels=1),
     'srresnet': SRResNet(3, 1, output='linear'), 'msrresnet': MSRRESNET(features=3, blocks=1),
     'transposed': SRResNet(3, 1, scale=3, upsample='transposed', output='linear')}
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_no_network_sees_further_than_it_is_said_to(name):
-  """A pixel is changed; what changes of the features and of SR lies within the reach, and within
-  at least two thirds of it: a reach that is too long costs time.
+def test_reach_bounds_what_a_pixel_changes(name):
+  """One pixel is changed. The features and pixels of SR that change lie within the reach, and
+  extend to at least two thirds of it: a reach that is too long costs time.
   """
   network, side, at = NETWORKS[name], 48, 24
   variables = filled(network, np.zeros((1, 12, 12, 3), np.float32))
   trunk, tail = tiles.reaches(network, variables)
-  # Kernels above zero and ReLUs above theirs: no two changes can cancel.
+  # With positive kernels and biases, ReLUs pass all changes and no two changes cancel.
   variables = jax.tree.map(lambda x: np.abs(x) + 0.01, variables)
   lr = np.random.default_rng(0).random((1, side, side, 3), np.float32)
   other = lr.copy()
@@ -80,52 +80,52 @@ def test_no_network_sees_further_than_it_is_said_to(name):
 
 
 def _distance(before, after, at, size=1):
-  """From the block of pixels that begins at `at`, to the furthest row or column that changed."""
+  """Returns the distance from the block of pixels at `at` to the furthest changed row or column."""
   changed = np.abs(before - after).max((0, 3)) > 0
   assert changed.any()
   rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
   return max(max(at - index.min(), index.max() - (at + size - 1)) for index in (rows, columns))
 
 
-def test_canvases_hold_all_pictures_with_little_waste():
+def test_canvases_fit_all_images_with_little_waste():
   rng = np.random.default_rng(1)
   sizes = [tuple(size) for size in rng.integers(20, 200, (50, 2)).tolist()]
-  found = tiles.canvases(sizes, 5)
-  assert len(found) == 5
-  areas = [math.prod(tiles.canvas_of(size, found)) for size in sizes]
+  canvases = tiles.canvases(sizes, 5)
+  assert len(canvases) == 5
+  areas = [math.prod(tiles.canvas_of(size, canvases)) for size in sizes]
   assert all(area >= math.prod(size) for area, size in zip(areas, sizes, strict=True))
-  one = 50 * max(height for height, _ in sizes) * max(width for _, width in sizes)
-  assert sum(areas) < 0.62 * one
-  assert tiles.canvas_of((201, 10), found) is None
+  one_canvas = 50 * max(height for height, _ in sizes) * max(width for _, width in sizes)
+  assert sum(areas) < 0.62 * one_canvas
+  assert tiles.canvas_of((201, 10), canvases) is None
 
 
-def test_few_sizes_have_canvases_of_their_own():
+def test_few_sizes_have_one_canvas_each():
   sizes = [(30, 40)] * 9 + [(40, 30), (7, 7)]
   assert tiles.canvases(sizes, 3) == [(7, 7), (30, 40), (40, 30)]
 
 
-def test_what_is_common_is_not_wasted_for_what_is_rare():
-  """A thousand pictures of one size keep their canvas beside a few larger ones."""
-  found = tiles.canvases([(30, 40)] * 1000 + [(50, 50), (52, 60), (33, 44)], 2)
-  assert found[0] == (30, 40)
+def test_a_frequent_size_keeps_its_canvas():
+  """A few larger images do not enlarge the canvas of a thousand images."""
+  canvases = tiles.canvases([(30, 40)] * 1000 + [(50, 50), (52, 60), (33, 44)], 2)
+  assert canvases[0] == (30, 40)
 
 
-def test_thousands_of_sizes_are_quick():
+def test_thousands_of_sizes_are_grouped_quickly():
   rng = np.random.default_rng(2)
   sizes = [tuple(size) for size in rng.integers(20, 4000, (5000, 2)).tolist()]
-  found = tiles.canvases(sizes, 5)
-  assert len(found) == 5
-  assert all(tiles.canvas_of(size, found) for size in sizes)
+  canvases = tiles.canvases(sizes, 5)
+  assert len(canvases) == 5
+  assert all(tiles.canvas_of(size, canvases) for size in sizes)
 
 
 def test_an_ensemble_is_the_mean_of_eight(picture):
   lr = np.float32(picture(6, 9)) / 255
-  kernel = np.arange(9, dtype=np.float32).reshape(3, 3) / 36  # no symmetry of its own
+  kernel = np.arange(9, dtype=np.float32).reshape(3, 3) / 36  # without any symmetry
 
   def upscale(x):
     return np.stack([np.kron(x[..., c], kernel) for c in range(3)], axis=-1)
 
-  # Of a kernel that is turned and mirrored with the picture remains its mean over the eight.
+  # Rotating the image and the result back rotates the kernel: the mean over the eight remains.
   turned = [np.rot90(each, k) for k in range(4) for each in (kernel, kernel.T)]
   want = np.stack([np.kron(lr[..., c], np.mean(turned, axis=0)) for c in range(3)], axis=-1)
   np.testing.assert_allclose(tiles.ensemble(upscale, lr), want, atol=1e-6)

@@ -1,1 +1,1 @@
-
+"""The web page that upscales images."""

@@ -1,0 +1,1 @@
+"""Applies a generator to images of any size in the available memory."""

@@ -1,9 +1,9 @@
-"""The trunk and the tail of a generator, compiled for shapes, with the bytes that they take."""
+"""The trunk and the tail of a generator, compiled for given shapes."""
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,85 +13,103 @@ from sr_jax import images
 from sr_jax.inference import tiles
 from sr_jax.system.memory import exhausted
 
-LEVELS = {'uint8': 255, 'uint16': 65535}
-MAX_PROGRAMS = 24  # programs; of those used least lately the memory is given back
+MAX_LEVELS = {'uint8': 255, 'uint16': 65535}  # white, by the name of an image's dtype
+MAX_PROGRAMS = 24  # compiled programs that are kept; the least recently used one is dropped
 
 
 class Program(NamedTuple):
-  run: Callable | None  # None where even compiling it exhausts the memory
+  """A compiled function, and the bytes that it needs for its temporaries and its result."""
+
+  run: Callable[..., jax.Array] | None  # None where compiling it already exhausts the memory
   bytes: float
 
 
 class CompiledParts:
-  """Of one generator; `variables` are theirs, on the device."""
+  """Compiles and caches the trunk and the tail of one generator.
 
-  def __init__(self, generator, variables):
+  Attributes:
+    generator: the network.
+    variables: its variables, on the device; the first argument of every program.
+    unshuffle: side of the block of LR pixels that becomes one pixel of the features.
+  """
+
+  def __init__(self, generator: nn.Module, variables: dict) -> None:
     self.generator, self.variables = generator, jax.device_put(variables)
-    self.unfold = getattr(generator, 'unshuffle', 1)  # LR pixels to one of the features
-    self._compiled, self._trunk = {}, functools.partial(generator.apply, method='trunk')
+    self.unshuffle = getattr(generator, 'unshuffle', 1)
+    self._programs: dict[tuple, Program] = {}
+    self._trunk = functools.partial(generator.apply, method='trunk')
 
   @functools.cached_property
   def features(self) -> jax.ShapeDtypeStruct:
-    """Of one LR of as many pixels as make one of theirs: their number and type."""
-    lr = _like((1, 4 * self.unfold, 4 * self.unfold, 3))
+    """Shape and dtype of the trunk's features [1, 4, 4, F]; only F and the dtype matter."""
+    lr = _shape((1, 4 * self.unshuffle, 4 * self.unshuffle, 3))
     return jax.eval_shape(self._trunk, self.variables, lr)
 
+  def feature_size(self, size: Sequence[int]) -> tuple[int, int]:
+    """Returns height and width of the features of an image with this height and width."""
+    return tuple(math.ceil(side / self.unshuffle) for side in size)
+
   def trunk(self, batch: int, sides: tuple[int, int], canvas: bool = False) -> Program:
-    """run(variables, lr, size) -> features [batch, *sides, F].
+    """Returns the program run(variables, lr, size) -> features [batch, *sides, F].
 
     Args:
-      sides: in pixels of the features; lr has `unfold` times as many.
-      canvas: lr is a picture of `size` ([2], LR pixels) and nothing below and right of it.
+      batch: number of images.
+      sides: height and width in pixels of the features; lr has `unshuffle` times as many.
+      canvas: whether lr is an image of `size` ([2], in LR pixels) that is padded with zeros at
+        the bottom and right. Otherwise `size` has no effect.
     """
-    lr = tuple(side * self.unfold for side in sides)
+    lr_sides = tuple(side * self.unshuffle for side in sides)
 
-    def run(variables, x, size):
+    def run(variables: dict, lr: jax.Array, size: jax.Array) -> jax.Array:
       if not canvas:
-        return self._trunk(variables, x)
-      with nn.intercept_methods(tiles.inside(size, lr)):
-        return self._trunk(variables, x)
+        return self._trunk(variables, lr)
+      with nn.intercept_methods(tiles.inside(size, lr_sides)):
+        return self._trunk(variables, lr)
 
-    return self._program(('trunk', batch, sides, canvas), run, _like((batch, *lr, 3)),
-                         _like((2,), jnp.int32))
+    return self._program(('trunk', batch, sides, canvas), run, _shape((batch, *lr_sides, 3)),
+                         _shape((2,), jnp.int32))
 
-  def tail(self, batch: int, sides: tuple[int, int], channels: int, kind: str) -> Program:
-    """run(variables, features, lr) -> sr [batch, ., ., channels] of a dtype's name.
+  def tail(self, batch: int, sides: tuple[int, int], channels: int, dtype: str) -> Program:
+    """Returns the program run(variables, features, lr) -> sr [batch, H, W, channels].
 
     Args:
-      sides: of the features; lr has `unfold` times as many pixels.
-      channels: 1, the mean of what is made of a grey picture, or 3.
-      kind: of 'uint8' and 'uint16' sr is clipped and rounded.
+      batch: number of images.
+      sides: height and width in pixels of the features; lr has `unshuffle` times as many.
+      channels: 3, or 1 for a grey image, whose result is the mean over the three channels.
+      dtype: name of sr's dtype; 'uint8' and 'uint16' are clipped and rounded.
     """
-    most = LEVELS.get(kind)
+    max_level = MAX_LEVELS.get(dtype)
 
-    def run(variables, features, x):
-      sr = self.generator.apply(variables, features, x, method='tail')
+    def run(variables: dict, features: jax.Array, lr: jax.Array) -> jax.Array:
+      sr = self.generator.apply(variables, features, lr, method='tail')
       sr = sr.mean(-1, keepdims=True) if channels == 1 else sr
-      return images.to_levels(sr, most).astype(kind) if most else sr
+      return images.to_levels(sr, max_level).astype(dtype) if max_level else sr
 
-    lr = (batch, *(side * self.unfold for side in sides), 3)
-    features = _like((batch, *sides, self.features.shape[3]), self.features.dtype)
-    return self._program(('tail', batch, sides, channels, kind), run, features, _like(lr))
+    lr = _shape((batch, *(side * self.unshuffle for side in sides), 3))
+    features = _shape((batch, *sides, self.features.shape[3]), self.features.dtype)
+    return self._program(('tail', batch, sides, channels, dtype), run, features, lr)
 
-  def _program(self, key, run, *inputs) -> Program:
-    if key in self._compiled:
-      self._compiled[key] = self._compiled.pop(key)  # the latest last
-      return self._compiled[key]
-    while len(self._compiled) >= MAX_PROGRAMS:
-      self._compiled.pop(next(iter(self._compiled)))
+  def _program(self, key: tuple, run: Callable[..., jax.Array],
+               *inputs: jax.ShapeDtypeStruct) -> Program:
+    """Returns the program of `key`, which it compiles if it is not cached."""
+    if key in self._programs:
+      self._programs[key] = self._programs.pop(key)  # a dict keeps the order: most recent last
+      return self._programs[key]
+    while len(self._programs) >= MAX_PROGRAMS:
+      self._programs.pop(next(iter(self._programs)))
     try:
-      # Not in TF32, which a GPU would choose for float32: pictures are the weights', not its.
+      # A GPU would use TF32 for float32 by default; the result must not depend on the device.
       with jax.default_matmul_precision('highest'):
         compiled = jax.jit(run).lower(self.variables, *inputs).compile()
       use = compiled.memory_analysis()
       program = Program(compiled, use.temp_size_in_bytes + use.output_size_in_bytes)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-      if not exhausted(error):  # some are tried out when they are compiled
+      if not exhausted(error):  # XLA autotunes some kernels while it compiles, which takes memory
         raise
       program = Program(None, math.inf)
-    self._compiled[key] = program
+    self._programs[key] = program
     return program
 
 
-def _like(shape, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(tuple(shape), dtype)
+def _shape(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, dtype)

@@ -1,13 +1,14 @@
-"""A trunk layer by layer, over features in the host's memory, where it does not fit whole.
+"""Runs a trunk layer by layer, with the features in host memory, where it does not fit at once.
 
-Each layer of a trunk (a residual block, an RRDB) sees a few pixels, where the trunk sees hundreds.
-So each passes over the features of the whole picture in windows with a short halo of its own;
-between the layers the network's own code runs, on NumPy arrays.
+Each layer of a trunk (a residual block, an RRDB) sees a few pixels, where the whole trunk sees
+hundreds. So each layer passes over the features of the whole image in windows with a short halo;
+between the layers, the network's own code runs on NumPy arrays.
 """
 
 import contextlib
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,64 +17,80 @@ from flax import linen as nn
 from sr_jax.inference import tiles
 
 
-def _apply(layer, rest, keywords, variables, x):
+class _Layer(NamedTuple):
+  """A layer and all arguments of its call but the first; hashable, and equal for equal calls."""
+
+  module: nn.Module
+  args: tuple
+  kwargs: tuple[tuple[str, Any], ...]
+
+
+def _apply(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
   with jax.default_matmul_precision('highest'):
-    return layer.apply(variables, x, *rest, **dict(keywords))
+    return layer.module.apply(variables, x, *layer.args, **dict(layer.kwargs))
 
 
-_compiled = jax.jit(_apply, static_argnums=(0, 1, 2))
+_jit_apply = jax.jit(_apply, static_argnums=0)
 
 
-def _on_each_layer(generator, do: Callable):
-  """In its block, do((layer, *its other arguments), variables, x) takes the place of each of the
-  generator's layers; what is inside them is left alone.
+def _on_each_layer(generator: nn.Module,
+                   function: Callable[[_Layer, dict, jax.Array | np.ndarray], Any]
+                   ) -> contextlib.AbstractContextManager[None]:
+  """Replaces the call of each of the generator's layers by function(layer, variables, x).
+
+  Calls inside a layer are not replaced.
   """
-  def replace(call, args, kwargs, context):
-    layer = context.module
-    if context.method_name != '__call__' or not isinstance(layer.parent, type(generator)):
+  def replace(call: Callable, args: tuple, kwargs: dict,
+              context: nn.module.InterceptorContext) -> Any:
+    module = context.module
+    if context.method_name != '__call__' or not isinstance(module.parent, type(generator)):
       return call(*args, **kwargs)
     x, *rest = args
-    # Layers that are alike are equal once they have no name, and share what is compiled.
-    plain = layer.clone(parent=None, name=None)
-    return do((plain, tuple(rest), tuple(sorted(kwargs.items()))), layer.variables, x)
+    # Without their names, layers with equal fields are equal and share what is compiled.
+    anonymous = module.clone(parent=None, name=None)
+    layer = _Layer(anonymous, tuple(rest), tuple(sorted(kwargs.items())))
+    return function(layer, module.variables, x)
 
   return nn.intercept_methods(replace)
 
 
-def _halo(layer, variables, x) -> int:
-  return tiles.ceil_pixels(tiles.reach(functools.partial(_apply, *layer), variables, x))
+def _halo(layer: _Layer, variables: dict, x: jax.Array | np.ndarray) -> int:
+  return tiles.ceil_pixels(tiles.reach(functools.partial(_apply, layer), variables, x))
 
 
-def longest_reach(generator, variables) -> int:
-  """Of the trunk's layers, in pixels of the features."""
-  found = [0]
+def longest_reach(generator: nn.Module, variables: dict) -> int:
+  """Returns the longest reach of the trunk's layers, in pixels of the features."""
+  reaches = [0]
 
-  def note(layer, variables, x):
-    found.append(_halo(layer, variables, x))
-    return _apply(*layer, variables, x)
+  def measure(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
+    reaches.append(_halo(layer, variables, x))
+    return _apply(layer, variables, x)
 
-  def trunk(variables, lr):
-    with _on_each_layer(generator, note):
+  def trunk(variables: dict, lr: jax.Array) -> jax.Array:
+    with _on_each_layer(generator, measure):
       return generator.apply(variables, lr, method='trunk')
 
   jax.eval_shape(trunk, variables, jax.ShapeDtypeStruct((1, 48, 48, 3), np.float32))
-  return max(found)
+  return max(reaches)
 
 
-def trunk(generator, variables, lr: np.ndarray, side: int) -> np.ndarray:
-  """generator.trunk of lr float32 [B, h, w, C], its features [B, h, w, F] on the host.
+def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> np.ndarray:
+  """Returns generator.trunk(lr), computed layer by layer, as features [B, h, w, F] on the host.
 
   Args:
-    side: of the windows, halo included; a layer that sees more has larger ones.
+    generator: the network.
+    variables: its variables.
+    lr: float32 [B, h, w, C].
+    side: of the square windows, halo included; a layer that sees further has larger ones.
   """
-  def in_windows(layer, variables, x):
+  def in_windows(layer: _Layer, variables: dict, x: np.ndarray) -> np.ndarray:
     halo = _halo(layer, variables, x)
     window = [min(full, max(side, 2 * halo + 1)) for full in x.shape[1:3]]
     result = None
     for row in tiles.spans(x.shape[1], window[0], halo):
       for column in tiles.spans(x.shape[2], window[1], halo):
         part = x[:, row.start:row.start + window[0], column.start:column.start + window[1]]
-        y = np.asarray(_compiled(*layer, variables, jax.device_put(part, jax.devices()[0])))
+        y = np.asarray(_jit_apply(layer, variables, jax.device_put(part, jax.devices()[0])))
         if result is None:
           result = np.empty((*x.shape[:3], y.shape[3]), y.dtype)
         result[:, row.begin:row.end, column.begin:column.end] = y[
@@ -81,9 +98,9 @@ def trunk(generator, variables, lr: np.ndarray, side: int) -> np.ndarray:
             column.begin - column.start:column.end - column.start]
     return result
 
-  try:  # what lies between the layers is to stay on the host, where there is JAX for it
+  try:  # JAX operations between the layers must not move the features to the device
     host = jax.default_device(jax.devices('cpu')[0])
-  except RuntimeError:
+  except RuntimeError:  # this JAX has no CPU backend
     host = contextlib.nullcontext()
   with _on_each_layer(generator, in_windows), host:
     return np.asarray(generator.apply(variables, lr, method='trunk'))

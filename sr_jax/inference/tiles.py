@@ -1,30 +1,35 @@
-"""How a large picture is cut so that no cut can be seen: windows, halos, canvases, ensembles.
+"""Geometry of tiled inference: receptive fields, windows, halos, canvases, self-ensemble.
 
-A convolutional network makes each pixel of what lies within its reach, and nothing else. A window
-of the picture therefore gives right values everywhere but within that reach of its artificial
-borders; at the picture's own border zero padding is what the whole picture has there too. Windows
-are shifted inward rather than padded, so that all of them have one shape and are compiled once.
+A pixel of a convolutional network's output depends only on the inputs within its receptive field.
+A window of the image therefore gives exact values everywhere except within that reach (the halo)
+of those window borders that are not borders of the image; at the image's border, zero padding is
+what the whole image has there too. Windows are shifted inward rather than padded, so that all of
+them have one shape and are compiled once.
 
-The trunk's reach is long (15 pixels in each RRDB, 347 with 23 blocks), the tail's a few pixels, and
-the tail is where the memory goes: `upscaler` runs the trunk whole and the tail in windows.
+The trunk's reach is long (15 pixels per RRDB, 347 with 23 blocks) and the tail's is a few pixels,
+while the tail needs most of the memory: `upscaler` runs the trunk on the whole image and the tail
+in windows.
 """
 
 import collections
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-_PROBE = 48  # side of the pictures that networks are traced with; no computation happens
+_PROBE_SIDE = 48  # of the images that networks are traced with; nothing is computed
 
 
 class Span(NamedTuple):
-  """Along one side: the window begins at `start`, and [begin, end) of the side is taken of it."""
+  """One window along one axis: it begins at `start`, and its pixels [begin, end) are used.
+
+  All three are positions on the axis of the image, not inside the window.
+  """
 
   start: int
   begin: int
@@ -32,113 +37,132 @@ class Span(NamedTuple):
 
 
 def spans(side: int, window: int, halo: int, begin: int = 0, end: int | None = None) -> list[Span]:
-  """Windows inside [0, side) whose right parts cover [begin, end), each pixel once.
+  """Returns windows inside [0, side) whose exact parts cover [begin, end), each pixel once.
 
   Args:
-    window: of each; more than 2 * halo, or the whole side.
-    halo: what is wrong at those ends of a window that are no ends of the side.
+    side: length of the axis.
+    window: length of each window; more than 2 * halo, or the whole side.
+    halo: number of inexact pixels at those ends of a window that are not ends of the side.
+    begin: first pixel to cover.
+    end: end of the pixels to cover; None, the end of the side.
+
+  Raises:
+    ValueError: the window is too short to have an exact part.
   """
   if window < side and window <= 2 * halo:
-    raise ValueError(f'windows of {window} with a halo of {halo} have nothing that is right')
-  found, end = [], side if end is None else end
+    raise ValueError(f'a window of {window} pixels with a halo of {halo} has no exact part')
+  result, end = [], side if end is None else end
   while begin < end:
     start = max(0, min(begin - halo, side - window))
     stop = min(end, side if start + window >= side else start + window - halo)
-    found.append(Span(start, begin, stop))
+    result.append(Span(start, begin, stop))
     begin = stop
-  return found
+  return result
 
 
 def even_window(side: int, tile: int, halo: int) -> int:
-  """The smallest window with which no more are needed than with one of tile + 2 * halo."""
-  inner = side - 2 * halo  # the first and the last window are right up to the side's ends
+  """Returns the shortest window that needs no more windows than one of tile + 2 * halo does."""
+  inner = side - 2 * halo  # the first and the last window are exact up to the side's ends
   return side if inner <= tile else math.ceil(inner / math.ceil(inner / tile)) + 2 * halo
 
 
 class Tiling(NamedTuple):
-  """How windows lie; sides and halo in pixels of the features."""
+  """Size and halo of the windows that cover an image, in pixels of the features."""
 
   height: int
   width: int
   halo: int
 
 
-def choose_tiling(sides, pixels: float, halo: int) -> Tiling | None:
-  """Windows of at most so many pixels; None where nothing in them would be right."""
+def choose_tiling(sides: tuple[int, int], pixels: float, halo: int) -> Tiling | None:
+  """Returns windows of at most `pixels` pixels, or None if such windows have no exact part.
+
+  Args:
+    sides: height and width of the image.
+    pixels: maximum of height * width of a window.
+    halo: of the windows.
+  """
   height = max(1, min(sides[0], max(math.isqrt(int(pixels)), int(pixels / sides[1]))))
   width = max(1, min(sides[1], int(pixels / height)))
-  if any(part < side and part <= 2 * halo
-         for part, side in zip((height, width), sides, strict=True)):
+  if any(window < side and window <= 2 * halo
+         for window, side in zip((height, width), sides, strict=True)):
     return None
   return Tiling(height, width, halo)
 
 
-def work(sides, windows: Tiling | None) -> float:
-  """How many times the picture is computed."""
-  if not windows:
+def work(sides: tuple[int, int], tiling: Tiling | None) -> float:
+  """Returns the pixels of all windows over the pixels of the image; infinite without a tiling."""
+  if not tiling:
     return math.inf
-  count = math.prod(len(spans(side, part, windows.halo))
-                    for side, part in zip(sides, windows[:2], strict=True))
-  return count * windows.height * windows.width / math.prod(sides)
+  count = math.prod(len(spans(side, window, tiling.halo))
+                    for side, window in zip(sides, tiling[:2], strict=True))
+  return count * tiling.height * tiling.width / math.prod(sides)
 
 
-def reach(call: Callable, variables, *inputs) -> float:
-  """How far, in pixels of the first input, the convolutions in a call see, one after another.
+def reach(call: Callable[..., jax.Array], variables: dict,
+          *inputs: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> float:
+  """Returns how far the convolutions of a call see, in pixels of the first input.
 
   Nothing is computed: the call is traced, and each convolution adds half its kernel at its
-  resolution. Branches are added up too, so a network that has them sees less.
+  resolution, as if all of them were consecutive. With parallel branches this is an upper bound.
 
   Args:
-    call: of (variables, *inputs), flax modules' apply or some method of it.
-    inputs: jax.ShapeDtypeStruct or arrays, [B, H, W, C].
+    call: a function of (variables, *inputs) such as a flax module's `apply`.
+    variables: the module's variables.
+    *inputs: [B, H, W, C].
   """
   total = 0.0
 
-  def note(call, args, kwargs, context):
+  def add_reach(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+                ) -> Any:
     nonlocal total
     layer = context.module
     if isinstance(layer, (nn.Conv, nn.ConvTranspose)) and context.method_name == '__call__':
-      finer = args[0].shape[1] / inputs[0].shape[1]
-      # A transposed convolution's kernel lies on the finer side of its stride.
+      resolution = args[0].shape[1] / inputs[0].shape[1]
+      # The kernel of a transposed convolution is applied at the resolution of its output.
       side = layer.kernel_size[0] - (1 if isinstance(layer, nn.Conv) else 0)
-      total += side / 2 / finer
+      total += side / 2 / resolution
     return call(*args, **kwargs)
 
-  with nn.intercept_methods(note):
-    # A function of its own, for JAX does not trace one again that it has traced before.
-    jax.eval_shape(lambda *given: call(*given), variables, *inputs)
+  with nn.intercept_methods(add_reach):
+    # A new function each time: JAX caches traces, and a cached one would call no interceptor.
+    jax.eval_shape(lambda *arguments: call(*arguments), variables, *inputs)
   return total
 
 
-def reaches(generator, variables) -> tuple[int, int]:
-  """(trunk's, tail's), in pixels of the features, rounded up."""
-  lr = jax.ShapeDtypeStruct((1, _PROBE, _PROBE, 3), jnp.float32)
+def reaches(generator: nn.Module, variables: dict) -> tuple[int, int]:
+  """Returns the reach of the trunk and of the tail, in pixels of the features, rounded up."""
+  lr = jax.ShapeDtypeStruct((1, _PROBE_SIDE, _PROBE_SIDE, 3), jnp.float32)
   apply = functools.partial(generator.apply, method='trunk')
   features = jax.eval_shape(apply, variables, lr)
-  trunk = reach(apply, variables, lr) * features.shape[1] / _PROBE  # RRDB.unshuffle: coarser
+  # With RRDB.unshuffle, the features are coarser than lr.
+  trunk = reach(apply, variables, lr) * features.shape[1] / _PROBE_SIDE
   tail = reach(functools.partial(generator.apply, method='tail'), variables, features, lr)
-  # Interpolation that comes before or after the tail's convolutions is the generator's to tell.
+  # Interpolation before or after the tail's convolutions cannot be traced; the generator states it.
   tail += getattr(generator, 'tail_interpolates', 0)
-  # One more, for enlarging rounds positions; two at least, for bicubic beside the network.
+  # One pixel more, because upscaling rounds positions; at least two, for a bicubic skip connection.
   return ceil_pixels(trunk), max(ceil_pixels(tail) + 1, 2)
 
 
 def ceil_pixels(pixels: float) -> int:
-  """The pixels that some part of a pixel makes, whatever float arithmetic made of it."""
+  """Returns ceil(pixels), tolerant of float rounding."""
   return math.ceil(pixels - 1e-6)
 
 
-def inside(size: jax.Array, canvas: tuple[int, int]) -> Callable:
-  """For nn.intercept_methods: a trunk on a canvas computes what it computes on the picture alone.
+def inside(size: jax.Array, canvas: tuple[int, int]) -> Callable[..., Any]:
+  """Returns an interceptor with which a trunk on a canvas gives the features of the image alone.
 
-  Zero padding is zero at each layer; on a larger canvas what lies beyond the picture would
-  begin to differ from zero after the first. So it is set to zero before each convolution.
+  Zero padding is zero at every layer; on a canvas larger than the image, what lies outside the
+  image would differ from zero after the first layer. So it is set to zero before each convolution.
 
   Args:
-    size: [2], int32, traced: height and width of the picture, which lies in the upper left.
-    canvas: of the input, of which a layer's may be a fraction.
+    size: [2], int32, traced: height and width of the image, which lies at the upper left.
+    canvas: height and width of the trunk's input; the input of a layer may be a fraction of it.
+
+  Returns:
+    A function for `nn.intercept_methods`.
   """
-  def mask(call, args, kwargs, context):
+  def mask(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     if isinstance(context.module, nn.Conv) and context.method_name == '__call__':
       x, *rest = args
       rows, columns = (
@@ -150,59 +174,59 @@ def inside(size: jax.Array, canvas: tuple[int, int]) -> Callable:
   return mask
 
 
-def canvases(sizes: Iterable[tuple[int, int]], most: int, multiple: int = 1) -> list:
-  """At most so many (height, width) that each of `sizes` fits into one, little larger.
+def canvases(sizes: Iterable[tuple[int, int]], max_count: int) -> list[tuple[int, int]]:
+  """Returns canvases (height, width) such that each image fits into one that is little larger.
 
   Args:
-    sizes: of pictures, each as often as it occurs.
-    multiple: of which each side is one.
+    sizes: (height, width) of the images, each as often as it occurs.
+    max_count: maximum number of canvases.
 
   Returns:
-    The smallest first. As many as there are distinct sizes, where these are not more than `most`.
+    The canvases, smallest first; one for each distinct size if these are at most `max_count`.
   """
-  counts = collections.Counter()
-  step = multiple
-  for size, count in collections.Counter(sizes).items():
-    counts[tuple(-side % step + side for side in size)] += count
-  while len(counts) > max(64, most):  # thousands of sizes: merging them two by two takes too long
+  counts, step = collections.Counter(sizes), 1
+  # Merging thousands of sizes pair by pair takes too long, so sides are rounded up first.
+  while len(counts) > max(64, max_count):
     step *= 2
-    rounded, counts = counts, collections.Counter()
-    for size, count in rounded.items():
+    finer, counts = counts, collections.Counter()
+    for size, count in finer.items():
       counts[tuple(-side % step + side for side in size)] += count
   groups = dict(counts)
-  while len(groups) > most:
-    (a, m), (b, n) = min(
+  while len(groups) > max_count:
+    (a, a_count), (b, b_count) = min(
         ((a, b) for index, a in enumerate(groups.items()) for b in list(groups.items())[:index]),
         key=lambda pair: _waste(*pair))
     del groups[a], groups[b]
-    joined = (max(a[0], b[0]), max(a[1], b[1]))
-    groups[joined] = groups.get(joined, 0) + m + n
+    merged = (max(a[0], b[0]), max(a[1], b[1]))
+    groups[merged] = groups.get(merged, 0) + a_count + b_count
   return sorted(groups, key=math.prod)
 
 
-def _waste(first, second) -> int:
-  """Pixels that are computed for nothing once two groups have one canvas."""
-  (a, m), (b, n) = first, second
-  joined = max(a[0], b[0]) * max(a[1], b[1])
-  return m * (joined - a[0] * a[1]) + n * (joined - b[0] * b[1])
+def _waste(first: tuple[tuple[int, int], int], second: tuple[tuple[int, int], int]) -> int:
+  """Returns the additional pixels if two groups (size, count) of images share one canvas."""
+  (a, a_count), (b, b_count) = first, second
+  merged = max(a[0], b[0]) * max(a[1], b[1])
+  return a_count * (merged - a[0] * a[1]) + b_count * (merged - b[0] * b[1])
 
 
-def canvas_of(size: tuple[int, int], found: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-  """The smallest of the canvases that holds a picture, or None."""
-  return next((each for each in found if each[0] >= size[0] and each[1] >= size[1]), None)
+def canvas_of(size: tuple[int, int], canvases: Sequence[tuple[int, int]]
+              ) -> tuple[int, int] | None:
+  """Returns the first (smallest) of the canvases into which an image fits, or None."""
+  return next((canvas for canvas in canvases
+               if canvas[0] >= size[0] and canvas[1] >= size[1]), None)
 
 
 def ensemble(upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray,
-             watch: Callable[[int], None] = lambda index: None) -> np.ndarray:
-  """The mean of `upscale` over the eight turns and reflections of lr, each turned back.
+             on_progress: Callable[[int], None] = lambda index: None) -> np.ndarray:
+  """Returns the mean of `upscale` over the eight rotations and reflections of lr.
 
   Geometric self-ensemble (Timofte et al. 2016, "Seven ways to improve example-based single
   image super-resolution"; the '+' of EDSR+, Lim et al. 2017, section 3.4).
 
   Args:
-    upscale: float32 [h, w, C] to float32 [h * s, w * s, C].
+    upscale: maps float32 [h, w, C] to float32 [h * s, w * s, C].
     lr: float32 [h, w, C] in [0, 1].
-    watch: is told the index of each that is done.
+    on_progress: called with the index, 0 to 7, of each orientation that is done.
   """
   total = 0.0
   for index in range(8):
@@ -210,5 +234,5 @@ def ensemble(upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray,
     turned = np.rot90(lr, turns)
     sr = upscale(np.ascontiguousarray(turned[:, ::-1] if mirrored else turned))
     total = total + np.rot90(sr[:, ::-1] if mirrored else sr, -turns)
-    watch(index)
+    on_progress(index)
   return np.float32(total / 8)

@@ -1,209 +1,153 @@
-"""A generator as a function of pictures of any size, in the memory there is: sr = upscaler(lr).
+"""A generator as a function of images of any size: sr = upscaler(lr).
 
-What is computed is what the generator makes of the whole picture, whichever way is taken:
+The result is what the generator computes from the whole image, whichever strategy is used:
 
-  whole: the trunk runs at once at low resolution, the tail, where the memory goes, in windows.
-  windows: where the trunk does not fit, the whole network in windows, its true reach as halo.
-  layers: or the trunk layer by layer (`layerwise`), whichever computes less.
-  short: where either would compute everything more than `WORST` times, the halo is cut short,
-    and `upscaler.notes` says by how much and what that does to this picture.
+  untiled: the trunk runs on the whole image at low resolution; the tail, which needs most of the
+    memory, runs in windows.
+  windows: where the trunk does not fit, the entire network runs in windows, with its reach as halo.
+  layers: or else the trunk runs layer by layer (`layerwise`), if that computes less.
+  short halo: where both would compute each pixel more than `planner.MAX_WORK` times, the halo is
+    shortened. The result is then not exact, and `upscaler.notes` gives the size of the error.
 
-What fits is asked of XLA, which knows the bytes of what it compiled; what is exhausted all the
-same halves what may be used, and the picture goes on where it was. `ways` does what is chosen here.
+Whether a strategy fits is decided by the memory that XLA reports for the compiled programs. If
+memory is exhausted nevertheless, the budget is halved and the computation continues at the row
+that it had reached. `planner` chooses the strategy and `strategies` executes it.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from sr_jax import images
-from sr_jax.errors import InputError
-from sr_jax.inference import layerwise, tiles
-from sr_jax.inference.compiled_parts import LEVELS, CompiledParts
-from sr_jax.inference.strategies import PlanRunner, TilingPlan, joined
-from sr_jax.system.memory import exhausted, free_memory, host_memory
+from sr_jax.inference import tiles
+from sr_jax.inference.compiled_parts import MAX_LEVELS, CompiledParts
+from sr_jax.inference.planner import DEFAULT_TILE, MIN_TILE, Planner, too_large
+from sr_jax.inference.strategies import PlanRunner, TilingPlan, join_bands
+from sr_jax.system.memory import exhausted, free_memory
 
-DTYPES = ('uint8', 'uint16', 'float32')  # of pictures
-TILE = 128  # LR pixels; on two cores as fast as none, and a tenth of the memory
-SMALLEST = 16  # no smaller tile is tried, and no smaller picture shares what is compiled
-PROBE = 256  # side of what is compiled to estimate what a trunk takes that can't be compiled
-CANVASES = 4  # that pictures of many sizes share
-WORST = 16
-LEAST_BYTES = 1 << 20  # with less nothing is tried
+DTYPES = ('uint8', 'uint16', 'float32')  # of images
+MIN_BYTES = 1 << 20  # the smallest memory budget that is tried
 
 
 class Upscaler:
-  """sr = upscaler(lr): a generator as a function of pictures of any size.
+  """sr = upscaler(lr): a generator as a function of images of any size.
 
-  lr is NumPy [h, w, C] or, several of one size, [B, h, w, C], C 1 or 3; uint8, uint16 or
-  float32 in [0, 1]. sr is of the same kind, `scale` times larger; grey stays grey. Integers
-  are clipped and rounded, floats are as the network makes them.
+  lr is NumPy [h, w, C] or, for several images of one size, [B, h, w, C], with C 1 or 3; uint8,
+  uint16, or float32 in [0, 1]. sr has the same dtype and channels and is `scale` times larger.
+  Integers are clipped and rounded; floats are not clipped.
 
   Args:
-    tile: side of the tail's tiles in LR pixels, smaller where they do not fit the memory;
-      None, the whole picture.
-    memory: bytes that a computation may take; None, most of what the device has free.
-    sizes: (height, width) of all pictures to come, each as often as it comes. Where there are
-      more than three, they share canvases and windows, so that at most six programs are
-      compiled for pictures of one kind: four trunks and two tails. Any other size, and one
-      with a side below 20 pixels or so, is compiled for itself: a trunk and a tail.
+    generator: the network.
+    variables: its variables.
+    tile: side of the tail's tiles in LR pixels, reduced where they do not fit in memory; None,
+      the whole image.
+    memory: bytes that a computation may use; None, most of the device's free memory.
+    sizes: (height, width) of all images to come, each as often as it occurs. More than three
+      distinct sizes share canvases and windows, so that at most six programs are compiled for
+      images of one dtype and channel count: four trunks and two tails. A trunk and a tail are
+      compiled for each other size, and for each with a side below about 20 pixels.
 
   Attributes:
-    notes: what the user should be told, once each.
+    scale: of the generator.
+    notes: what the user should know about the results, each once.
+    planner: chooses how an image is computed.
+    memory: the bytes that a computation may use, or None. Halved each time it was too much.
 
   Raises:
-    InputError: when called, a picture that is too large for the memory even in the smallest
-      windows.
+    InputError: when called with an image that does not fit in memory even in the smallest tiles.
   """
 
-  def __init__(self, generator, variables, *, tile: int | None = TILE,
-               memory: int | None = None, sizes: Iterable[tuple[int, int]] = ()):
-    self.scale, self.notes = generator.scale, []
-    self._programs = CompiledParts(generator, variables)
-    self._unfold = self._programs.unfold
-    if (tile is not None and tile < self._unfold) or (memory is not None and memory < 1):
-      raise ValueError(f'tile={tile}, memory={memory}: expected more')
-    self._trunk_reach, self._halo = tiles.reaches(generator, variables)  # _halo: the tail's
-    self._tile = tile and tile // self._unfold
-    self._budget, self._measured, self._windows = memory, set(), {}
-    self._ways = PlanRunner(self._programs, self._halo, self._windows)
-    if len(set(sizes := list(sizes))) > 3:
-      self._share(sizes)
-
-  def _share(self, sizes) -> None:
-    """Chooses canvases and, for each, the tail's window, of which there are two."""
-    halo, sides = self._halo, [self._ways.fold(size) for size in sizes]
-    least = SMALLEST + 2 * halo
-    sides = [side for side in sides if min(side) >= least]
-    canvases, smallest = tiles.canvases(sides, CANVASES), {}
-    for side in sides:
-      canvas = tiles.canvas_of(side, canvases)
-      smallest[canvas] = min(smallest.get(canvas, min(side)), min(side))
-    # No window is larger than a picture: on a canvas it would see what is beyond.
-    wanted = min(self._tile or TILE, TILE) + 2 * halo
-    other = min([wanted, *(side for side in smallest.values())])
-    self._windows |= {canvas: wanted if smallest.get(canvas, 0) >= wanted else other
-                      for canvas in canvases}
+  def __init__(self, generator: nn.Module, variables: dict, *, tile: int | None = DEFAULT_TILE,
+               memory: int | None = None, sizes: Iterable[tuple[int, int]] = ()) -> None:
+    self.scale, self.memory, self.notes = generator.scale, memory, []
+    self._parts = CompiledParts(generator, variables)
+    least_tile = self._parts.unshuffle
+    if (tile is not None and tile < least_tile) or (memory is not None and memory < 1):
+      raise ValueError(f'tile={tile}, memory={memory}: expected at least {least_tile} and 1')
+    self.planner = Planner(self._parts, tile, sizes)
+    self._runner = PlanRunner(self._parts, self.planner.tail_reach, self.planner.canvas_windows)
+    self._measured: set[tuple] = set()  # (shape, tiling) whose inexactness is in `notes`
 
   def __call__(self, lr: np.ndarray,
-               watch: Callable[[int], None] = lambda rows: None) -> np.ndarray:
-    """watch is told, each time, how many more rows of lr are done."""
+               on_progress: Callable[[int], None] = lambda rows: None) -> np.ndarray:
+    """Returns sr, and calls `on_progress` with the number of further rows of lr that are done."""
     *batch, height, width, channels = lr.shape
     sr = np.empty((*batch, height * self.scale, width * self.scale, channels), lr.dtype)
     row = 0
     for band in self.bands(lr):
       sr[..., row:row + band.shape[-3], :, :] = band
       row += band.shape[-3]
-      watch(band.shape[-3] // self.scale)
+      on_progress(band.shape[-3] // self.scale)
     return sr
 
   def bands(self, lr: np.ndarray) -> Iterator[np.ndarray]:
-    """sr from top to bottom, some rows at a time, so that it need not be in memory as a whole."""
+    """Yields sr a few rows at a time, from the top, so that it need not fit in memory."""
     batch, row, full = lr if lr.ndim == 4 else lr[None], 0, False
-    budget = self._budget or int(0.8 * free_memory(jax.devices()[0]))
+    budget = self.memory or int(0.8 * free_memory(jax.devices()[0]))
     while row < batch.shape[1]:
       try:
-        plan = self._plan(batch, budget)
-        for done, band in self._ways.bands(batch, plan, row):
+        plan = self.planner.plan(batch, budget)
+        if plan.exact_bytes:
+          self._note_inexact(batch, plan, budget)
+        for end, band in self._runner.bands(batch, plan, row):
           yield band if lr.ndim == 4 else band[0]
-          row = done
+          row = end
       except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not exhausted(error):
           raise
         full = True
-      if full:  # no longer held: what the error's frames still had in memory
+      if full:  # handled outside `except`, where the error's frames no longer hold arrays
         full, budget = False, budget // 2
-        self._budget = budget  # what failed once is not tried again
-        if budget < LEAST_BYTES:
-          raise _too_large(lr)
+        self.memory = budget  # the next image does not try what has failed
+        if budget < MIN_BYTES:
+          raise too_large(lr)
 
-  # Which way ------------------------------------------------------------------------------
+  def _note_inexact(self, lr: np.ndarray, plan: TilingPlan, budget: int) -> None:
+    """Adds a note on the error of a shortened halo, once for each shape and tiling.
 
-  def _plan(self, lr, budget: int) -> TilingPlan:
-    batch, sides = len(lr), self._ways.fold(lr.shape[1:3])
-    canvas = tiles.canvas_of(sides, list(self._windows)) if batch == 1 else None
-    if canvas and min(sides) >= self._windows[canvas] and self._programs.trunk(
-        1, canvas, True).bytes <= budget:
-      return TilingPlan(canvas, (self._windows[canvas],) * 2)
-    needed = self._programs.trunk(batch, sides).bytes
-    if needed <= budget:
-      return TilingPlan(sides, self._tail_window(lr, sides, budget))
-    each = needed / math.prod(sides)
-    if math.isinf(needed):
-      probe = tuple(min(side, PROBE) for side in sides)
-      each = self._programs.trunk(batch, probe).bytes / math.prod(probe)
-    # Less than all, for the tail and its results.
-    pixels = 0.7 * budget / each
-    side = math.isqrt(int(pixels))
-    cut = tiles.choose_tiling(sides, pixels, self._trunk_reach + self._halo)
-    work, by_layers = tiles.work(sides, cut), math.inf
-    # On the host: a layer's input and result, the trunk's first features, a sum of two.
-    if 16 * batch * math.prod(sides) * self._programs.features.shape[3] <= host_memory():
-      halo = layerwise.longest_reach(self._programs.generator, self._programs.variables)
-      by_layers = tiles.work(sides, tiles.choose_tiling(sides, pixels, halo))
-    if work <= min(WORST, 1.3 * by_layers):  # features that go to the host and back take time too
-      return TilingPlan(None, self._tail_window(lr, cut[:2], budget), cut)
-    if by_layers <= WORST:
-      return TilingPlan(None, self._tail_window(lr, sides, budget), None, side)
-    cut = tiles.choose_tiling(sides, pixels, side // 4)
-    if not cut:
-      raise _too_large(lr)
-    plan = TilingPlan(None, self._tail_window(lr, cut[:2], budget), cut)
-    if (lr.shape, cut) not in self._measured:
-      self._measured.add((lr.shape, cut))
-      enough = budget
-      while tiles.work(sides, tiles.choose_tiling(sides, 0.7 * enough / each,
-                                        self._trunk_reach + self._halo)) > WORST:
-        enough *= 1.2
-      self.notes.append(self._consequence(lr, plan, budget)
-                        + f'; about {enough / 2**30:.2g} GiB would leave it exact')
-    return plan
-
-  def _tail_window(self, lr, sides, budget) -> tuple[int, int]:
-    """The largest that fits."""
-    tile = min(self._tile or max(sides), max(sides))
-    while True:
-      window = tuple(tiles.even_window(side, tile, self._halo) for side in sides)
-      if tile * self._unfold <= SMALLEST or self._programs.tail(
-          len(lr), window, lr.shape[3], lr.dtype.name).bytes <= budget / 2:
-        return window
-      tile = math.ceil(tile / 2)
-
-  def _consequence(self, lr, plan: TilingPlan, budget: int) -> str:
-    """What a short halo does, at the middle of the picture, in words."""
-    unfold, full = self._unfold, self._trunk_reach + self._halo
-    sides, cut = self._ways.fold(lr.shape[1:3]), plan.cut
-    # At a window's corner, next to its halo, as far as possible from what it should have seen.
-    at = [spans[len(spans) // 2] for spans in (
-        tiles.spans(side, part, cut.halo) for side, part in zip(sides, cut[:2], strict=True))]
-    at = [span._replace(end=min(span.end, span.begin + SMALLEST)) for span in at]
-    part, *kept = self._ways.part(lr, at, cut[:2])
-    short = joined(self._ways.whole(part, cut[:2], plan.window, *kept))
-    wide = [span._replace(start=max(0, span.begin - full)) for span in at]
-    part, *kept = self._ways.part(lr, wide, [span.end + full - span.start for span in wide])
-    window = self._tail_window(part, self._ways.fold(part.shape[1:3]), budget)
-    exact = joined(self._ways.by_layers(part, min(cut[:2]), window, *kept))
-    difference = np.abs(np.float64(short) - exact).max() * 255 / LEVELS.get(lr.dtype.name, 1)
-    return (f'not exact: the memory allows an overlap of {cut.halo * unfold} of the '
-            f'{full * unfold} pixels that the network sees; where that was measured, at the '
-            f'middle of the picture, it changes up to {difference:.2g} levels of 255')
+    The error is measured at the corner of a window near the middle of the image, next to its halo:
+    there it is as far as possible from pixels that it should have seen.
+    """
+    tiling, sides = plan.tiling, plan.tiling[:2]
+    if (lr.shape, tiling) in self._measured:
+      return
+    self._measured.add((lr.shape, tiling))
+    unshuffle, reach = self._parts.unshuffle, self.planner.trunk_reach + self.planner.tail_reach
+    middle = []
+    for length, window in zip(self._parts.feature_size(lr.shape[1:3]), sides, strict=True):
+      spans = tiles.spans(length, window, tiling.halo)
+      span = spans[len(spans) // 2]
+      middle.append(span._replace(end=min(span.end, span.begin + MIN_TILE)))
+    part, rows, columns = self._runner.cut(lr, middle, sides)
+    inexact = join_bands(self._runner.untiled(part, sides, plan.window, rows, columns))
+    wide = [span._replace(start=max(0, span.begin - reach)) for span in middle]
+    part, rows, columns = self._runner.cut(
+        lr, wide, tuple(span.end + reach - span.start for span in wide))
+    window = self.planner.tail_window(part, self._parts.feature_size(part.shape[1:3]), budget)
+    exact = join_bands(self._runner.by_layers(part, min(sides), window, rows, columns))
+    error = np.abs(np.float64(inexact) - exact).max() * 255 / MAX_LEVELS.get(lr.dtype.name, 1)
+    self.notes.append(
+        f'not exact: the memory allows an overlap of {tiling.halo * unshuffle} of the '
+        f'{reach * unshuffle} pixels that the network sees; measured at the middle of the image, '
+        f'the error is up to {error:.2g} levels of 255; about {plan.exact_bytes / 2**30:.2g} GiB '
+        'would make the result exact')
 
 
-def _too_large(lr) -> InputError:
-  return InputError(f'{lr.shape[-2]}x{lr.shape[-3]} is too large for the memory, even in tiles')
+def make_upscaler(generator: nn.Module) -> Callable[[dict, np.ndarray], np.ndarray]:
+  """Returns upscale(variables, lr) -> sr, which applies the generator to whole images.
 
-
-def make_upscaler(generator) -> Callable[[dict, np.ndarray], np.ndarray]:
-  """upscale(variables, lr) -> sr, uint8 [h, w, C] to [h * s, w * s, C]; grey stays grey."""
+  It maps uint8 [h, w, C] to [h * s, w * s, C] and is compiled once for each size. A grey image
+  stays grey.
+  """
   @jax.jit
-  def forward(variables, lr):
-    # Not in TF32, which a GPU would choose for float32: figures are the weights', not its.
+  def forward(variables: dict, lr: jax.Array) -> jax.Array:
+    # A GPU would use TF32 for float32 by default; scores must not depend on the device.
     with jax.default_matmul_precision('highest'):
       return generator.apply(variables, lr)
 
-  def upscale(variables, lr):
+  def upscale(variables: dict, lr: np.ndarray) -> np.ndarray:
     sr = forward(variables, images.to_float(images.as_rgb(lr))[None])[0]
     if lr.shape[-1] == 1:
       sr = np.asarray(sr).mean(-1, keepdims=True)

@@ -89,13 +89,13 @@ def read_run(good: pathlib.Path, path: pathlib.Path):
   def go_on():
     step, before = start.stopped_at(folder)
     compatibility.check_resumable(folder, before, step, wanted)
-    inputs.in_steps(wanted, 7, before)
+    inputs.epochs_to_steps(wanted, 7, before)
 
   def evaluate():
     trained = metadata.read_config(folder)
     compatibility.check_against(folder, wanted, ('generator', 'scale'))
     if 'data' in trained:
-      inputs.with_split_of(wanted, trained)
+      inputs.with_split_from(wanted, trained)
 
   def last():
     earlier = metadata.start_records(folder)
@@ -129,7 +129,7 @@ def read_arguments(path):
     main._parse(argv)
   config = main._CONFIG.value
   check(config)
-  return phases.build(inputs.in_steps(config, 7)).phases
+  return phases.build(inputs.epochs_to_steps(config, 7)).phases
 
 
 def read_report(path):

@@ -1,4 +1,4 @@
-"""What is done to a picture beside the network."""
+"""Tests of the processing of images around the network: alpha, colours, size, files."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import pytest
 from sr_jax import images, restore
 from sr_jax.errors import InputError
 from sr_jax.inference import tiles, upscale_file
-from sr_jax.inference.upscale_file import Extras
+from sr_jax.inference.upscale_file import Extras, FileOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.media import photos
 from sr_jax.models import Compact
@@ -26,8 +26,8 @@ def lr(picture):
   return picture(18, 23)
 
 
-def test_back_projection_agrees_with_the_input_and_adds_no_colour(picture):
-  """What was shifted comes back, more with each time; on grey nothing happens but grey."""
+def test_back_projection_removes_a_colour_shift(picture):
+  """Each iteration brings the result's colours closer to LR's."""
   lr = images.to_float(picture(24, 31))
   shifted = images.imresize(lr, 4) + np.float32([0.1, 0, -0.05])
 
@@ -43,31 +43,32 @@ def test_back_projection_agrees_with_the_input_and_adds_no_colour(picture):
   assert np.abs((results[3] - images.imresize(lr, 4)).mean((0, 1))).max() < 1e-3
 
 
-def test_outscale_is_the_result_resampled(upscaler, lr):
-  whole = upscaler(images.to_float(lr))
+def test_outscale_resamples_the_result(upscaler, lr):
+  full = upscaler(images.to_float(lr))
   for scale, size in ((3, (54, 69)), (1, (18, 23)), (0.5, (9, 12))):
     sr = upscale_file.upscale_samples(upscaler, lr, Extras(outscale=scale))
     assert (sr.shape, sr.dtype) == ((*size, 3), np.uint8)
-    np.testing.assert_array_equal(sr, images.to_uint8(images.imresize(whole, size=size)))
+    np.testing.assert_array_equal(sr, images.to_uint8(images.imresize(full, size=size)))
 
 
-def test_an_ensemble_does_not_see_how_the_picture_is_turned(upscaler, lr):
+def test_an_ensemble_is_equivariant_to_rotation(upscaler, lr):
   extras = Extras(ensemble=True)
   sr = upscale_file.upscale_samples(upscaler, lr, extras)
-  turned = upscale_file.upscale_samples(upscaler, np.ascontiguousarray(np.rot90(lr)[:, ::-1]), extras)
+  rotated = np.ascontiguousarray(np.rot90(lr)[:, ::-1])
+  turned = upscale_file.upscale_samples(upscaler, rotated, extras)
   np.testing.assert_allclose(np.rot90(turned[:, ::-1], -1), sr, atol=1)
   assert (sr != upscaler(lr)).any()
 
 
-def test_correction_replaces_what_strays(upscaler, lr):
-  """With a threshold of zero all of it; with one nothing."""
+def test_correction_replaces_deviating_samples(upscaler, lr):
+  """With a threshold of 0 all samples are replaced; with 1 none."""
   bilinear = images.to_uint8(images.imresize(images.to_float(lr), 2, 'bilinear'))
   for threshold, want in ((0, bilinear), (1, upscaler(lr))):
     sr = upscale_file.upscale_samples(upscaler, lr, Extras(correct=(threshold,), kind='replace'))
     np.testing.assert_array_equal(sr, want)
 
 
-def test_all_of_it_together_keeps_the_kind(upscaler, lr):
+def test_all_extras_together_keep_dtype_and_channels(upscaler, lr):
   extras = Extras(True, 2, (0.3, 0.2, 0.3), 'smooth', 3)
   for samples in (lr, np.uint16(lr) * 257, lr[..., :1]):
     sr = upscale_file.upscale_samples(upscaler, samples, extras)
@@ -76,51 +77,51 @@ def test_all_of_it_together_keeps_the_kind(upscaler, lr):
   assert np.abs(deep / 257 - upscale_file.upscale_samples(upscaler, lr, extras)).max() < 0.51
 
 
-def test_no_fringe_of_what_was_transparent(upscaler):
-  """A red disc on transparent green: nothing that shows has any green."""
+def test_transparent_colours_do_not_bleed_in(upscaler):
+  """A red disc on transparent green: no visible pixel becomes green."""
   y, x = np.mgrid[:24, :24] - 11.5
   alpha = np.uint8(255 * (y**2 + x**2 < 64))[..., None]
   samples = np.where(alpha > 0, np.uint8([200, 0, 0]), np.uint8([0, 255, 0]))
   solid = np.zeros_like(samples) + np.uint8([200, 0, 0])
   photo = upscale_file.upscale_photo(upscaler, photos.Photo(samples, alpha), Extras())
   assert photo.alpha.shape == (48, 48, 1)
-  # As if there had never been another colour.
+  # The same result as without the other colour.
   np.testing.assert_array_equal(photo.samples, upscaler(solid))
   np.testing.assert_array_equal(photo.alpha, upscaler(alpha))
 
 
 @pytest.mark.parametrize('level', [0, 128, 255])
-def test_alpha_that_is_the_same_everywhere_stays(upscaler, lr, level):
+def test_constant_alpha_is_kept(upscaler, lr, level):
   photo = photos.Photo(lr, np.full((18, 23, 1), level, np.uint8))
   for extras, size in ((Extras(), (36, 46, 1)), (Extras(outscale=3), (54, 69, 1))):
-    found = upscale_file.upscale_photo(upscaler, photo, extras)
-    assert (found.alpha.shape, found.samples.shape[:2]) == (size, size[:2])
-    assert (found.alpha == level).all()
+    sr = upscale_file.upscale_photo(upscaler, photo, extras)
+    assert (sr.alpha.shape, sr.samples.shape[:2]) == (size, size[:2])
+    assert (sr.alpha == level).all()
 
 
-def test_a_result_beyond_the_memory_is_refused_before_it_is_made(upscaler, lr, monkeypatch):
+def test_a_result_larger_than_memory_is_refused_at_once(upscaler, lr, monkeypatch):
   monkeypatch.setattr(upscale_file, 'host_memory', lambda: 3000)
-  with pytest.raises(InputError, match=r'a result of 46x36 takes 0\.0 GiB, more than there is'):
+  with pytest.raises(InputError, match=r'46x36 .*0\.0 GiB.*--format tiff'):
     upscale_file.upscale_samples(upscaler, lr, Extras())
 
 
-def test_a_tiff_needs_not_fit_the_memory(upscaler, lr, tmp_path, monkeypatch):
+def test_a_tiff_need_not_fit_in_memory(upscaler, lr, tmp_path, monkeypatch):
   images.write_image(tmp_path / 'a.png', lr)
   monkeypatch.setattr(upscale_file, 'host_memory', lambda: 3000)
   rows = []
-  assert upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'a.tif', 'tiff',
-                              watch=rows.append) == ''
+  assert upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'a.tif',
+                                   FileOptions('tiff'), on_progress=rows.append) == ''
   np.testing.assert_array_equal(images.read_image(tmp_path / 'a.tif'), upscaler(lr))
   assert sum(rows) == 18
-  with pytest.raises(InputError, match=r'a\.png: a result of 46x36 takes .* more than there is'):
-    upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'b.png', 'png')
+  with pytest.raises(InputError, match=r'a\.png: .*46x36 .*GiB'):
+    upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'b.png')
   assert not (tmp_path / 'b.png').exists()
 
 
 @pytest.mark.slow
 def test_back_projection_and_ensemble_on_photographs(assets):
-  """Of a published network on Set5: an ensemble is nearer to the originals, and back-projection
-  brings the results' colours to LR's.
+  """With a published network on Set5, an ensemble is closer to HR, and back-projection brings the
+  colours of the result to those of LR.
   """
   upscale = restore.load(assets / 'rrdb23_x4_realsr_df2k.safetensors').upscaler()
   lr = images.to_float(images.read_image(assets / 'Set5' / 'LRbicx4' / 'img_003.png'))

@@ -1,0 +1,125 @@
+"""Chooses how an image is computed in the available memory."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from sr_jax.errors import InputError
+from sr_jax.inference import layerwise, tiles
+from sr_jax.inference.compiled_parts import CompiledParts
+from sr_jax.inference.strategies import Sides, TilingPlan
+from sr_jax.system.memory import host_memory
+
+DEFAULT_TILE = 128  # LR pixels; on two cores as fast as no tiles, in a tenth of the memory
+MIN_TILE = 16  # no smaller tile is tried, and no smaller image uses a shared canvas
+PROBE_SIDE = 256  # of the trunk from which a larger one, which cannot be compiled, is extrapolated
+MAX_CANVASES = 4  # shared by images of many sizes
+MAX_WORK = 16  # a halo is shortened where an exact one would compute each pixel more often
+
+
+class Planner:
+  """Chooses a `TilingPlan` from the memory that XLA reports for the compiled trunk and tail.
+
+  Args:
+    parts: the compiled trunk and tail.
+    tile: side of the tail's tiles in LR pixels; None, the whole image.
+    sizes: (height, width) of the images to come; more than three distinct ones share canvases.
+
+  Attributes:
+    trunk_reach: how far the trunk sees, in pixels of the features.
+    tail_reach: how far the tail sees, in pixels of the features.
+    canvas_windows: side of the tail's windows on each of the shared canvases.
+  """
+
+  def __init__(self, parts: CompiledParts, tile: int | None = DEFAULT_TILE,
+               sizes: Iterable[Sides] = ()) -> None:
+    self._parts, self._tile = parts, tile and tile // parts.unshuffle
+    self.trunk_reach, self.tail_reach = tiles.reaches(parts.generator, parts.variables)
+    sizes = list(sizes)
+    self.canvas_windows = self._share_canvases(sizes) if len(set(sizes)) > 3 else {}
+
+  def _share_canvases(self, sizes: list[Sides]) -> dict[Sides, int]:
+    """Returns canvases and, for each, the side of the tail's windows, of which there are two."""
+    halo = self.tail_reach
+    sides = [self._parts.feature_size(size) for size in sizes]
+    sides = [side for side in sides if min(side) >= MIN_TILE + 2 * halo]
+    canvases, shortest = tiles.canvases(sides, MAX_CANVASES), {}
+    for side in sides:
+      canvas = tiles.canvas_of(side, canvases)
+      shortest[canvas] = min(shortest.get(canvas, min(side)), min(side))
+    # No window is larger than an image: otherwise the tail would see the canvas outside it.
+    large = min(self._tile or DEFAULT_TILE, DEFAULT_TILE) + 2 * halo
+    small = min([large, *shortest.values()])
+    return {canvas: large if shortest.get(canvas, 0) >= large else small for canvas in canvases}
+
+  def plan(self, lr: np.ndarray, budget: int) -> TilingPlan:
+    """Returns how to compute lr [B, h, w, C] in `budget` bytes.
+
+    Raises:
+      InputError: windows that fit have no exact part even with a shortened halo.
+    """
+    batch, sides = len(lr), self._parts.feature_size(lr.shape[1:3])
+    canvas = tiles.canvas_of(sides, list(self.canvas_windows)) if batch == 1 else None
+    if canvas and min(sides) >= self.canvas_windows[canvas] and self._parts.trunk(
+        1, canvas, True).bytes <= budget:
+      return TilingPlan(canvas, (self.canvas_windows[canvas],) * 2)
+    if self._parts.trunk(batch, sides).bytes <= budget:
+      return TilingPlan(sides, self.tail_window(lr, sides, budget))
+    pixel_bytes = self._trunk_pixel_bytes(batch, sides)
+    pixels = 0.7 * budget / pixel_bytes  # the rest is for the tail and its results
+    side, reach = math.isqrt(int(pixels)), self.trunk_reach + self.tail_reach
+    tiling = tiles.choose_tiling(sides, pixels, reach)
+    work, layer_work = tiles.work(sides, tiling), self._layer_work(batch, sides, pixels)
+    # Layer by layer, features are copied to the host and back, which takes time too.
+    if work <= min(MAX_WORK, 1.3 * layer_work):
+      return TilingPlan(None, self.tail_window(lr, tiling[:2], budget), tiling)
+    if layer_work <= MAX_WORK:
+      return TilingPlan(None, self.tail_window(lr, sides, budget), None, side)
+    tiling = tiles.choose_tiling(sides, pixels, side // 4)
+    if not tiling:
+      raise too_large(lr)
+    exact_bytes = budget
+    while tiles.work(sides, tiles.choose_tiling(sides, 0.7 * exact_bytes / pixel_bytes, reach)
+                     ) > MAX_WORK:
+      exact_bytes *= 1.2
+    return TilingPlan(None, self.tail_window(lr, tiling[:2], budget), tiling,
+                      exact_bytes=exact_bytes)
+
+  def _trunk_pixel_bytes(self, batch: int, sides: Sides) -> float:
+    """Returns the bytes that the trunk needs for each pixel of the features."""
+    total = self._parts.trunk(batch, sides).bytes
+    if math.isinf(total):
+      sides = tuple(min(side, PROBE_SIDE) for side in sides)
+      total = self._parts.trunk(batch, sides).bytes
+    return total / math.prod(sides)
+
+  def _layer_work(self, batch: int, sides: Sides, pixels: float) -> float:
+    """Returns the work of a trunk layer by layer; infinite if host memory is too small for it."""
+    # On the host, in float32: a layer's input and result, the trunk's first features, and a sum.
+    if 16 * batch * math.prod(sides) * self._parts.features.shape[3] > host_memory():
+      return math.inf
+    halo = layerwise.longest_reach(self._parts.generator, self._parts.variables)
+    return tiles.work(sides, tiles.choose_tiling(sides, pixels, halo))
+
+  def tail_window(self, lr: np.ndarray, sides: Sides, budget: int) -> Sides:
+    """Returns the largest window of the tail, at most `tile`, that fits in half of the budget.
+
+    Args:
+      lr: the image; its batch size, channels and dtype matter.
+      sides: height and width of the features on which the tail runs.
+      budget: in bytes.
+    """
+    tile = min(self._tile or max(sides), max(sides))
+    while True:
+      window = tuple(tiles.even_window(side, tile, self.tail_reach) for side in sides)
+      if tile * self._parts.unshuffle <= MIN_TILE or self._parts.tail(
+          len(lr), window, lr.shape[3], lr.dtype.name).bytes <= budget / 2:
+        return window
+      tile = math.ceil(tile / 2)
+
+
+def too_large(lr: np.ndarray) -> InputError:
+  """Returns the error for lr [..., h, w, C] that does not fit in memory in any way."""
+  return InputError(f'an image of {lr.shape[-2]}x{lr.shape[-3]} pixels does not fit in memory, '
+                    'even in the smallest tiles')
