@@ -37,7 +37,7 @@ def feed_of(kind, pictures, devices, mode):
   config = get_config(kind)
   config.data.source, config.devices = f'folder:{pictures}', devices
   config.data.mode, config.data.workers = mode, 0
-  mesh = sharding.make_mesh(config)
+  mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
   return config, mesh, inputs.build_feed(config, inputs.training_set(config), 0, False, '',
                                              lambda text: None, mesh)
 
@@ -100,7 +100,7 @@ def batches(pictures, devices):
       config, mesh, feed = feed_of('pixel', pictures, int(number), mode)
       kinds = inputs.build_augmentation(config)._replace(
           brightness=(0.5, 0.5), mixup=(0.5, 1.2), shuffle=0.5)
-      cut = inputs.build_cut(config)
+      cut = inputs.build_crop_spec(config)
       batch_at = (feeds.bank_batches(cut, cut.count, kinds) if mode == 'bank' else
                   lambda *at, kinds=kinds: feeds.batch_of_host(*at, size=8, kinds=kinds))
       look = jax.jit(sharding.sharded(batch_at, mesh))

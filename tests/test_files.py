@@ -1,6 +1,7 @@
-"""Files that are whole or not there."""
+"""Files are written completely or not at all."""
 
 import json
+import pathlib
 import stat
 
 import pytest
@@ -10,12 +11,12 @@ from sr_jax.system import files
 from tests.conftest import largest_file
 
 
-def test_a_failure_leaves_the_old_file(tmp_path):
+def test_a_failure_keeps_the_old_file(tmp_path: pathlib.Path) -> None:
   files.write_json(tmp_path / 'new' / 'a.json', {'x': 1})
   with pytest.raises(TypeError):
     files.write_json(tmp_path / 'new' / 'a.json', {'x': object()})
 
-  def interrupted():
+  def interrupted() -> None:
     with files.atomic_write(tmp_path / 'new' / 'a.json') as path:
       path.write_text('half')
       raise KeyboardInterrupt
@@ -26,25 +27,25 @@ def test_a_failure_leaves_the_old_file(tmp_path):
   assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.json']
 
 
-def test_others_may_read_it(tmp_path):
+def test_a_written_file_is_utf8_and_readable_by_everybody(tmp_path: pathlib.Path) -> None:
   files.write_text(tmp_path / 'a.md', 'ä')
   assert stat.S_IMODE((tmp_path / 'a.md').stat().st_mode) == 0o644
   assert (tmp_path / 'a.md').read_bytes() == 'ä'.encode()
 
 
-def test_what_can_not_be_written_is_named(tmp_path):
+def test_a_path_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
   (tmp_path / 'folder.json').mkdir()
   (tmp_path / 'file').write_text('')
-  for path in ('folder.json', 'file/a.json'):
-    with pytest.raises(InputError, match=f'{path}: can not be written'):
+  for path, reason in (('folder.json', 'Is a directory'), ('file/a.json', 'File exists')):
+    with pytest.raises(InputError, match=rf'{path}: .*\({reason}\)$'):
       files.write_json(tmp_path / path, {})
   assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'folder.json']
 
 
-def test_what_is_added_is_added_whole(tmp_path):
+def test_append_writes_everything_or_nothing(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'log'
   files.append(path, b'a' * 60)
-  with largest_file(100), pytest.raises(OSError, match='large') as error:  # room for 40 of them
+  with largest_file(100), pytest.raises(OSError, match='large') as error:  # 40 of the 60 bytes fit
     files.append(path, b'b' * 60)
   assert error.value.filename == str(path)
   assert path.read_bytes() == b'a' * 60
@@ -52,11 +53,11 @@ def test_what_is_added_is_added_whole(tmp_path):
   assert path.read_bytes() == b'a' * 60 + b'b' * 60
 
 
-def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: pathlib.Path) -> None:
   (tmp_path / 'sub').mkdir()
   (tmp_path / 'sub' / 'a.png').write_text('')
 
-  def killed():
+  def killed() -> None:
     with files.atomic_write(tmp_path / 'sub' / 'b.png') as path:
       files.remove_leftovers(tmp_path, 'sub')
       assert not path.exists()
@@ -68,7 +69,7 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
   assert [path.name for path in tmp_path.rglob('*')] == ['sub', 'a.png']
 
 
-def test_a_lock_is_for_one(tmp_path):
+def test_a_lock_has_one_holder(tmp_path: pathlib.Path) -> None:
   with files.locked(tmp_path / 'lock') as file:
     file.write('me')
     file.flush()

@@ -77,7 +77,7 @@ def test_a_pod_without_an_address_is_waited_for(monkeypatch):
   assert len(asked) == 3
   monkeypatch.setattr(multihost.jax.distributed, 'initialize', mock.Mock(
       side_effect=RuntimeError('another fault')))
-  with pytest.raises(InputError, match=r'process 1 can not join \(another fault'):
+  with pytest.raises(InputError, match=r'process 1 .*\(another fault'):
     multihost._join(60)
 
 
@@ -95,13 +95,13 @@ def eight(monkeypatch):
 def test_devices_that_do_not_fit(config, eight, size, devices, accumulate, words):
   config.batch_size, config.devices, config.accumulate = size, devices, accumulate
   with pytest.raises(InputError) as caught:
-    sharding.make_mesh(config)
+    sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
   assert all(word in str(caught.value) for word in words)
 
 
 def test_one_device_is_no_mesh(config):
   config.devices, tree = 1, {'a': jax.numpy.ones(3)}
-  assert sharding.make_mesh(config) is None
+  assert sharding.make_mesh(config.devices, config.batch_size, config.accumulate) is None
   assert sharding.replicate(tree, None) is tree
   assert sharding.local_copy(tree)['a'] is tree['a']
 
@@ -285,7 +285,7 @@ def test_all_end_where_one_is_lost(tmp_path, folder):
   both[1].kill()
   begin = time.monotonic()
   (status, _, err), _ = ended(both)
-  assert time.monotonic() - begin < 2 * multihost.SILENT_SECONDS
+  assert time.monotonic() - begin < 2 * multihost.HEARTBEAT_TIMEOUT_SECONDS
   assert status not in (0, None)
   assert 'process' in err
   assert Checkpoints(tmp_path / 'run', read_only=True).latest() >= 40

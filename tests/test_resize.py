@@ -80,12 +80,12 @@ def test_one_bad_file_does_not_stop_the_rest(run, tmp_path, picture):
     (['hr', 'hr/a.png', '--scale', '1/2'], 'lies in hr'),
     (['hr/a.png', 'hr', '--scale', '1/2'], 'overwrite an original'),
     (['below', 'top', '--scale', '1/2'], 'top/below/a.png: would overwrite an original'),
-    (['hr', '', '--scale', '1/2'], 'OUT.*empty name'),
+    (['hr', '', '--scale', '1/2'], 'OUT.*empty'),
     (['~nobody_here/x', 'lr', '--scale', '1/2'], 'nobody_here/x: no such file'),
     (['n' * 300, 'lr', '--scale', '1/2'], 'nnn: File name too long'),
     (['hr/a.png', 'lr.jpg', '--scale', '1/2'], 'lr.jpg: only PNG'),
     (['hr', 'file.png', '--scale', '1/2'], 'file.png: is a file'),
-    (['hr/a.png', '/proc/none/lr.png', '--scale', '1/2'], '/proc/none/lr.png: can not be written'),
+    (['hr/a.png', '/proc/none/lr.png', '--scale', '1/2'], r'/proc/none/lr\.png: .*\(No such file'),
 ])
 def test_wrong_input_is_one_line_and_a_status(run, tmp_path, picture, arguments, message):
   for name in ('hr/a.png', 'file.png'):

@@ -143,7 +143,7 @@ def test_border_and_lpips_are_choices(run):
     (['--sr', 'sr', '--hr', 'hr', '--scale', '4'], r'4 without a partner.*baby\.png.*manx2\.png'),
     ([*FOLDERS, '--border', '18'], r'1 of wrong size: sr/manx2\.png: a border of 18 leaves'),
     ([*FOLDERS, '--json', 'hr'], 'hr: can not be written, it is a folder'),
-    (['--sr', '', '--hr', 'hr', '--scale', '2'], '--sr.*empty name'),
+    (['--sr', '', '--hr', 'hr', '--scale', '2'], '--sr.*empty'),
 ])
 def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
   status, out, err = run(*arguments)
@@ -156,7 +156,7 @@ def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
 def test_a_table_that_can_not_be_written_is_still_shown(run):
   status, out, err = run(*FOLDERS, '--lpips', 'none', '--json', '/proc/none/s.json')
   assert status == 1
-  assert err == 'sr_jax: /proc/none/s.json: can not be written (No such file or directory)\n'
+  assert err == 'sr_jax: /proc/none/s.json: cannot write (No such file or directory)\n'
   assert 'mean' in out
 
 

@@ -1,4 +1,4 @@
-"""Signals: the first is held, the second is not."""
+"""DeferredSignals defers the first signal; the second one interrupts."""
 
 import signal
 import subprocess
@@ -7,48 +7,59 @@ import textwrap
 
 import pytest
 
-from sr_jax.system.signals import DeferredSignals
+from sr_jax.system.signals import ENDING, DeferredSignals
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_is_held_back_and_the_second_is_not(number):
-  before = signal.getsignal(number)
-  with DeferredSignals() as held:
+@pytest.mark.parametrize('number', ENDING)
+def test_the_first_signal_is_deferred_and_the_second_raises(number: int) -> None:
+  previous = signal.getsignal(number)
+  with DeferredSignals() as deferred:
     signal.raise_signal(number)
-    assert held.caught == number
+    assert deferred.caught == number
     with pytest.raises(KeyboardInterrupt):
       signal.raise_signal(number)
-  assert signal.getsignal(number) == before
+  assert signal.getsignal(number) == previous
 
 
-def test_nohup_stays_nohup():
-  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def test_an_ignored_sighup_stays_ignored() -> None:
+  previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
-    with DeferredSignals() as held:
+    with DeferredSignals() as deferred:
       signal.raise_signal(signal.SIGHUP)
-    assert not held.caught
+    assert not deferred.caught
   finally:
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, previous)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_the_second_ends_what_python_can_not_be_asked_to_end(number):
-  # In C for minutes, as XLA is while it compiles: Python's handlers are not called there.
+def test_the_second_signal_ends_a_process_that_executes_no_bytecode() -> None:
+  # Each child is inside C for minutes, as XLA is while it compiles, and runs no Python handler. One
+  # interpreter imports the module and forks a child for each number.
   script = textwrap.dedent('''
-      import hashlib, signal
-      from sr_jax.system.signals import DeferredSignals, exit_on_second_signal
-      signal.signal(signal.SIGINT, signal.default_int_handler)
-      with exit_on_second_signal(), DeferredSignals():
-        print('ready', flush=True)
-        hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)
+      import hashlib, os, signal, sys
+      from sr_jax.system.signals import ENDING, DeferredSignals, exit_on_second_signal
+      for number in ENDING:
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+          signal.signal(signal.SIGINT, signal.default_int_handler)
+          signal.signal(signal.SIGHUP, signal.SIG_DFL)
+          os.dup2(write, 2)
+          with exit_on_second_signal(), DeferredSignals():
+            print('ready', file=sys.stderr, flush=True)
+            hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)
+        with open(read) as stderr:
+          assert stderr.readline() == 'ready\\n'
+          os.kill(child, number)
+          lines = [stderr.readline(), stderr.readline()]
+          os.kill(child, number)
+          _, status = os.waitpid(child, 0)
+          print(lines, os.waitstatus_to_exitcode(status), flush=True)
       ''')
-  with subprocess.Popen([sys.executable, '-c', script], text=True, stdout=subprocess.PIPE,
-                        stderr=subprocess.PIPE) as process:
-    assert process.stdout.readline() == 'ready\n'
-    process.send_signal(number)
-    assert process.stderr.readline() == '\n'
-    assert process.stderr.readline() == (
-        f'sr_jax: {signal.Signals(number).name}: what is in hand is finished and saved; a second '
-        'one ends it at once\n')
-    process.send_signal(number)
-    assert process.wait(timeout=10) == 128 + number
+  done = subprocess.run([sys.executable, '-c', script], text=True, capture_output=True, timeout=60)
+  assert (done.returncode, done.stderr) == (0, '')
+  results = done.stdout.splitlines()
+  assert len(results) == len(ENDING)
+  for number, result in zip(ENDING, results, strict=True):
+    assert f"['\\n', 'sr_jax: {signal.Signals(number).name}: " in result
+    assert 'second signal' in result
+    assert result.endswith(f'] {128 + number}')

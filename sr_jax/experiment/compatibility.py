@@ -1,5 +1,6 @@
 """May this run go on with that config?"""
 
+import json
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -69,3 +70,8 @@ def _described(config, key: str) -> dict:
   module = (factory.build_generator(fields, config.scale, config.dtype) if key == 'generator'
             else factory.build_discriminator(fields, config.dtype))
   return named | {f'{key}.{name}': value for name, value in architecture(module).items()}
+
+
+def as_json(config: ConfigDict) -> dict:
+  """Returns the config as the plain dict that config.json contains."""
+  return json.loads(config.to_json_best_effort())

@@ -44,11 +44,6 @@ def read_config(workdir) -> dict:
   return found
 
 
-def as_json(config: ConfigDict) -> dict:
-  """What config.json holds of it."""
-  return json.loads(config.to_json_best_effort())
-
-
 def start_records(workdir) -> list[dict]:
   """The run.json of a run: its starts, oldest first; one without an end was killed."""
   try:

@@ -1,4 +1,4 @@
-"""What the command lines share: one clear line for what is wrong, and the exit status."""
+"""Shared parts of the command lines: argument parser, one-line errors and exit status."""
 
 import argparse
 import ast
@@ -9,41 +9,44 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from sr_jax.errors import InputError
 from sr_jax.system import files
 
 
 class Parser(argparse.ArgumentParser):
-  """argparse, whose complaints are one line and whose --help keeps the examples' lines."""
+  """An `ArgumentParser` that raises `InputError` and keeps the line breaks of its description."""
 
-  def __init__(self, prog: str, doc: str):
+  def __init__(self, prog: str, doc: str) -> None:
     super().__init__(prog, description=doc, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
 
-  def error(self, message: str):
+  def error(self, message: str) -> NoReturn:
     raise InputError(message)
 
 
 def path(text: str) -> pathlib.Path:
-  """The type of an argument that names a file or a folder."""
+  """Converts an argument that names a file or a folder; for `type=` of `add_argument`."""
   if not text:
-    raise argparse.ArgumentTypeError('the empty name (a variable that is not set?)')
+    raise argparse.ArgumentTypeError('the name is empty (is a shell variable not set?)')
   return files.expand(text)
 
 
 def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
-  """['residual_scale=0.1', 'activation=relu'] to {'residual_scale': 0.1, 'activation': 'relu'}.
+  """Parses ['residual_scale=0.1', 'activation=relu'].
+
+  Returns:
+    {'residual_scale': 0.1, 'activation': 'relu'}: Python literals, otherwise strings.
 
   Raises:
-    InputError: one without a name or a value.
+    InputError: a setting has no name or no value, or a name occurs twice.
   """
   fields = {}
   for setting in settings:
     name, _, value = setting.partition('=')
     if not name.isidentifier() or not value or name in fields:
-      raise InputError(f'--set {setting}: expected FIELD=VALUE, each once')
+      raise InputError(f'--set {setting}: expected FIELD=VALUE, and each field only once')
     try:
       fields[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -52,45 +55,52 @@ def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-  """--set and --key: what a weight file does not tell, and where in it the weights lie."""
+  """Adds --set and --key, which describe what a weight file itself does not state."""
   parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
-                      help='a field of the network that the file does not tell; sr_jax/models '
-                      'has them all')
-  parser.add_argument('--key', default='', help='of a .pth: what its weights lie under, such as '
-                      'params (params_ema is taken where there is one)')
+                      help='a field of the network that the file does not state; sr_jax/models '
+                      'lists all fields')
+  parser.add_argument('--key', default='', help='for a .pth: the key of its weights, such as '
+                      'params (by default params_ema, if the file has it)')
 
 
 def run(command: Callable[[], int | None]) -> int:
-  """The exit status of `command()`: its own, 1 if the input was wrong, 130 after Ctrl-C."""
-  others = sys.unraisablehook
-  sys.unraisablehook = functools.partial(_unraisable, others)
+  """Calls `command` and turns exceptions that users cause into one line on stderr.
+
+  Returns:
+    The exit status: that of `command`, 1 if the input was wrong, 130 after Ctrl-C, 141 if the
+    reader of the output closed the pipe.
+  """
+  previous_hook = sys.unraisablehook
+  sys.unraisablehook = functools.partial(_reraise_interrupt, previous_hook)
   try:
     status = command() or 0
     try:
       sys.stdout.flush()
     except OSError:
-      _to_nobody(sys.stdout)
-      if not status:  # a status that tells more stays
+      _discard_output(sys.stdout)
+      if not status:  # a status other than 0 says more than the failed flush
         raise
     return status
   except InputError as error:
     return refuse(str(error), 1)
   except KeyboardInterrupt:
     return refuse('interrupted', 130)
-  except BrokenPipeError:  # whoever read the output has enough of it
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except BrokenPipeError:  # for example `| head`
+    _discard_output(sys.stdout)
     return 141
   except MemoryError:
     return refuse('not enough memory', 1)
   except OSError as error:
     return refuse(f'{error.filename or "output"}: {error.strerror or error}', 1)
   finally:
-    sys.unraisablehook = others
+    sys.unraisablehook = previous_hook
 
 
-def leave(status: int) -> None:
-  """Ends the process; after Ctrl-C at once, for XLA's threads that still compute may crash one
-  that tidies up after itself.
+def leave(status: int) -> NoReturn:
+  """Ends the process with an exit status.
+
+  After Ctrl-C it ends without Python's cleanup, during which XLA threads that are still
+  computing may crash.
   """
   if status == 130:
     sys.stdout.flush()
@@ -99,22 +109,26 @@ def leave(status: int) -> None:
   sys.exit(status)
 
 
-def _unraisable(others: Callable, lost) -> None:
-  """Where nothing can be raised (JAX is asked at each garbage collection) Ctrl-C would be lost."""
-  if lost.exc_type is KeyboardInterrupt:
-    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
-  else:
-    others(lost)
-
-
 def refuse(message: str, status: int) -> int:
+  """Prints a message as one line on stderr and returns `status`."""
   try:
     print('sr_jax:', ' '.join(message.splitlines()), file=sys.stderr, flush=True)
-  except OSError:  # a terminal that is gone; the status is still told
-    _to_nobody(sys.stderr)
+  except OSError:  # the terminal was closed; the exit status still reports the failure
+    _discard_output(sys.stderr)
   return status
 
 
-def _to_nobody(stream) -> None:
-  """What is still to be written, at the latest as Python ends, would fail again."""
+def _reraise_interrupt(previous_hook: Callable[[Any], object], unraisable: Any) -> None:
+  """Sends SIGINT again if Ctrl-C arrived where Python cannot raise.
+
+  JAX registers a garbage collection callback, so this happens in practice.
+  """
+  if unraisable.exc_type is KeyboardInterrupt:
+    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+  else:
+    previous_hook(unraisable)
+
+
+def _discard_output(stream: TextIO) -> None:
+  """Redirects a broken stream to /dev/null, because flushing it at exit would fail again."""
   os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,7 @@
-"""Writes files whole or not at all, so that neither a reader nor a crash leaves half of one."""
+"""Paths, and files that are written completely or not at all.
+
+Neither a reader nor a crash ever sees half of a file that is written here.
+"""
 
 import contextlib
 import fcntl
@@ -8,40 +11,39 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from sr_jax.errors import InputError
 
+UNFINISHED = '.unfinished-'  # prefix of a file's name while it is being written
 
-def expand(path) -> pathlib.Path:
-  """A path with the ~ of a known user written out; of an unknown one it stays a name."""
+
+def expand(path: os.PathLike | str) -> pathlib.Path:
+  """Returns a path with ~ expanded; the ~ of an unknown user stays part of the name."""
   return pathlib.Path(os.path.expanduser(path))
 
 
 def cache_folder() -> pathlib.Path:
-  """$SR_JAX_CACHE, or the user's own: ~/.cache/sr_jax."""
-  import pooch  # late: it is slow, and most commands have no use for it
+  """Returns $SR_JAX_CACHE, or the user's own cache folder: ~/.cache/sr_jax."""
+  import pooch  # imported late: it is slow, and most commands do not need it
   return expand(os.environ.get('SR_JAX_CACHE') or pooch.os_cache('sr_jax'))
 
 
-def free_bytes(path) -> int:
-  """Of the disk that `path` lies on or would lie on."""
+def free_bytes(path: os.PathLike | str) -> int:
+  """Returns the free space of the disk that contains `path`, which need not exist."""
   path = pathlib.Path(path).absolute()
   return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
-UNFINISHED = '.unfinished-'  # what the name of a file begins with until it is whole
-
-
 @contextlib.contextmanager
-def atomic_write(path) -> Iterator[pathlib.Path]:
-  """Yields an empty file beside `path`, which takes its place if the block succeeds.
+def atomic_write(path: os.PathLike | str) -> Iterator[pathlib.Path]:
+  """Yields an empty temporary file beside `path`, which replaces `path` if the block succeeds.
 
-  The folder is made where there is none. The file keeps the suffix, by which some writers
-  choose a format.
+  Missing folders are created. The temporary file has the suffix of `path`, because some writers
+  choose the format by it.
 
   Raises:
-    InputError: it can not be written.
+    InputError: the file cannot be written.
   """
   path, temporary = expand(path), None
   try:
@@ -50,25 +52,59 @@ def atomic_write(path) -> Iterator[pathlib.Path]:
     os.close(handle)
     temporary = pathlib.Path(name)
     yield temporary
-    temporary.chmod(0o644)  # mkstemp's are for the owner alone
+    temporary.chmod(0o644)  # mkstemp creates a file that only its owner may read
     temporary.replace(path)
   except OSError as error:
-    raise InputError(f'{path}: can not be written ({error.strerror or error})') from None
+    raise InputError(f'{path}: cannot write ({error.strerror or error})') from None
   finally:
     if temporary:
       temporary.unlink(missing_ok=True)
 
 
-def append(path, data: bytes) -> None:
-  """Adds data to the end of a file, all of it or none; the file is made where there is none.
+@contextlib.contextmanager
+def atomic_folder(path: os.PathLike | str, *, replace: bool = False) -> Iterator[pathlib.Path]:
+  """Yields an empty temporary folder beside `path`, which becomes `path` if the block succeeds.
+
+  If the block raises, the temporary folder is deleted, and so are the parents of `path` that were
+  created for it. A process that is killed leaves a folder `.unfinished-NAME-...` beside `path`.
+
+  Args:
+    path: the folder to create; an empty folder there is replaced.
+    replace: whether a folder that is not empty is replaced, too.
 
   Raises:
-    OSError: it can not be written.
+    OSError: the folder cannot be written, or `path` exists and is not to be replaced.
+  """
+  path = expand(path)
+  created = [parent for parent in path.parents if not parent.exists()]
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f'{UNFINISHED}{path.name}-', dir=path.parent))
+    try:
+      (temporary / 'new').mkdir()  # only the owner may read mkdtemp's folder, anybody this one
+      yield temporary / 'new'
+      if replace and path.is_dir():
+        path.rename(temporary / 'old')
+      (temporary / 'new').rename(path)
+    finally:
+      shutil.rmtree(temporary, ignore_errors=True)
+  except BaseException:
+    for parent in created:
+      with contextlib.suppress(OSError):  # another process may have written to it
+        parent.rmdir()
+    raise
+
+
+def append(path: os.PathLike | str, data: bytes) -> None:
+  """Appends all of `data` to a file, or nothing; creates the file if it does not exist.
+
+  Raises:
+    OSError: the file cannot be written; `filename` is its path.
   """
   with open(path, 'ab', buffering=0) as file:
     size = file.tell()
     try:
-      while data:  # the disk may have room for a part
+      while data:  # a disk that is almost full may accept a part
         data = data[file.write(data):]
     except OSError as error:
       file.truncate(size)
@@ -76,41 +112,47 @@ def append(path, data: bytes) -> None:
       raise
 
 
-def remove_leftovers(folder, *below: str) -> None:
-  """Removes what `replacing` was writing into `folder`, or below those in it, at a kill.
+def remove_leftovers(folder: os.PathLike | str, *subfolders: str) -> None:
+  """Deletes the temporary files that a kill during `atomic_write` left behind.
 
-  For who is alone at work there.
+  Only for a process that nobody else writes beside: it also deletes files that are being written.
+
+  Args:
+    folder: searched without its subfolders.
+    subfolders: names of folders in it that are searched with everything below them.
   """
   folder = pathlib.Path(folder)
-  for path in (*folder.glob(f'{UNFINISHED}*'),
-               *(path for name in below for path in (folder / name).rglob(f'{UNFINISHED}*'))):
+  for path in (*folder.glob(f'{UNFINISHED}*'), *(
+      path for name in subfolders for path in (folder / name).rglob(f'{UNFINISHED}*'))):
     with contextlib.suppress(OSError):
       path.unlink()
 
 
 @contextlib.contextmanager
-def locked(path, wait: bool = True) -> Iterator[TextIO]:
-  """Alone, of all that lock the file `path`; made where there is none, and left there.
+def locked(path: os.PathLike | str, wait: bool = True) -> Iterator[TextIO]:
+  """Holds an exclusive lock on the file `path`, which is created if missing and never deleted.
 
-  The lock is gone with the process that holds it, however it ends.
+  The operating system releases the lock when the process ends, however it ends.
 
   Yields:
-    the file, open for reading and writing: whoever waits in vain may read who is at work.
+    The file, open for reading and writing. A process that did not get the lock may read in it
+    which process has it.
 
   Raises:
-    BlockingIOError: another process has it, and `wait` is false.
-    OSError: it can not be made, or the file system has no locks.
+    BlockingIOError: another process has the lock, and `wait` is false.
+    OSError: the file cannot be created, or the file system has no locks.
   """
   with open(path, 'a+', encoding='utf-8') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     yield file
 
 
-def write_text(path, text: str) -> None:
-  """UTF-8, whatever the locale."""
+def write_text(path: os.PathLike | str, text: str) -> None:
+  """Writes a text file atomically, in UTF-8 whatever the locale; raises as `atomic_write`."""
   with atomic_write(path) as temporary:
     temporary.write_text(text, encoding='utf-8')
 
 
-def write_json(path, value) -> None:
+def write_json(path: os.PathLike | str, value: Any) -> None:
+  """Writes a JSON file atomically; raises as `atomic_write`."""
   write_text(path, json.dumps(value, indent=2) + '\n')

@@ -1,4 +1,7 @@
-"""Fetches over https and nothing else, wherever a server may send one on to."""
+"""Downloads over https only, redirects included."""
+
+import os
+from typing import Any, NoReturn
 
 import requests
 import tqdm
@@ -6,28 +9,31 @@ import tqdm
 from sr_jax.errors import InputError
 
 
-class _Refused(requests.adapters.BaseAdapter):
-  """What is asked for over http, the first time or by a redirect, is not asked for."""
+class _HttpsOnly(requests.adapters.BaseAdapter):
+  """A transport adapter that refuses every http request, whether direct or redirected."""
 
-  def send(self, request, **_):
-    raise InputError(f'{request.url}: not fetched: files come over https alone')
+  def send(self, request: requests.PreparedRequest, **_: Any) -> NoReturn:
+    raise InputError(f'{request.url}: not fetched; files are fetched over https only')
 
-  def close(self):
+  def close(self) -> None:
     pass
 
 
 def session() -> requests.Session:
-  """For requests, each of which raises InputError before it goes out unencrypted."""
-  made = requests.Session()
-  made.mount('http://', _Refused())
-  return made
+  """Returns a session whose http requests raise InputError before anything is sent."""
+  https_session = requests.Session()
+  https_session.mount('http://', _HttpsOnly())
+  return https_session
 
 
-def fetch(url: str, target, _=None) -> None:
-  """Writes what is at `url` to the file `target`; pooch's `downloader`, who compares the hash.
+def fetch(url: str, target: os.PathLike | str, _: Any = None) -> None:
+  """Writes the content of `url` to the file `target`, with a progress bar.
+
+  A `downloader` for pooch, which passes itself as the third argument and verifies the hash.
 
   Raises:
-    InputError: it is not over https. requests' errors, which are OSErrors.
+    InputError: the address or a redirect is not https.
+    requests.RequestException: the request failed; an OSError.
   """
   with session() as https, https.get(url, stream=True, timeout=60) as response:
     response.raise_for_status()

@@ -8,11 +8,11 @@ import jax
 
 from sr_jax import images
 from sr_jax.errors import InputError
-from sr_jax.experiment import phases
+from sr_jax.experiment import compatibility, phases
 from sr_jax.images import montage
 from sr_jax.inference import upscaler
 from sr_jax.metrics.scorer import make_scorer, mean, score_set
-from sr_jax.runs import metadata, progress
+from sr_jax.runs import progress
 from sr_jax.step import compilation, nonfinite
 from sr_jax.system import files, multihost, sharding
 from sr_jax.train import out_of_memory, validation
@@ -59,7 +59,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
     where they are counted anew.
     """
     end, own = phase.stop if phase else config.steps, sharding.local_copy(state)
-    return own if step == end and not bad else nonfinite.rewound(own)
+    return own if step == end and not bad else nonfinite.rewind(own)
 
   def ending(due: bool) -> bool:
     """Whether a signal asks for it. Several processes must hear of it at one step, whoever was
@@ -91,7 +91,7 @@ def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, s
       if not hold.still_held():
         hold.acquire()
       if not there:
-        files.write_json(log.workdir / 'config.json', metadata.as_json(config))
+        files.write_json(log.workdir / 'config.json', compatibility.as_json(config))
         log.say(f'{log.workdir}: its files are gone; what comes from here on is written there anew')
 
   def save(figures=None):

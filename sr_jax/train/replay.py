@@ -66,7 +66,7 @@ def replay_run(config, workdir, step: str | int) -> dict:
   trained = metadata.read_config(workdir)
   begin = _checkpoint_before(workdir, number)
   found = inputs.training_set(config)
-  config = inputs.in_steps(config, len(found), trained)
+  config = inputs.epochs_to_steps(config, len(found), trained)
   compatibility.check_resumable(workdir, trained, begin, config)
   _refuse_unless_its_own(workdir, trained, config)
   if number > config.steps:
@@ -161,7 +161,7 @@ def _checkpoint_before(workdir, number: int) -> int:
 
 def _refuse_unless_its_own(workdir, trained: dict, config) -> None:
   have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
-                for tree in (trained, metadata.as_json(config)))
+                for tree in (trained, compatibility.as_json(config)))
   for key in want:
     if have.get(key, want[key]) != want[key]:  # a key that is not there is younger than the run
       raise InputError(f'{workdir}: the run has {key}={have[key]!r}, the config {want[key]!r}; a '

@@ -43,9 +43,10 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   workdir = files.expand(workdir)
   check(config)
   # Before the devices of one wait for those of another, which would compute something else.
-  multihost.refuse_different(metadata.flat(metadata.as_json(config), 'config.')
+  multihost.refuse_different(metadata.flat(compatibility.as_json(config), 'config.')
                             | {'JAX': jax.__version__})
-  first, mesh = multihost.is_first(), sharding.make_mesh(config)
+  first, mesh = multihost.is_first(), sharding.make_mesh(
+      config.devices, config.batch_size, config.accumulate)
   if first and config.wandb:
     wandb_sync.check_installed()
   with contextlib.ExitStack() as stack:
@@ -56,7 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     reached, before, earlier = multihost.broadcast_json(
         lambda: (*start.stopped_at(workdir), metadata.start_records(workdir)))
     resumes = reached is not None
-    config = inputs.in_steps(config, len(found), before)
+    config = inputs.epochs_to_steps(config, len(found), before)
     if resumes and first:
       compatibility.check_resumable(workdir, before, reached, config)
     initial = start.initial(config) if first and config.init_from and not resumes else None
@@ -91,17 +92,18 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       files.remove_leftovers(workdir, 'samples', 'progress')
       checkpoints.clear(workdir)
       log = logs.Logs(workdir, begin, config.steps, config.batch_size,
-                      inputs.steps_of_epoch(config, len(found)))
+                      inputs.steps_per_epoch(config, len(found)))
       stack.callback(log.close)
       kept = checkpoints.Checkpoints(workdir, config.best_metric, (config.warmup_steps,),
                                      begin=begin, warn=log.say)
       stack.callback(kept.close)
       if config.wandb:
-        stack.callback(wandb_sync.start(config, workdir))
+        stack.callback(wandb_sync.start(
+            config.wandb, compatibility.as_json(config), workdir))
     except OSError as error:
       path = error.filename or workdir
       raise InputError(f'{path}: can not be written ({error.strerror})') from None
-    changed = metadata.differences(before, metadata.as_json(config)) if resumes else {}
+    changed = metadata.differences(before, compatibility.as_json(config)) if resumes else {}
     told = len(feed.skipped)  # a stream decodes ahead and may meet another at any moment
     log.say(announce.opening(experiment, state, feed.skipped[:told] + watched.skipped, workdir,
                             begin)
@@ -134,7 +136,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       record |= {'init_from': initial.origin, 'taken': taken, 'fresh': fresh}
     files.write_json(workdir / 'run.json', [*earlier, record])
     # Last: killed between the two, the next start still knows what has changed.
-    files.write_json(workdir / 'config.json', metadata.as_json(config))
+    files.write_json(workdir / 'config.json', compatibility.as_json(config))
     try:
       with signals.DeferredSignals() as held:
         state, bad = run_steps(config, experiment, mesh, state, feed, watched, kept, log, held,
