@@ -112,7 +112,7 @@ def relativistic_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
                 + jnp.mean(softplus(fake - jnp.mean(real))))
 
 
-def right_answers(kind: str, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
+def accuracy(kind: str, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Shares of real and of generated pictures that D takes for what they are.
 
   A logit counts as "real" above 0 (vanilla), above the midpoint of the targets 0 and 1

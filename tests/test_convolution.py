@@ -14,7 +14,7 @@ from sr_jax.models.convolution import Conv, convolve, kernel_gradient
 
 def plain(x, kernel, padding):
   return lax.conv_general_dilated(x, kernel, (1, 1), padding,
-                                  dimension_numbers=convolution.NUMBERS)
+                                  dimension_numbers=convolution.DIMENSION_NUMBERS)
 
 
 def arrays(*shapes, dtype=np.float64):
@@ -42,8 +42,8 @@ def test_kernel_gradient_is_laxs(side, channels, outputs, padding, size):
 @pytest.mark.parametrize(('dtype', 'tolerance'), [
     (np.float32, 1e-5), pytest.param(jnp.bfloat16, 0.04, marks=pytest.mark.slow)])
 def test_layer_trains_as_laxs(monkeypatch, dtype, tolerance):
-  monkeypatch.setattr(convolution, 'TILE', 8)
-  monkeypatch.setattr(convolution, 'LARGE', 100)
+  monkeypatch.setattr(convolution, 'MIN_TILE_SIDE', 8)
+  monkeypatch.setattr(convolution, 'MIN_TILED_PIXELS', 100)
   calls = []
   monkeypatch.setattr(convolution, 'kernel_gradient', lambda *given: calls.append(1)
                       or kernel_gradient(*given))
@@ -74,7 +74,7 @@ def test_batches_of_kernels_and_second_derivatives():
     x, kernel = arrays((2, 40, 33, 2), (3, 2, 3, 2, 1))  # three kernels
     padding = ((1, 1), (0, 0))
     found = []
-    for function in (convolution.tiled, plain):
+    for function in (convolution.tiled_convolution, plain):
       def loss(kernel, x=x, function=function):
         return jnp.sum(jnp.square(function(x, kernel, padding)) ** 1.5)
 
@@ -90,7 +90,7 @@ def test_only_where_it_is_faster(monkeypatch):
   options = {'lhs_dilation': (1, 1), 'rhs_dilation': (1, 1), 'feature_group_count': 1,
              'dimension_numbers': None, 'precision': None}
   options['dimension_numbers'] = lax.conv_dimension_numbers(x.shape, kernel.shape,
-                                                            convolution.NUMBERS)
+                                                            convolution.DIMENSION_NUMBERS)
 
   def has_own(x, padding='SAME', strides=(1, 1), **changed):
     return 'custom_vjp' in str(jax.make_jaxpr(lambda x: convolve(

@@ -28,11 +28,11 @@ from sr_jax.models import (
 from sr_jax.models.layers import (
   Activation,
   Upsample,
-  coloured,
-  nearest,
+  add_chroma,
+  repeat_pixels,
   pixel_shuffle,
   pixel_unshuffle,
-  seen,
+  match_channels,
 )
 from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
 from sr_jax.pretrained.vgg import load_vgg
@@ -221,13 +221,13 @@ def test_a_network_of_one_channel_makes_luma_and_leaves_colour_to_bicubic(make):
 
 def test_channels_of_pictures_and_networks():
   colour, grey = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 1), 0.5)
-  assert seen(colour, 3) is colour
-  assert seen(grey, 1) is grey
-  np.testing.assert_allclose(seen(colour, 1), images.luma(colour))
-  assert coloured(grey, grey, 2) is grey
+  assert match_channels(colour, 3) is colour
+  assert match_channels(grey, 1) is grey
+  np.testing.assert_allclose(match_channels(colour, 1), images.luma(colour))
+  assert add_chroma(grey, grey, 2) is grey
   for lr, channels in ((grey, 3), (colour, 2), (jnp.zeros((1, 2, 2, 4)), 3)):
-    with pytest.raises(ValueError, match=f'channels={channels} and a picture of'):
-      seen(lr, channels)
+    with pytest.raises(ValueError, match=rf'channels={channels}\b.*\b{lr.shape[-1]}\b'):
+      match_channels(lr, channels)
 
 
 def test_folding_and_repeating_pixels():
@@ -236,7 +236,7 @@ def test_folding_and_repeating_pixels():
   folded = pixel_unshuffle(x, 2)
   assert folded.shape == (2, 3, 2, 12)
   assert folded[1, 2, 1, 2 * 4 + 1 * 2 + 0] == x[1, 2 * 2 + 1, 2 * 1 + 0, 2]
-  wide = nearest(x, 3)
+  wide = repeat_pixels(x, 3)
   assert wide.shape == (2, 18, 12, 3)
   np.testing.assert_array_equal(wide[:, 1::3, 2::3], x)
 

@@ -1,5 +1,7 @@
 """MATLAB's imresize, on the host and on the device."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,15 @@ import numpy as np
 from sr_jax.images.color import to_levels
 
 
-def _cubic(x: np.ndarray) -> np.ndarray:
-  """Keys' kernel with a = -0.5 (Keys 1981, "Cubic convolution interpolation")."""
+def cubic_kernel(x: np.ndarray, a: float = -0.5) -> np.ndarray:
+  """Returns Keys' kernel at distances x (Keys 1981, "Cubic convolution interpolation").
+
+  Args:
+    a: slope at distance 1; -0.5 in MATLAB, -0.75 in PyTorch and ncnn.
+  """
   x = np.abs(x)
-  inner = 1.5 * x**3 - 2.5 * x**2 + 1
-  outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+  inner = (a + 2) * x**3 - (a + 3) * x**2 + 1
+  outer = a * (x**3 - 5 * x**2 + 8 * x - 4)
   return np.where(x <= 1, inner, np.where(x <= 2, outer, 0.0))
 
 
@@ -20,25 +26,32 @@ def _triangle(x: np.ndarray) -> np.ndarray:
 
 
 def _box(x: np.ndarray) -> np.ndarray:
-  return np.where((x >= -0.5) & (x < 0.5), 1.0, 0.0)  # half-way between two: the later one
+  return np.where((x >= -0.5) & (x < 0.5), 1.0, 0.0)  # of two equally near samples, the later one
 
 
-KERNELS = {'bicubic': (_cubic, 4), 'bilinear': (_triangle, 2), 'nearest': (_box, 1)}  # and width
+# (kernel, its width in samples) by the name of the method.
+KERNELS = {'bicubic': (cubic_kernel, 4), 'bilinear': (_triangle, 2), 'nearest': (_box, 1)}
 
 
-def _taps(size: int, scale, method: str,
+def _taps(size: int, scale: float | Fraction, method: str,
           count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-  """What each output sample is made of along one axis, as MATLAB's imresize has it.
+  """Computes the input samples and weights of each output sample along one axis.
+
+  Args:
+    size: samples of the input.
+    scale: output size / input size. Below 1 the kernel is stretched by 1 / scale (antialiasing),
+      except for 'nearest'.
+    method: a key of KERNELS.
+    count: samples of the output, by default ceil(size * scale).
 
   Returns:
-    (indices, weights), both [ceil(size * scale) or count, taps]; rows of weights sum to 1.
-    Shrinking stretches the kernel by 1 / scale (antialiasing; 'nearest' has none).
-    Indices beyond the border are the border's (replication).
+    (indices, weights), both [count, taps]; rows of weights sum to 1. Indices beyond the border
+    are those of the border (replication).
   """
   kernel, width = KERNELS[method]
   scale = float(scale)
-  # Sums are taken in MATLAB's order with its coordinates, which begin at 1: elsewhere a value
-  # that lies half-way between two levels would fall to the other one.
+  # MATLAB's coordinates, which begin at 1, and its order of summation: otherwise values half-way
+  # between two levels would be rounded to the other level.
   shrink = 1.0 if method == 'nearest' else min(1.0, scale)
   width = width / shrink
   out = np.arange(1, (count or int(np.ceil(size * scale))) + 1)
@@ -50,27 +63,31 @@ def _taps(size: int, scale, method: str,
   return np.clip(indices - 1, 0, size - 1), weights
 
 
-def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
+def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: str = 'bicubic',
              size: tuple[int, int] | None = None) -> np.ndarray:
-  """MATLAB's `imresize(image, scale or size)`, on the host.
+  """Computes MATLAB's `imresize(image, scale or size)` on the host.
 
-  Of uint8 in float64, rows first, rounded to uint8 between the two passes. Every byte of the
-  public Set5 and Set14 LR files (x2, x3, x4) comes out so; other scales and methods follow
-  the same formula.
+  uint8 images are resized in float64, rows first, and rounded to uint8 after each of the two
+  passes. The results equal the public Set5 and Set14 LR files (x2, x3, x4) in every byte; other
+  scales and methods follow the same formula.
 
   Args:
-    image: uint8 [H, W, C]; or float32, which is neither rounded nor clipped.
-    scale: an integer, float or Fraction, above 1 to enlarge.
-    method: 'bicubic' or 'bilinear', antialiased when it shrinks, or 'nearest', which is not.
-    size: in place of a scale, the (height, width) to come to; proportions may change.
+    image: uint8 [H, W, C], or float32, which is neither rounded nor clipped.
+    scale: an integer, float or Fraction; above 1 it upscales.
+    method: 'bicubic' or 'bilinear', both antialiased for scales below 1, or 'nearest', which is
+      not.
+    size: (height, width) of the result, instead of a scale; the aspect ratio may change.
 
   Returns:
-    As image, [ceil(H * scale), ceil(W * scale), C], or of that size.
+    [ceil(H * scale), ceil(W * scale), C] or [*size, C], of the type of `image`.
+
+  Raises:
+    ValueError: `image` has another type.
   """
   if image.dtype not in (np.uint8, np.float32):
-    raise ValueError(f'a picture of {image.dtype}: expected uint8 or float32')
+    raise ValueError(f'image of type {image.dtype}: expected uint8 or float32')
   real = np.float64 if image.dtype == np.uint8 else np.float32
-  # MATLAB begins with the axis that shrinks most, with rows where both shrink alike.
+  # MATLAB begins with the axis that shrinks more, or with rows if both shrink alike.
   for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):
     side, count = image.shape[axis], size and size[axis]
     indices, weights = _taps(side, count / side if size else scale, method, count)
@@ -85,23 +102,24 @@ def imresize(image: np.ndarray, scale=None, method: str = 'bicubic',
   return image
 
 
-def resize(images: jax.Array, scale, method: str = 'bicubic', eight_bit: bool = False):
-  """The same resizing as two matrix products, for the device: jitted, differentiable.
+def resize(images: jax.Array, scale: float | Fraction, method: str = 'bicubic',
+           eight_bit: bool = False) -> jax.Array:
+  """Resizes on the device by two matrix products; can be jitted and differentiated.
 
   Args:
     images: float [B, H, W, C] in [0, 1].
     scale, method: as in `imresize`.
-    eight_bit: rounds to 256 levels first and after each pass, as `imresize` does, from which
-      it then differs only where a sum lies half-way between two levels to float32's rounding:
-      nowhere in Set5's and Set14's LR, often at such scales as 3/2. Else the result is as it
-      comes (bicubic overshoots [0, 1] at edges).
+    eight_bit: round to 256 levels before the first and after each pass, as `imresize` does. The
+      result then differs from `imresize` only where a sum lies half-way between two levels to
+      float32's precision: nowhere in the LR of Set5 and Set14, often for scales such as 3/2.
+      Otherwise nothing is rounded or clipped (bicubic overshoots [0, 1] at edges).
 
   Returns:
     float32 [B, ceil(H * scale), ceil(W * scale), C].
   """
   images = images.astype(jnp.float32)
   if eight_bit:
-    images = to_levels(images)  # whole numbers: a tie stays a tie in float32
+    images = to_levels(images)  # integers, for which a tie stays a tie in float32
   for axis, product in ((1, 'oh,bhwc->bowc'), (2, 'ow,bhwc->bhoc')):
     indices, weights = _taps(images.shape[axis], scale, method)
     matrix = np.zeros((indices.shape[0], images.shape[axis]))

@@ -1,10 +1,26 @@
-"""Networks: flax.linen modules, pure functions of (variables, x)."""
+"""Networks as flax.linen modules.
+
+Every generator maps lr [B, h, w, C] in [0, 1] to float32 sr [B, h * scale, w * scale, C], in two
+methods: `trunk(lr, train)` computes features at low resolution, and `tail(features, lr)` makes sr
+from them. Most generators share these fields:
+
+  channels: 3 (RGB) or 1 (luma; for RGB input, Cb and Cr are upscaled by bicubic).
+  remat: recomputes the blocks in the backward pass instead of storing their activations, which
+    saves memory for about a third more time. (XLA:CPU was observed to store them anyway.)
+  kernel_init: initialiser of the kernels; biases start at zero.
+  dtype: dtype of the computation; parameters stay float32.
+
+A field with an invalid value, or an image with the wrong number of channels, raises ValueError
+when a module is first called.
+"""
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from sr_jax.models.compact import Compact
 from sr_jax.models.discriminator import Discriminator
@@ -22,8 +38,8 @@ __all__ = ['DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE', 'EDSR_FULL', 'GENERATORS',
            'variable_shapes']
 
 
-def architecture(module) -> dict:
-  """The kind of a network and the fields that its result depends on; {} of None."""
+def architecture(module: nn.Module | None) -> dict[str, Any]:
+  """Returns a network's class and the fields that its result depends on; {} for None."""
   if module is None:
     return {}
   fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)
@@ -31,8 +47,12 @@ def architecture(module) -> dict:
   return {'network': type(module).__name__} | fields
 
 
-def variable_shapes(generator, method: str | None = None) -> dict:
-  """{'params', 'batch_stats'} of a generator as shapes, or those that a `method` of it needs."""
+def variable_shapes(generator: nn.Module, method: str | None = None) -> dict[str, Any]:
+  """Returns {'params', 'batch_stats'} of a generator as shapes.
+
+  Args:
+    method: a method of the generator, such as 'trunk', to which the variables are limited.
+  """
   lr = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   init = functools.partial(generator.init, method=method)
   return {'batch_stats': {}} | dict(jax.eval_shape(init, jax.random.key(0), lr))

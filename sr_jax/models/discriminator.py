@@ -8,22 +8,29 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax.models.convolution import Conv
+from sr_jax.models.layers import check_choices
 
 
 class Discriminator(nn.Module):
-  """Images [B, H, W, 3] in [0, 1] to logits [B]: above zero means "real".
+  """Maps images [B, H, W, 3] in [0, 1] to logits [B], which are above zero for "real".
 
-  Two 3x3 convolutions per width, the second of stride 2, each with LeakyReLU 0.2 and,
-  but for the very first, BatchNorm.
+  For each width it has two 3x3 convolutions, the second of stride 2. Each is followed by
+  BatchNorm, except the very first, and by LeakyReLU 0.2.
 
   Attributes:
-    widths: channels of each pair.
-    batch_norm: call with `train=True, mutable=['batch_stats']` in training.
-    head: 'dense' flattens into 1024 -> 1 (Ledig; bound to one patch size); 'conv' pools
-      over the picture and takes any size, two 1x1 convolutions to 1024 and 1. With the
-      paper's widths and 'conv' it has 5,215,425 parameters.
+    widths: channels of each pair of convolutions.
+    batch_norm: uses BatchNorm; training then calls the network with `train=True` and
+      `mutable=['batch_stats']`.
+    head: 'dense' flattens the image into dense layers of `hidden` units and 1 (Ledig), which
+      fixes the patch size; 'conv' averages over the image and applies two 1x1 convolutions to
+      `hidden` channels and 1, for any patch size. With the paper's widths and 'conv' the network
+      has 5,215,425 parameters.
+    hidden: width of the head's hidden layer.
     kernel_init: of all kernels; the paper names none. Biases start at zero.
-    dtype: of the computation; parameters and logits stay float32.
+    dtype: dtype of the computation; parameters and logits stay float32.
+
+  Raises:
+    ValueError: another head, on the first call.
   """
 
   widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -35,15 +42,14 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    if self.head not in ('dense', 'conv'):
-      raise ValueError(f"head={self.head!r}: expected 'dense' or 'conv'")
+    check_choices(self, head=('dense', 'conv'))
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     conv, dense = partial(Conv, **options), partial(nn.Dense, **options)
-    x = (2 * images - 1).astype(self.dtype)  # [-1, 1]: centred, as the paper's HR
+    x = (2 * images - 1).astype(self.dtype)  # [-1, 1], the range of the paper's HR
     for pair, width in enumerate(self.widths):
       for stride in (1, 2):
-        # Padded alike on all sides, as PyTorch does: XLA's SAME pads a strided 3x3 below
-        # and to the right only, and foreign weights would see a picture moved by a pixel.
+        # Pads all sides equally, as PyTorch does. XLA's SAME pads a strided 3x3 only below and
+        # to the right, which would shift the image by a pixel for imported weights.
         x = conv(width, (3, 3), (stride, stride), padding=1)(x)
         if self.batch_norm and (pair, stride) != (0, 1):
           x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)

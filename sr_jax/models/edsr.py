@@ -1,7 +1,8 @@
 """EDSR (Lim et al. 2017, "Enhanced Deep Residual Networks for Single Image Super-Resolution").
 
-SRResNet without BatchNorm and without activations outside its blocks, and a factor on each
-block's residual that lets a wide one train. `EDSR_BASELINE` and `EDSR_FULL` are the paper's.
+SRResNet without BatchNorm and without activations outside the blocks. Each block's residual is
+multiplied by a factor, without which wide networks don't train. `EDSR_BASELINE` and `EDSR_FULL` are
+the paper's networks.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,20 @@ from flax import linen as nn
 
 from sr_jax.images import luma
 from sr_jax.models.convolution import Conv
-from sr_jax.models.layers import PYTORCH_UNIFORM, STAGES, Upsample, coloured, seen
+from sr_jax.models.layers import (
+  PYTORCH_UNIFORM,
+  STAGES,
+  Upsample,
+  add_chroma,
+  check_choices,
+  match_channels,
+)
 
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B over its training pictures
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B over its training images
 
 
 class ResidualBlock(nn.Module):
-  """x + residual_scale * conv(relu(conv(x))), [B, h, w, features] both."""
+  """x + residual_scale * conv(relu(conv(x))), [B, h, w, features] to the same shape."""
 
   features: int
   residual_scale: float
@@ -28,33 +36,25 @@ class ResidualBlock(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     conv = partial(Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
     y = nn.relu(conv()(x))
     return x + self.residual_scale * conv()(y)
 
 
 class EDSR(nn.Module):
-  """lr [B, h, w, C] in [0, 1] to sr [B, h * scale, w * scale, C].
+  """Residual generator: lr [B, h, w, C] to sr [B, h * scale, w * scale, C].
 
   Attributes:
     features: channels of the trunk.
     blocks: residual blocks.
-    residual_scale: of each block's residual; 0.1 where the network is wide (section 3.3).
+    residual_scale: factor of each block's residual; 0.1 in wide networks (section 3.3).
     scale: 2, 3, 4 or 8.
-    channels: 3 (RGB) or 1 (luma; of a colour picture, Cb and Cr are enlarged by bicubic).
-    mean: subtracted from the input and added to the output, [0, 1]; of one channel, its luma.
-    image_range: what 1 is inside the network. The authors' networks see 0 to 255; their
-      weights are meant for it.
-    remat: computes the blocks anew in the backward pass rather than keep their activations:
-      memory for a third more time. (XLA:CPU was seen to keep them all the same.)
-    kernel_init: the paper names none; PyTorch's default is what its code has. Biases start
-      at zero.
-    dtype: of the computation; parameters stay float32.
-
-  Raises:
-    ValueError: when it is first called, a field that makes no sense, or a picture of other
-      channels.
+    mean: RGB value in [0, 1] that is subtracted from the input and added to the output; with
+      one channel, its luma is used.
+    image_range: value of white inside the network. The authors' networks and weights use 255.
+    kernel_init: the paper names none; PyTorch's default is that of its code.
+    channels, remat, dtype: see `sr_jax.models`.
   """
 
   features: int = 64
@@ -68,13 +68,12 @@ class EDSR(nn.Module):
   kernel_init: Callable = PYTORCH_UNIFORM
   dtype: jnp.dtype = jnp.float32
 
-  def setup(self):
-    if self.scale not in (2, 3, 4, 8):
-      raise ValueError(f'scale={self.scale}: expected 2, 3, 4 or 8')
+  def setup(self) -> None:
+    check_choices(self, scale=(2, 3, 4, 8))
     if len(self.mean) != 3:
       raise ValueError(f'mean={self.mean}: expected three numbers')
     if self.image_range <= 0:
-      raise ValueError(f'image_range={self.image_range}: expected more than 0')
+      raise ValueError(f'image_range={self.image_range}: expected a number above 0')
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     self.head = Conv(self.features, (3, 3), **options)
@@ -86,20 +85,20 @@ class EDSR(nn.Module):
     self.last = Conv(self.channels, (3, 3), **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
-    """lr [B, h, w, C] to features [B, h, w, features]."""
-    x = (seen(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
+    """Maps lr [B, h, w, C] to features [B, h, w, features]."""
+    x = (match_channels(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
     first = x = self.head(x.astype(self.dtype))
     for block in self.body:
       x = block(x)
     return self.body_end(x) + first
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
-    """features [B, h, w, features] and the lr they came from to float32 sr."""
+    """Maps features [B, h, w, features] and the lr they were computed from to float32 sr."""
     x = features
     for stage in self.stages:
       x = stage(x)
     x = self.last(x).astype(jnp.float32) / self.image_range + self._mean()
-    return coloured(x, lr, self.scale)
+    return add_chroma(x, lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)

@@ -1,4 +1,4 @@
-"""LPIPS 0.1 (Zhang et al. 2018): a learnt distance between pictures; lower is closer."""
+"""LPIPS 0.1 (Zhang et al. 2018), a learnt distance between images; lower is closer."""
 
 import jax
 import jax.numpy as jnp
@@ -6,31 +6,31 @@ from flax import linen as nn
 
 from sr_jax.models.vgg import MEAN, STD, VGG16
 
-# LPIPS states its shift and scale for [-1, 1]; on [0, 1] they are ImageNet's to 0.002.
+# LPIPS states its shift and scale for [-1, 1]. On [0, 1] they equal ImageNet's to 0.002.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 VGG_LAYERS = ('relu1_2', 'relu2_2', 'relu3_3', 'relu4_3', 'relu5_3')
 
 
 class AlexNet(nn.Module):
-  """The five convolutions of AlexNet after their ReLUs, finest first."""
+  """Maps [B, H, W, 3] to the outputs of AlexNet's five convolutions and ReLUs, finest first."""
 
   @nn.compact
-  def __call__(self, x):
-    found = []
+  def __call__(self, x: jax.Array) -> list[jax.Array]:
+    features = []
     for width, kernel, stride, padding in ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1),
                                            (256, 3, 1, 1), (256, 3, 1, 1)):
-      if len(found) in (1, 2):
+      if len(features) in (1, 2):
         x = nn.max_pool(x, (3, 3), (2, 2))
       x = nn.relu(nn.Conv(width, (kernel, kernel), stride, padding)(x))
-      found.append(x)
-    return found
+      features.append(x)
+    return features
 
 
 class LPIPS(nn.Module):
-  """Distance [B] of two batches [B, H, W, 3] in [0, 1], at least 32 pixels a side.
+  """Maps two batches [B, H, W, 3] in [0, 1], at least 32 pixels a side, to distances [B].
 
   Attributes:
-    network: 'alex' (what papers report) or 'vgg'.
+    network: 'alex', which papers report, or 'vgg'.
   """
 
   network: str = 'alex'
@@ -42,7 +42,7 @@ class LPIPS(nn.Module):
     if self.network == 'alex':
       features = AlexNet(name='net')(both)
     else:
-      # VGG normalises by itself; undo its normalisation to apply LPIPS's.
+      # VGG normalises its input, which is undone here so that LPIPS's normalisation applies.
       named = VGG16(VGG_LAYERS, name='net')(both * STD + MEAN)
       features = [named[layer] for layer in VGG_LAYERS]
     total = 0.0

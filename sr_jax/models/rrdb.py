@@ -1,7 +1,7 @@
 """RRDBNet, the generator of ESRGAN (Wang et al. 2018) and of Real-ESRGAN (Wang et al. 2021).
 
-Residual-in-residual dense blocks: no BatchNorm, five convolutions that each see all earlier
-ones' outputs, and residuals scaled by 0.2 at both levels.
+It consists of residual-in-residual dense blocks: no BatchNorm, five convolutions of which each
+reads the outputs of all earlier ones, and residuals scaled by 0.2 at both levels.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,10 @@ from sr_jax.models.layers import (
   STAGES,
   Activation,
   Upsample,
-  coloured,
+  add_chroma,
+  check_choices,
+  match_channels,
   pixel_unshuffle,
-  seen,
 )
 
 RESIDUAL_SCALE = 0.2
@@ -28,32 +29,32 @@ ACTIVATION = 'leaky_relu_0.2'
 
 
 class DenseBlock(nn.Module):
-  """x + 0.2 * (five 3x3 convolutions, each on x and all outputs before it), [B, h, w, C] both."""
+  """x + 0.2 * (five 3x3 convolutions, each of x and all earlier outputs), [B, h, w, C]."""
 
   growth: int
   kernel_init: Callable
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     features = x.shape[-1]
     conv = partial(Conv, kernel_size=(3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
     activate = Activation(ACTIVATION)
-    known = [x]
+    outputs = [x]
     for _ in range(4):
-      known.append(activate(conv(self.growth)(jnp.concatenate(known, axis=-1))))
-    return x + RESIDUAL_SCALE * conv(features)(jnp.concatenate(known, axis=-1))
+      outputs.append(activate(conv(self.growth)(jnp.concatenate(outputs, axis=-1))))
+    return x + RESIDUAL_SCALE * conv(features)(jnp.concatenate(outputs, axis=-1))
 
 
 class ResidualDenseBlocks(nn.Module):
-  """x + 0.2 * (three dense blocks of it), [B, h, w, C] both: an RRDB."""
+  """One RRDB: x + 0.2 * (three dense blocks of x), [B, h, w, C]."""
 
   growth: int
   kernel_init: Callable
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     y = x
     for _ in range(3):
       y = DenseBlock(self.growth, self.kernel_init, self.dtype)(y)
@@ -61,29 +62,22 @@ class ResidualDenseBlocks(nn.Module):
 
 
 class RRDB(nn.Module):
-  """lr [B, h, w, C] in [0, 1] to sr [B, h * scale, w * scale, C].
+  """Generator of RRDBs: lr [B, h, w, C] to sr [B, h * scale, w * scale, C].
 
   Attributes:
     features: channels of the trunk.
     blocks: RRDBs, of three dense blocks each.
     growth: channels that each convolution of a dense block adds.
     scale: 1 (restoration), 2, 3, 4 or 8.
-    unshuffle: the picture is folded by so much into channels first, so that the trunk works
-      at h / unshuffle; the upsampling makes up for it. Real-ESRGAN's networks have 2 at
-      scale 2 and 4 at scale 1, all others 1. A side that it does not divide is continued
-      by reflection and cut afterwards.
+    unshuffle: factor by which the image is first folded into channels, so that the trunk
+      works at h / unshuffle; the upsampling compensates for it. Real-ESRGAN's networks have 2
+      at scale 2 and 4 at scale 1, all others 1. Sides that aren't multiples of it are padded by
+      reflection and the result is cropped.
     upsample: 'nearest' or 'shuffle' (a PixelShuffle), as in `layers.Upsample`.
-    channels: 3 (RGB) or 1 (luma; of a colour picture, Cb and Cr are enlarged by bicubic).
-    remat: computes the blocks anew in the backward pass rather than keep their activations:
-      memory for a third more time. (XLA:CPU was seen to keep them all the same.)
     kernel_init: of the dense blocks, Kaiming's times 0.1 ("smaller initialization", section 3.1,
       for the residual structure). The few convolutions around them have PyTorch's default, as
-      in BasicSR: with a tenth there too, 1,000 steps of `rrdb.py:sample` brought no colour.
-    dtype: of the computation; parameters stay float32.
-
-  Raises:
-    ValueError: when it is first called, a field that makes no sense, or a picture of other
-      channels.
+      in BasicSR: with a tenth there too, 1,000 steps of `rrdb.py:sample` produced grey images.
+    channels, remat, dtype: see `sr_jax.models`.
   """
 
   features: int = 64
@@ -97,14 +91,11 @@ class RRDB(nn.Module):
   kernel_init: Callable = SMALL_KAIMING
   dtype: jnp.dtype = jnp.float32
 
-  def setup(self):
-    if self.scale not in (1, 2, 3, 4, 8):
-      raise ValueError(f'scale={self.scale}: expected 1, 2, 3, 4 or 8')
+  def setup(self) -> None:
+    check_choices(self, scale=(1, 2, 3, 4, 8), upsample=('nearest', 'shuffle'))
     if self.scale * self.unshuffle not in STAGES:
       raise ValueError(f'unshuffle={self.unshuffle} at scale {self.scale}: expected their product '
                        f'to be one of {tuple(STAGES)}')
-    if self.upsample not in ('nearest', 'shuffle'):
-      raise ValueError(f"upsample={self.upsample!r}: expected 'nearest' or 'shuffle'")
     options = {'kernel_init': PYTORCH_UNIFORM, 'dtype': self.dtype}
     block = nn.remat(ResidualDenseBlocks) if self.remat else ResidualDenseBlocks
     self.head = Conv(self.features, (3, 3), **options)
@@ -117,8 +108,8 @@ class RRDB(nn.Module):
     self.last = Conv(self.channels, (3, 3), **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
-    """lr [B, h, w, C] to features [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""
-    x = seen(lr, self.channels)
+    """Maps lr [B, h, w, C] to [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""
+    x = match_channels(lr, self.channels)
     if self.unshuffle > 1:
       rows, columns = (-side % self.unshuffle for side in x.shape[1:3])
       x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), 'reflect')
@@ -129,13 +120,13 @@ class RRDB(nn.Module):
     return self.body_end(x) + first
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
-    """features of the trunk and the lr [B, h, w, C] they came from to float32 sr."""
+    """Maps features and the lr [B, h, w, C] they were computed from to float32 sr."""
     x = features
     for stage in self.stages:
       x = stage(x)
     x = self.last(self.activation(self.refinement(x))).astype(jnp.float32)
     height, width = (side * self.scale for side in lr.shape[1:3])
-    return coloured(x[:, :height, :width], lr, self.scale)
+    return add_chroma(x[:, :height, :width], lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)

@@ -1,9 +1,9 @@
 """SRResNet, the generator of SRGAN (Ledig et al. 2017), and its descendants.
 
-One module; what differs between the published variants is fields. `SRRESNET` is the
-paper's: 9x9 convolutions, BatchNorm, PReLU, a skip across the trunk, tanh at the end.
-`MSRRESNET` is the BatchNorm-free one that BasicSR and mmagic call MSRResNet: 3x3
-convolutions, and the bilinear enlargement of the input added to the output.
+The published variants are one module with different fields. `SRRESNET` is the paper's network:
+9x9 convolutions, BatchNorm, PReLU, a skip connection across the trunk, and tanh at the end.
+`MSRRESNET` is the network without BatchNorm that BasicSR and mmagic call MSRResNet: 3x3
+convolutions, with the bilinearly upscaled input added to the output.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,15 @@ from sr_jax.models.layers import (
   STAGES,
   Activation,
   Upsample,
-  coloured,
+  add_chroma,
+  check_choices,
+  match_channels,
   pixel_shuffle,
-  seen,
 )
 
 
 class ResidualBlock(nn.Module):
-  """x + conv(act(conv(x))), each convolution followed by BatchNorm where it is on."""
+  """x + conv(act(conv(x))), with BatchNorm after each convolution if `batch_norm` is set."""
 
   features: int
   batch_norm: bool
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x, train: bool):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     conv = partial(Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
     norm = partial(nn.BatchNorm, momentum=0.9, dtype=self.dtype)
     y = conv()(x)
@@ -50,29 +51,27 @@ class ResidualBlock(nn.Module):
 
 
 class SRResNet(nn.Module):
-  """lr [B, h, w, C] in [0, 1] to sr [B, h * scale, w * scale, C].
+  """Residual generator: lr [B, h, w, C] to sr [B, h * scale, w * scale, C].
 
   Attributes:
     features: channels of the trunk.
     blocks: residual blocks.
     scale: 2, 3, 4 or 8.
-    channels: 3 (RGB) or 1 (luma; of a colour picture, Cb and Cr are enlarged by bicubic).
     kernel: side of the first and last convolutions.
-    batch_norm: BatchNorm in the trunk; the network is then called with `train=True`
-      and `mutable=['batch_stats']` in training.
+    batch_norm: uses BatchNorm in the trunk; training then calls the network with `train=True`
+      and `mutable=['batch_stats']`.
     skip: 'features' adds the first features to the trunk's last (Ledig);
-      'bilinear' adds the enlarged input to the output instead (MSRResNet).
-    upsample: 'shuffle', 'nearest' or 'transposed', stages of 2 or 3 (`layers.Upsample`) with
-      an activation after each;
-      'direct', one convolution to channels * scale^2 and one PixelShuffle (ESPCN, Shi et
-      al. 2016), which does all its work at low resolution: for small and fast networks.
-    refine: one more 3x3 convolution at high resolution before the last (MSRResNet); 'direct'
-      has no features there and leaves it out.
-    output: 'linear', or 'tanh', moved to [0, 1].
-    activation: outside the blocks; block_activation: inside.
-    remat: computes the blocks anew in the backward pass rather than keep their activations:
-      memory for a third more time. (XLA:CPU was seen to keep them all the same.)
-    dtype: of the computation; parameters stay float32.
+      'bilinear' adds the upscaled input to the output instead (MSRResNet).
+    upsample: 'shuffle', 'nearest' or 'transposed' are stages of factor 2 or 3
+      (`layers.Upsample`), each followed by an activation; 'direct' is one convolution to
+      channels * scale^2 and one PixelShuffle (ESPCN, Shi et al. 2016), which computes everything
+      at low resolution, for small and fast networks.
+    refine: adds a 3x3 convolution at high resolution before the last (MSRResNet); ignored with
+      'direct', which has no features at high resolution.
+    output: 'linear', or 'tanh', mapped to [0, 1].
+    activation: kind of the `Activation` outside the blocks.
+    block_activation: kind of the `Activation` inside the blocks.
+    channels, remat, kernel_init, dtype: see `sr_jax.models`.
   """
 
   features: int = 64
@@ -91,17 +90,14 @@ class SRResNet(nn.Module):
   kernel_init: Callable = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
-  def setup(self):
-    for field, allowed in (('skip', ('features', 'bilinear')), ('output', ('linear', 'tanh')),
-                           ('upsample', ('shuffle', 'nearest', 'transposed', 'direct')),
-                           ('scale', (2, 3, 4, 8))):
-      if getattr(self, field) not in allowed:
-        raise ValueError(f'{field}={getattr(self, field)!r}: expected one of {allowed}')
+  def setup(self) -> None:
+    check_choices(self, skip=('features', 'bilinear'), output=('linear', 'tanh'),
+                  upsample=('shuffle', 'nearest', 'transposed', 'direct'), scale=(2, 3, 4, 8))
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     wide = (self.kernel, self.kernel)
     self.head = Conv(self.features, wide, **options)
     self.head_activation = Activation(self.activation)
-    # `train` is no array: of the block's arguments it is number 2, after itself and x.
+    # `train` is a Python bool and must stay static: it is argument 2 of __call__(self, x, train).
     block = nn.remat(ResidualBlock, static_argnums=2) if self.remat else ResidualBlock
     self.body = [block(self.features, self.batch_norm, self.block_activation, **options)
                  for _ in range(self.blocks)]
@@ -122,8 +118,8 @@ class SRResNet(nn.Module):
     self.last = Conv(self.channels, wide, **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
-    """lr [B, h, w, C] to features [B, h, w, features]."""
-    first = self.head_activation(self.head(seen(lr, self.channels).astype(self.dtype)))
+    """Maps lr [B, h, w, C] to features [B, h, w, features]."""
+    first = self.head_activation(self.head(match_channels(lr, self.channels).astype(self.dtype)))
     x = first
     for block in self.body:
       x = block(x, train)
@@ -135,7 +131,7 @@ class SRResNet(nn.Module):
     return x
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
-    """features [B, h, w, features] and the lr they came from to float32 sr."""
+    """Maps features [B, h, w, features] and the lr they were computed from to float32 sr."""
     x = features
     if self.upsample == 'direct':
       x = pixel_shuffle(self.last(x), self.scale)
@@ -147,8 +143,8 @@ class SRResNet(nn.Module):
       x = self.last(x)
     x = x.astype(jnp.float32)
     if self.skip == 'bilinear':
-      x = x + images.resize(seen(lr, self.channels), self.scale, 'bilinear')
-    return coloured((jnp.tanh(x) + 1) / 2 if self.output == 'tanh' else x, lr, self.scale)
+      x = x + images.resize(match_channels(lr, self.channels), self.scale, 'bilinear')
+    return add_chroma((jnp.tanh(x) + 1) / 2 if self.output == 'tanh' else x, lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)

@@ -1,6 +1,6 @@
 """VGG feature extractors (Simonyan & Zisserman 2015) for the perceptual loss.
 
-Weights come from `sr_jax.pretrained.vgg`; this file holds no numbers but ImageNet's.
+The weights are read by `sr_jax.pretrained.vgg`.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+# Of ImageNet's RGB values in [0, 1].
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class VGG(nn.Module):
-  """Images [B, H, W, 3] in [0, 1] to a dict of named features.
+  """Maps images [B, H, W, 3] in [0, 1] to a dict of named features.
 
   Attributes:
-    depths: convolutions in each of the five blocks.
-    layers: names to return: 'conv5_4' is block 5's fourth convolution before its ReLU,
-      'relu5_4' after it. Nothing beyond the last one asked for is computed.
-    dtype: of the computation; features are float32.
+    depths: number of convolutions in each of the five blocks.
+    layers: names of the features to return: 'conv5_4' is block 5's fourth convolution before
+      its ReLU, 'relu5_4' after it. Layers beyond the last of these aren't computed.
+    dtype: dtype of the computation; features are float32.
+
+  Raises:
+    ValueError: an unknown layer, on the first call.
   """
 
   depths: tuple[int, ...]
@@ -31,11 +35,12 @@ class VGG(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
-    known = convolution_names(self.depths)
+    names = convolution_names(self.depths)
     for layer in self.layers:
-      if layer.replace('relu', 'conv') not in known:
-        raise ValueError(f'VGG layer {layer!r}: expected one of {known}, or relu for conv')
-    wanted, found = set(self.layers), {}
+      if layer.replace('relu', 'conv') not in names:
+        raise ValueError(f'VGG layer {layer!r}: expected one of {", ".join(names)}, or the same '
+                         'with relu in place of conv')
+    wanted, features = set(self.layers), {}
     x = ((images - MEAN) / STD).astype(self.dtype)
     for block, depth in enumerate(self.depths, 1):
       if block > 1:
@@ -47,14 +52,14 @@ class VGG(nn.Module):
           if kind == 'relu':
             x = nn.relu(x)
           if kind + name in wanted:
-            found[kind + name] = x.astype(jnp.float32)
-        if len(found) == len(wanted):
-          return found
-    return found
+            features[kind + name] = x.astype(jnp.float32)
+        if len(features) == len(wanted):
+          return features
+    return features
 
 
 def convolution_names(depths: Sequence[int]) -> list[str]:
-  """['conv1_1', 'conv1_2', 'conv2_1', ...]."""
+  """Returns ['conv1_1', 'conv1_2', 'conv2_1', ...] for the numbers of convolutions per block."""
   return [f'conv{block}_{index}' for block, depth in enumerate(depths, 1)
           for index in range(1, depth + 1)]
 
