@@ -1,36 +1,38 @@
-"""Losses: arrays in, scalars out. The first argument is what is differentiated.
+"""Loss functions of arrays, each differentiated with respect to its first argument.
 
-Pictures are in [0, 1]. A recipe stated on [-1, 1] differs: its squared errors are four
-times ours, its absolute errors twice. Every mean is over all elements and in float32: that is
-what the networks give, whatever they compute in.
+Images are in [0, 1]. Papers that state their loss on [-1, 1] have squared errors four times and
+absolute errors twice as large. Means are over all elements, in float32, the dtype of the networks'
+results whatever dtype they compute in.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.nn import softplus
 
 from sr_jax import images
 
-# Pixels ------------------------------------------------------------------------------
+# Pixel losses ------------------------------------------------------------------------------
 
 
 def l1(sr: jax.Array, hr: jax.Array) -> jax.Array:
-  """mean |sr - hr|."""
+  """Returns mean |sr - hr|."""
   return jnp.mean(jnp.abs(sr - hr))
 
 
 def mse(sr: jax.Array, hr: jax.Array) -> jax.Array:
-  """mean (sr - hr)^2."""
+  """Returns mean (sr - hr)^2."""
   return jnp.mean(jnp.square(sr - hr))
 
 
 def charbonnier(sr: jax.Array, hr: jax.Array, epsilon: float = 1e-3) -> jax.Array:
-  """mean sqrt((sr - hr)^2 + epsilon^2): L1 made smooth (Lai et al. 2017, equation 3).
+  """Returns mean sqrt((sr - hr)^2 + epsilon^2), a smooth L1 (Lai et al. 2017, equation 3).
 
-  At identity it is epsilon, not zero.
+  For equal images it is epsilon, not zero.
   """
   return jnp.mean(jnp.sqrt(jnp.square(sr - hr) + epsilon**2))
 
@@ -39,7 +41,9 @@ PIXEL = {'l1': l1, 'mse': mse, 'charbonnier': charbonnier}
 
 
 def total_variation(sr: jax.Array) -> jax.Array:
-  """mean |sr[y + 1, x] - sr[y, x]| + mean |sr[y, x + 1] - sr[y, x]|, anisotropic.
+  """Returns the anisotropic total variation.
+
+  It is mean |sr[y + 1, x] - sr[y, x]| + mean |sr[y, x + 1] - sr[y, x]|.
 
   Args:
     sr: [B, H, W, C], H and W at least 2.
@@ -48,80 +52,90 @@ def total_variation(sr: jax.Array) -> jax.Array:
           + jnp.mean(jnp.abs(sr[:, :, 1:] - sr[:, :, :-1])))
 
 
-# Features ----------------------------------------------------------------------------
+# Perceptual loss ----------------------------------------------------------------------------
 
 
 def perceptual(sr: Mapping[str, jax.Array], hr: Mapping[str, jax.Array],
-               layers: Mapping[str, float], scale: float = 1.0, distance: str = 'mse'):
-  """sum over layers of weight * distance(scale * phi(sr), scale * phi(hr)).
+               layers: Mapping[str, float], scale: float = 1.0, distance: str = 'mse'
+               ) -> jax.Array:
+  """Returns the sum over layers of weight * distance(scale * phi(sr), scale * phi(hr)).
 
-  Ledig et al. 2017, equation 5, with the mean over a layer's elements in place of the sum
-  over positions divided by their number. Their features are scaled by 1/12.75, which
+  This is equation 5 of Ledig et al. 2017, but with the mean over all elements of a layer instead
+  of the sum divided by the number of positions. Their features are scaled by 1/12.75, which
   scales this loss by 0.00615.
 
   Args:
-    sr, hr: features by layer name, [B, h, w, C].
+    sr, hr: features phi by layer name, [B, h, w, C].
     layers: weight of each layer by name.
-    scale: multiplies features before the distance; it belongs to one identity of weights.
-    distance: 'mse' (SRGAN) or 'l1' (ESRGAN).
+    scale: factor of the features, which depends on the VGG weights in use.
+    distance: a name in `PIXEL`: 'mse' (SRGAN) or 'l1' (ESRGAN).
   """
   return sum(weight * PIXEL[distance](scale * sr[name], scale * hr[name])
              for name, weight in layers.items())
 
 
-# Adversarial -------------------------------------------------------------------------
-# All from logits: softplus(x) = log(1 + e^x) has no overflow and no log of zero.
+# Adversarial losses -------------------------------------------------------------------------
+# All are functions of logits: softplus(x) = log(1 + e^x) neither overflows nor takes log(0).
 # A generator's loss takes (fake, real), a discriminator's (real, fake).
 
 
 def vanilla_generator(fake: jax.Array, real: jax.Array | None = None) -> jax.Array:
-  """mean -log sigmoid(D(fake)), the non-saturating form (Ledig et al. 2017, equation 6)."""
+  """Returns mean -log sigmoid(D(fake)), the non-saturating form (Ledig et al. 2017, equation 6)."""
   del real
   return jnp.mean(softplus(-fake))
 
 
 def vanilla_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """mean -log sigmoid(D(real)) + mean -log(1 - sigmoid(D(fake))) (Goodfellow et al. 2014)."""
+  """Returns mean -log sigmoid(D(real)) + mean -log(1 - sigmoid(D(fake))).
+
+  This is the loss of Goodfellow et al. 2014.
+  """
   return jnp.mean(softplus(-real)) + jnp.mean(softplus(fake))
 
 
 def least_squares_generator(fake: jax.Array, real: jax.Array | None = None) -> jax.Array:
-  """1/2 mean (D(fake) - 1)^2 (Mao et al. 2017, equation 9)."""
+  """Returns 1/2 mean (D(fake) - 1)^2 (Mao et al. 2017, equation 9)."""
   del real
   return 0.5 * jnp.mean(jnp.square(fake - 1))
 
 
 def least_squares_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """1/2 mean (D(real) - 1)^2 + 1/2 mean D(fake)^2 (Mao et al. 2017, equation 9)."""
+  """Returns 1/2 mean (D(real) - 1)^2 + 1/2 mean D(fake)^2 (Mao et al. 2017, equation 9)."""
   return 0.5 * (jnp.mean(jnp.square(real - 1)) + jnp.mean(jnp.square(fake)))
 
 
 def relativistic_generator(fake: jax.Array, real: jax.Array) -> jax.Array:
-  """1/2 [mean -log D(fake, real) + mean -log(1 - D(real, fake))].
+  """Returns 1/2 [mean -log D(fake, real) + mean -log(1 - D(real, fake))].
 
-  D(a, b) = sigmoid(C(a) - mean C(b)), C the logits (Wang et al. 2018, equation 2, times
-  1/2 as their code has it). The means are over the whole batch.
+  Here D(a, b) = sigmoid(C(a) - mean C(b)) with logits C (Wang et al. 2018, equation 2, times 1/2
+  as in their code). Means are over the entire batch.
   """
   return 0.5 * (jnp.mean(softplus(-(fake - jnp.mean(real))))
                 + jnp.mean(softplus(real - jnp.mean(fake))))
 
 
 def relativistic_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """1/2 [mean -log D(real, fake) + mean -log(1 - D(fake, real))] (equation 1, times 1/2)."""
+  """Returns 1/2 [mean -log D(real, fake) + mean -log(1 - D(fake, real))].
+
+  Wang et al. 2018, equation 1, times 1/2 as in their code; see `relativistic_generator`.
+  """
   return 0.5 * (jnp.mean(softplus(-(real - jnp.mean(fake))))
                 + jnp.mean(softplus(fake - jnp.mean(real))))
 
 
 def accuracy(kind: str, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Shares of real and of generated pictures that D takes for what they are.
+  """Returns the fractions of real and of generated images that D classifies correctly.
 
   A logit counts as "real" above 0 (vanilla), above the midpoint of the targets 0 and 1
-  (least squares), or above the mean of the other kind (relativistic).
+  (least squares), or above the mean of the other kind's logits (relativistic).
+
+  Args:
+    kind: a name in `ADVERSARIAL`.
   """
-  bounds = {'vanilla': (0.0, 0.0), 'least_squares': (0.5, 0.5),
-            'relativistic': (jnp.mean(fake), jnp.mean(real))}[kind]
-  return (jnp.mean(real > bounds[0], dtype=jnp.float32),
-          jnp.mean(fake < bounds[1], dtype=jnp.float32))
+  thresholds = {'vanilla': (0.0, 0.0), 'least_squares': (0.5, 0.5),
+                'relativistic': (jnp.mean(fake), jnp.mean(real))}[kind]
+  return (jnp.mean(real > thresholds[0], dtype=jnp.float32),
+          jnp.mean(fake < thresholds[1], dtype=jnp.float32))
 
 
 ADVERSARIAL = {
@@ -131,18 +145,18 @@ ADVERSARIAL = {
 }
 
 
-# Together ----------------------------------------------------------------------------
+# Weighted sum ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class GeneratorLoss:
-  """The generator's weighted terms; a weight of zero leaves a term out.
+  """The generator's weighted loss terms; terms of weight zero aren't computed.
 
   Attributes:
-    pixel, pixel_weight: a name in `PIXEL`.
-    layers: weights of the VGG layers, times perceptual_weight; scale and distance as in
-      `perceptual`.
-    adversarial, adversarial_weight: a name in `ADVERSARIAL`; it names D's loss too.
+    pixel: a name in `PIXEL`.
+    layers: weights of the VGG layers, which `perceptual_weight` multiplies.
+    scale, distance: see `perceptual`.
+    adversarial: a name in `ADVERSARIAL`, which selects D's loss too.
   """
 
   pixel: str = 'l1'
@@ -155,20 +169,31 @@ class GeneratorLoss:
   adversarial_weight: float = 0.0
   total_variation_weight: float = 0.0
 
-  def reconstruction(self, sr, hr, vgg, frozen) -> dict[str, jax.Array]:
-    """The weighted terms that compare pictures: functions of sr alone."""
-    return self.compared(sr, hr, *(self.features(picture, vgg, frozen) for picture in (sr, hr)))
+  def reconstruction(self, sr: jax.Array, hr: jax.Array, vgg: nn.Module | None,
+                     frozen: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns the weighted terms that compare images, without the adversarial one.
 
-  def features(self, picture, vgg, frozen) -> dict[str, jax.Array]:
-    """What the perceptual term sees of a picture; {} without that term."""
+    Args:
+      sr, hr: [B, H, W, 1 or 3] in [0, 1].
+      vgg: module of the perceptual term; may be None without that term.
+      frozen: holds the module's variables under 'vgg'.
+    """
+    return self.reconstruction_terms(
+        sr, hr, self.features(sr, vgg, frozen), self.features(hr, vgg, frozen))
+
+  def features(self, image: jax.Array, vgg: nn.Module | None,
+               frozen: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns the VGG features of images for the perceptual term; {} without that term."""
     if not self.perceptual_weight:
       return {}
     with jax.named_scope('vgg'):
-      return vgg.apply(frozen['vgg'], images.as_rgb(picture))
+      return vgg.apply(frozen['vgg'], images.as_rgb(image))
 
   @jax.named_scope('losses')
-  def compared(self, sr, hr, sr_features, hr_features) -> dict[str, jax.Array]:
-    """`reconstruction` of pictures whose features are known."""
+  def reconstruction_terms(self, sr: jax.Array, hr: jax.Array,
+                           sr_features: Mapping[str, jax.Array],
+                           hr_features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the terms of `reconstruction` from features that were computed before."""
     terms = {}
     if self.pixel_weight:
       terms['pixel'] = self.pixel_weight * PIXEL[self.pixel](sr, hr)
