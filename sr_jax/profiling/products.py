@@ -1,67 +1,70 @@
-"""What a function's convolutions and matrix products cost, counted before XLA has them.
+"""Counts FLOPs and bytes of the convolutions and matrix products of a function, in its jaxpr.
 
-On a GPU they are calls of cuDNN and cuBLAS in the compiled program, of which XLA's own account
-knows neither operations nor bytes.
+On a GPU these operations become calls of cuDNN and cuBLAS, of which XLA's cost analysis of the
+compiled program counts neither FLOPs nor bytes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.extend as jex
 
-LOOPS = 'scan', 'while'  # whose results of one turn the next one takes
+LOOPS = 'scan', 'while'  # a result that is unused outside may be needed by the next iteration
 
 
-def products(jaxpr, used: Sequence[bool] | None = None) -> dict[str, float]:
-  """{'flops', 'bytes'} of the convolutions and products in a (closed) jaxpr and those inside it.
+def products(jaxpr: jex.core.Jaxpr | jex.core.ClosedJaxpr,
+             used: Sequence[bool] | None = None) -> dict[str, float]:
+  """Returns {'flops', 'bytes'} of the convolutions and products in a jaxpr, including nested ones.
 
-  Two operations for each multiplied pair, padding counted as pixels; bytes are those of operands
-  and results. A scan's body counts as often as it runs, a while loop's once; what no result comes
-  of, not at all.
+  Counts two FLOPs for each multiplied pair, padding included, and the bytes of operands and
+  results. The body of a scan counts once for each iteration, the body of a while loop counts once.
+  Operations whose results are not used do not count.
 
   Args:
-    used: which of its results are; None is all.
+    used: which results of the jaxpr are used; None means all.
   """
   jaxpr, total = getattr(jaxpr, 'jaxpr', jaxpr), {'flops': 0.0, 'bytes': 0.0}
-  needed = {id(variable) for variable, wanted in zip(
-      jaxpr.outvars, used or [True] * len(jaxpr.outvars), strict=True) if wanted}
+  needed = {id(variable) for variable, is_used in zip(
+      jaxpr.outvars, used or [True] * len(jaxpr.outvars), strict=True) if is_used}
   for equation in reversed(jaxpr.eqns):
     name, parameters = equation.primitive.name, equation.params
-    wanted = [id(variable) in needed for variable in equation.outvars]
-    if not any(wanted):
+    used_outputs = [id(variable) in needed for variable in equation.outvars]
+    if not any(used_outputs):
       continue
     needed |= {id(variable) for variable in equation.invars}
     if name in ('conv_general_dilated', 'dot_general'):
-      count = _convolved if name == 'conv_general_dilated' else _multiplied
+      count = _convolution_flops if name == 'conv_general_dilated' else _product_flops
       total['flops'] += count(equation)
       total['bytes'] += sum(variable.aval.size * variable.aval.dtype.itemsize
                             for variable in (*equation.invars, *equation.outvars))
     times = parameters.get('length', 1) if name == 'scan' else 1
-    for inner in _inside(parameters):
-      same = len(getattr(inner, 'jaxpr', inner).outvars) == len(wanted) and name not in LOOPS
-      for key, value in products(inner, wanted if same else None).items():
+    for nested in _nested_jaxprs(parameters):
+      same_outputs = len(getattr(nested, 'jaxpr', nested).outvars) == len(used_outputs)
+      counted = products(nested, used_outputs if same_outputs and name not in LOOPS else None)
+      for key, value in counted.items():
         total[key] += times * value
   return total
 
 
-def _convolved(equation) -> float:
-  kernel, made = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+def _convolution_flops(equation: jex.core.JaxprEqn) -> float:
+  kernel, result = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
   outputs = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
-  # A dilated picture, as where a stride's gradient is taken, is zeros in between.
-  return 2 * math.prod(made) * math.prod(kernel) / outputs / math.prod(
+  # The gradient of a strided convolution dilates its input with zeros, which do not count.
+  return 2 * math.prod(result) * math.prod(kernel) / outputs / math.prod(
       equation.params['lhs_dilation'])
 
 
-def _multiplied(equation) -> float:
+def _product_flops(equation: jex.core.JaxprEqn) -> float:
   (contracted, _), _ = equation.params['dimension_numbers']
   operand = equation.invars[0].aval.shape
   return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(
       operand[axis] for axis in contracted)
 
 
-def _inside(parameters: dict[str, Any]):
+def _nested_jaxprs(parameters: Mapping[str, Any]) -> Iterator[
+    jex.core.Jaxpr | jex.core.ClosedJaxpr]:
   for value in parameters.values():
-    for one in value if isinstance(value, (list, tuple)) else (value,):
-      if isinstance(one, (jex.core.Jaxpr, jex.core.ClosedJaxpr)):
-        yield one
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+      if isinstance(item, (jex.core.Jaxpr, jex.core.ClosedJaxpr)):
+        yield item

@@ -1,8 +1,9 @@
-"""--mode summary: the networks of a config layer by layer, and how far the generator sees."""
+"""Describes the networks of a config layer by layer, and the generator's receptive field."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from sr_jax import models
 from sr_jax.errors import InputError
@@ -10,25 +11,25 @@ from sr_jax.experiment.check import check
 from sr_jax.inference import tiles
 from sr_jax.models import factory
 
-LARGEST = 16_384  # side; the trace alone takes no memory, but a typing error should be told
-WIDTH = 140  # columns of text: a name, two shapes, FLOPs, arrays
+MAX_SIDE = 16_384  # tracing takes no memory, but a larger number is probably a typing error
+TABLE_WIDTH = 140  # characters: name, two shapes, FLOPs, arrays
 
 
-def summarize(config, size: str = '') -> str:
-  """Tables of the generator and the discriminator, through flax's tabulate.
+def summarize(config: ConfigDict, size: str = '') -> str:
+  """Returns tables of the generator and the discriminator, made by flax's tabulate.
 
-  Nothing is trained, read or computed: the networks are traced, on one picture, and XLA counts
-  the operations of each call (a multiplication and an addition are two) before it optimises.
+  Nothing is trained, read or computed: the networks are traced for one image, and XLA counts the
+  FLOPs of each call (a multiplication and an addition are two) before it optimises.
 
   Args:
-    size: of the generator's low-resolution picture, 'HEIGHTxWIDTH'; '' is that of the crops in
-      training, which are all that a discriminator sees.
+    size: 'HEIGHTxWIDTH' of the generator's low-resolution input; '' means the size of training
+      crops, which are all that a discriminator sees.
 
   Raises:
-    InputError: a config or a size that makes no sense.
+    InputError: an invalid config or size.
   """
   check(config)
-  height, width = _sides(config, size)
+  height, width = _input_size(config, size)
   generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)
   lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
@@ -40,11 +41,12 @@ def summarize(config, size: str = '') -> str:
   return '\n'.join(parts)
 
 
-def receptive_field(generator) -> int:
-  """The side of the square of low-resolution pixels that one pixel of the result is made of.
+def receptive_field(generator: nn.Module) -> int:
+  """Returns the side of the square of low-resolution pixels on which one output pixel depends.
 
-  Kernels are added up along the way through the network, at the resolution of each. It may be one
-  pixel less on a side, by where the pixel lies between the low-resolution ones.
+  The reach of the kernels is added up along the network, each at its resolution. For some output
+  pixels the true value is smaller by one on either side, depending on their position between the
+  low-resolution pixels.
   """
   probe = jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.float32)
   reach = tiles.reach(generator.apply, models.variable_shapes(generator), probe)
@@ -52,41 +54,48 @@ def receptive_field(generator) -> int:
   return 2 * tiles.ceil_pixels(reach) + 1
 
 
-def _sides(config, size: str) -> tuple[int, int]:
+def _input_size(config: ConfigDict, size: str) -> tuple[int, int]:
   if not size:
     return (config.hr_patch // config.scale,) * 2
   parts = size.lower().split('x')
-  if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= LARGEST for part in parts):
+  if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= MAX_SIDE for part in parts):
     raise InputError(f'--size {size!r}: expected HEIGHTxWIDTH in low-resolution pixels, such as '
-                     f'180x320, at most {LARGEST:,} a side')
+                     f'180x320, with sides of at most {MAX_SIDE:,}')
   return int(parts[0]), int(parts[1])
 
 
-def _describe(title: str, module, picture, field: int | None = None) -> str:
-  table = nn.tabulate(module, jax.random.key(0), compute_flops=True,
-                      console_kwargs={'width': WIDTH, 'force_terminal': False})
-  drawn = ''
+def _describe(title: str, module: nn.Module, image: jax.ShapeDtypeStruct,
+              field: int | None = None) -> str:
+  """Returns a network's table, and a line of its shapes, parameters and FLOPs.
 
-  def trace(picture):
-    nonlocal drawn
-    drawn = table(picture)  # of a tracer: tabulate itself wants an array, with its memory
+  Args:
+    field: side of its receptive field.
+  """
+  tabulate = nn.tabulate(module, jax.random.key(0), compute_flops=True,
+                         console_kwargs={'width': TABLE_WIDTH, 'force_terminal': False})
+  table = ''
+
+  def trace(image: jax.Array) -> None:
+    # tabulate accepts a tracer, but not a ShapeDtypeStruct; an array would take its memory.
+    nonlocal table
+    table = tabulate(image)
 
   try:
-    jax.eval_shape(trace, picture)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), picture)
-    result = jax.eval_shape(module.apply, shapes, picture)
+    jax.eval_shape(trace, image)
+    variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    result = jax.eval_shape(module.apply, variables, image)
   except (ValueError, TypeError) as error:
-    raise InputError(f'{title} can not take {_shape(picture)}: '
+    raise InputError(f'{title}: cannot process an input of {_shape(image)}: '
                      f'{str(error).splitlines()[0]}') from None
-  flops = jax.jit(module.apply).lower(shapes, picture).cost_analysis()['flops']
-  parameters = sum(array.size for array in jax.tree.leaves(shapes['params']))
-  lines = [drawn.rstrip(), '',
-           f'{title}: {_shape(picture)} to {_shape(result)}; {parameters:,} parameters; '
+  flops = jax.jit(module.apply).lower(variables, image).cost_analysis()['flops']
+  parameters = sum(array.size for array in jax.tree.leaves(variables['params']))
+  lines = [table.rstrip(), '',
+           f'{title}: {_shape(image)} to {_shape(result)}; {parameters:,} parameters; '
            f'{flops / 1e9:,.3f} GFLOP']
   if field:
     lines.append(f'Receptive field: {field}x{field} low-resolution pixels')
   return '\n'.join(lines)
 
 
-def _shape(array) -> str:
+def _shape(array: jax.ShapeDtypeStruct) -> str:
   return 'x'.join(map(str, array.shape))

@@ -1,55 +1,83 @@
-"""What --mode profile prints: its figures in words and columns."""
+"""Formats the measurements of --mode profile as text."""
 
-NAMES = {'batch': 'batch: crops, augmentation', 'update': 'optimisers, average, guard'}
+from collections.abc import Mapping
+from typing import Any
+
+from sr_jax.system.text import format_bytes
+
+# Parts of a step whose printed name is longer than their key in profile.json.
+PART_NAMES = {'batch': 'batch: crops, augmentation', 'update': 'optimisers, EMA, non-finite guard'}
 
 
-def heading(result: dict) -> str:
-  """The device and the data."""
+def heading(result: Mapping[str, Any]) -> str:
+  """Returns the lines on the device and the data."""
   return (f'{result["device"]} ({result["backend"]}), jax {result["jax"]}\n'
           f'data: {result["data"]}')
 
 
-def _best(ceiling: dict, dtype: str) -> str:
-  more = (f', {_flops(ceiling["flops_bfloat16"])} in bfloat16'
-          if 'flops_bfloat16' in ceiling and dtype != 'bfloat16' else '')
-  return (f'{_flops(ceiling["flops"])} in a large matrix product of {dtype}{more}; '
-          f'{ceiling["bytes"] / 1e9:.4g} GB/s in a large copy')
+def table(name: str, measured: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+  """Returns the table of a phase: its parts, the entire step, and what limits it.
 
-
-def table(name: str, figures: dict, result: dict) -> str:
-  """A phase: its parts, then the whole step, then what decides."""
-  step, rows, spent = figures['step'], figures['in_a_row'], figures['spent']
-  ceiling, parts = result['ceilings'], figures['parts']
+  Args:
+    measured: the phase's entry in profile.json.
+    result: the content of profile.json.
+  """
+  step, parts, ceilings = measured['step'], measured['parts'], result['ceilings']
   total = sum(part['seconds'] for part in parts.values())
+  summed = {key: sum(part[key] for part in parts.values()) for key in step}
   lines = ['', f'{name} step, batch {result["batch_size"]} of {result["hr_patch"]}x'
            f'{result["hr_patch"]}, {result["dtype"]}',
-           f'  {"":28}{"ms":>9}{"share":>8}{"GFLOP":>9}{"GFLOP/s":>9}{"of best":>8}{"GB":>8}'
-           f'{"GB/s":>8}{"of best":>8}']
-  lines += [_line(NAMES.get(key, key), part, total, ceiling) for key, part in parts.items()]
-  summed = {key: sum(part[key] for part in parts.values()) for key in step}
-  lines += [_line('sum of the parts', summed, total, ceiling),
-            _line('the step, one program', step, total, ceiling)]
-  count, held = figures['steps_of_dispatch'], rows['held']
-  said = {
-      'best': _best(ceiling, result['dtype']),
-      'in a row': f'{_ms(spent["step"])} a step, {result["batch_size"] / spent["step"]:.1f} images '
-                  'a second' + (f'; {count} steps in a dispatch' if count > 1 else '')
-                  + (f' ({_ms(rows["single"])} one by one)' if 'single' in rows else ''),
-      'dispatch': f'{_ms(rows["nothing"])} for a step that does nothing; '
-                  f'{figures["operations"]} operations, at least '
-                  f'{1e6 * ceiling["launch"]:.1f} us each',
-      'idle': 'not told by the trace of a CPU' if figures['idle_share'] is None else
-              f'{figures["idle_share"]:.1%} of the time, by the trace',
-      'data': 'on the device: nothing to wait for' if 'fed' not in rows else
-              f'{_ms(rows["fed"] - held)} a step waited ({_ms(rows["fed"])} against {_ms(held)} '
-              f'with batches on the device); the host alone makes one in {_ms(rows["made"])}',
-      'memory': f'{figures["memory_bytes"] / 2**20:,.0f} MiB for the step'
-                + (f', {figures["peak_bytes"] / 2**20:,.0f} MiB at peak'
-                   if figures['peak_bytes'] else '')
-                + f'; {"read from the cache" if figures["from_cache"] else "compiled"} in '
-                f'{figures["compile_seconds"]:.1f} s',
-      'verdict': figures['verdict']}
-  return '\n'.join([*lines, *(f'  {key:10}{text}' for key, text in said.items())])
+           f'  {"":34}{"ms":>9}{"share":>8}{"GFLOP":>9}{"GFLOP/s":>9}{"of peak":>8}{"GB":>8}'
+           f'{"GB/s":>8}{"of peak":>8}']
+  lines += [_row(PART_NAMES.get(key, key), part, total, ceilings) for key, part in parts.items()]
+  lines += [_row('sum of the parts', summed, total, ceilings),
+            _row('entire step, one program', step, total, ceilings)]
+  described = {
+      'peak': _peak(ceilings, result['dtype']), 'training': _training(measured, result),
+      'dispatch': _dispatch(measured, ceilings),
+      'idle': 'not measured: a trace of the CPU has no device' if measured['idle_share'] is None
+              else f'{measured["idle_share"]:.1%} of the time, from the trace',
+      'data': _data(measured['in_a_row']), 'memory': _memory(measured),
+      'verdict': measured['verdict']}
+  return '\n'.join([*lines, *(f'  {key:10}{text}' for key, text in described.items())])
+
+
+def _peak(ceilings: Mapping[str, float], dtype: str) -> str:
+  bfloat16 = (f', {_flops(ceilings["flops_bfloat16"])} in bfloat16'
+              if 'flops_bfloat16' in ceilings and dtype != 'bfloat16' else '')
+  return (f'{_flops(ceilings["flops"])} in a large matrix product of {dtype}{bfloat16}; '
+          f'{ceilings["bytes"] / 1e9:.4g} GB/s in a large copy')
+
+
+def _training(measured: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+  seconds, steps = measured['spent']['step'], measured['steps_of_dispatch']
+  text = f'{_ms(seconds)} per step, {result["batch_size"] / seconds:.1f} images/s'
+  if steps > 1:
+    text += f'; {steps} steps per call'
+  if 'single' in measured['in_a_row']:
+    text += f' ({_ms(measured["in_a_row"]["single"])} with one step per call)'
+  return text
+
+
+def _dispatch(measured: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
+  return (f'{_ms(measured["in_a_row"]["nothing"])} for a step that computes nothing; '
+          f'{measured["operations"]} operations, at least {1e6 * ceilings["launch"]:.1f} us each')
+
+
+def _data(rows: Mapping[str, float]) -> str:
+  if 'fed' not in rows:
+    return 'on the device, no waiting'
+  return (f'{_ms(rows["fed"] - rows["held"])} per step waiting ({_ms(rows["fed"])}, against '
+          f'{_ms(rows["held"])} with batches on the device); the host alone makes a batch in '
+          f'{_ms(rows["made"])}')
+
+
+def _memory(measured: Mapping[str, Any]) -> str:
+  text = f'{format_bytes(measured["memory_bytes"])} for the step'
+  if measured['peak_bytes']:
+    text += f', {format_bytes(measured["peak_bytes"])} at peak'
+  compiled = 'read from the cache' if measured['from_cache'] else 'compiled'
+  return f'{text}; {compiled} in {measured["compile_seconds"]:.1f} s'
 
 
 def _flops(rate: float) -> str:
@@ -60,8 +88,8 @@ def _ms(seconds: float) -> str:
   return f'{1e3 * seconds:.4g} ms'
 
 
-def _line(name: str, part: dict, total: float, ceiling: dict) -> str:
+def _row(name: str, part: Mapping[str, float], total: float, ceilings: Mapping[str, float]) -> str:
   seconds, flops, size = part['seconds'], part['flops'], part['bytes']
-  return (f'  {name:28}{1e3 * seconds:9.2f}{seconds / total:8.1%}{flops / 1e9:9.3f}'
-          f'{flops / 1e9 / seconds:9.1f}{flops / seconds / ceiling["flops"]:8.1%}{size / 1e9:8.3f}'
-          f'{size / 1e9 / seconds:8.1f}{size / seconds / ceiling["bytes"]:8.1%}')
+  return (f'  {name:34}{1e3 * seconds:9.2f}{seconds / total:8.1%}{flops / 1e9:9.3f}'
+          f'{flops / 1e9 / seconds:9.1f}{flops / seconds / ceilings["flops"]:8.1%}{size / 1e9:8.3f}'
+          f'{size / 1e9 / seconds:8.1f}{size / seconds / ceilings["bytes"]:8.1%}')

@@ -1,112 +1,124 @@
-"""Times compiled programs: one by one, waiting for each, and in a row, as train dispatches them."""
+"""Times compiled programs: one by one, waiting for each, and in a row, as training runs them."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sr_jax.data.feed import Batches, Feed
 from sr_jax.profiling.products import products
+from sr_jax.step.state import TrainState
 
-DONATING = 'step', 'update'  # programs that take their first argument for good
+PyTree = Any
+DONATING = 'step', 'update'  # programs whose first argument is donated
 
 
 class Timed:
-  """Runs functions by name, each compiled once, and notes how long each run takes.
+  """Runs functions by name, compiles each once and records the duration of each run.
 
   Attributes:
-    programs: what was compiled, by name.
-    products: on accelerators, where XLA counts none, FLOPs and bytes of their convolutions and
-      matrix products, by name.
-    seconds: of each run but the first, which also loads the program.
+    programs: the compiled programs by name.
+    products: FLOPs and bytes of the programs' convolutions and matrix products by name; only on
+      accelerators, where XLA does not count them.
+    seconds: durations by name, without that of the first run, which also loads the program.
   """
 
-  def __init__(self, programs: dict):
-    self.programs, self.products, self.seconds = dict(programs), {}, {}
+  def __init__(self, programs: Mapping[str, jax.stages.Compiled]) -> None:
+    self.programs: dict[str, jax.stages.Compiled] = dict(programs)
+    self.products: dict[str, dict[str, float]] = {}
+    self.seconds: dict[str, list[float]] = {}
 
-  def __call__(self, name: str, function: Callable, *arguments):
+  def __call__(self, name: str, function: Callable, *arguments: PyTree) -> PyTree:
     if name not in self.programs:
       donated = 0 if name in DONATING else ()
       traced = jax.jit(function, donate_argnums=donated).trace(*arguments)
       if jax.default_backend() != 'cpu':
         self.products[name] = products(traced.jaxpr)
       self.programs[name] = traced.lower().compile()
-    begin = time.perf_counter()
-    made = jax.block_until_ready(self.programs[name](*arguments))
+    start = time.perf_counter()
+    result = jax.block_until_ready(self.programs[name](*arguments))
     if name in self.seconds:
-      self.seconds[name].append(time.perf_counter() - begin)
+      self.seconds[name].append(time.perf_counter() - start)
     self.seconds.setdefault(name, [])
-    return made
+    return result
 
   def median(self, name: str) -> float:
+    """Returns the median duration of a program in seconds."""
     return statistics.median(self.seconds[name])
 
 
-def cost(program, unseen: dict[str, float] | None = None) -> dict[str, float]:
-  """{'flops', 'bytes'} of a compiled program, by XLA's cost analysis: a loop's body counts once.
+def cost(program: jax.stages.Compiled,
+         uncounted: Mapping[str, float] | None = None) -> dict[str, float]:
+  """Returns {'flops', 'bytes'} of a compiled program by XLA's cost analysis.
+
+  The body of a loop counts once.
 
   Args:
-    unseen: of its `products`, which are added where XLA has counted less than half of them.
+    uncounted: the program's `products`, which are added if XLA has counted less than half of their
+      FLOPs.
   """
-  found = program.cost_analysis() or {}
-  counted = {'flops': max(found.get('flops', 0.0), 0.0),
-             'bytes': max(found.get('bytes accessed', 0.0), 0.0)}
-  if unseen and counted['flops'] < unseen['flops'] / 2:
-    counted = {key: value + unseen[key] for key, value in counted.items()}
+  analysis = program.cost_analysis() or {}
+  counted = {'flops': max(analysis.get('flops', 0.0), 0.0),
+             'bytes': max(analysis.get('bytes accessed', 0.0), 0.0)}
+  if uncounted and counted['flops'] < uncounted['flops'] / 2:
+    counted = {key: value + uncounted[key] for key, value in counted.items()}
   return counted
 
 
-def row(dispatch: Callable, state, frozen, take: Callable, dispatches: int, count: int) -> tuple:
-  """Dispatches in a row, as train has them: the next is on its way when one is looked at.
+def time_calls(program: Callable, state: TrainState, frozen: PyTree,
+               source_for: Callable[[int, int], Any], calls: int,
+               steps_per_call: int) -> tuple[TrainState, dict[str, float]]:
+  """Times calls in a row, as in training: the next call is dispatched before one is waited for.
 
   Args:
-    dispatch: of `build.dispatcher`, compiled.
-    take: of a feed.
-    count: steps of a dispatch.
+    program: what `phases.jit_step` returns, compiled.
+    source_for: that of a feed.
 
   Returns:
-    (state, {'step', 'take': seconds of a step, in all and in taking its batch}).
+    (state, {'step': seconds of a step, 'take': those of them spent on getting its batch}).
   """
-  step, taking, before = int(state.step), 0.0, None
-  begin = time.perf_counter()
-  for _ in range(dispatches):
+  step, getting, previous = int(state.step), 0.0, None
+  start = time.perf_counter()
+  for _ in range(calls):
     asked = time.perf_counter()
-    source = take(step, step + count)
-    taking += time.perf_counter() - asked
-    state, metrics = dispatch(state, source, frozen, step, step + count)
-    step += count
-    if before:
-      jax.device_get(before)
-    before = metrics
+    source = source_for(step, step + steps_per_call)
+    getting += time.perf_counter() - asked
+    state, metrics = program(state, source, frozen, step, step + steps_per_call)
+    step += steps_per_call
+    if previous:
+      jax.device_get(previous)
+    previous = metrics
   jax.block_until_ready((state, metrics))
-  taken = dispatches * count
-  return state, {'step': (time.perf_counter() - begin) / taken, 'take': taking / taken}
+  steps = calls * steps_per_call
+  return state, {'step': (time.perf_counter() - start) / steps, 'take': getting / steps}
 
 
-def lying(source) -> Callable:
-  """A feed's `take` that has nothing to wait for: the same batches, again and again."""
-  def take(start, stop):
+def repeated(source: Any) -> Callable[[int, int], Any]:
+  """Returns a `source_for` that gives the same batches again and again, so that nothing waits."""
+  def source_for(start: int, stop: int) -> Any:
     return source._replace(first=jnp.int32(start)) if isinstance(source, Batches) else source
-  return take
+  return source_for
 
 
-def made_alone(feed: Feed, batches: int, step: int) -> float:
-  """Seconds in which the host makes a batch while the device rests.
+def time_host_batches(feed: Feed, batches: int, step: int) -> float:
+  """Returns the seconds in which the host makes a batch while the device is idle.
 
-  What it had made ahead is used up first.
+  Batches that the feed has prepared in advance are used up first.
   """
   for _ in range(2 * feed.max_steps + 1):
     feed.source_for(step, step + 1)
-  begin = time.perf_counter()
+  start = time.perf_counter()
   for _ in range(batches):
     jax.block_until_ready(feed.source_for(step, step + 1))
-  return (time.perf_counter() - begin) / batches
+  return (time.perf_counter() - start) / batches
 
 
-def idle_step(state, source, frozen, start, stop):
-  """A step that does nothing, with the arguments and the results of one: what a dispatch costs."""
+def empty_step(state: TrainState, source: Any, frozen: PyTree, start: int,
+               stop: int) -> tuple[TrainState, dict[str, jax.Array]]:
+  """A step that computes nothing, with a step's arguments and results: the cost of a call."""
   del source, frozen, start, stop
   state = jax.lax.optimization_barrier(state._replace(step=state.step + 1))
   return state, {'step': state.step.astype(jnp.float32)}

@@ -1,90 +1,104 @@
-"""Traces of jax.profiler: recorded, their rows named, the device's idle time read from them.
+"""Records traces of jax.profiler, names their operations and reads the device's idle time.
 
-A folder of them opens in TensorBoard with the plugin XProf (plugins/profile/TIME/*.xplane.pb),
-`perfetto_trace.json.gz` in ui.perfetto.dev.
+TensorBoard with the XProf plugin opens a folder of traces (plugins/profile/TIME/*.xplane.pb);
+ui.perfetto.dev opens `perfetto_trace.json.gz`.
 """
 
 import gzip
 import json
+import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 
-# The threads of a device on which its operations lie, by NVIDIA's and by Google's tracer; the
-# others of it say the same in other words.
-ROWS = 'Stream', 'XLA Ops'
+# Prefixes of the device's threads that contain operations, for the tracers of NVIDIA and of Google.
+# Other threads of the device repeat the same time spans under other names.
+OPERATION_THREADS = 'Stream', 'XLA Ops'
+
+Event = dict[str, Any]
 
 
-def record(folder, work: Callable[[], None]) -> pathlib.Path:
-  """The perfetto_trace.json.gz of `work()`, below folder."""
+def record(folder: os.PathLike | str, work: Callable[[], Any]) -> pathlib.Path:
+  """Traces `work()` and returns the path of the perfetto_trace.json.gz, which is below `folder`."""
   with jax.profiler.trace(str(folder), create_perfetto_trace=True):
     work()
   return max(pathlib.Path(folder).rglob('perfetto_trace.json.gz'))
 
 
-def read(path) -> list[dict]:
-  """The events of a trace."""
+def read(path: os.PathLike | str) -> list[Event]:
+  """Returns the events of a trace."""
   with gzip.open(path, 'rt', encoding='utf-8') as file:
     return json.load(file)['traceEvents']
 
 
 def scopes(program: str) -> dict[str, str]:
-  """{operation: where in the code it is from} of a compiled program's text.
+  """Returns {operation: its scope in the code} from the text of a compiled program.
 
-  'jit(one_step)/transpose(jvp(generator))/SRResNet/...' is 'generator backward/SRResNet/...',
-  and so it is in the device's loop, 'jit(train_steps)/while/body/...'.
+  'jit(one_step)/transpose(jvp(generator))/SRResNet/...' becomes 'generator backward/SRResNet/...';
+  the prefix of the device loop, 'jit(train_steps)/while/body/', is removed as well.
   """
   found = re.findall(r'^ *(?:ROOT )?%?([\w.-]+) = .*?op_name="([^"]+)"', program, re.MULTILINE)
-  return {name: _plain(scope) for name, scope in found}
+  return {name: _readable_scope(scope) for name, scope in found}
 
 
-def _plain(scope: str) -> str:
-  for pattern, words in ((r'^jit\(\w+\)/(?:while/body/(?:closed_call/)?)?', ''),
-                         (r'transpose\(jvp\((\w+)\)\)', r'\1 backward'),
-                         (r'jvp\((\w+)\)', r'\1 forward')):
-    scope = re.sub(pattern, words, scope)
+def _readable_scope(scope: str) -> str:
+  for pattern, replacement in ((r'^jit\(\w+\)/(?:while/body/(?:closed_call/)?)?', ''),
+                               (r'transpose\(jvp\((\w+)\)\)', r'\1 backward'),
+                               (r'jvp\((\w+)\)', r'\1 forward')):
+    scope = re.sub(pattern, replacement, scope)
   return scope
 
 
-def name_rows(path, named: dict[str, str]) -> None:
-  """Puts before each operation of a trace what it is part of: 'generator/...: fusion.3'."""
+def name_operations(path: os.PathLike | str, scope_of: Mapping[str, str]) -> None:
+  """Prefixes each operation in a trace with its scope, such as 'generator/...: fusion.3'."""
   events = read(path)
   for event in events:
-    scope = named.get((event.get('args') or {}).get('hlo_op'))
+    scope = scope_of.get((event.get('args') or {}).get('hlo_op'))
     if scope:
       event['name'] = f'{scope}: {event["name"]}'
   with gzip.open(path, 'wt', encoding='utf-8') as file:
     json.dump({'displayTimeUnit': 'ns', 'traceEvents': events}, file)
 
 
-def idle_share(events: list[dict]) -> float | None:
-  """The share of the time from its first operation to its last in which a device runs none.
+def idle_share(events: Sequence[Event]) -> float | None:
+  """Returns the share of the time, from its first to its last operation, in which a device is idle.
 
-  Operations of all streams of a device count; of several devices it is the mean. None where
-  a trace has no device, as on a CPU.
+  A device is idle when none of its streams runs an operation. Of several devices the mean is
+  returned; None if the trace contains no device, as on a CPU.
   """
-  named = {(event['name'], event['pid'], event.get('tid')): event['args']['name']
+  names = {(event['name'], event['pid'], event.get('tid')): event['args']['name']
            for event in events if event.get('ph') == 'M' and 'name' in event.get('args', {})}
-  devices = {pid for (kind, pid, _), name in named.items()
+  devices = {pid for (kind, pid, _), name in names.items()
              if kind == 'process_name' and name.startswith('/device:')}
   shares = []
   for device in devices:
     spans = sorted((event['ts'], event['ts'] + event['dur']) for event in events
                    if event.get('ph') == 'X' and event['pid'] == device
-                   and named.get(('thread_name', device, event.get('tid')), '').startswith(ROWS))
+                   and names.get(('thread_name', device, event.get('tid')), '').startswith(
+                       OPERATION_THREADS))
     if spans:
-      busy, until = 0.0, spans[0][0]
-      for begin, end in spans:
-        busy += max(end - max(begin, until), 0.0)
-        until = max(until, end)
-      shares.append(1 - busy / (until - spans[0][0]))
+      busy, last_end = _union(spans)
+      shares.append(1 - busy / (last_end - spans[0][0]))
   return sum(shares) / len(shares) if shares else None
 
 
-def operations(program: str) -> int:
-  """How many operations a compiled program starts: what its entry has but names of values."""
+def _union(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
+  """Returns (total length of the union, its end) of sorted, possibly overlapping spans."""
+  length, last_end = 0.0, float('-inf')
+  for start, end in spans:
+    length += max(end - max(start, last_end), 0.0)
+    last_end = max(last_end, end)
+  return length, last_end
+
+
+def count_operations(program: str) -> int:
+  """Returns the number of operations that a compiled program starts, from its text.
+
+  These are the instructions of its entry computation, without those that only name values.
+  """
   entry = program[program.index('ENTRY '):]
-  names = r'(?:parameter|constant|tuple|get-tuple-element|bitcast)\('
-  return sum(' = ' in line and not re.search(rf' {names}', line) for line in entry.splitlines())
+  no_work = r'(?:parameter|constant|tuple|get-tuple-element|bitcast)\('
+  return sum(' = ' in line and not re.search(rf' {no_work}', line) for line in entry.splitlines())
