@@ -1,4 +1,6 @@
-"""A few of each of tests/faults: real processes, killed and starved."""
+"""Runs a few cases of tests/faults: real processes that are killed or whose disk fails."""
+
+import pathlib
 
 import pytest
 
@@ -6,15 +8,16 @@ from tests.faults import disk, kill
 
 
 @pytest.mark.slow
-def test_killed_runs_end_as_if_nothing_had_been(tmp_path):
-  found, ended, faults = kill.campaign(tmp_path, 6, seed=1)
+def test_killed_runs_end_as_uninterrupted_ones(tmp_path: pathlib.Path) -> None:
+  rows, ended, faults = kill.campaign(tmp_path, 6, seed=1)
   assert faults == []
-  assert sum(row['times'] for row in found.values()) >= 6
+  assert sum(row['times'] for row in rows.values()) >= 6
   assert ended
 
 
 @pytest.mark.slow
-def test_runs_whose_disk_is_gone_for_a_while_end_as_if_nothing_had_been(tmp_path):
+def test_runs_whose_disk_fails_for_a_while_end_as_uninterrupted_ones(
+    tmp_path: pathlib.Path) -> None:
   rows, faults = disk.campaign(tmp_path, 1, seed=1, steps=120)
   assert faults == []
   assert {kind for kind, *_ in rows} >= {'limited', 'moved', 'moved, to the end'}

@@ -1,12 +1,14 @@
-"""What a seeded random generator makes of good bytes and values: cuts, flips, absurd numbers."""
+"""Seeded mutations of bytes and JSON values: cuts, bit flips, extreme numbers."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 NUMBERS = (0, 1, 2, 7, 0x7F, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000,
            0xFFFFFFFF, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-DEEP = 100_000  # brackets in each other
+DEEP = 100_000  # nesting of brackets
 VALUES = (None, True, False, 0, 1, -1, 3, 10**9, 2**31, 2**63, -(2**64), 10**30, 10**400, 0.5, -0.0,
           1e-320, 1e308, float('nan'), float('inf'), -float('inf'), '', ' ', 'x', '0', 'nan', '-1',
           '\ud800', '\0', 'é\u202e中', 'two\nlines', '\x1b[31m', 'a' * 100_000, '../../etc/passwd',
@@ -14,28 +16,32 @@ VALUES = (None, True, False, 0, 1, -1, 3, 10**9, 2**31, 2**63, -(2**64), 10**30,
           {'': None}, {'name': 'x'}, [[[[[[[[1]]]]]]]], {'a': {'b': {'c': {'d': {}}}}})
 
 
-def pick(rng, things):
-  return things[int(rng.integers(len(things)))]
+def pick(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
+  return choices[int(rng.integers(len(choices)))]
 
 
-def number(rng, size: int, order: str) -> bytes:
-  """One of NUMBERS, or a random one, as an integer of so many bytes."""
+def number(rng: np.random.Generator, size: int, order: str) -> bytes:
+  """Returns one of NUMBERS, or a random number, as an integer of `size` bytes."""
   value = pick(rng, NUMBERS) if rng.random() < 0.8 else int(rng.integers(0, 2**62))
   return (value % 256**size).to_bytes(size, order)
 
 
-def mutated(rng, data: bytes, other: bytes = b'', front: float = 1.0) -> bytes:
-  """data after one to three changes; `front` above 1 has them nearer to the beginning, where
-  headers are.
+def mutated(rng: np.random.Generator, data: bytes, other: bytes = b'',
+            front: float = 1.0) -> bytes:
+  """Returns the data after one to three changes.
+
+  Args:
+    other: data whose end may replace the end of `data`.
+    front: a value above 1 moves the changes towards the beginning, where headers are.
   """
   data = bytearray(data)
 
-  def place():
+  def place() -> int:
     return int(len(data) * rng.random() ** front)
 
   for _ in range(int(rng.integers(1, 4))):
     kind = int(rng.integers(8))
-    if not data or kind == 0:  # numbers written over fields
+    if not data or kind == 0:  # overwrites what may be a field with a number
       size = pick(rng, (1, 2, 4, 8))
       at = place()
       data[at:at + size] = number(rng, size, pick(rng, ('little', 'big')))
@@ -60,19 +66,22 @@ def mutated(rng, data: bytes, other: bytes = b'', front: float = 1.0) -> bytes:
   return bytes(data)
 
 
-def places(value, found=None, path=()) -> list[tuple]:
-  """The path of everything in nested dicts and lists."""
-  found = [] if found is None else found
+def places(value: Any, path: tuple = ()) -> list[tuple]:
+  """Returns the paths (tuples of keys) of all values in nested dicts and lists."""
   items = (value.items() if isinstance(value, dict) else
            enumerate(value) if isinstance(value, list) else ())
-  for key, inside in items:
-    found.append((*path, key))
-    places(inside, found, (*path, key))
-  return found
+  paths = []
+  for key, inner in items:
+    paths += [(*path, key), *places(inner, (*path, key))]
+  return paths
 
 
-def changed(rng, value, below: tuple = ()):
-  """A JSON value after one change: something in it replaced, removed, renamed or doubled."""
+def changed(rng: np.random.Generator, value: Any, below: tuple = ()) -> Any:
+  """Returns a JSON value in which one part is replaced, removed, renamed or inserted.
+
+  Args:
+    below: the path under which the part has to be.
+  """
   value = json.loads(json.dumps(value))
   paths = [path for path in places(value) if path[:len(below)] == below and len(path) > len(below)]
   if not paths or rng.random() < 0.03:
@@ -93,15 +102,15 @@ def changed(rng, value, below: tuple = ()):
   return value
 
 
-def as_json(rng, value) -> bytes:
-  """Its text, now and then with a fault of the text itself."""
+def as_json(rng: np.random.Generator, value: Any) -> bytes:
+  """Returns the JSON text of a value, sometimes with a syntax error."""
   text = json.dumps(value).encode('utf-8', 'surrogatepass')
   kind = rng.random()
   if kind < 0.03:
     return pick(rng, (b'[', b'{"a":')) * DEEP
   if kind < 0.06:
     return text[:-1] + b', "x": ' + b'[' * DEEP + b']' * DEEP + text[-1:]
-  if kind < 0.09 and text[:1] == b'{':  # keys that stand there twice
+  if kind < 0.09 and text[:1] == b'{':  # duplicate keys
     return b'{"scale": 3, "name": 1, "step": "x", ' + text[1:-1] + b', ' + text[1:]
   if kind < 0.11:
     return b'\xff\xfe' + text

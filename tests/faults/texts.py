@@ -1,7 +1,10 @@
-"""Hostile texts: a run's config.json and run.json, command lines, metrics.jsonl."""
+"""Hostile text files: a run's config.json and run.json, command lines, metrics.jsonl, CSV."""
 
 import functools
 import json
+from typing import Any
+
+import numpy as np
 
 from configs.common import defaults
 from tests.faults.mutation import DEEP, VALUES, as_json, changed, mutated, pick, places
@@ -17,22 +20,23 @@ VARIANTS = ('', 'sample', 'sample,x2', 'x2', 'x2,x3', 'sample,sample', ',', 'é'
 
 
 @functools.cache
-def config() -> dict:
-  """A run's config.json: of a Compact of scale 2."""
+def config() -> dict[str, Any]:
+  """Returns the config.json of a run of a Compact of scale 2."""
   config = defaults()
   config.scale = 2
   config.generator.update({'name': 'compact', 'features': 4, 'blocks': 1})
   return json.loads(config.to_json_best_effort())
 
 
-def starts() -> list[dict]:
+def starts() -> list[dict[str, Any]]:
+  """Returns the run.json of a run that was started twice."""
   return [{'started': '2026-01-01T00:00:00+00:00', 'from_step': step, 'data_mode': 'bank',
            'data_digest': '00', 'skipped_pictures': [], 'ended': 'x', 'total': '0:01'}
           for step in (0, 20)]
 
 
-def make_run(rng) -> dict[str, bytes]:
-  """A run's folder."""
+def make_run(rng: np.random.Generator) -> dict[str, bytes]:
+  """Makes the folder of a run."""
   value = config() | ({'imported': {'from': 'a.pth', 'names': 'basicsr'}} if rng.random() < 0.3
                       else {})
   for _ in range(int(rng.integers(0, 3))):
@@ -45,63 +49,64 @@ def make_run(rng) -> dict[str, bytes]:
   return {'config.json': as_json(rng, value), 'run.json': as_json(rng, record)}
 
 
-def make_arguments(rng) -> dict[str, bytes]:
-  """A command line of sr_jax.main."""
+def make_arguments(rng: np.random.Generator) -> dict[str, bytes]:
+  """Makes a command line of sr_jax.main, as a JSON list."""
   keys = ['.'.join(path) for path in places(config()) if all(isinstance(key, str) for key in path)]
   variant = pick(rng, VARIANTS) if rng.random() < 0.2 else 'sample'
-  found = [f'--config=configs/{pick(rng, ("srresnet", "srgan", "compact"))}.py:{variant}']
+  arguments = [f'--config=configs/{pick(rng, ("srresnet", "srgan", "compact"))}.py:{variant}']
   for _ in range(int(rng.integers(1, 3))):
     key = pick(rng, keys)
     if rng.random() < 0.05:
       key = pick(rng, ('', 'x', 'generator', 'generator.x.y', 'seed.x', 'é', '__class__', 'a b'))
-    found.append(f'--config.{key}' + (f'={pick(rng, WORDS)}' if rng.random() < 0.97 else ''))
-  return {'arguments.json': json.dumps(found).encode()}
+    arguments.append(f'--config.{key}' + (f'={pick(rng, WORDS)}' if rng.random() < 0.97 else ''))
+  return {'arguments.json': json.dumps(arguments).encode()}
 
 
-def make_config(rng) -> dict[str, bytes]:
+def make_config(rng: np.random.Generator) -> dict[str, bytes]:
   return make_run(rng) if rng.random() < 0.5 else make_arguments(rng)
 
 
-def lines() -> list[dict]:
-  """metrics.jsonl of a run."""
-  found = [{'step': 0, 'epoch': 0.0, 'phase': 'start', 'terms/pixel/train': 0.2,
-            'terms/pixel/valid': 0.3}]
+def lines() -> list[dict[str, Any]]:
+  """Returns the lines of a run's metrics.jsonl."""
+  entries = [{'step': 0, 'epoch': 0.0, 'phase': 'start', 'terms/pixel/train': 0.2,
+              'terms/pixel/valid': 0.3}]
   for step in range(10, 60, 10):
-    found.append({'step': step, 'epoch': step / 7, 'phase': 'pixel', 'g/pixel': 1 / step})
-    found.append({'step': step, 'epoch': step / 7, 'phase': 'pixel', 'valid/psnr_y': 20 + step / 9,
-                  'valid/lpips_alex': None, 'test/psnr_y': 19.5, 'terms/pixel/train': 1 / step,
-                  'terms/pixel/valid': 1.1 / step})
-  return found
+    entries.append({'step': step, 'epoch': step / 7, 'phase': 'pixel', 'g/pixel': 1 / step})
+    entries.append({'step': step, 'epoch': step / 7, 'phase': 'pixel',
+                    'valid/psnr_y': 20 + step / 9, 'valid/lpips_alex': None, 'test/psnr_y': 19.5,
+                    'terms/pixel/train': 1 / step, 'terms/pixel/valid': 1.1 / step})
+  return entries
 
 
-def make_jsonl(rng) -> bytes:
-  found = [json.dumps(line).encode() for line in lines()]
+def make_jsonl(rng: np.random.Generator) -> bytes:
+  """Makes a metrics.jsonl."""
+  encoded = [json.dumps(line).encode() for line in lines()]
   for _ in range(int(rng.integers(1, 4))):
-    at, kind = int(rng.integers(len(found))), int(rng.integers(8))
+    at, kind = int(rng.integers(len(encoded))), int(rng.integers(8))
     if kind < 4:
       value = lines()[int(rng.integers(len(lines())))]
       key = pick(rng, ('step', 'phase', 'valid/psnr_y', 'test/psnr_y', 'terms/pixel/train',
                        'terms/pixel/valid', 'terms/', 'terms/d_real/train', 'valid/', 'epoch'))
       value = value | {key: pick(rng, VALUES)} if kind < 3 else changed(rng, value)
-      found[at] = json.dumps(value).encode()
+      encoded[at] = json.dumps(value).encode()
     elif kind == 4:
-      found[at] = as_json(rng, pick(rng, VALUES))
+      encoded[at] = as_json(rng, pick(rng, VALUES))
     elif kind == 5:
-      found.insert(at, pick(rng, (b'', b'\xff\xfe\x80', b'[' * DEEP,
-                                  b'{"step": 1' + b'0' * 5000 + b'}',
-                                  b'{"step": 5, "phase": "' + b'a' * 3_000_000 + b'"}', b'null',
-                                  b'{"step": NaN, "phase": "pixel"}', b'\0' * 1000,
-                                  b'{"step": 10, "phase": "pixel", "valid/psnr_y": 1e999}')))
+      encoded.insert(at, pick(rng, (
+          b'', b'\xff\xfe\x80', b'[' * DEEP, b'{"step": 1' + b'0' * 5000 + b'}',
+          b'{"step": 5, "phase": "' + b'a' * 3_000_000 + b'"}', b'null',
+          b'{"step": NaN, "phase": "pixel"}', b'\0' * 1000,
+          b'{"step": 10, "phase": "pixel", "valid/psnr_y": 1e999}')))
     else:
-      found[at] = mutated(rng, found[at])
-  data = b'\n'.join(found) + b'\n'
+      encoded[at] = mutated(rng, encoded[at])
+  data = b'\n'.join(encoded) + b'\n'
   return mutated(rng, data) if rng.random() < 0.1 else data
 
 
-def make_csv(rng) -> bytes:
-  """A table of partners, of files that are there."""
-  good = b'hr,lr\n' + b''.join(b'%d.png,%d.png\n' % (index, index) for index in range(4))
-  data = mutated(rng, good) if rng.random() < 0.6 else good
+def make_csv(rng: np.random.Generator) -> bytes:
+  """Makes a table of HR and LR files, which exist."""
+  intact = b'hr,lr\n' + b''.join(b'%d.png,%d.png\n' % (index, index) for index in range(4))
+  data = mutated(rng, intact) if rng.random() < 0.6 else intact
   if rng.random() < 0.6:
     return data
   extra = pick(rng, (b'', b'"', b'a' * 200_000 + b',b', b'\xff', b'\0', b'/etc/passwd,0.png',

@@ -1,4 +1,4 @@
-"""Hostile weight files: safetensors, PyTorch's three layouts, ncnn's pairs."""
+"""Hostile weight files: safetensors, PyTorch's formats, pairs of ncnn files."""
 
 import functools
 import io
@@ -6,6 +6,8 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +21,10 @@ SHAPES = ([], [0], [-1], [2**31], [2**62, 2], [0, 2**62], [2**32, 2**32], [1] * 
 
 @functools.cache
 def networks() -> dict[str, dict[str, np.ndarray]]:
-  """Small networks in the names of several projects."""
+  """Returns small networks with the tensor names of BasicSR."""
   rng = np.random.default_rng(0)
 
-  def conv(name, outputs, inputs):
+  def conv(name: str, outputs: int, inputs: int) -> dict[str, np.ndarray]:
     return {f'{name}.weight': np.float32(rng.normal(0, 0.1, (outputs, inputs, 3, 3))),
             f'{name}.bias': np.float32(rng.normal(0, 0.1, outputs))}
 
@@ -43,18 +45,19 @@ def networks() -> dict[str, dict[str, np.ndarray]]:
 # safetensors -------------------------------------------------------------------------------
 
 
-def safetensors(tensors: dict, metadata=None) -> tuple[dict, bytes]:
-  """(header, numbers)."""
-  header, numbers = {} if metadata is None else {'__metadata__': metadata}, b''
+def safetensors(tensors: dict[str, np.ndarray],
+                metadata: Any = None) -> tuple[dict[str, Any], bytes]:
+  """Returns (header, data) of a safetensors file."""
+  header, buffer = {} if metadata is None else {'__metadata__': metadata}, b''
   for name, tensor in tensors.items():
     data = tensor.tobytes()
     header[name] = {'dtype': 'F32', 'shape': list(tensor.shape),
-                    'data_offsets': [len(numbers), len(numbers) + len(data)]}
-    numbers += data
-  return header, numbers
+                    'data_offsets': [len(buffer), len(buffer) + len(data)]}
+    buffer += data
+  return header, buffer
 
 
-def make_safetensors(rng) -> bytes:
+def make_safetensors(rng: np.random.Generator) -> bytes:
   name = pick(rng, list(networks()))
   stated = {'features': 4, 'blocks': 1, 'scale': 2, 'channels': 3, 'activation': 'prelu'}
   if rng.random() < 0.3:
@@ -64,7 +67,7 @@ def make_safetensors(rng) -> bytes:
   metadata = {'sr_jax': as_json(rng, stated).decode('utf-8', 'replace')}
   if rng.random() < 0.1:
     metadata = pick(rng, VALUES)
-  header, numbers = safetensors(networks()[name], metadata if rng.random() < 0.4 else None)
+  header, buffer = safetensors(networks()[name], metadata if rng.random() < 0.4 else None)
   text = json.dumps(header).encode()
   kind = int(rng.integers(10))
   some = pick(rng, [key for key in header if key != '__metadata__'])
@@ -75,13 +78,13 @@ def make_safetensors(rng) -> bytes:
   elif kind == 1:
     header[some]['shape'] = pick(rng, SHAPES)
     text = json.dumps(header).encode()
-  elif kind == 2:  # consistent, and no network's
+  elif kind == 2:  # a consistent file, but not a network's shapes or values
     tensors = dict(networks()[name])
     tensors[some] = np.zeros(pick(rng, ([], [0], [4], [1] * 5, [4, 3, 3, 3], [0, 3, 3, 3],
                                         [1, 1, 3, 3], [64, 4, 1, 1], [4, 3, 3, 5])), np.float32)
     if rng.random() < 0.5:
       tensors[some] = np.full_like(networks()[name][some], pick(rng, (np.nan, np.inf, 3e38)))
-    header, numbers = safetensors(tensors)
+    header, buffer = safetensors(tensors)
     text = json.dumps(header).encode()
   elif kind == 3:
     new = some.replace('0', pick(rng, ('9', '999999999', '1' * 20, '-1', 'x')), 1)
@@ -94,38 +97,43 @@ def make_safetensors(rng) -> bytes:
   elif kind == 5:
     text = as_json(rng, changed(rng, header))
   elif kind == 6:
-    text = text[:-1] + b',' + text[1:]  # every key twice
+    text = text[:-1] + b',' + text[1:]  # duplicate keys
   elif kind == 7:
     text = pick(rng, (b'{"a":' * DEEP, b'{"a":' + b'[' * DEEP, b'{}', b'{"__metadata__":{}}',
                       b'{' + b' ' * 5_000_000))
   elif kind == 8:
-    return mutated(rng, struct.pack('<Q', len(text)) + text + numbers, front=pick(rng, (1, 4)))
+    return mutated(rng, struct.pack('<Q', len(text)) + text + buffer, front=pick(rng, (1, 4)))
   length = len(text) if rng.random() < 0.9 else pick(rng, (0, 1, 2**31, 2**62, 2**64 - 1))
-  return struct.pack('<Q', length) + text + numbers
+  return struct.pack('<Q', length) + text + buffer
 
 
 # PyTorch -----------------------------------------------------------------------------------
 
 
 def text(value: str) -> bytes:
+  """Returns the opcode that pushes a string."""
   value = value.encode()
   return b'X' + struct.pack('<I', len(value)) + value
 
 
-def whole(value: int) -> bytes:
+def integer(value: int) -> bytes:
+  """Returns the opcode that pushes an integer of 32 bits."""
   return b'J' + struct.pack('<i', value)
 
 
-def tensor_of(key: str, shape, length: int, offset=0, stride=None, kind='FloatStorage') -> bytes:
+def tensor_of(key: str, shape: Sequence[int], length: int, offset: int = 0,
+              stride: Sequence[int] | None = None, kind: str = 'FloatStorage') -> bytes:
+  """Returns opcodes that push a tensor in the storage `key`, which has `length` elements."""
   stride = stride or [int(np.prod(shape[place + 1:])) for place in range(len(shape))]
   return (b'ctorch._utils\n_rebuild_tensor_v2\n((' + text('storage') + b'ctorch\n'
-          + kind.encode() + b'\n' + text(key) + text('cpu') + whole(length) + b'tQ' + whole(offset)
-          + b'(' + b''.join(map(whole, shape)) + b't(' + b''.join(map(whole, stride))
+          + kind.encode() + b'\n' + text(key) + text('cpu') + integer(length) + b'tQ'
+          + integer(offset)
+          + b'(' + b''.join(map(integer, shape)) + b't(' + b''.join(map(integer, stride))
           + b't\x89ccollections\nOrderedDict\n)RtR')
 
 
-def state_dict(tensors: dict, wrapper: str = '') -> bytes:
-  """The pickle of tensors, each in a storage of its own, '0', '1', ..."""
+def state_dict(tensors: dict[str, np.ndarray], wrapper: str = '') -> bytes:
+  """Returns the pickle of a state dict whose tensors have the storages '0', '1', ..."""
   items = b''.join(text(name) + tensor_of(str(key), tensor.shape, tensor.size)
                    for key, (name, tensor) in enumerate(tensors.items()))
   inside = b'ccollections\nOrderedDict\n)R(' + items + b'u'
@@ -134,7 +142,8 @@ def state_dict(tensors: dict, wrapper: str = '') -> bytes:
   return b'\x80\x02' + inside + b'.'
 
 
-# What no state dict has: calls, numbers of a gigabyte, dicts of themselves, towers of tuples.
+# Never in a state dict: calls, integers of a gigabyte, dicts that contain themselves, tuples
+# nested deeply.
 EVIL = (b'cos\nsystem\n' + text('touch broken_in') + b'\x85R', b'cbuiltins\nexec\n)R',
         text('posix') + text('system') + b'\x93' + text('touch broken_in') + b'\x85R',
         b'cbuiltins\ngetattr\n(ccollections\nOrderedDict\n' + text('update') + b'tR',
@@ -143,24 +152,26 @@ EVIL = (b'cos\nsystem\n' + text('touch broken_in') + b'\x85R', b'cbuiltins\nexec
         b'\x8d' + b'\xff' * 7 + b'\x7f', b'\x95' + b'\xff' * 8, b'i__main__\nx\n', b'(', b't', b'e',
         b'}q\0h\0h\0s', b']q\0h\0a', b')' + b'\x85' * 50_000, b'(' * 50_000, b'0' * 10, b'R', b'Q',
         b'b', b'2', b'.', b'u', b')Q', b'}(K\1K\2', b'ctorch\nload\n', b'csys\nexit\n)R')
-LONG = (b'(', b')0', b'}', b')' + b'\x85', b'N', b'K\1', b']', b'q\0')  # opcodes, over and over
+REPEATED = (b'(', b')0', b'}', b')' + b'\x85', b'N', b'K\1', b']', b'q\0')  # opcodes to repeat
 
 
-def zipped(members: dict[str, bytes], how=zipfile.ZIP_STORED) -> bytes:
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w') as archive:
     for name, data in members.items():
-      archive.writestr(name, data, how)
+      archive.writestr(name, data, compression)
   return buffer.getvalue()
 
 
-def members_of(tensors: dict, pickle: bytes) -> dict[str, bytes]:
+def members_of(tensors: dict[str, np.ndarray], pickle: bytes) -> dict[str, bytes]:
+  """Returns the members of a .pth in PyTorch's zip format."""
   return {'archive/data.pkl': pickle, 'archive/version': b'3\n', **{
       f'archive/data/{key}': tensor.tobytes() for key, tensor in enumerate(tensors.values())}}
 
 
-def legacy(tensors: dict, pickle: bytes) -> bytes:
-  def long(value):
+def legacy(tensors: dict[str, np.ndarray], pickle: bytes) -> bytes:
+  """Returns a .pth in the format before PyTorch 1.6."""
+  def long(value: int) -> bytes:
     return b'\x8a' + bytes([10]) + value.to_bytes(10, 'little')
 
   keys = b'\x80\x02](' + b''.join(text(str(key)) for key in range(len(tensors))) + b'e.'
@@ -169,59 +180,66 @@ def legacy(tensors: dict, pickle: bytes) -> bytes:
                             for tensor in tensors.values()))
 
 
-def make_pth(rng) -> bytes:
+def make_pth(rng: np.random.Generator) -> bytes:
   tensors = networks()[pick(rng, list(networks()))]
   pickle, kind = state_dict(tensors, pick(rng, ('', 'params', 'state_dict'))), int(rng.integers(11))
-  if kind == 0:
-    at = pick(rng, (2, len(pickle) - 1, int(rng.integers(2, len(pickle)))))
-    pickle = pickle[:at] + pick(rng, EVIL) + pickle[at:]
-  elif kind in (1, 2):
-    pickle = mutated(rng, pickle)
-  elif kind == 3:  # shapes, strides, offsets and lengths
-    shape = [pick(rng, (0, 1, 4, -1, 2**31 - 1)) for _ in range(pick(rng, (0, 1, 2, 4, 65)))]
-    stride = [pick(rng, (0, 1, -1, 2**31 - 1)) for _ in shape]
-    new = tensor_of('0', shape, pick(rng, (4, 0, -1, 108, 2**31 - 1)), pick(rng, (0, 1, -1, 2**30)),
-                    stride, pick(rng, ('FloatStorage', 'DoubleStorage', 'BoolStorage', 'Storage')))
-    pickle = pickle[:-2] + text('a') + new + pickle[-2:]
-  elif kind == 4:
-    pickle = b'\x80\x02' + pick(rng, LONG) * pick(rng, (1000, 50_000, 300_000, 30_000_000)) + b'.'
-  elif kind > 8:  # numbers that are none, under other names
+  if kind > 8:  # values that are not weights, or another wrapper
     tensors = {name: np.full_like(tensor, pick(rng, (0, np.nan, 3e38)))
                for name, tensor in tensors.items()}
     pickle = state_dict(tensors, pick(rng, ('', 'params_ema', 'x', 'module')))
+  elif kind < 5:
+    pickle = _hostile_pickle(rng, pickle, kind)
   members = members_of(tensors, pickle)
   if rng.random() < 0.35:
     data = legacy(tensors, pickle[:5_000_000])
     return mutated(rng, data, front=pick(rng, (1, 3))) if 5 < kind < 9 else data
   if kind == 4:
     return zipped(members, zipfile.ZIP_DEFLATED)
-  data = zipped(members)
+  return _hostile_zip(rng, members, kind) if 4 < kind < 9 else zipped(members)
+
+
+def _hostile_pickle(rng: np.random.Generator, pickle: bytes, kind: int) -> bytes:
+  if kind == 0:
+    at = pick(rng, (2, len(pickle) - 1, int(rng.integers(2, len(pickle)))))
+    return pickle[:at] + pick(rng, EVIL) + pickle[at:]
+  if kind in (1, 2):
+    return mutated(rng, pickle)
+  if kind == 3:  # shapes, strides, offsets and lengths
+    shape = [pick(rng, (0, 1, 4, -1, 2**31 - 1)) for _ in range(pick(rng, (0, 1, 2, 4, 65)))]
+    stride = [pick(rng, (0, 1, -1, 2**31 - 1)) for _ in shape]
+    new = tensor_of('0', shape, pick(rng, (4, 0, -1, 108, 2**31 - 1)), pick(rng, (0, 1, -1, 2**30)),
+                    stride, pick(rng, ('FloatStorage', 'DoubleStorage', 'BoolStorage', 'Storage')))
+    return pickle[:-2] + text('a') + new + pickle[-2:]
+  return b'\x80\x02' + pick(rng, REPEATED) * pick(rng, (1000, 50_000, 300_000, 30_000_000)) + b'.'
+
+
+def _hostile_zip(rng: np.random.Generator, members: dict[str, bytes], kind: int) -> bytes:
   if kind == 5:
-    names = list(members)
-    old = pick(rng, names)
+    old = pick(rng, list(members))
     new = pick(rng, ('../../broken_in', '/tmp/broken_in', 'archive/../../x/data.pkl', 'data.pkl',
                      'b/data.pkl', 'archive/data/0', 'archive/data/x', 'C:\\x', '/'))
-    data = zipped({new if name == old else name: member for name, member in members.items()})
-  elif kind == 6:  # the directory, or a member's own head, lies
+    return zipped({new if name == old else name: member for name, member in members.items()})
+  data = zipped(members)
+  if kind == 6:  # a wrong value in the last or the first entry of the directory
     at = data.rfind(b'PK\1\2') if rng.random() < 0.5 else data.find(b'PK\1\2')
     at += pick(rng, (8, 10, 16, 20, 24, 28, 30, 32, 42))
-    data = data[:at] + number(rng, 4, 'little') + data[at + 4:]
-  elif kind == 7:
+    return data[:at] + number(rng, 4, 'little') + data[at + 4:]
+  if kind == 7:
     packed = zipped(members | {pick(rng, list(members)): b'?' * 1000}, zipfile.ZIP_DEFLATED)
-    bombed = bomb()[2:-4]  # as it is in a zip, without zlib's own head
-    whole_size = 1 << 28
-    crc = zlib.crc32(b'')
-    name = pick(rng, (b'archive/data.pkl', b'archive/data/0'))
-    head = struct.pack('<HHHHHIIIHH', 20, 0, 8, 0, 0, crc, len(bombed),
-                       pick(rng, (whole_size, 100, 4 * 108)), len(name), 0)
-    data = b'PK\3\4' + head + name + bombed + (b'PK\1\2' + struct.pack('<H', 20) + head
-                                               + bytes(14) + name)
-    data += b'PK\5\6' + struct.pack('<HHHHIIH', 0, 0, 1, 1, 46 + len(name),
-                                    30 + len(name) + len(bombed), 0)
-    data = data if rng.random() < 0.7 else packed
-  elif kind == 8:
-    data = mutated(rng, data, front=pick(rng, (1, 0.3)))
-  return data
+    data = _zip_bomb(rng)
+    return data if rng.random() < 0.7 else packed
+  return mutated(rng, data, front=pick(rng, (1, 0.3)))
+
+
+def _zip_bomb(rng: np.random.Generator) -> bytes:
+  """Returns a zip file with one member that inflates to 256 MiB, or claims another size."""
+  compressed = bomb()[2:-4]  # without zlib's header and checksum, which a zip does not have
+  name = pick(rng, (b'archive/data.pkl', b'archive/data/0'))
+  head = struct.pack('<HHHHHIIIHH', 20, 0, 8, 0, 0, zlib.crc32(b''), len(compressed),
+                     pick(rng, (1 << 28, 100, 4 * 108)), len(name), 0)
+  directory = b'PK\1\2' + struct.pack('<H', 20) + head + bytes(14) + name
+  end = struct.pack('<HHHHIIH', 0, 0, 1, 1, 46 + len(name), 30 + len(name) + len(compressed), 0)
+  return b'PK\3\4' + head + name + compressed + directory + b'PK\5\6' + end
 
 
 # ncnn --------------------------------------------------------------------------------------
@@ -229,11 +247,11 @@ def make_pth(rng) -> bytes:
 
 @functools.cache
 def ncnn() -> tuple[str, bytes]:
-  """(.param, .bin) of a Compact of scale 2."""
+  """Returns the .param and .bin of a Compact of scale 2."""
   tensors, x, binary = networks()['compact'], 'data', b''
   lines = ['Input in 0 1 data']
 
-  def add(kind, inputs, parameters):
+  def add(kind: str, inputs: list[str], parameters: str) -> str:
     output = f'blob{len(lines)}'
     lines.append(f'{kind} {kind}_{len(lines)} {len(inputs)} 1 {" ".join(inputs)} {output} '
                  + parameters)
@@ -252,7 +270,7 @@ def ncnn() -> tuple[str, bytes]:
   return '\n'.join(['7767517', f'{len(lines)} {len(lines) + 1}', *lines]) + '\n', binary
 
 
-def make_ncnn(rng) -> dict[str, bytes]:
+def make_ncnn(rng: np.random.Generator) -> dict[str, bytes]:
   param, binary = ncnn()
   words = ('0', '-1', '1', '99999999999', '1e308', 'nan', 'inf', '-inf', '0=99999999', '6=-4',
            '1=1e300', '-23300=3,1,2', '-23310=', '=', '0=', 'x=1', '0=1=2', '0=0x10', 'é',
