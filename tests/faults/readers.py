@@ -1,4 +1,4 @@
-"""Every way in which a user's file reaches the code, by kind of file: {kind: {name: function}}."""
+"""The functions through which users' files reach the code, by kind of file."""
 
 import contextlib
 import functools
@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,28 +34,39 @@ from tests.faults import texts
 ROOT = pathlib.Path(main.__file__).parents[1]
 
 
-def of_kind(kind: str, base: pathlib.Path) -> dict:
-  """The readers of a kind; `base` is a folder for what they need besides the file."""
+Reader = Callable[[pathlib.Path], Any]
+
+
+def of_kind(kind: str, base: pathlib.Path) -> dict[str, Reader]:
+  """Returns the readers of a kind by name.
+
+  Args:
+    base: a folder for what they need in addition to the file.
+  """
   if kind == 'configs':
     prepare_run(base / 'run')
   return {
       'pictures': {'photos.size': photos.size, 'photos.read': photos.read,
                    'image_size': images.image_size, 'read_image': images.read_image,
-                   'training': training, 'page': lambda path: interface.read_photo(path, 4_000_000)},
+                   'training': training,
+                   'page': lambda path: interface.read_photo(path, 4_000_000)},
       'safetensors': WEIGHTS | {'vgg': read_vgg}, 'pth': WEIGHTS | {'vgg': read_vgg},
       'ncnn': {'read_generator': generators.read_generator, 'load': restore.load},
       'configs': {'configs': functools.partial(read_config, base / 'run')},
-      'jsonl': {'read_metrics': lambda path: metrics_log.read_metrics(path.parent), 'describe': describe,
+      'jsonl': {'read_metrics': lambda path: metrics_log.read_metrics(path.parent),
+                'describe': describe,
                 'validations': lambda path: announce.print_validations(path.parent),
-                'report': read_report, 'forget': lambda path: metrics_log._forget_after(path, 30)},
+                'report': read_report,
+                'forget': lambda path: metrics_log.forget_after(path.parent, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
       'packed': {'open_packed': lambda path: packed.open_packed(path.parent),
-                 'known': lambda path: file_hashes._read_cache(path.parent / file_hashes.CACHE_FILE)},
-      'clips': {'read_clip': read_clip}}[kind]
+                 'hashes': lambda path: file_hashes._read_cache(
+                     path.parent / file_hashes.CACHE_FILE)},
+      'clips': {'read_video': read_video}}[kind]
 
 
-def training(path):
-  """Planned, packed and cut for a stream, as a picture of a training set."""
+def training(path: pathlib.Path) -> tuple[Any, Any]:
+  """Plans and crops an image of a training set."""
   picture = Picture('a', path)
   plan = packed.lay_out([picture], 2, 3)
   return plan.skipped, pictures.read_crops(picture, 2, 3, 8, [(0.5, 0.5)])
@@ -63,11 +76,12 @@ WEIGHTS = {'read_tensors': read_tensors, 'read_generator': generators.read_gener
            'load': restore.load}
 
 
-def read_vgg(path):
+def read_vgg(path: pathlib.Path) -> dict[str, Any]:
   return vgg.load_vgg('vgg16', str(path), 'torchvision')
 
 
 def prepare_run(folder: pathlib.Path) -> None:
+  """Makes a run with an intact checkpoint."""
   if not folder.exists():
     config = texts.config()
     shapes = variable_shapes(factory.build_generator(
@@ -76,40 +90,45 @@ def prepare_run(folder: pathlib.Path) -> None:
     imported.save_imported(folder, variables, config, {})
 
 
-def read_config(good: pathlib.Path, path: pathlib.Path):
-  return read_run(good, path) if path.name == 'config.json' else read_arguments(path)
+def read_config(intact: pathlib.Path, path: pathlib.Path) -> Any:
+  return read_run(intact, path) if path.name == 'config.json' else read_arguments(path)
 
 
-def read_run(good: pathlib.Path, path: pathlib.Path):
-  """All that reads the folder of a run."""
+def read_run(intact: pathlib.Path, path: pathlib.Path) -> None:
+  """Does everything that reads the folder of a run.
+
+  Args:
+    intact: another run, whose checkpoints are used.
+    path: the config.json in the run's folder.
+  """
   folder, wanted = path.parent, ConfigDict(texts.config())
   if not (folder / 'checkpoints').exists():
-    (folder / 'checkpoints').symlink_to(good / 'checkpoints')
+    (folder / 'checkpoints').symlink_to(intact / 'checkpoints')
 
-  def go_on():
+  def resume() -> None:
     step, before = start.stopped_at(folder)
     compatibility.check_resumable(folder, before, step, wanted)
     inputs.epochs_to_steps(wanted, 7, before)
 
-  def evaluate():
+  def evaluate() -> None:
     trained = metadata.read_config(folder)
     compatibility.check_against(folder, wanted, ('generator', 'scale'))
     if 'data' in trained:
       inputs.with_split_from(wanted, trained)
 
-  def last():
-    earlier = metadata.start_records(folder)
-    found = earlier[-1] if earlier else {}
-    return found.get('data_mode', ''), found.get('data_digest', '0') != '0'
+  def last_start() -> tuple[Any, bool]:
+    records = metadata.start_records(folder)
+    record = records[-1] if records else {}
+    return record.get('data_mode', ''), record.get('data_digest', '0') != '0'
 
-  def report():
+  def report() -> None:
     page.render(history.read_all([folder]))
 
-  return all_of(lambda: restore.load_run(folder), go_on, evaluate, last, report)
+  call_all(lambda: restore.load_run(folder), resume, evaluate, last_start, report)
 
 
-def all_of(*functions):
-  """Calls them all; the last refusal, if there is one, is raised."""
+def call_all(*functions: Callable[[], Any]) -> None:
+  """Calls all functions, then raises the last InputError if there was one."""
   refused = None
   for function in functions:
     try:
@@ -120,8 +139,8 @@ def all_of(*functions):
     raise refused
 
 
-def read_arguments(path):
-  """A command line, as far as a run can be told to be right without its data."""
+def read_arguments(path: pathlib.Path) -> Any:
+  """Parses and checks a command line of sr_jax.main, as far as that is possible without data."""
   argv = ['main', *json.loads(path.read_text())]
   sys.argv = argv  # ml_collections reads overrides from there
   smallest.forget_flags()
@@ -132,16 +151,16 @@ def read_arguments(path):
   return phases.build(inputs.epochs_to_steps(config, 7)).phases
 
 
-def read_report(path):
+def read_report(path: pathlib.Path) -> str:
   (path.parent / 'config.json').write_text(json.dumps(texts.config()))
   return page.render(history.read_all([path.parent]))
 
 
-def describe(path):
+def describe(path: pathlib.Path) -> Any:
   return overfitting.describe_terms(metrics_log.read_metrics(path.parent))
 
 
-def read_csv(base: pathlib.Path, path):
+def read_csv(base: pathlib.Path, path: pathlib.Path) -> Any:
   for index in range(8):
     picture = base / ('lr' if index % 2 else 'hr') / f'{index // 2}.png'
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +168,7 @@ def read_csv(base: pathlib.Path, path):
   return pairing.match_by_csv(path, base / 'hr', base / 'lr')
 
 
-def read_clip(path):
+def read_video(path: pathlib.Path) -> Any:
   target = path.with_name('made.mp4')
   with contextlib.suppress(FileNotFoundError):
     target.unlink()
@@ -157,12 +176,12 @@ def read_clip(path):
                              max_pixels=1_000_000)
 
 
-def offline(*_, **__):
+def offline(*_: Any, **__: Any) -> None:
   raise OSError('no network while fuzzing')
 
 
-def alone(cache: pathlib.Path) -> None:
-  """Nothing is fetched, and nobody's cache touched."""
+def isolate(cache: pathlib.Path) -> None:
+  """Blocks downloads and moves the cache to a new folder."""
   os.environ['SR_JAX_CACHE'] = str(cache)
   os.environ.pop('SR_JAX_VGG19', None)
   vgg.pooch.retrieve = offline
