@@ -1,12 +1,16 @@
-"""Scores pictures against their originals: the one scorer, and its tables.
+"""Scores images against their originals and prints a table.
 
   python -m sr_jax.score --sr results/Set5 --hr data/Set5/HR --scale 4
   python -m sr_jax.score --sr mine.png --hr original.png --scale 2 --lpips none --json s.json
 
-Pairs files by name; baby_x4.png, babyx4.png and baby_SR.png are scored against baby.png.
+Images are paired by name; baby_x4.png, babyx4.png and baby_SR.png are scored against baby.png.
 """
 
+import argparse
+import pathlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from sr_jax import images
 from sr_jax.data import folders
@@ -15,51 +19,44 @@ from sr_jax.metrics.scorer import make_scorer, protocol, summary
 from sr_jax.metrics.tables import legend, table
 from sr_jax.system import cli, compile_cache, files, threads
 
-# One picture ---------------------------------------------------------------------------
 
+class Triple(NamedTuple):
+  """The files of one image."""
 
-# Tables --------------------------------------------------------------------------------
-
-
-# The command line ----------------------------------------------------------------------
+  name: str
+  hr: pathlib.Path
+  sr: pathlib.Path
+  lr: pathlib.Path | None = None
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = cli.Parser('python -m sr_jax.score', __doc__)
-  add = parser.add_argument
-  add('--sr', required=True, type=cli.path, help='results: a folder or a picture')
-  add('--hr', required=True, type=cli.path, help='originals: a folder or a picture')
-  add('--lr', type=cli.path, help='the LR pictures that SR was made from, for psnr_lr; '
-      "without it HR shrunk by MATLAB's bicubic")
-  add('--scale', required=True, type=int, help='HR / LR')
-  add('--border', type=int, help='pixels left out on each side; default: the scale')
-  add('--lpips', choices=('alex', 'vgg', 'none'), default='alex')
-  add('--json', metavar='FILE', type=cli.path, help='writes figures and protocol there too')
-  add('--markdown', metavar='FILE', type=cli.path, help='writes the table there too')
-  args = parser.parse_args(argv)
+  """Runs the command line."""
+  args = _parse(argv)
   border = args.scale if args.border is None else args.border
   if args.scale < 1 or border < 0:
-    raise InputError(f'--scale={args.scale}, --border={border}: expected at least 1 and 0')
+    raise InputError(f'--scale={args.scale}, --border={border}: expected a scale of at least 1 and '
+                     'a border of at least 0')
   for path in filter(None, (args.json, args.markdown)):
     if path.is_dir():
-      raise InputError(f'{path}: can not be written, it is a folder')
+      raise InputError(f'{path}: cannot write a file there, it is a folder')
 
   compile_cache.use_cache()
-  triples = _partners(args.hr, args.sr, args.lr, args.scale)
+  triples = _pair_files(args.hr, args.sr, args.lr, args.scale)
   _check_sizes(triples, args.scale, border)
   scorer = make_scorer(args.scale, args.lpips, border)
 
-  def score_one(triple):
-    name, *paths = triple
-    hr, sr, lr = (images.read_image(path) if path else None for path in paths)
+  def score_one(triple: Triple) -> tuple[dict[str, float], bool]:
+    hr, sr = images.read_image(triple.hr), images.read_image(triple.sr)
+    lr = images.read_image(triple.lr) if triple.lr else None
     cropped = hr.shape[:2] != sr.shape[:2]
     if cropped:
       hr = images.crop_to_multiple(hr, args.scale)
-    return name, scorer(sr, hr, lr), cropped
+    return scorer(sr, hr, lr), cropped
 
-  results = threads.on_all_cores(score_one, triples)
-  scores = {name: figures for name, figures, _ in results}
-  cropped = [name for name, _, cut in results if cut]
+  results = dict(zip([triple.name for triple in triples],
+                     threads.on_all_cores(score_one, triples), strict=True))
+  scores = {name: values for name, (values, _) in results.items()}
+  cropped = [name for name, (_, was_cropped) in results.items() if was_cropped]
   meanings = protocol(border, args.lpips, bool(args.lr))
   print(table({'': scores}))
   if cropped:
@@ -72,45 +69,67 @@ def main(argv: list[str] | None = None) -> None:
                                     f'{legend(meanings, markdown=True)}\n')
 
 
-def _partners(hr, sr, lr, scale: int):
-  """[(name, HR file, SR file, LR file or None)] of every picture.
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+  parser = cli.Parser('python -m sr_jax.score', __doc__)
+  add = parser.add_argument
+  add('--sr', required=True, type=cli.path, help='results: a folder or an image')
+  add('--hr', required=True, type=cli.path, help='originals: a folder or an image')
+  add('--lr', type=cli.path, help='the LR images that SR was made from, for psnr_lr; default: HR '
+      "downscaled by MATLAB's bicubic")
+  add('--scale', required=True, type=int, help='HR / LR')
+  add('--border', type=int, help='pixels to ignore on each side; default: the scale')
+  add('--lpips', choices=('alex', 'vgg', 'none'), default='alex',
+      help='network of LPIPS; default: %(default)s')
+  add('--json', metavar='FILE', type=cli.path, help='also writes scores and protocol to this file')
+  add('--markdown', metavar='FILE', type=cli.path, help='also writes the table to this file')
+  return parser.parse_args(argv)
+
+
+def _pair_files(hr: pathlib.Path, sr: pathlib.Path, lr: pathlib.Path | None,
+                scale: int) -> list[Triple]:
+  """Pairs the images of folders by name.
 
   Raises:
-    InputError: something is not there, or has no partner.
+    InputError: a path doesn't exist, or an image has no partner.
   """
   sides = [path for path in (hr, sr, lr) if path]
   for path in sides:
     if not path.exists():
       raise InputError(f'{path}: no such file or folder')
   if not any(path.is_dir() for path in sides):
-    return [(hr.stem, hr, sr, lr)]  # two files need no common name
-  first, *others = ({path.stem: path} if path.is_file() else folders.images_by_name(path)
-                    for path in sides)
-  found = {name: [path] for name, path in first.items()}
+    return [Triple(hr.stem, hr, sr, lr)]  # single files don't need a common name
+  originals, *others = ({path.stem: path} if path.is_file() else folders.images_by_name(path)
+                        for path in sides)
+  paired = {name: [path] for name, path in originals.items()}
   for other in others:
-    for name, _, partner in folders.partners(first, other, scale):
-      found[name].append(partner)
-  return [(name, *paths, *([] if lr else [None])) for name, paths in found.items()]
+    for name, _, partner in folders.partners(originals, other, scale):
+      paired[name].append(partner)
+  return [Triple(name, *paths) for name, paths in paired.items()]
 
 
-def _check_sizes(triples, scale: int, border: int) -> None:
-  """Refuses before the first is scored what can't be, all of it in one line."""
-  def fault(hr_path, sr_path, lr_path, size):
-    hr, sr = size(hr_path), size(sr_path)
-    if sr not in (hr, tuple(side // scale * scale for side in hr)):
-      return f'{sr_path} is {sr[0]}x{sr[1]}, {hr_path.name} {hr[0]}x{hr[1]}'
-    if min(sr) <= 2 * border:
-      return f'{sr_path}: a border of {border} leaves nothing of {sr[0]}x{sr[1]}'
-    if lr_path and (lr := size(lr_path)) != tuple(side // scale for side in sr):
-      return f'{lr_path} is {lr[0]}x{lr[1]}, its SR {sr[0]}x{sr[1]}'
-    return None
+def _check_sizes(triples: Sequence[Triple], scale: int, border: int) -> None:
+  """Raises InputError with all images whose sizes don't fit, before any is scored."""
+  # Reads headers first, which is fast. A mismatch there isn't final, since an EXIF orientation may
+  # follow the pixels, and is verified with the decoded images.
+  suspects = [triple for triple in triples if _size_fault(triple, scale, border, images.image_size)]
+  faults = [_size_fault(triple, scale, border, lambda path: images.read_image(path).shape[:2])
+            for triple in suspects]
+  faults = list(filter(None, faults))
+  if faults:
+    raise InputError(f'{len(faults)} of wrong size: {listed(faults)}')
 
-  # The header is quickly read, and seldom wrong: an EXIF tag may follow the pixels.
-  wrong = [paths for _, *paths in triples if fault(*paths, images.image_size)]
-  wrong = list(filter(None, (fault(*paths, lambda path: images.read_image(path).shape[:2])
-                             for paths in wrong)))
-  if wrong:
-    raise InputError(f'{len(wrong)} of wrong size: {listed(wrong)}')
+
+def _size_fault(triple: Triple, scale: int, border: int,
+                size: Callable[[pathlib.Path], tuple[int, int]]) -> str | None:
+  """Returns what is wrong with the sizes of an image, or None."""
+  hr, sr = size(triple.hr), size(triple.sr)
+  if sr not in (hr, tuple(side // scale * scale for side in hr)):
+    return f'{triple.sr} is {sr[0]}x{sr[1]}, but {triple.hr.name} is {hr[0]}x{hr[1]}'
+  if min(sr) <= 2 * border:
+    return f'{triple.sr}: a border of {border} leaves nothing of {sr[0]}x{sr[1]}'
+  if triple.lr and (lr := size(triple.lr)) != tuple(side // scale for side in sr):
+    return f'{triple.lr} is {lr[0]}x{lr[1]}, but its SR is {sr[0]}x{sr[1]}'
+  return None
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The scorer and its command line: pairing, tables, files, and what is refused."""
+"""Tests of the scorer and its command line: pairing, tables, files and refused input."""
 
 import functools
 import importlib.util
@@ -20,7 +20,7 @@ from sr_jax.metrics.scorer import make_scorer, mean
 
 @pytest.fixture
 def scored(tmp_path, picture):
-  """Two originals, colour and grey, and what something made of them at x2."""
+  """Creates two originals, colour and grey, and noisy versions of them as SR of x2."""
   for name, hr in (('baby', picture(40, 52)), ('man', picture(36, 44, 1)[..., :1])):
     sr = np.uint8(np.clip(hr + np.random.default_rng(0).normal(0, 6, hr.shape), 0, 255))
     images.write_image(tmp_path / 'hr' / f'{name}.png', hr)
@@ -30,7 +30,7 @@ def scored(tmp_path, picture):
 
 @pytest.fixture
 def run(call, scored):
-  """run('--flag', ...) -> (exit status, stdout, stderr), beside the pictures of `scored`."""
+  """Returns run('--flag', ...) -> (exit status, stdout, stderr), in the folder of `scored`."""
   return functools.partial(call, score.main)
 
 
@@ -44,7 +44,7 @@ def test_table_json_and_markdown(run, scored):
   assert set(found) == {'protocol', 'images', 'mean'}
   assert set(found['images']) == {'baby', 'man'}
   names = ['psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex']
-  assert all(list(figures) == names for figures in (*found['images'].values(), found['mean']))
+  assert all(list(scores) == names for scores in (*found['images'].values(), found['mean']))
   assert set(found['protocol']) == {*names, 'lr'}
   sr, hr = (images.read_image(scored / path) for path in ('sr/babyx2.png', 'hr/baby.png'))
   expected = metrics.image_scores(sr, hr, 2)
@@ -52,21 +52,21 @@ def test_table_json_and_markdown(run, scored):
   assert {name: baby[name] for name in expected} == expected
   lrs = [images.imresize(x, 1 / 2) for x in (sr, hr)]
   assert baby['psnr_lr'] == metrics.image_psnr(*lrs)
-  man = found['images']['man']  # grey: on its channel, whichever figure
+  man = found['images']['man']  # grey: scored on its channel
   assert man['psnr_y'] == pytest.approx(man['psnr_rgb'], abs=1e-5)
   for name in names:
     assert found['mean'][name] == pytest.approx((baby[name] + man[name]) / 2)
   rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
-  assert rows['picture'][1:] == names
+  assert rows['image'][1:] == names
   assert rows['baby'][1] == f'{baby["psnr_y"]:.3f}'
   assert rows['mean'][2] == f'{found["mean"]["ssim_y"]:.4f}'
   text = (scored / 's.md').read_text()
   assert f'| {baby["psnr_y"]:.3f} | {baby["ssim_y"]:.4f} |' in text
-  assert '- `psnr_y`: PSNR in dB on the luma' in text
+  assert f'- `psnr_y`: {found["protocol"]["psnr_y"]}' in text
   assert '--------: |' in text.splitlines()[1]
 
 
-def test_equal_pictures_are_null_in_json(run, scored):
+def test_psnr_of_equal_images_is_null_in_json(run, scored):
   status, out, _ = run('--sr', 'hr', '--hr', 'hr', '--scale', '2', '--lpips', 'none',
                        '--json', 's.json')
   assert status == 0
@@ -76,17 +76,17 @@ def test_equal_pictures_are_null_in_json(run, scored):
   assert 'inf  1.0000' in out
 
 
-def test_hr_is_cropped_and_said_so(run, scored, picture):
-  whole = picture(41, 53)
-  images.write_image(scored / 'hr' / 'baby.png', whole)
-  images.write_image(scored / 'sr' / 'babyx2.png', whole[:40, :52])
+def test_cropped_hr_is_reported(run, scored, picture):
+  uncropped = picture(41, 53)
+  images.write_image(scored / 'hr' / 'baby.png', uncropped)
+  images.write_image(scored / 'sr' / 'babyx2.png', uncropped[:40, :52])
   status, out, _ = run(*FOLDERS, '--lpips', 'none')
   assert status == 0
-  assert 'HR cropped to a multiple of 2: baby\n' in out
-  assert 'baby        inf' in out
+  assert re.search(r'cropped.* 2: baby\n', out)
+  assert re.search(r'^baby +inf ', out, re.MULTILINE)
 
 
-def test_two_files_need_no_common_name(run, scored):
+def test_single_files_need_no_common_name(run, scored):
   status, out, _ = run('--sr', 'sr/babyx2.png', '--hr', 'hr/baby.png', '--scale', '2')
   assert status == 0
   assert out.splitlines()[1].startswith('baby ')
@@ -95,18 +95,18 @@ def test_two_files_need_no_common_name(run, scored):
   assert again == (0, out, '')
 
 
-def test_lr_pictures_of_their_own(run, scored):
+def test_given_lr_images_are_used(run, scored):
   for name in ('baby', 'man'):
     hr = images.read_image(scored / 'hr' / f'{name}.png')
     images.write_image(scored / 'lr' / f'{name}_x2.png', 255 - images.imresize(hr, 1 / 2))
   status, out, _ = run(*FOLDERS, '--lr', 'lr', '--lpips', 'none')
   assert status == 0
-  assert 'lr: as it was given' in out
+  assert 'lr: given' in out
   assert float(out.splitlines()[3].split()[-1]) < 15  # against the negative
   images.write_image(scored / 'lr' / 'man_x2.png', np.zeros((3, 3, 3), np.uint8))
   status, _, err = run(*FOLDERS, '--lr', 'lr')
   assert (status, err.count('\n')) == (1, 1)
-  assert 'man_x2.png is 3x3' in err
+  assert re.search(r'man_x2\.png .*3x3', err)
 
 
 def test_sixteen_bit_and_grey_files(run, scored):
@@ -119,7 +119,7 @@ def test_sixteen_bit_and_grey_files(run, scored):
   assert out.splitlines()[1].split()[:3] == ['baby', 'inf', '1.0000']
 
 
-def test_border_and_lpips_are_choices(run):
+def test_border_and_lpips_can_be_chosen(run):
   _, narrow, _ = run(*FOLDERS, '--lpips', 'none')
   status, wide, _ = run(*FOLDERS, '--lpips', 'none', '--border', '8')
   assert status == 0
@@ -138,11 +138,11 @@ def test_border_and_lpips_are_choices(run):
     (['--sr', 'sr', '--hr', 'hr', '--scale', '0'], '--scale=0'),
     ([*FOLDERS, '--border', '-1'], '--border=-1'),
     ([*FOLDERS, '--lpips', 'squeeze'], 'squeeze'),
-    (['--sr', 'nowhere', '--hr', 'hr', '--scale', '2'], 'nowhere: no such'),
-    (['--sr', 'nowhere.png', '--hr', 'hr/man.png', '--scale', '2'], r'nowhere\.png: no such'),
-    (['--sr', 'sr', '--hr', 'hr', '--scale', '4'], r'4 without a partner.*baby\.png.*manx2\.png'),
-    ([*FOLDERS, '--border', '18'], r'1 of wrong size: sr/manx2\.png: a border of 18 leaves'),
-    ([*FOLDERS, '--json', 'hr'], 'hr: can not be written, it is a folder'),
+    (['--sr', 'nowhere', '--hr', 'hr', '--scale', '2'], 'nowhere: '),
+    (['--sr', 'nowhere.png', '--hr', 'hr/man.png', '--scale', '2'], r'nowhere\.png: '),
+    (['--sr', 'sr', '--hr', 'hr', '--scale', '4'], r'4 .*baby\.png.*manx2\.png'),
+    ([*FOLDERS, '--border', '18'], r'1 .*sr/manx2\.png: .*border.*\b18\b.*36x44'),
+    ([*FOLDERS, '--json', 'hr'], 'hr: .*folder'),
     (['--sr', '', '--hr', 'hr', '--scale', '2'], '--sr.*empty'),
 ])
 def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
@@ -153,22 +153,22 @@ def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
   assert re.search(message, err), err
 
 
-def test_a_table_that_can_not_be_written_is_still_shown(run):
+def test_the_table_is_printed_even_if_its_file_cannot_be_written(run):
   status, out, err = run(*FOLDERS, '--lpips', 'none', '--json', '/proc/none/s.json')
   assert status == 1
-  assert err == 'sr_jax: /proc/none/s.json: cannot write (No such file or directory)\n'
+  assert re.fullmatch(r'sr_jax: /proc/none/s\.json: .*No such file or directory.*\n', err)
   assert 'mean' in out
 
 
-def test_folders_of_one_picture_are_paired_by_name_too(run, scored):
+def test_folders_of_one_image_are_paired_by_name_too(run, scored):
   for side, name in (('sr', 'dog.png'), ('hr', 'cat.png')):
     images.write_image(scored / f'one_{side}' / name, np.zeros((20, 20, 3), np.uint8))
   status, _, err = run('--sr', 'one_sr', '--hr', 'one_hr', '--scale', '2')
   assert status == 1
-  assert '2 without a partner of the same name: one_hr/cat.png, one_sr/dog.png' in err
+  assert re.search(r'\b2 .*one_hr/cat\.png, one_sr/dog\.png', err)
 
 
-def test_a_late_exif_tag_is_no_wrong_size(run, scored, picture):
+def test_an_exif_orientation_after_the_pixels_is_no_size_mismatch(run, scored, picture):
   exif = Image.Exif()
   exif[0x0112] = 6
   Image.fromarray(picture(20, 30)).save(scored / 'late.png')
@@ -189,16 +189,16 @@ def test_wrong_sizes_are_all_listed(run, scored, picture):
   images.write_image(scored / 'sr' / 'manx2.png', picture(44, 36))
   status, _, err = run(*FOLDERS)
   assert status == 1
-  assert ('2 of wrong size: sr/babyx2.png is 38x52, baby.png 40x52, sr/manx2.png is 44x36, '
-          'man.png 36x44') in err
+  assert re.search(r'\b2 .*sr/babyx2\.png .*38x52, .*baby\.png .*40x52, '
+                   r'sr/manx2\.png .*44x36, .*man\.png .*36x44', err)
 
 
-def test_a_damaged_picture_is_named(run, scored):
+def test_a_damaged_image_is_named(run, scored):
   file = scored / 'sr' / 'manx2.png'
   file.write_bytes(file.read_bytes()[:-400])
   status, out, err = run(*FOLDERS, '--json', 's.json')
   assert (status, out) == (1, '')
-  assert 'manx2.png: damaged' in err
+  assert re.search(r'manx2\.png: ', err)
   assert not (scored / 's.json').exists()
 
 
@@ -213,14 +213,14 @@ def test_without_the_lpips_package(run, monkeypatch):
   assert run(*FOLDERS, '--lpips', 'none')[0] == 0
 
 
-def test_help_has_two_examples():
-  done = subprocess.run([sys.executable, '-m', 'sr_jax.score', '--help'], capture_output=True,
-                        text=True, check=True)
-  assert done.stdout.count('python -m sr_jax.score --sr') == 2
-  assert done.stderr == ''
+def test_help_has_two_examples(run, capsys):
+  with pytest.raises(SystemExit) as stop:
+    run('--help')
+  assert stop.value.code == 0
+  assert capsys.readouterr().out.count('python -m sr_jax.score --sr') == 2
 
 
-def test_small_pictures_go_without_what_they_are_too_small_for(picture):
+def test_small_images_have_no_scores_that_need_larger_ones(picture):
   scorer = make_scorer(2, 'alex')
   small = picture(31, 40)
   assert 'lpips_alex' not in scorer(small, small)
@@ -234,19 +234,19 @@ def test_table_and_mean():
              'model': {'a': {'psnr_y': 21.0, 'lpips_alex': 0.4}, 'b': {'psnr_y': math.inf}}}
   assert mean(methods['bicubic']) == {'psnr_y': 25.0, 'lpips_alex': 0.5}
   lines = tables.table(methods).splitlines()
-  assert lines[0].split() == ['picture', 'method', 'psnr_y', 'lpips_alex']
+  assert lines[0].split() == ['image', 'method', 'psnr_y', 'lpips_alex']
   assert lines[1].split() == ['a', 'bicubic', '20.000', '0.5000']
-  assert lines[2].split() == ['model', '21.000', '0.4000']  # the name once
+  assert lines[2].split() == ['model', '21.000', '0.4000']  # an image is named only once
   assert lines[4].split() == ['model', 'inf']
   assert lines[5].split() == ['mean', 'bicubic', '25.000', '0.5000']
   assert len({len(line) for line in (lines[0], lines[1], lines[2], lines[6])}) == 1
   markdown = tables.table(methods, markdown=True).splitlines()
   assert {line.count('|') for line in markdown} == {5}
-  assert markdown[1] == '| ------- | ------- | -----: | ---------: |'
+  assert markdown[1] == '| ----- | ------- | -----: | ---------: |'
 
 
-def test_published_figures(assets):
-  """RCAN's Set5 x4 (Zhang et al. 2018), and LPIPS's own example."""
+def test_published_scores(assets):
+  """Reproduces RCAN's Set5 x4 (Zhang et al. 2018) and the LPIPS authors' example."""
   folder = assets / 'Set5_RCAN_x4'
   scorer = make_scorer(4, 'none')
   scores = {path.stem: scorer(images.read_image(path), images.read_image(folder / 'hr' / path.name))
@@ -261,8 +261,8 @@ def test_published_figures(assets):
 
 
 @pytest.mark.slow
-def test_a_hundred_pictures_in_half_a_minute(tmp_path, picture):
-  """80 of 481x321 in both orientations and 20 of odd sizes; start and compilation included."""
+def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path, picture):
+  """Scores 80 images of 481x321 in both orientations and 20 odd sizes, start-up included."""
   rng = np.random.default_rng(0)
   sizes = [(321, 481)] * 40 + [(481, 321)] * 40 + rng.integers(120, 480, (20, 2)).tolist()
   assert len(set(map(tuple, sizes))) == 22

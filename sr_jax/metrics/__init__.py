@@ -1,19 +1,15 @@
-"""Metrics: PSNR, SSIM and LR consistency on the device, LPIPS and tables for people."""
+"""Image metrics: PSNR and SSIM of arrays, the scorer of image files, and tables of scores."""
 
 from sr_jax.metrics.psnr_ssim import (
   METRICS,
-  accumulator,
-  batch_scores,
   decibels,
   image_psnr,
   image_scores,
-  lr_consistency,
   metric_names,
   psnr,
   ssim,
   ssim_map,
 )
 
-__all__ = [
-  'METRICS', 'accumulator', 'batch_scores', 'decibels', 'image_psnr', 'image_scores',
-  'lr_consistency', 'metric_names', 'psnr', 'ssim', 'ssim_map']
+__all__ = ['METRICS', 'decibels', 'image_psnr', 'image_scores', 'metric_names', 'psnr', 'ssim',
+           'ssim_map']

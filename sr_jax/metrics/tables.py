@@ -1,40 +1,42 @@
 """Tables of scores, for terminals and as Markdown."""
 
-from sr_jax.metrics.scorer import mean
+from collections.abc import Mapping
+
+from sr_jax.metrics.scorer import Scores, mean
 
 
-def table(methods: dict[str, dict[str, dict]], markdown: bool = False) -> str:
-  """A row for each picture and method, then the means.
+def table(methods: Mapping[str, Mapping[str, Scores]], markdown: bool = False) -> str:
+  """Returns a table with a row for each image and method, then rows of the means.
 
   Args:
-    methods: {'bicubic': {picture: {'psnr_y': ...}}, 'model': {...}}, of the same pictures.
-    markdown: pipes, as GitHub reads them, instead of spaces alone.
+    methods: {'bicubic': {image: {'psnr_y': ...}}, 'model': {...}}, all with the same images.
+    markdown: returns a GitHub table instead of columns that are separated by spaces.
   """
   means = {method: mean(scores) for method, scores in methods.items()}
-  names = list(dict.fromkeys(name for figures in means.values() for name in figures))
-  rows = [['picture', *(['method'] if len(methods) > 1 else []), *names]]
-  for picture in [*next(iter(methods.values())), None]:
-    for place, (method, scores) in enumerate(methods.items()):
-      figures = means[method] if picture is None else scores[picture]
-      cells = (f'{figures[name]:.{_digits(name)}f}' if name in figures else '' for name in names)
-      word = '' if place else picture or 'mean'  # once for all its methods
-      rows.append([word, *([method] if len(methods) > 1 else []), *cells])
-  words = len(rows[0]) - len(names)
+  metrics = list(dict.fromkeys(name for scores in means.values() for name in scores))
+  labels = ['image', 'method'] if len(methods) > 1 else ['image']
+  rows = [[*labels, *metrics]]
+  for image in [*next(iter(methods.values())), None]:
+    for index, (method, scores) in enumerate(methods.items()):
+      values = means[method] if image is None else scores[image]
+      cells = (f'{values[name]:.{_decimals(name)}f}' if name in values else '' for name in metrics)
+      title = '' if index else image or 'mean'  # only in the first of its rows
+      rows.append([*[title, method][:len(labels)], *cells])
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [[cell.ljust(width) if column < words else cell.rjust(width)
+  lines = [[cell.ljust(width) if column < len(labels) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in rows]
   if not markdown:
     return '\n'.join('  '.join(line).rstrip() for line in lines)
-  rule = ['-' * width if column < words else '-' * (width - 1) + ':'
+  rule = ['-' * width if column < len(labels) else '-' * (width - 1) + ':'
           for column, width in enumerate(widths)]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (lines[0], rule, *lines[1:]))
 
 
-def _digits(name: str) -> int:
-  return 3 if name.startswith('psnr') else 4
+def _decimals(metric: str) -> int:
+  return 3 if metric.startswith('psnr') else 4
 
 
-def legend(meanings: dict[str, str], markdown: bool = False) -> str:
-  """The protocol, a line for each figure."""
+def legend(protocol: Mapping[str, str], markdown: bool = False) -> str:
+  """Returns the protocol with a line for each metric."""
   return '\n'.join(f'- `{name}`: {text}' if markdown else f'{name}: {text}'
-                   for name, text in meanings.items())
+                   for name, text in protocol.items())
