@@ -149,7 +149,7 @@ def load_run(workdir: os.PathLike | str, step: str | int = 'latest', raw: bool =
                      f'or unknown; known names: {", ".join(GENERATORS)}') from None
   checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:
-    number = checkpoints.named(step)
+    number = checkpoints.resolve_step(step)
     variables = checkpoints.restore_generator(shapes, number, raw)
   finally:
     checkpoints.close()

@@ -77,9 +77,8 @@ def imported(foreign: Callable, tmp_path: pathlib.Path, weights_command: Callabl
   return tmp_path / 'run'
 
 
-def test_an_imported_run_can_be_exported_evaluated_and_used_for_upscaling(
-    foreign: Callable, imported: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
-    weights_command: Callable, call: Callable) -> None:
+def test_an_imported_run_can_be_exported(foreign: Callable, imported: pathlib.Path,
+                                         tmp_path: pathlib.Path, weights_command: Callable) -> None:
   tensors, _, _, path = foreign('esrgan-old-x2')
   out = tmp_path / 'out.safetensors'
   status, text, _ = weights_command('export', '--workdir', imported, '--output', out)
@@ -92,6 +91,12 @@ def test_an_imported_run_can_be_exported_evaluated_and_used_for_upscaling(
   assert 'conv_first.weight' in load_file(out)
   assert same_bits(sr_jax.load(out).variables, sr_jax.load(path).variables) == []
 
+
+def test_an_imported_run_can_be_evaluated_and_used_for_upscaling(
+    foreign: Callable, tmp_path: pathlib.Path, picture: Callable, weights_command: Callable,
+    call: Callable) -> None:
+  imported = tmp_path / 'run'
+  assert weights_command('import', foreign('compact-x2')[3], '--workdir', imported)[0] == 0
   hr = picture(20, 24)
   images.write_image(tmp_path / 'set' / 'a.png', hr)
   from configs import srresnet
@@ -141,9 +146,11 @@ def test_an_interrupted_import_leaves_no_files(
                                                                         'config.json']
 
 
-def test_interpolation(foreign: Callable, tmp_path: pathlib.Path, weights_command: Callable,
-                       imported: pathlib.Path) -> None:
-  tensors, _, _, a = foreign('esrgan-old-x2')
+def test_interpolation(foreign: Callable, tmp_path: pathlib.Path,
+                       weights_command: Callable) -> None:
+  tensors, _, _, a = foreign('compact-x2')
+  imported = tmp_path / 'run'
+  assert weights_command('import', a, '--workdir', imported)[0] == 0
   other = {name: tensor[::-1] + 1 for name, tensor in tensors.items()}
   b = tmp_path / 'b.safetensors'
   save_file({name: np.ascontiguousarray(tensor) for name, tensor in other.items()}, b)
@@ -156,10 +163,10 @@ def test_interpolation(foreign: Callable, tmp_path: pathlib.Path, weights_comman
       np.testing.assert_allclose(mixed[name], expected, rtol=1e-6, atol=1e-7)
       if alpha in (0, 1):
         assert same_bits(mixed[name], [tensor, other[name]][alpha]) == []
-  x4 = foreign('esrgan-old-x4')[3]
+  x4 = foreign('compact-x4')[3]
   for arguments, message in (((a, x4, '--alpha', 0.5), 'scale=2, .* 4'),
-                             ((a, foreign('compact-x2')[3], '--alpha', 0.5),
-                              "network='RRDB', .* 'Compact'"),
+                             ((a, foreign('rrdb-x2')[3], '--alpha', 0.5),
+                              "network='Compact', .* 'RRDB'"),
                              ((a, b, '--alpha', 1.5), r'alpha=1\.5: .*0 to 1'),
                              ((a, b, '--alpha', 'nan'), 'alpha=nan'),
                              ((a, tmp_path / 'none.pth', '--alpha', 0), r'none\.pth: .*realsr'),

@@ -230,7 +230,7 @@ def fitting_family(name: str, generator: nn.Module, first: str = '') -> str:
   """
   for family in (*filter(None, [first]), *FAMILIES):
     try:
-      _check_expressible(family, name, generator)
+      _checked_layout(family, name, generator)
       return family
     except InputError:
       continue
@@ -245,18 +245,21 @@ def to_tensors(family: str, name: str, generator: nn.Module,
     InputError: the family has no such network, or not with these fields; the message names the
       field.
   """
-  _check_expressible(family, name, generator)
-  layout, flat = _layout(family, name, generator), traverse_util.flatten_dict(variables, sep='/')
-  tensors = {}
+  layout = _checked_layout(family, name, generator)
+  flat, tensors = traverse_util.flatten_dict(variables, sep='/'), {}
   for path, (tensor, _, axes) in layout.items():
     tensors[tensor] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(axes)))
   return tensors | _constants(family, generator)
 
 
-def _check_expressible(family: str, name: str, generator: nn.Module) -> None:
-  """Raises InputError if the family lacks this network, or would read it back as another one."""
+def _checked_layout(family: str, name: str, generator: nn.Module) -> dict[str, TensorLayout]:
+  """Returns `_layout` if the family has this network and would read it back as the same one.
+
+  Raises:
+    InputError: see `to_tensors`.
+  """
   if family == NATIVE:
-    return
+    return _layout(family, name, generator)
   if family not in FAMILIES:
     raise InputError(f'--names {family!r}: expected one of {", ".join((*FAMILIES, NATIVE))}')
   networks = FAMILIES[family].networks
@@ -265,8 +268,9 @@ def _check_expressible(family: str, name: str, generator: nn.Module) -> None:
   if not networks[name](generator):
     raise InputError(f"{family}'s {name} does not exist with scale {generator.scale}, channels "
                      f'{generator.channels}; use --names {NATIVE}')
+  layout = _layout(family, name, generator)
   tensors = {tensor: np.broadcast_to(np.float32(0), shape)  # inferred from shapes, not values
-             for tensor, shape, _ in _layout(family, name, generator).values()}
+             for tensor, shape, _ in layout.values()}
   tensors |= _constants(family, generator)
   try:
     _, fields = FAMILIES[family].infer(tensors, architecture(generator)) or ('', None)
@@ -281,6 +285,7 @@ def _check_expressible(family: str, name: str, generator: nn.Module) -> None:
     if inferred[field] != value:
       raise InputError(f"{field}={value!r}: {family}'s {name} has {inferred[field]!r}; use "
                        f'--names {NATIVE}')
+  return layout
 
 
 def write_generator(path: os.PathLike | str, family: str, name: str, generator: nn.Module,
