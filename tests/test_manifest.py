@@ -1,6 +1,7 @@
-"""The manifest of a folder: whatever becomes of a byte of it is found."""
+"""Manifests: every change of a byte in a folder is detected."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -8,7 +9,8 @@ from sr_jax.runs import manifest
 
 
 @pytest.fixture
-def made(tmp_path):
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+  """A folder with a manifest."""
   for name, content in (('a', b'some bytes'), ('deep/er/b', b'others\n'), ('empty', b'')):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(content)
@@ -16,59 +18,61 @@ def made(tmp_path):
   return tmp_path
 
 
-def test_what_was_written_has_no_fault(made):
-  assert manifest.faults(made) == []
-  manifest.write(made)  # once more says the same, and of itself nothing
-  assert manifest.faults(made) == []
-  assert (made / manifest.NAME).stat().st_mode & 0o777 == 0o644
+def test_an_unchanged_folder_has_no_faults(folder: pathlib.Path) -> None:
+  assert manifest.faults(folder) == []
+  manifest.write(folder)  # a manifest does not list itself
+  assert manifest.faults(folder) == []
+  assert (folder / manifest.NAME).stat().st_mode & 0o777 == 0o644
 
 
-def test_every_byte_counts(made):
-  for file in (path for path in made.rglob('*') if path.is_file()):
-    whole = file.read_bytes()
-    name = str(file.relative_to(made))
-    for at in range(len(whole)):
-      # 0x20 makes an a an A, which hexadecimal would not tell apart.
-      file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1:])
-      assert manifest.faults(made) == [
-          f'{name} is damaged' if name == manifest.NAME else f'{name} is not what was written']
-    for size in range(0, len(whole), 5):
-      file.write_bytes(whole[:size])
-      assert len(manifest.faults(made)) == 1
-    file.write_bytes(whole + b'x')
-    assert len(manifest.faults(made)) == 1
-    file.write_bytes(whole)
-  assert manifest.faults(made) == []
+def test_every_byte_counts(folder: pathlib.Path) -> None:
+  for file in (path for path in folder.rglob('*') if path.is_file()):
+    data = file.read_bytes()
+    name = str(file.relative_to(folder))
+    for position in range(len(data)):
+      # 0x20 turns an a into an A, which parsing a hexadecimal number would not notice.
+      flipped = bytes([data[position] ^ 0x20])
+      file.write_bytes(data[:position] + flipped + data[position + 1:])
+      fault, = manifest.faults(folder)
+      assert fault.startswith(
+          f'{name} is damaged' if name == manifest.NAME else f'{name} differs')
+    for size in range(0, len(data), 5):
+      file.write_bytes(data[:size])
+      assert len(manifest.faults(folder)) == 1
+    file.write_bytes(data + b'x')
+    assert len(manifest.faults(folder)) == 1
+    file.write_bytes(data)
+  assert manifest.faults(folder) == []
 
 
-def test_faults_in_words(made):
-  (made / 'a').write_bytes(b'some')
-  (made / 'empty').unlink()
-  (made / 'empty').mkdir()
-  (made / 'deep' / 'more').touch()
-  (made / 'deep' / 'link').symlink_to('nowhere')
-  assert manifest.faults(made) == [
-      'a is cut off (4 bytes of 10)', 'empty is missing', 'deep/link is one too many',
-      'deep/more is one too many']
-  assert manifest.faults(made, 'deep/') == ['deep/link is one too many',
-                                            'deep/more is one too many']
-  assert manifest.faults(made, 'a') == ['a is cut off (4 bytes of 10)']
+def test_faults_name_the_file_and_the_problem(folder: pathlib.Path) -> None:
+  (folder / 'a').write_bytes(b'some')
+  (folder / 'empty').unlink()
+  (folder / 'empty').mkdir()
+  (folder / 'deep' / 'more').touch()
+  (folder / 'deep' / 'link').symlink_to('nowhere')
+  truncated = 'a is truncated (4 bytes of 10)'
+  unlisted = ['deep/link is not listed in manifest.txt', 'deep/more is not listed in manifest.txt']
+  assert manifest.faults(folder) == [truncated, 'empty is missing', *unlisted]
+  assert manifest.faults(folder, 'deep/') == unlisted
+  assert manifest.faults(folder, 'a') == [truncated]
 
 
-def test_folders_without_any(made, tmp_path_factory):
-  (made / manifest.NAME).unlink()
-  assert manifest.faults(made) == ['manifest.txt is missing']
-  assert manifest.faults(made / 'deep' / 'er' / 'none') == ['no such folder']
+def test_folders_without_a_manifest(
+    folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+  (folder / manifest.NAME).unlink()
+  assert manifest.faults(folder) == ['manifest.txt is missing']
+  assert manifest.faults(folder / 'deep' / 'er' / 'none') == ['no such folder']
   assert manifest.faults(tmp_path_factory.mktemp('empty')) == ['an empty folder']
 
 
-def test_a_manifest_of_another_kind_is_a_fault(made):
+def test_a_manifest_of_another_format_is_a_fault(folder: pathlib.Path) -> None:
   for body in (b'', b'nonsense\n', b'x y z\n', b'\xff\xfe\n'):
-    (made / manifest.NAME).write_bytes(body + manifest._seal(body))
-    assert manifest.faults(made), body
+    (folder / manifest.NAME).write_bytes(body + manifest._body_digest(body))
+    assert manifest.faults(folder), body
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root reads everything')
-def test_what_can_not_be_read_is_a_fault(made):
-  (made / 'a').chmod(0)
-  assert manifest.faults(made) == ['a can not be read (Permission denied)']
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read every file')
+def test_an_unreadable_file_is_a_fault(folder: pathlib.Path) -> None:
+  (folder / 'a').chmod(0)
+  assert manifest.faults(folder) == ['a cannot be read (Permission denied)']

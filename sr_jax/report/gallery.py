@@ -18,7 +18,7 @@ from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.images import montage
 from sr_jax.report.history import Evaluation, History
-from sr_jax.runs.progress import quarters, read_of_step
+from sr_jax.runs.progress import quarters, read_progress_image
 
 JPEG_QUALITY = 90  # with colours at full resolution: its artefacts are below those of interest
 MONTAGE_LABELS = ('low', 'bicubic', 'model', 'original')  # as --mode evaluate writes them
@@ -57,7 +57,7 @@ def progress(histories: Sequence[History]) -> Iterator[Comparison]:
 def _progress_layers(folder: pathlib.Path, history: History) -> dict[str, np.ndarray | None]:
   layers = {label: _read(folder / f'{label}.png') for label in ('low', 'bicubic')}
   for percent, step in quarters(history.steps).items():
-    layers[f'{percent}%, step {step:,}' if percent else 'step 0'] = read_of_step(
+    layers[f'{percent}%, step {step:,}' if percent else 'step 0'] = read_progress_image(
         folder / f'{percent:03}.png', step)
   return layers | {'original': _read(folder / 'original.png')}
 

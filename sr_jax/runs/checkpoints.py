@@ -1,19 +1,20 @@
-"""Checkpoints through Orbax: the latest, the best, and those worth keeping. Only this file
-imports Orbax.
+"""Saves and restores checkpoints with Orbax; the only module that imports Orbax.
 
-A checkpoint has two items, each a flat dict of arrays by name: `state`, everything that a
+A checkpoint has two items, each a flat dict of arrays by name: `state`, everything that a training
 step needs, and `ema`, the averaged generator, which is all that evaluation reads.
 
-Orbax gives a flipped byte of an array back as a wrong number, and no word with it: only those
-that sr_jax/runs/checkpoint_index.py finds whole are shown to it.
+Orbax does not verify data: it restores a flipped byte of an array as a wrong number without an
+error. Therefore Orbax only reads checkpoints that sr_jax/runs/checkpoint_index.py has found intact.
 """
 
 import contextlib
 import errno
 import math
 import os
+import pathlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,266 +23,283 @@ import orbax.checkpoint as ocp
 from sr_jax.errors import InputError
 from sr_jax.runs import orbax_patches
 from sr_jax.runs.checkpoint_index import CheckpointIndex
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.orbax_patches import reason, silence_orbax
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, memory
 
-FOLDER, DAMAGED = 'checkpoints', 'damaged'
-LATER = ('health/',)  # arrays that a run of an older version lacks: they start afresh
+PyTree = Any
 
 
 class Checkpoints:
-  """The checkpoints of one run, in WORKDIR/checkpoints."""
+  """The checkpoints of one run, in WORKDIR/checkpoints.
 
-  def __init__(self, workdir, best_metric: str = '', keep_steps: Sequence[int] = (),
-               read_only: bool = False, begin: int | None = None,
-               warn: Callable[[str], None] = print):
-    """Opens them; reads none.
+  Attributes:
+    folder: the absolute path of WORKDIR/checkpoints.
+  """
+
+  def __init__(self, workdir: os.PathLike | str, best_metric: str = '',
+               keep_steps: Sequence[int] = (), read_only: bool = False, begin: int | None = None,
+               warn: Callable[[str], None] = print) -> None:
+    """Opens the checkpoints without reading any.
 
     Args:
-      best_metric: the validation figure that `best` goes by; '' keeps none.
-      keep_steps: steps never deleted, such as the end of the warm-up.
-      read_only: for evaluation: nothing is made, cleaned or deleted.
-      begin: the step that training goes on from (None: the latest). Damaged ones after it are
-        moved to WORKDIR/damaged, out of the way of those to come.
-      warn: is given a line for each one that is damaged and passed over, or that can not be
-        saved; the latter often by another thread.
+      workdir: the folder of the run.
+      best_metric: the validation metric that decides which checkpoint is best; '': none is.
+      keep_steps: steps that are never deleted, such as the end of the warm-up.
+      read_only: for evaluation: nothing is created, moved or deleted.
+      begin: the step that training resumes from; None: the latest. Damaged checkpoints of later
+        steps are moved to WORKDIR/damaged, because training will write to their places.
+      warn: called with a line for each damaged checkpoint that is skipped and each one that cannot
+        be saved; for the latter usually on another thread.
 
     Raises:
-      OSError: opened for writing, and the folder can not be made.
-      InputError: opened for writing without `begin`, and of those there none is whole.
+      OSError: not `read_only`, and the folder cannot be created.
+      InputError: not `read_only`, `begin` is None, and there are checkpoints of which none is
+        intact.
     """
-    self.folder = files.expand(workdir).absolute() / FOLDER
-    self._kept = CheckpointIndex(self.folder, best_metric, warn)
+    run = RunFolder(files.expand(workdir).absolute())
+    self.folder = run.checkpoints
+    self._index = CheckpointIndex(self.folder, best_metric, warn)
     self._keep_steps, self._read_only, self._warn = tuple(keep_steps), read_only, warn
-    self._orbax = self._saving = None
-    self._coming = -math.inf  # the score of the one that is being saved
+    self._checkpointer = self._saving_thread = None
+    self._saving_score = -math.inf  # score of the checkpoint that is being saved
     if not read_only:
       self.folder.mkdir(parents=True, exist_ok=True)
-      self._kept.clear()
+      self._index.remove_leftovers()
       begin = self.latest() if begin is None else begin
-      self._kept.move_damaged(math.inf if begin is None else begin, self.folder.parent / DAMAGED)
+      self._index.move_damaged(math.inf if begin is None else begin, run.damaged)
 
   @property
   def damaged(self) -> dict[int, str]:
-    """{step: its first fault, in words} of those looked into."""
-    return self._kept.damaged
+    """{step: description of its first fault} of the checkpoints checked so far."""
+    return self._index.damaged
 
   def latest(self) -> int | None:
-    """The last whole one; None where there is none at all.
+    """Returns the last intact step; None if there is no checkpoint at all.
 
     Raises:
-      InputError: there are some, and none is whole.
+      InputError: there are checkpoints, and none is intact.
     """
-    return self._kept.latest()
+    return self._index.latest()
 
   def best(self) -> int | None:
-    """The whole one with the best metric among those kept; None where none has it."""
-    return self._kept.best()
+    """Returns the intact step with the best metric; None if no checkpoint has the metric."""
+    return self._index.best()
 
   def is_best(self, metrics: dict[str, float]) -> bool:
-    """Whether a checkpoint with these validation figures would be the best so far."""
-    score = self._kept.score(metrics)
+    """Returns whether a checkpoint with these validation metrics would be the best so far."""
+    score = self._index.score(metrics)
     try:
-      return score > self._coming and score > self._kept.best_score()
-    except InputError:  # the folder can not be read; saving to it will say so
+      return score > self._saving_score and score > self._index.best_score()
+    except InputError:  # the folder cannot be read; `save` will report it
       return True
 
   def steps(self) -> list[int]:
-    """The whole ones, each looked into."""
-    return [step for step in self._kept.steps() if self._kept.is_intact(step)]
+    """Returns the steps of all intact checkpoints; checks every one."""
+    return [step for step in self._index.steps() if self._index.is_intact(step)]
 
-  def named(self, step: str | int) -> int:
-    """The step that 'latest', 'best' or a number names.
+  def resolve_step(self, step: str | int) -> int:
+    """Returns the step that 'latest', 'best' or a number refers to.
 
     Raises:
-      InputError: there is none such, it is damaged, or it is no such word.
+      InputError: there is no such checkpoint, it is damaged, or `step` is another word.
     """
-    return self._kept.named(step)
+    return self._index.resolve_step(step)
 
   def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-    """Starts saving; the arrays are copied before it returns, the disk is written behind.
+    """Starts saving: copies the arrays before it returns and writes them on another thread.
 
-    Where that fails, `warn` is told as soon as it is known, those there stay as they are, and
-    the next one is tried as if nothing had been. It appears in one move, whole: a kill at any
-    instant leaves all of it or nothing.
+    A checkpoint appears in one rename, so that a kill at any instant leaves all of it or nothing.
+    If saving fails, `warn` is called as soon as the failure is known; existing checkpoints remain
+    unchanged and the next save is tried as usual.
 
     Args:
-      state: this process's own (`parallel.local`).
+      state: this process's copy (`sharding.local_copy`).
+      metrics: the validation metrics at this step, if there are any.
     """
     step = int(state.step)
     self.wait()
-    if jax.process_count() > 1:  # Orbax takes arrays there of all devices alone, or of none
+    if jax.process_count() > 1:  # Orbax wants arrays of all processes' devices, or NumPy arrays
       state = jax.tree.map(np.asarray, state)
     items = {'state': ocp.args.StandardSave(flat(state._replace(ema={}))),
              'ema': ocp.args.StandardSave(flat(state.ema))}
-    if metrics and self._kept.best_metric:
+    if metrics and self._index.best_metric:
       items['metrics'] = ocp.args.JsonSave(metrics)
-    made = self.folder / f'{step}.saving'
+    unfinished = self.folder / f'{step}.saving'
     try:
-      if step in self._kept.steps():
+      if step in self._index.steps():
         return
       self.folder.mkdir(parents=True, exist_ok=True)
-      self._kept.clear()
-      self._opened().save(made, args=ocp.args.Composite(**items))
-      folder = os.open(self.folder, os.O_RDONLY)
-    except Exception as error:  # Orbax's are of all types
-      self._failed(step, error)
+      self._index.remove_leftovers()
+      self._open_orbax().save(unfinished, args=ocp.args.Composite(**items))
+      folder_handle = os.open(self.folder, os.O_RDONLY)
+    except Exception as error:  # Orbax raises many types
+      self._report_failed_save(step, error)
       return
-    self._coming = self._kept.score(metrics)
-    self._saving = threading.Thread(target=self._finish, args=(step, made, folder),
-                                    name='checkpoint')
-    self._saving.start()
+    self._saving_score = self._index.score(metrics)
+    self._saving_thread = threading.Thread(
+        target=self._finish, args=(step, unfinished, folder_handle), name='checkpoint')
+    self._saving_thread.start()
 
-  def _finish(self, step, made, folder) -> None:
-    """What is left to do once the arrays are copied; in a thread of its own."""
+  def _finish(self, step: int, unfinished: pathlib.Path, folder_handle: int) -> None:
+    """Completes a save after the arrays are copied; runs on its own thread.
+
+    Args:
+      folder_handle: file descriptor of `self.folder` when the save began; is closed.
+    """
     try:
-      self._opened().wait_until_finished()
-      # TensorStore makes the folder of a file anew where it is gone, and what was in it is not.
-      if not os.path.samestat(os.fstat(folder), self.folder.stat()):
+      self._open_orbax().wait_until_finished()
+      # TensorStore recreates a folder that was deleted, without the files written before.
+      if not os.path.samestat(os.fstat(folder_handle), self.folder.stat()):
         raise FileNotFoundError(errno.ENOENT, 'the folder was deleted meanwhile')
-      self._kept.add(step, made, self._coming)
+      self._index.add(step, unfinished, self._saving_score)
     except Exception as error:
-      self._failed(step, error)
+      self._report_failed_save(step, error)
     else:
-      self._kept.delete_old(self._keep_steps)
+      self._index.delete_old(self._keep_steps)
     finally:
-      self._coming = -math.inf  # from here on it is there or it is not
-      os.close(folder)
+      self._saving_score = -math.inf  # the index knows now whether the checkpoint exists
+      os.close(folder_handle)
       memory.release_free_memory()
 
-  def _failed(self, step: int, error: Exception) -> None:
+  def _report_failed_save(self, step: int, error: Exception) -> None:
     self._close_orbax()
-    self._kept.clear()  # half of it would fill the disk
-    self._warn(f'{self._kept.place(step)}: can not be saved ({reason(error)}); training goes on, '
-               'and the next checkpoint is tried')
+    self._index.remove_leftovers()  # half a checkpoint would fill the disk
+    self._warn(f'{self._index.path(step)}: cannot save ({reason(error)}); training continues and '
+               'tries the next checkpoint')
 
   def wait(self) -> None:
-    """Until what is being saved is there, or has failed; `latest` tells which."""
-    if self._saving:
-      self._saving.join()
-      self._saving = None
+    """Waits until the current save has succeeded or failed; `latest` shows which."""
+    if self._saving_thread:
+      self._saving_thread.join()
+      self._saving_thread = None
 
   def close(self) -> None:
+    """Waits for the current save and releases Orbax's threads."""
     self.wait()
     self._close_orbax()
     if not self._read_only:
-      self._kept.clear()  # once more: what fails may still be writing its last
+      self._index.remove_leftovers()  # again: a failed save may have been writing until now
 
   def give_up(self) -> None:
-    """The folder is another run's: nothing in it is deleted any more."""
+    """Makes the object read-only, because the folder belongs to another run now."""
     self._read_only = True
 
   def restore(self, target: TrainState, step: int | None = None) -> TrainState:
-    """The state of `step` (None: the latest), in the arrays' places of `target`.
+    """Restores the state of `step` (None: the latest).
+
+    Args:
+      target: gives the names, shapes, types and devices of the arrays.
 
     Raises:
-      InputError: no such step, or it is damaged; or arrays of other names, shapes or types.
+      InputError: there is no such checkpoint, it is damaged, or its arrays have other names,
+        shapes or types.
     """
-    bare = target._replace(ema={})
+    without_ema = target._replace(ema={})
     self.wait()
-    step = self._kept.named(step)
-    return _unflat(bare, self._read(step, 'state', flat(bare)))._replace(
+    step = self._index.resolve_step(step)
+    return _unflat(without_ema, self._read(step, 'state', flat(without_ema)))._replace(
         ema=_unflat(target.ema, self._read(step, 'ema', flat(target.ema))))
 
   def restore_generator(self, target: dict, step: int, raw: bool = False) -> dict:
-    """The averaged generator's variables, or its `raw` ones; `target` gives names and shapes."""
+    """Restores the variables of the averaged generator, or with `raw` those that are trained.
+
+    `target` gives their names, shapes and types; raises as `restore`.
+    """
     self.wait()
-    step, wanted = self._kept.named(step), flat(target)
+    step, wanted = self._index.resolve_step(step), flat(target)
     if not raw:
       return _unflat(target, self._read(step, 'ema', wanted))
-    stored = self._stored(step, 'state')
-    self._compare(step, wanted, {name: stored.get(f'g/{name}') for name in wanted})
-    found = self._restore(step, 'state', stored)  # an item is restored as a whole
-    return _unflat(target, {name: found[f'g/{name}'] for name in wanted})
+    stored = self._stored_shapes(step, 'state')
+    self._refuse_different(step, wanted, {name: stored.get(f'g/{name}') for name in wanted})
+    state = self._restore_item(step, 'state', stored)  # Orbax restores an item as a whole
+    return _unflat(target, {name: state[f'g/{name}'] for name in wanted})
 
-  def _opened(self) -> ocp.AsyncCheckpointer:
-    if self._orbax is None:
-      # Of several processes one has the folder (sr_jax/system/multihost.py): it waits for no other.
-      me = jax.process_index()
-      alone = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
-          primary_host=me, active_processes={me}, barrier_sync_key_prefix=FOLDER)
-               } if jax.process_count() > 1 else {}
-      silence_orbax()  # its first failure is said by several threads before we hear of it
+  def _open_orbax(self) -> ocp.AsyncCheckpointer:
+    if self._checkpointer is None:
+      # Only one of several processes uses the folder (sr_jax/system/multihost.py), so it must not
+      # wait for the others.
+      index = jax.process_index()
+      single_process = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
+          primary_host=index, active_processes={index},
+          barrier_sync_key_prefix='checkpoints')} if jax.process_count() > 1 else {}
+      silence_orbax()  # several threads print a failure before Orbax raises it
       orbax_patches.patch_tensorstore()
-      # Otherwise threads wait for ten minutes for a folder that could not be made: the
-      # checkpoint's, which the one looks after, or an item's, the other.
-      at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
-      self._orbax = ocp.AsyncCheckpointer(
+      # Otherwise threads wait for ten minutes for a folder that could not be created. The
+      # checkpointer needs the option for the checkpoint's folder, the handler for the items'.
+      async_options = ocp.AsyncOptions(create_directories_asynchronously=False)
+      self._checkpointer = ocp.AsyncCheckpointer(
           ocp.CompositeCheckpointHandler(
-              composite_options=ocp.CompositeOptions(async_options=at_once, **alone),
-              state=ocp.StandardCheckpointHandler(**alone),
-              ema=ocp.StandardCheckpointHandler(**alone),
-              metrics=ocp.JsonCheckpointHandler('metrics', **alone)),
-          async_options=at_once, **alone)
-    return self._orbax
+              composite_options=ocp.CompositeOptions(async_options=async_options,
+                                                     **single_process),
+              state=ocp.StandardCheckpointHandler(**single_process),
+              ema=ocp.StandardCheckpointHandler(**single_process),
+              metrics=ocp.JsonCheckpointHandler('metrics', **single_process)),
+          async_options=async_options, **single_process)
+    return self._checkpointer
 
   def _close_orbax(self) -> None:
-    if self._orbax:
-      with contextlib.suppress(Exception):  # what it has to say has been said
-        self._orbax.close()
-      self._orbax = None
+    if self._checkpointer:
+      with contextlib.suppress(Exception):  # its errors have been reported already
+        self._checkpointer.close()
+      self._checkpointer = None
 
   def _read(self, step: int, item: str, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    # Orbax casts a wrong dtype and names no array of a wrong shape: compare beforehand.
-    stored = self._stored(step, item)
-    fresh = {name: leaf for name, leaf in wanted.items()
-             if name.startswith(LATER) and name not in stored}
-    wanted = {name: leaf for name, leaf in wanted.items() if name not in fresh}
-    self._compare(step, wanted, stored)
-    return self._restore(step, item, wanted) | fresh
+    # Orbax casts arrays of another dtype and does not name one of another shape: compare first.
+    self._refuse_different(step, wanted, self._stored_shapes(step, item))
+    return self._restore_item(step, item, wanted)
 
-  def _stored(self, step: int, item: str) -> dict[str, jax.ShapeDtypeStruct]:
-    with _readable(self._kept.place(step)):
-      found = self._opened().metadata(self._kept.place(step)).item_metadata[item]
+  def _stored_shapes(self, step: int, item: str) -> dict[str, jax.ShapeDtypeStruct]:
+    path = self._index.path(step)
+    with _named_read_errors(path):
+      metadata = self._open_orbax().metadata(path).item_metadata[item]
       return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-              for name, leaf in dict(found).items()}
+              for name, leaf in dict(metadata).items()}
 
-  def _restore(self, step: int, item: str, wanted: dict) -> dict[str, jax.Array]:
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  def _restore_item(self, step: int, item: str, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+    path, device = self._index.path(step), jax.local_devices()[0]
+    default = jax.sharding.SingleDeviceSharding(device)
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
-                                         sharding=getattr(leaf, 'sharding', None) or here)
+                                         sharding=getattr(leaf, 'sharding', None) or default)
               for name, leaf in wanted.items()}
     args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
-    with _readable(self._kept.place(step)):
-      return self._opened().restore(self._kept.place(step), args=args)[item]
+    with _named_read_errors(path):
+      return self._open_orbax().restore(path, args=args)[item]
 
-  def _compare(self, step: int, wanted: dict, stored: dict) -> None:
+  def _refuse_different(self, step: int, wanted: Mapping[str, Any],
+                        stored: Mapping[str, Any]) -> None:
     for name in sorted(wanted.keys() | stored.keys()):
-      want, have = (_describe(tree.get(name)) for tree in (wanted, stored))
-      if want != have:
-        raise InputError(f'{self._kept.place(step)}: {name} is {have} in the checkpoint and '
-                         f'{want} in the config: another architecture or optimiser')
+      expected, found = (_describe_array(arrays.get(name)) for arrays in (wanted, stored))
+      if expected != found:
+        raise InputError(f'{self._index.path(step)}: {name} is {found} in the checkpoint and '
+                         f'{expected} in the config; the architecture or the optimiser differs')
 
 
-def clear(workdir) -> None:
-  """Deletes what a save that was cut short has left; it may be what fills the disk."""
-  CheckpointIndex(files.expand(workdir) / FOLDER, '', print).clear()
+def clear(workdir: os.PathLike | str) -> None:
+  """Deletes what interrupted saves left behind, which may be what fills the disk."""
+  run = RunFolder(files.expand(workdir))
+  CheckpointIndex(run.checkpoints, '', print).remove_leftovers()
 
 
-def flat(tree) -> dict[str, jax.Array]:
-  """Arrays by path, such as 'g/params/head/kernel'."""
+def flat(tree: PyTree) -> dict[str, jax.Array]:
+  """Returns the arrays of a tree by their paths, such as 'g/params/head/kernel'."""
   return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _unflat(like, arrays: dict[str, jax.Array]):
-  return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in flat(like)])
+def _unflat(target: PyTree, arrays: Mapping[str, jax.Array]) -> PyTree:
+  return jax.tree.unflatten(jax.tree.structure(target), [arrays[name] for name in flat(target)])
 
 
-def _describe(leaf) -> str:
-  return 'absent' if leaf is None else f'{leaf.dtype}{list(leaf.shape)}'
+def _describe_array(array: Any) -> str:
+  return 'absent' if array is None else f'{array.dtype}{list(array.shape)}'
 
 
 @contextlib.contextmanager
-def _readable(path):
+def _named_read_errors(path: pathlib.Path) -> Iterator[None]:
+  """Turns the errors of Orbax in the block into InputError."""
   try:
     yield
-  except Exception as error:  # Orbax's are of all types
-    raise InputError(f'{path}: can not be read ({reason(error)})') from None
-
-
-# What fails in Orbax is raised, and its lines and tracebacks besides would say it again. Once one
-# array can not be written it no longer listens to the others, which end in tracebacks of their own.
-
-
+  except Exception as error:  # Orbax raises many types
+    raise InputError(f'{path}: cannot read ({reason(error)})') from None

@@ -1,55 +1,61 @@
-"""A run made of imported weights."""
+"""Saves imported weights as a run, so that every command that takes a run can use them."""
 
+import contextlib
+import os
 import pathlib
 import signal
-import tempfile
 
 import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.folder import RunFolder
 from sr_jax.step.state import NetState, TrainState
 from sr_jax.system import files, signals
 
 
-def save_imported(workdir, variables: dict, config: dict, imported: dict) -> None:
-  """Makes a run at step 0 of a generator, for evaluating, upscaling and `config.init_from`.
+def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
+                  imported: dict) -> None:
+  """Creates a run at step 0 from a generator, for evaluating, upscaling and `config.init_from`.
 
   Args:
-    variables: its {'params', 'batch_stats'}.
-    config: what describes it: `generator`, `scale`, `dtype`.
-    imported: where it is from, kept in config.json.
+    workdir: the folder to create; it may exist if it is empty.
+    variables: the generator's {'params', 'batch_stats'}.
+    config: the keys that describe it: `generator`, `scale`, `dtype`.
+    imported: where the weights come from; stored in config.json under `imported`.
 
   Raises:
-    InputError: there is something in `workdir` already, or it can not be written.
+    InputError: `workdir` is not empty, or cannot be written.
   """
   workdir = files.expand(workdir).resolve()
   if workdir == pathlib.Path.cwd() or (workdir.exists() and (
       not workdir.is_dir() or any(workdir.iterdir()))):
-    raise InputError(f'{workdir}: is there already; name a new folder')
+    raise InputError(f'{workdir}: already exists; name a new folder')
   params, batch_stats = (variables[key] for key in ('params', 'batch_stats'))
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
                      {'params': params, 'batch_stats': batch_stats})
   try:
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    # Orbax's threads can not be cut short; made beside its place, nobody sees half of a run.
-    with signals.DeferredSignals() as held, tempfile.TemporaryDirectory(prefix='.',
-                                                             dir=workdir.parent) as folder:
-      made = pathlib.Path(folder) / 'run'
-      failed = []
-      checkpoints = Checkpoints(made, warn=failed.append)
+    # Signals are deferred because Orbax's threads cannot be interrupted.
+    with (signals.DeferredSignals() as deferred, contextlib.suppress(_Interrupted),
+          files.atomic_folder(workdir) as folder):
+      failures = []
+      checkpoints = Checkpoints(folder, warn=failures.append)
       try:
         checkpoints.save(jax.tree.map(jnp.asarray, state))
         checkpoints.wait()
       finally:
         checkpoints.close()
-      if failed:
-        raise InputError(failed[0].partition(';')[0].replace(str(made), str(workdir)))
-      files.write_json(made / 'config.json', config | {'imported': imported})
-      if not held.caught:
-        made.rename(workdir)  # an empty folder gives way, a filled one does not
+      if failures:
+        raise InputError(failures[0].partition(';')[0].replace(str(folder), str(workdir)))
+      files.write_json(RunFolder(folder).config, config | {'imported': imported})
+      if deferred.caught:
+        raise _Interrupted
   except OSError as error:
-    raise InputError(f'{workdir}: can not be written ({error.strerror or error})') from None
-  if held.caught:
-    signal.raise_signal(held.caught)
+    raise InputError(f'{workdir}: cannot write ({error.strerror or error})') from None
+  if deferred.caught:
+    signal.raise_signal(deferred.caught)
+
+
+class _Interrupted(Exception):  # noqa: N818, not an error
+  """Discards the folder that is being written."""

@@ -1,74 +1,79 @@
-"""One run at a time in a folder."""
+"""A lock that admits one training run at a time to a folder."""
 
 import contextlib
 import errno
 import os
+import pathlib
 import socket
 from collections.abc import Iterator
 
 from sr_jax.errors import InputError
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
 
-class LockedByOther(InputError):  # noqa: N818, it is no fault
-  """Another run has the folder."""
+class LockedByOther(InputError):  # noqa: N818, the state of a folder
+  """Another run uses the folder."""
 
 
 class RunLock:
-  """What keeps other runs out of a folder, by a lock that ends with the process.
+  """An exclusive lock on the folder of a run, which ends with the process.
 
-  Deleted or renamed, the folder takes the lock with it, and one of its name may be another run's:
-  `is_ours` tells before each time that something is written.
+  If the folder is deleted or renamed, the lock goes with it, and a new folder of the same name may
+  belong to another run. Therefore the holder asks `still_held` each time before it writes.
   """
 
-  def __init__(self, workdir, stack: contextlib.ExitStack):
-    """Takes the folder; `stack` gives it free.
+  def __init__(self, workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+    """Acquires the lock; closing `stack` releases it.
 
     Raises:
-      Taken: another process trains there.
-      InputError: nothing can be written.
+      LockedByOther: another process trains in the folder.
+      InputError: the folder cannot be written.
     """
-    self._workdir, self._stack = workdir, stack
-    self._file = self._folder = None
+    self._workdir, self._path, self._stack = workdir, RunFolder(workdir).lock, stack
+    self._file = self._folder_stat = None
     self.acquire()
 
   def still_held(self) -> bool:
+    """Returns whether the folder and the lock file are still the ones that were locked."""
     try:
-      same = os.path.samestat(self._folder, self._workdir.stat())
-      return same and (self._file is None or os.path.samestat(
-          os.fstat(self._file.fileno()), (self._workdir / '.lock').stat()))
+      same_folder = os.path.samestat(self._folder_stat, self._workdir.stat())
+      return same_folder and (self._file is None or os.path.samestat(
+          os.fstat(self._file.fileno()), self._path.stat()))
     except OSError:
       return False
 
   def acquire(self) -> None:
-    """As at first; again where it is not ours any more, and is there.
+    """Acquires the lock, or acquires it again after the folder was deleted and recreated.
 
     Raises:
-      Taken, InputError: as at first; or another run has begun there and ended.
+      LockedByOther: another process trains in the folder, or another run was created in it.
+      InputError: the folder cannot be written.
     """
-    path = self._workdir / '.lock'
     try:
-      file = self._stack.enter_context(files.locked(path, wait=False))
+      file = self._stack.enter_context(files.locked(self._path, wait=False))
       file.truncate(0)
       file.write(f'process {os.getpid()} on {socket.gethostname()}')
       file.flush()
     except BlockingIOError:
-      who = path.read_text(errors='replace') or 'another process'
-      raise LockedByOther(f'{self._workdir}: {who} trains there') from None
+      holder = self._path.read_text(errors='replace') or 'another process'
+      raise LockedByOther(f'{self._workdir}: {holder} is training in this folder') from None
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
-        raise InputError(f'{path}: can not be written ({error.strerror})') from None
-      print(f'{path}: this file system has no locks; see that nothing else trains there')
+        raise InputError(f'{self._path}: cannot write ({error.strerror})') from None
+      print(f'{self._path}: this file system does not support locks; make sure that no other '
+            'process trains in this folder')
       file = None
-    folder = self._workdir.stat()
-    if self._folder and not os.path.samestat(folder, self._folder) and (
-        self._workdir / 'config.json').exists():
-      raise LockedByOther(f'{self._workdir}: was deleted or renamed, and another run has begun there')
-    self._file, self._folder = file, folder
+    folder_stat = self._workdir.stat()
+    if self._folder_stat and not os.path.samestat(folder_stat, self._folder_stat) and (
+        RunFolder(self._workdir).config.exists()):
+      raise LockedByOther(f'{self._workdir}: the folder was deleted or renamed, and another run '
+                          'was started under its name')
+    self._file, self._folder_stat = file, folder_stat
 
 
 @contextlib.contextmanager
-def run_lock(workdir) -> Iterator[RunLock]:
-  """Alone in training in `workdir`; raises as `Hold`."""
+def run_lock(workdir: pathlib.Path) -> Iterator[RunLock]:
+  """Holds the lock of a run's folder for the block; raises as `RunLock`."""
   with contextlib.ExitStack() as stack:
     yield RunLock(workdir, stack)

@@ -1,4 +1,4 @@
-"""What a run's folder says of its networks, and folders made of imported weights."""
+"""Reads config.json and run.json, and collects what run.json records about a start."""
 
 import datetime
 import json
@@ -6,55 +6,77 @@ import os
 import pathlib
 import platform
 import subprocess
+from typing import Any
 
 import flax
 import jax
 import jaxlib
 import optax
-from ml_collections import ConfigDict
+from jax.sharding import Mesh
 
 from sr_jax.errors import InputError, brief
 from sr_jax.models.factory import differing_keys
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
-KINDS = {  # of what is read out of a config.json
+# Types of the keys of config.json that callers of `read_config` use without further checks.
+CONFIG_TYPES = {
     'scale': int, 'dtype': str, 'best_metric': str, 'steps': int, 'warmup_steps': int,
     'epochs': int, 'warmup_epochs': int, 'generator': dict, 'imported': dict,
     'imported.names': str, 'data': dict, 'data.source': str, 'data.fraction': list,
     'data.split_seed': int, 'data.resize': str}
 
 
-def read_config(workdir) -> dict:
-  """The config.json of a run; what is looked at of it without more ado is of its kind.
+def read_config(workdir: os.PathLike | str) -> dict:
+  """Reads config.json of a run and checks the types of the keys in CONFIG_TYPES.
 
   Raises:
-    InputError: no run there, or a key of another kind.
+    InputError: there is no readable config.json, or a key has another type.
   """
   try:
-    found = dict(json.loads((files.expand(workdir) / 'config.json').read_text('utf-8')))
-    ConfigDict(found)  # which takes no dots in a key, say
-  except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-    raise InputError(f'{workdir}: no run there (no readable config.json)') from None
-  for keys, kind in KINDS.items():
-    *front, key = keys.split('.')
-    inside = found.get(front[0], {}) if front else found
-    if key in inside and type(inside[key]) is not kind:
-      raise InputError(f'{workdir}/config.json: {keys}={brief(repr(inside[key]), 80)}: expected '
-                       f'{kind.__name__}')
-  return found
+    text = RunFolder(files.expand(workdir)).config.read_text('utf-8')
+    config = dict(json.loads(text))
+    _refuse_reserved_keys(config)
+  except (OSError, ValueError, TypeError, RecursionError):
+    raise InputError(f'{workdir}: not the folder of a run (no readable config.json)') from None
+  for keys, expected_type in CONFIG_TYPES.items():
+    *parents, key = keys.split('.')
+    section = config.get(parents[0], {}) if parents else config
+    if key in section and type(section[key]) is not expected_type:
+      raise InputError(f'{workdir}/config.json: {keys}={brief(repr(section[key]), 80)}: expected '
+                       f'{expected_type.__name__}')
+  return config
 
 
-def start_records(workdir) -> list[dict]:
-  """The run.json of a run: its starts, oldest first; one without an end was killed."""
+def _refuse_reserved_keys(config: dict) -> None:
+  """Refuses keys that a ConfigDict cannot have: those with dots, and names such as __init__.
+
+  Raises:
+    ValueError: `config` or a section of it has such a key.
+  """
+  for key, value in config.items():
+    if '.' in key or (key.startswith('__') and key.endswith('__')):
+      raise ValueError(key)
+    if isinstance(value, dict):
+      _refuse_reserved_keys(value)
+
+
+def start_records(workdir: os.PathLike | str) -> list[dict]:
+  """Reads run.json: one record per start, oldest first; [] if it is missing or not readable.
+
+  The record of a start that was killed has no end.
+  """
   try:
-    found = json.loads((pathlib.Path(workdir) / 'run.json').read_text('utf-8'))
+    records = json.loads(RunFolder(pathlib.Path(workdir)).run_json.read_text('utf-8'))
   except (OSError, ValueError, RecursionError):
     return []
-  return [start for start in found if isinstance(start, dict)] if isinstance(found, list) else []
+  if not isinstance(records, list):
+    return []
+  return [record for record in records if isinstance(record, dict)]
 
 
-def environment(device_loop: bool, mesh=None) -> dict:
-  """What of a start goes into run.json that the config does not say."""
+def environment(device_loop: bool, mesh: Mesh | None = None) -> dict[str, Any]:
+  """Returns the fields of a start's record that do not follow from the config."""
   device = jax.devices()[0]
   return {'device': device.device_kind, 'devices': mesh.size if mesh else 1,
           'processes': jax.process_count(), 'backend': jax.default_backend(),
@@ -64,7 +86,7 @@ def environment(device_loop: bool, mesh=None) -> dict:
 
 
 def commit() -> str:
-  """Of this code, with '-dirty' where it was changed since; '' where git knows none."""
+  """Returns the git commit of this code, with '-dirty' if it was modified; '' without git."""
   try:
     described = subprocess.run(
         ['git', '-C', pathlib.Path(__file__).parent, 'describe', '--always', '--dirty',
@@ -74,27 +96,28 @@ def commit() -> str:
   return described.stdout.strip()
 
 
-def end_fields(started: datetime.datetime) -> dict:
-  """What goes there at the end."""
+def end_fields(started: datetime.datetime) -> dict[str, str]:
+  """Returns the fields that a start's record gets at its end."""
   ended = datetime.datetime.now(datetime.UTC)
   return {'ended': ended.isoformat(timespec='seconds'),
           'total': str(datetime.timedelta(seconds=int((ended - started).total_seconds())))}
 
 
-def differences(before: dict, now: dict) -> dict[str, list]:
-  """{'optimizer.g.learning_rate': [before, now], ...} of what two config.json differ in.
+def differences(old: dict, new: dict) -> dict[str, list]:
+  """Compares two config.json.
 
-  What one of them does not have is None there.
+  Returns:
+    {'optimizer.g.learning_rate': [old value, new value], ...} of the keys that differ; None for a
+    key that one of them does not have.
   """
-  both = [flat(config) for config in (before, now)]
+  both = [flat(config) for config in (old, new)]
   return {key: [config.get(key) for config in both] for key in differing_keys(*both)}
 
 
-def flat(config: dict, prefix: str = '') -> dict:
-  """{'optimizer.g.learning_rate': ...} of nested ones."""
-  found = {}
+def flat(config: dict, prefix: str = '') -> dict[str, Any]:
+  """Flattens a nested config: {'optimizer.g.learning_rate': ...}."""
+  flattened = {}
   for key, value in config.items():
-    found |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-  return found
-
-
+    flattened |= (flat(value, f'{prefix}{key}.') if isinstance(value, dict)
+                  else {prefix + key: value})
+  return flattened

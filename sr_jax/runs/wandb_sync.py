@@ -1,45 +1,52 @@
-"""Weights & Biases: wandb follows a run's TensorBoard files while they are written."""
+"""Weights & Biases: wandb uploads a run's TensorBoard files while they are being written."""
 
 import hashlib
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sr_jax.errors import InputError, brief
-from sr_jax.runs import metadata
+from sr_jax.runs.folder import RunFolder
 
 
 def check_installed() -> None:
-  """Before anything is written, for `start` comes late.
+  """Checks that wandb is installed, early in a start: `start` is called late.
 
   Raises:
     InputError: wandb is not installed.
   """
   try:
-    import wandb  # noqa: F401, late: it is optional, and slow
+    import wandb  # noqa: F401, imported late because it is optional and slow
   except ImportError:
-    raise InputError('config.wandb: wandb is not installed; pip install "wandb>=0.19,<1"') from None
+    raise InputError('config.wandb: wandb is not installed; run pip install "wandb>=0.19,<1"'
+                     ) from None
 
 
-def start(config, workdir: pathlib.Path):
-  """Begins to follow WORKDIR/tensorboard, or goes on where the run was followed before.
+def start(project: str, config: Mapping[str, Any], workdir: pathlib.Path) -> Callable[[], None]:
+  """Starts uploading WORKDIR/tensorboard, or continues the wandb run of the same folder.
 
-  WANDB_MODE=offline keeps it all in WORKDIR/wandb, for `wandb sync`.
+  With WANDB_MODE=offline everything stays in WORKDIR/wandb, for `wandb sync`.
+
+  Args:
+    project: the name of the wandb project.
+    config: the settings that wandb shows beside the run.
 
   Returns:
-    a function that ends it, once everything is sent.
+    A function that waits until everything is uploaded and ends the wandb run.
 
   Raises:
-    InputError: wandb is not logged in, or can not be reached.
+    InputError: wandb is not logged in, or cannot be reached.
   """
   import wandb
-  place = str(workdir.resolve())
+  folder = workdir.resolve()
   try:
-    run = wandb.init(project=config.wandb, name=workdir.resolve().name, dir=place,
-                     id=hashlib.sha256(place.encode()).hexdigest()[:16], resume='allow',
-                     config=metadata.as_json(config))
-    # What sync_tensorboard=True makes TensorFlow's, PyTorch's and tensorboardX's writers call. It
-    # imports the three of them to do so, and ours is none of them.
-    folder = str(workdir.resolve() / 'tensorboard')
-    run._tensorboard_callback(folder, save=True, root_logdir=folder)
-  except Exception as error:  # wandb has a dozen kinds, and they change
+    run = wandb.init(project=project, name=folder.name, dir=str(folder),
+                     id=hashlib.sha256(str(folder).encode()).hexdigest()[:16], resume='allow',
+                     config=dict(config))
+    # sync_tensorboard=True would import the event writers of TensorFlow, PyTorch and tensorboardX
+    # to make them call this; this project has its own (sr_jax/runs/event_file.py).
+    events = str(RunFolder(folder).tensorboard)
+    run._tensorboard_callback(events, save=True, root_logdir=events)
+  except Exception as error:  # wandb raises many types, which change between versions
     raise InputError(f'config.wandb: {type(error).__name__}: {brief(error, 200)}') from None
   return run.finish

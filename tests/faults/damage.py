@@ -101,7 +101,7 @@ def refused(workdir, step: int) -> str:
   """Why the checkpoint of `step` is; '' where it is not."""
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
-    checkpoints.named(step)
+    checkpoints.resolve_step(step)
     return ''
   except InputError as error:
     return str(error)

@@ -138,7 +138,7 @@ def campaign(folder: pathlib.Path, times: int, seed: int, steps: int = STEPS,
           status = run.start().wait()
         found += [f'exit status {status}'] if status else compare(run, whole)
         ended, count = ended + (not found), count + 1
-        said = run.said.count('training goes on')
+        said = run.said.count('training continues')
         say(f'{kind}: gone {gone} times, said {said} times; {found}')
         faults += [f'{kind}: {fault}' for fault in found]
       rows.append([kind, total, f'{ended} of {count}'])

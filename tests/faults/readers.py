@@ -173,7 +173,7 @@ def read_video(path: pathlib.Path) -> Any:
   with contextlib.suppress(FileNotFoundError):
     target.unlink()
   return video.upscale_video(lambda lr: lr.repeat(2, 0).repeat(2, 1), 2, path, target,
-                             max_pixels=1_000_000)
+                             video.VideoOptions(max_pixels=1_000_000))
 
 
 def offline(*_: Any, **__: Any) -> None:
