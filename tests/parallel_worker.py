@@ -102,7 +102,8 @@ def batches(pictures, devices):
           brightness=(0.5, 0.5), mixup=(0.5, 1.2), shuffle=0.5)
       cut = inputs.build_crop_spec(config)
       batch_at = (feeds.bank_batches(cut, cut.count, kinds) if mode == 'bank' else
-                  lambda *at, kinds=kinds: feeds.batch_of_host(*at, size=8, kinds=kinds))
+                  lambda *at, kinds=kinds: feeds.batch_of_host(*at, batch_size=8,
+                                                                     augmentation=kinds))
       look = jax.jit(sharding.sharded(batch_at, mesh))
       for step in range(3):
         batch = look(feed.source_for(step, step + 1), 0, step)

@@ -1,4 +1,4 @@
-"""Augmentation: what each kind does, to LR as to HR, and how often."""
+"""Augmentation: what each kind does to LR and HR, and how often."""
 
 import functools
 
@@ -8,25 +8,26 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data.augment import NOTHING, Augmentation, augment
+from sr_jax.data.augment import NO_AUGMENTATION, Augmentation, augment
 
 COUNT = 64
 
 
 @pytest.fixture(scope='module')
 def crops():
-  """Random crops, of middling values so that nothing is cut off, LR of HR by bicubic."""
+  """Random crops with medium values, so that nothing is clipped; LR is made by bicubic."""
   hr = np.random.default_rng(0).integers(90, 130, (COUNT, 16, 16, 3), np.uint8)
   return {'lr': np.stack([images.imresize(crop, 1 / 2) for crop in hr]), 'hr': hr}
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def augmented(crops, seed, step, kinds, size=COUNT):
-  return augment(crops, seed, step, size, kinds)
+def augmented(crops, seed, step, augmentation, size=COUNT):
+  return augment(crops, seed, step, size, augmentation)
 
 
 def run(crops, step=0, size=COUNT, **kinds):
-  batch = augmented(crops, 0, step, NOTHING._replace(**kinds), size)
+  """(lr, hr) of a batch with these kinds of augmentation and no others."""
+  batch = augmented(crops, 0, step, NO_AUGMENTATION._replace(**kinds), size)
   return np.asarray(batch['lr'], np.float64), np.asarray(batch['hr'], np.float64)
 
 
@@ -40,7 +41,7 @@ def symmetry(crop, kind):
   return crop[::-1] if kind & 4 else crop
 
 
-def test_nothing_is_the_crops_in_0_to_1(crops):
+def test_without_augmentation_crops_are_scaled_to_0_to_1(crops):
   for got, wanted in zip(run(crops), plain(crops), strict=True):
     np.testing.assert_allclose(got, wanted, atol=1e-7)
 
@@ -59,7 +60,7 @@ def test_flips_and_turns(crops, kinds, wanted):
 
 
 def factors(changed, given):
-  """The one factor between two arrays of distances, example by example."""
+  """The factor between two arrays of distances, one for each example; it must be uniform."""
   changed, given = (array.reshape(COUNT, -1) for array in (changed, given))
   found = (changed * given).sum(1) / (given * given).sum(1)
   np.testing.assert_allclose(changed, found[:, None] * given, atol=1e-6)
@@ -68,7 +69,7 @@ def factors(changed, given):
 
 @pytest.mark.parametrize(('name', 'low', 'high'), [
     ('brightness', 1, 1.4), ('darkening', 0.6, 1)])
-def test_brightness_is_a_factor_the_same_for_both(crops, name, low, high):
+def test_brightness_is_the_same_factor_for_lr_and_hr(crops, name, low, high):
   (lr, hr), (plain_lr, plain_hr) = run(crops, **{name: (1.0, 0.4)}), plain(crops)
   found = factors(hr, plain_hr)
   np.testing.assert_allclose(factors(lr, plain_lr), found, rtol=1e-5)
@@ -79,7 +80,7 @@ def grey(picture):
   return picture @ np.array([[0.299], [0.587], [0.114]])
 
 
-def test_saturation_leaves_grey_and_contrast_the_mean(crops):
+def test_saturation_keeps_grey_and_contrast_keeps_the_mean(crops):
   for kind, centre in (('saturation', lambda crop, hr: grey(crop)),
                        ('contrast', lambda crop, hr: grey(hr).mean((1, 2), keepdims=True))):
     (lr, hr), (plain_lr, plain_hr) = run(crops, **{kind: (1.0, 0.3)}), plain(crops)
@@ -90,7 +91,7 @@ def test_saturation_leaves_grey_and_contrast_the_mean(crops):
     assert 0.7 <= found.min() < 0.8 < 1.2 < found.max() <= 1.3
 
 
-def test_channels_change_places_alike(crops):
+def test_channels_of_lr_and_hr_are_permuted_alike(crops):
   orders = set()
   for lr, hr, plain_lr, plain_hr in zip(*run(crops, shuffle=1.0), *plain(crops), strict=True):
     order = tuple(next(i for i in range(3) if np.allclose(hr[..., c], plain_hr[..., i], atol=1e-6))
@@ -101,12 +102,12 @@ def test_channels_change_places_alike(crops):
 
 
 def test_lr_of_a_changed_hr_is_the_changed_lr(crops):
-  """Which is what makes the pair one that could have been taken."""
+  """The augmented pair is one that could have been in the data set."""
   kinds = dict.fromkeys(('brightness', 'darkening', 'contrast', 'saturation'), (1.0, 0.2))
   lr, hr = run(crops, shuffle=1.0, flip=True, turn=True, **kinds)
-  assert 0 < hr.min() < hr.max() < 1  # nothing cut off
-  made = images.resize(jnp.asarray(hr), 1 / 2)
-  assert np.abs(made - lr).max() < 1.5 / 255  # imresize rounds, twice
+  assert 0 < hr.min() < hr.max() < 1  # nothing was clipped
+  lr_of_hr = images.resize(jnp.asarray(hr), 1 / 2)
+  assert np.abs(lr_of_hr - lr).max() < 1.5 / 255  # imresize rounds, twice
   assert np.abs(plain(crops)[0] - lr).max() > 20 / 255
 
 
@@ -116,30 +117,30 @@ def test_probability(crops, name):
   for step in range(4):
     hr = run(crops, step, **{name: 0.25 if name == 'shuffle' else (0.25, 0.5)})[1]
     changed += (np.abs(hr - plain(crops)[1]).max((1, 2, 3)) > 1e-3).sum()
-  # A shuffle may leave all where they are, once in six.
+  # One permutation of six changes nothing.
   assert 0.15 < changed / (4 * COUNT) < 0.35
 
 
-def test_mixup_mixes_neighbours_alike(crops):
+def test_mixup_mixes_lr_and_hr_with_the_next_example_alike(crops):
   (lr, hr), (plain_lr, plain_hr) = run(crops, mixup=(1.0, 1.2)), plain(crops)
   share = factors(hr - np.roll(plain_hr, -1, 0), plain_hr - np.roll(plain_hr, -1, 0))
   np.testing.assert_allclose(
       factors(lr - np.roll(plain_lr, -1, 0), plain_lr - np.roll(plain_lr, -1, 0)), share,
       atol=1e-4)
   assert 0 <= share.min() < 0.2 < 0.8 < share.max() <= 1
-  # Beta(a, a) has the variance 1 / (4 (2 a + 1)).
+  # The variance of Beta(a, a) is 1 / (4 (2 a + 1)).
   assert abs(np.var(share) - 1 / (4 * 3.4)) < 0.03
 
 
-def test_cutblur_puts_clean_lr_into_a_rectangle_or_around_it(crops):
-  spoilt = {'lr': 255 - crops['lr'], 'hr': crops['hr']}
-  lr, hr = run(spoilt, cutblur=(1.0, 0.7))
+def test_cutblur_puts_reduced_hr_inside_or_outside_a_rectangle(crops):
+  inverted = {'lr': 255 - crops['lr'], 'hr': crops['hr']}
+  lr, hr = run(inverted, cutblur=(1.0, 0.7))
   np.testing.assert_allclose(hr, plain(crops)[1], atol=1e-7)
   clean = np.asarray(images.resize(jnp.asarray(hr), 1 / 2))
   within = 0
-  for got, of_hr, own in zip(lr, clean, plain(spoilt)[0], strict=True):
-    is_clean = np.abs(got - of_hr).max(-1) < 1e-5
-    np.testing.assert_allclose(got[~is_clean], own[~is_clean], atol=1e-6)
+  for got, reduced_hr, original in zip(lr, clean, plain(inverted)[0], strict=True):
+    is_clean = np.abs(got - reduced_hr).max(-1) < 1e-5
+    np.testing.assert_allclose(got[~is_clean], original[~is_clean], atol=1e-6)
     assert is_rectangle(is_clean) or is_rectangle(~is_clean)
     within += is_rectangle(is_clean)
   assert 0.25 < within / COUNT < 0.75
@@ -159,7 +160,7 @@ def test_a_batch_of_one_crop_and_its_variants(crops):
   assert len({crop.tobytes() for crop in hr}) == 8
 
 
-def test_seeded_for_each_example_and_step(crops):
+def test_seed_and_step_determine_the_augmentation(crops):
   kinds = Augmentation(brightness=(1.0, 0.4))
   first = augmented(crops, 3, 5, kinds)
   np.testing.assert_array_equal(first['hr'], augmented(crops, 3, 5, kinds)['hr'])

@@ -1,4 +1,4 @@
-"""Benchmark sets in the layouts that people have them in, and files paired by name."""
+"""Benchmark sets in the common folder layouts, and files paired by name."""
 
 import pathlib
 
@@ -35,21 +35,21 @@ def read_set(spec, scale, skipped=None):
     ('image_SRF_4/baby_SRF_4_HR.png', 'image_SRF_4/baby_SRF_4_LR.png', 'image_SRF_4')])
 def test_layouts(tmp_path, picture, hr, lr, inside):
   whole = picture(24, 36)
-  own = 255 - images.imresize(whole, 1 / 4)  # such as nobody would make from HR
+  separate = 255 - images.imresize(whole, 1 / 4)  # differs from every LR made from HR
   images.write_image(tmp_path / hr, whole)
-  images.write_image(tmp_path / lr, own)
+  images.write_image(tmp_path / lr, separate)
   pair, = read_set(str(tmp_path / inside), 4)
   assert pair.name == 'baby'
   assert not pair.cropped
   np.testing.assert_array_equal(pair.hr, whole)
-  np.testing.assert_array_equal(pair.lr, own)
+  np.testing.assert_array_equal(pair.lr, separate)
 
 
 @pytest.mark.parametrize('folder', ['', 'HR', 'GTmod12', 'HR_x4'])
-def test_hr_alone_is_cropped_and_shrunk(tmp_path, picture, folder):
+def test_hr_without_lr_is_cropped_and_reduced(tmp_path, picture, folder):
   whole = picture(30, 43)
   images.write_image(tmp_path / folder / 'a.png', whole)
-  if folder:  # what lies beside it is not of the set
+  if folder:  # a folder next to HR is not part of the set
     images.write_image(tmp_path / 'original' / 'a.png', whole)
   pair, = read_set(str(tmp_path), 4)
   assert (pair.name, pair.cropped) == ('a', True)
@@ -57,7 +57,7 @@ def test_hr_alone_is_cropped_and_shrunk(tmp_path, picture, folder):
   np.testing.assert_array_equal(pair.lr, images.imresize(whole[:28, :40], 1 / 4))
 
 
-def test_hr_with_its_own_lr_may_be_cropped_too(tmp_path, picture):
+def test_hr_with_separate_lr_may_be_cropped_too(tmp_path, picture):
   images.write_image(tmp_path / 'HR' / 'a.png', picture(30, 43))
   images.write_image(tmp_path / 'LR' / 'a.png', picture(7, 10))
   pair, = read_set(str(tmp_path), 4)
@@ -68,25 +68,25 @@ def test_hr_with_its_own_lr_may_be_cropped_too(tmp_path, picture):
 def test_pairs_that_do_not_fit_are_named(tmp_path, picture):
   images.write_image(tmp_path / 'HR' / 'a.png', picture(28, 40))
   images.write_image(tmp_path / 'LR' / 'a.png', picture(6, 10))
-  with pytest.raises(InputError, match=r'a\.png: \(28, 40, 3\), expected 4 times'):
+  with pytest.raises(InputError, match=r'a\.png: .*\(28, 40, 3\).* 4 times .*\(24, 40, 3\)'):
     list(read_set(str(tmp_path), 4))
   images.write_image(tmp_path / 'HR' / 'b.png', picture(28, 40))
   images.write_image(tmp_path / 'LR' / 'c.png', picture(7, 10))
-  with pytest.raises(InputError, match=r'2 without a partner.*HR/b\.png.*LR/c\.png'):
+  with pytest.raises(InputError, match=r'2 .*without a partner.*HR/b\.png.*LR/c\.png'):
     list(read_set(str(tmp_path), 4))
   images.write_image(tmp_path / 'small' / 'a.png', picture(8, 40))
-  with pytest.raises(InputError, match=r'a\.png: 8x40 is too small'):
+  with pytest.raises(InputError, match=r'a\.png: 8x40 .*scale 4'):
     list(read_set(str(tmp_path / 'small'), 4))
 
 
 def test_a_set_without_this_scale_is_refused(tmp_path, picture):
   for name in ('HR_x2', 'HR_x3', 'LRbicx2', 'LRbicx3'):
     images.write_image(tmp_path / name / 'a.png', picture(36, 36))
-  with pytest.raises(InputError, match='for scale 2, 3, not 4'):
+  with pytest.raises(InputError, match=r'scale 2, 3, .*4'):
     list(read_set(str(tmp_path), 4))
 
 
-def test_grey_pictures_saved_as_colour(tmp_path, picture):
+def test_grey_images_saved_as_colour(tmp_path, picture):
   hr = picture(28, 40)[..., :1]
   lr = images.imresize(hr, 1 / 4)
   for name, (one, other) in {'a': (hr, images.as_rgb(lr)), 'b': (images.as_rgb(hr), lr)}.items():
@@ -95,22 +95,22 @@ def test_grey_pictures_saved_as_colour(tmp_path, picture):
   a, b = read_set(str(tmp_path), 4)
   assert (a.hr.shape[-1], a.lr.shape[-1], b.hr.shape[-1], b.lr.shape[-1]) == (1, 1, 3, 3)
   np.testing.assert_array_equal(a.lr, lr)
-  images.write_image(tmp_path / 'HR' / 'b.png', picture(28, 40))  # colour: nothing to be done
-  with pytest.raises(InputError, match=r'b\.png: \(28, 40, 3\).*\(28, 40, 1\)'):
+  images.write_image(tmp_path / 'HR' / 'b.png', picture(28, 40))  # not converted to grey
+  with pytest.raises(InputError, match=r'b\.png: .*\(28, 40, 3\).*\(28, 40, 1\)'):
     list(read_set(str(tmp_path), 4))
 
 
-def test_names_tell_pictures_apart(tmp_path, picture):
+def test_names_are_unique(tmp_path, picture):
   for name in ('a/1.png', 'b/1.png', 'c.png', 'c.bmp'):
     images.write_image(tmp_path / name, picture(20, 20))
   assert [pair.name for pair in read_set(str(tmp_path), 2)] == ['a/1', 'b/1', 'c.bmp', 'c.png']
-  for name in ('a.png', 'a_HR.png'):  # both plainly 'a'
+  for name in ('a.png', 'a_HR.png'):  # both have the plain name 'a'
     images.write_image(tmp_path / 'set' / 'HR' / name, picture(20, 20))
     images.write_image(tmp_path / 'set' / 'LR' / name, picture(10, 10))
   assert [pair.name for pair in read_set(str(tmp_path / 'set'), 2)] == ['a', 'a_HR']
 
 
-def test_limit_and_skipped(tmp_path, picture):
+def test_unusable_images_are_skipped_and_listed(tmp_path, picture):
   for name in 'abc':
     images.write_image(tmp_path / f'{name}.png', picture(20, 20))
   (tmp_path / 'b.png').write_text('no picture')
@@ -129,7 +129,7 @@ def test_plain_names(name):
 
 
 @pytest.mark.parametrize('name', ['baby', 'babyx2', 'x4', 'a/x4', 'SR', 'babysr', 'baby_5'])
-def test_names_that_stay(name):
+def test_names_without_endings_are_unchanged(name):
   assert folders.plain_names(name, 4) == [name]
 
 
@@ -143,10 +143,10 @@ def test_pairs_by_name():
       {'a': 'a', 'b': 'b_x4', 'd/c': 'd/cx4'}, [])
   assert pair(['max4', 'ma'], ['max4', 'ma_SR']) == ({'max4': 'max4', 'ma': 'ma_SR'}, [])
   assert pair(['a', 'b'], ['a_x4', 'a_SR', 'b_x2']) == ({}, ['a', 'a_SR', 'a_x4', 'b', 'b_x2'])
-  # Which of the two is a's can't be known.
+  # Which of the two belongs to 'a' is unknown.
   assert pair(['a'], ['a', 'a_x4']) == ({}, ['a', 'a', 'a_x4'])
   assert pair(['ma', 'max4'], ['max4', 'max4x4']) == ({}, ['ma', 'max4', 'max4', 'max4x4'])
-  # No more is taken off than has to be.
+  # As few endings as possible are removed.
   assert pair(['a', 'a_HR'], ['a_x4', 'a_HR_x4']) == ({'a': 'a_x4', 'a_HR': 'a_HR_x4'}, [])
   assert pair(['a_HR', 'b_GT'], ['a_SR', 'b']) == ({'a_HR': 'a_SR', 'b_GT': 'b'}, [])
   assert pair(['a_HR', 'a_GT'], ['a']) == ({}, ['a', 'a_GT', 'a_HR'])
@@ -161,23 +161,23 @@ def test_every_layout_is_tested():
 
 
 @pytest.mark.parametrize('lr', ['LRbicx4', 'LR', 'Mine_LR_bicubic/X4'])
-def test_lr_pictures_are_never_taken_for_hr(tmp_path, picture, lr):
+def test_lr_folders_are_never_used_as_hr(tmp_path, picture, lr):
   images.write_image(tmp_path / 'Unknown' / 'a.png', picture(28, 40))
   images.write_image(tmp_path / lr / 'a.png', picture(24, 24))
-  with pytest.raises(InputError, match=f'{lr.split("/")[0]} in it looks like LR pictures'):
+  with pytest.raises(InputError, match=f'{tmp_path}: {lr.split("/")[0]} .*LR'):
     list(read_set(str(tmp_path), 4))
 
 
-def test_lr_files_are_never_taken_for_hr(tmp_path, picture):
+def test_lr_files_are_never_used_as_hr(tmp_path, picture):
   for name in ('a_HR', 'a_LR'):
     images.write_image(tmp_path / 'image_SRF_4' / f'{name}.png', picture(28, 40))
   for folder in ('', 'image_SRF_4'):
-    with pytest.raises(InputError, match=r'a_LR\.png in it looks like LR'):
+    with pytest.raises(InputError, match=r'a_LR\.png .*LR'):
       list(read_set(str(tmp_path / folder), 2))
 
 
 @pytest.mark.parametrize('name', ['LRO', 'COLOR_LRT', 'LaRge'])
-def test_other_names_may_begin_so(tmp_path, picture, name):
+def test_other_names_may_begin_with_lr(tmp_path, picture, name):
   images.write_image(tmp_path / name / 'a.png', picture(28, 40))
   assert [pair.name for pair in read_set(str(tmp_path), 4)] == [f'{name}/a']
 
@@ -190,7 +190,7 @@ def test_lr_of_another_scale_is_not_used(tmp_path, picture):
   np.testing.assert_array_equal(pair.lr, images.imresize(pair.hr, 1 / 4))
 
 
-def test_linked_folders_are_seen_once(tmp_path, picture):
+def test_linked_folders_are_visited_once(tmp_path, picture):
   images.write_image(tmp_path / 'far' / 'a.png', picture(20, 20))
   (tmp_path / 'set').mkdir()
   (tmp_path / 'set' / 'near').symlink_to(tmp_path / 'far')
@@ -198,7 +198,7 @@ def test_linked_folders_are_seen_once(tmp_path, picture):
   assert list(folders.images_by_name(tmp_path / 'set')) == ['near/a']
 
 
-def test_no_picture_is_lost_among_names(tmp_path, picture):
+def test_no_image_is_lost_to_a_clash_of_names(tmp_path, picture):
   for name in ('a.png', 'a.png.png', 'b.png.png'):
     images.write_image(tmp_path / name, picture(20, 20))
   assert list(folders.images_by_name(tmp_path)) == ['a', 'a.png.png', 'b.png']

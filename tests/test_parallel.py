@@ -113,7 +113,7 @@ def test_rows_of_processes_are_the_batch(folder, pack_folder):
 
   def made(rows):
     yield mapped.batches(packed, 5, 3, cut, rows)
-    yield stream.batches(found, 5, 3, cut, 2, 0, [], rows)
+    yield stream.batches(stream.CropSource(found, 5, cut, 2), 3, 0, [], rows)
 
   for whole, *parts in zip(*map(made, (None, range(0, 2), range(2, 4))), strict=True):
     for _ in range(4):

@@ -1,1 +1,1 @@
-"""Pictures in, batches out: batch = f(source, seed, step), without iterator state."""
+"""The data pipeline: reads images and makes batches as a pure function of (source, seed, step)."""

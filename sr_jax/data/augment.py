@@ -1,7 +1,8 @@
-"""Augmentation on the device: what a step's crops are changed into, seeded for each example.
+"""Data augmentation on the device, seeded for each example of each step.
 
-LR and HR of an example undergo the same. Changes of colour are affine in R, G and B, so that
-the LR of a changed HR is the changed LR, but where values are cut off at 0 or 1.
+The LR and HR crops of an example are changed in the same way. Colour changes are affine in R, G
+and B, so the LR of a changed HR crop equals the changed LR crop, except where values are clipped
+to [0, 1].
 """
 
 from typing import NamedTuple
@@ -12,44 +13,53 @@ import jax.numpy as jnp
 from sr_jax import images
 from sr_jax.errors import InputError
 
-# Weights of R, G and B in a grey picture of the same luma (ITU-R BT.601).
+# Weights of R, G and B in a grey image of the same luma (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
 
+# Crops by name, 'lr' and 'hr': uint8 [n, h, w, C], or float32 in [0, 1].
+Crops = dict[str, jax.Array]
 
-class Keys(NamedTuple):
-  """Of one step."""
 
-  picture: jax.Array
+class StepKeys(NamedTuple):
+  """The random keys of one training step, one for each kind of random draw."""
+
+  image: jax.Array
   row: jax.Array
   column: jax.Array
-  turn: jax.Array
+  symmetry: jax.Array
   colour: jax.Array
   mixup: jax.Array
   cutblur: jax.Array
 
 
-def step_keys(seed, step) -> Keys:
-  """A step's random keys: of the run's seed and the step alone."""
-  return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), step), len(Keys._fields)))
+def step_keys(seed: int | jax.Array, step: int | jax.Array) -> StepKeys:
+  """Returns the random keys of a step, which depend only on the run's seed and the step."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return StepKeys(*jax.random.split(key, len(StepKeys._fields)))
 
 
 class Augmentation(NamedTuple):
-  """What may happen to an example; `config.data.augment`.
+  """The augmentations applied to each example; the values of `config.data.augment`.
 
   Attributes:
-    flip: mirrored left to right, half of them.
-    turn: by 0 to 3 quarter turns, evenly. With `flip`: the eight symmetries of the square.
-    brightness: (probability, a): times a factor in [1, 1 + a].
-    darkening: (probability, a): times a factor in [1 - a, 1].
-    contrast: (probability, a): distances from the crop's mean times a factor in [1 - a, 1 + a].
-    saturation: (probability, a): distances from each pixel's grey likewise.
-    shuffle: probability that R, G and B change places.
-    mixup: (probability, a): mixed with the next example, shares drawn from Beta(a, a) (Zhang
-      et al. 2018, mixup, equation 1; for super-resolution Yoo et al. 2020).
-    cutblur: (probability, a): CutBlur (Yoo et al. 2020, equation 1) at LR's resolution. In a
-      rectangle whose area is a share of at most `a`, or everywhere but in it, LR becomes the
-      bicubic reduction of HR; at scale 1 that is HR itself, as in the paper. Where LR was made
-      by bicubic it is that already, and nothing changes: this is for an LR of its own.
+    flip: whether to mirror half of the examples left to right.
+    turn: whether to rotate by 0 to 3 quarter turns, uniformly. Together with `flip` this gives
+      the eight symmetries of the square.
+    brightness: (probability, a): multiplies by a factor in [1, 1 + a].
+    darkening: (probability, a): multiplies by a factor in [1 - a, 1].
+    contrast: (probability, a): multiplies distances from the crop's mean by a factor in
+      [1 - a, 1 + a].
+    saturation: (probability, a): multiplies distances from each pixel's grey value by a factor in
+      [1 - a, 1 + a].
+    shuffle: probability of permuting R, G and B.
+    mixup: (probability, a): mixes the example with the next one of the batch, with weights drawn
+      from Beta(a, a) (Zhang et al. 2018, mixup, equation 1; for super-resolution Yoo et al.
+      2020).
+    cutblur: (probability, a): CutBlur (Yoo et al. 2020, equation 1) at the resolution of LR.
+      Inside a rectangle whose area is a share of at most `a`, or everywhere outside it, LR is
+      replaced by HR reduced with bicubic interpolation; at scale 1 this is HR itself, as in the
+      paper. It has no effect where LR was made from HR by bicubic interpolation, so it is only
+      useful for data sets with separate LR files.
   """
 
   flip: bool = True
@@ -63,147 +73,172 @@ class Augmentation(NamedTuple):
   cutblur: tuple[float, float] = (0.0, 0.7)
 
 
-MOST = Augmentation(brightness=10, darkening=1, contrast=1, saturation=1, mixup=10, cutblur=1)
-NOTHING = Augmentation(flip=False, turn=False)
+# The largest amount `a` that is accepted for each kind.
+MAX_AMOUNT = {'brightness': 10, 'darkening': 1, 'contrast': 1, 'saturation': 1, 'mixup': 10,
+              'cutblur': 1}
+NO_AUGMENTATION = Augmentation(flip=False, turn=False)
 
 
-def check(kinds: Augmentation) -> None:
-  """Refuses probabilities that are none, and amounts beyond `MOST`.
+def check(augmentation: Augmentation) -> None:
+  """Checks that probabilities lie in [0, 1] and amounts do not exceed `MAX_AMOUNT`.
 
   Raises:
-    InputError: naming the key.
+    InputError: a value is out of range; the message names the key.
   """
-  for name, value in kinds._asdict().items():
+  for name, value in augmentation._asdict().items():
     if name in ('flip', 'turn'):
       continue
     numbers = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(number, (int, float)) for number in numbers):
       raise InputError(f'config.data.augment.{name}={value}: expected numbers')
     if name == 'shuffle':
-      fits, wanted = 0 <= value <= 1, 'a probability'
+      valid, expected = 0 <= value <= 1, 'a probability'
     else:
-      most = getattr(MOST, name)
-      least = 1e-3 if name == 'mixup' else 0
-      fits = len(value) == 2 and 0 <= value[0] <= 1 and least <= value[1] <= most
-      wanted = f"a probability and an amount from {least} to {most}, such as '(0.5, 0.3)'"
-    if not fits:
-      raise InputError(f'config.data.augment.{name}={value}: expected {wanted}')
+      largest = MAX_AMOUNT[name]
+      smallest = 1e-3 if name == 'mixup' else 0
+      valid = len(value) == 2 and 0 <= value[0] <= 1 and smallest <= value[1] <= largest
+      expected = (f'a probability and an amount from {smallest} to {largest}, such as '
+                  "'(0.5, 0.3)'")
+    if not valid:
+      raise InputError(f'config.data.augment.{name}={value}: expected {expected}')
 
 
-def augment(crops, seed, step, size: int, kinds: Augmentation) -> dict[str, jax.Array]:
-  """The batch of a step.
+def augment(crops: Crops, seed: int | jax.Array, step: int | jax.Array, batch_size: int,
+            augmentation: Augmentation) -> Crops:
+  """Returns the augmented batch of a step.
 
   Args:
-    crops: {'lr': uint8 [n, h, w, C], 'hr': uint8 [n, H, W, C]}, n being `size`, or 1: then the
-      batch is that crop and its variants, of which the first is the crop itself.
-    size: examples in the batch.
+    crops: {'lr': uint8 [n, h, w, C], 'hr': uint8 [n, H, W, C]}. n is `batch_size`, or 1; then the
+      batch consists of this crop and variants of it, and its first example is the crop itself.
+    seed: seed of the run.
+    step: training step.
+    batch_size: number of examples in the batch.
+    augmentation: what is applied.
 
   Returns:
-    The same keys, float32 [size, ...] in [0, 1].
+    The same keys, float32 [batch_size, ...] in [0, 1].
   """
-  keys, alone = step_keys(seed, step), len(crops['hr']) < size
-  plain = {name: images.to_float(jnp.broadcast_to(crop, (size, *crop.shape[1:])))
-           for name, crop in crops.items()}
-  batch = _turned(plain, keys.turn, kinds)
-  batch = _coloured(batch, keys.colour, kinds)
-  batch = _mixed_up(batch, keys.mixup, kinds)
-  batch = _cut_blurred(batch, keys.cutblur, kinds)
-  if alone:
-    first = _each(jnp.arange(size) == 0)
-    batch = {name: jnp.where(first, plain[name], batch[name]) for name in batch}
+  keys, variants_of_one = step_keys(seed, step), len(crops['hr']) < batch_size
+  unchanged = {name: images.to_float(jnp.broadcast_to(crop, (batch_size, *crop.shape[1:])))
+               for name, crop in crops.items()}
+  batch = _flip_and_turn(unchanged, keys.symmetry, augmentation)
+  batch = _change_colour(batch, keys.colour, augmentation)
+  batch = _mixup(batch, keys.mixup, augmentation)
+  batch = _cutblur(batch, keys.cutblur, augmentation)
+  if variants_of_one:
+    is_first = _per_example(jnp.arange(batch_size) == 0)
+    batch = {name: jnp.where(is_first, unchanged[name], batch[name]) for name in batch}
   return batch
 
 
-def _turned(batch, key, kinds):
-  """Transposes each example or not, mirrors it, turns it upside down: the eight symmetries."""
-  if not (kinds.flip or kinds.turn):
+def _flip_and_turn(batch: Crops, key: jax.Array, augmentation: Augmentation) -> Crops:
+  """Transposes, mirrors and turns upside down at random: the eight symmetries of the square."""
+  if not (augmentation.flip or augmentation.turn):
     return batch
   size = len(batch['hr'])
-  across, mirror, upset = jax.random.bits(key, (3, size), jnp.uint8) & 1 == 1
-  if not kinds.turn:
-    across = upset = jnp.zeros(size, bool)
-  if not kinds.flip:
-    mirror = across ^ upset  # an even number of reflections is a turn
-  for flag, turned in ((across, lambda x: x.swapaxes(1, 2)), (mirror, lambda x: x[:, :, ::-1]),
-                       (upset, lambda x: x[:, ::-1])):
-    batch = {name: jnp.where(_each(flag), turned(crop), crop) for name, crop in batch.items()}
-  return batch
-
-
-def _coloured(batch, key, kinds):
-  size = len(batch['hr'])
-  changes = (  # probability, least and largest factor of the distances from what
-      (kinds.brightness[0], 1, 1 + kinds.brightness[1], _black),
-      (kinds.darkening[0], 1 - kinds.darkening[1], 1, _black),
-      (kinds.contrast[0], 1 - kinds.contrast[1], 1 + kinds.contrast[1], _mean_grey),
-      (kinds.saturation[0], 1 - kinds.saturation[1], 1 + kinds.saturation[1], _own_grey))
-  *change_keys, shuffle_key = jax.random.split(key, len(changes) + 1)
-  for change_key, (probability, low, high, centre) in zip(change_keys, changes, strict=True):
-    if probability:
-      chosen, amount = jax.random.split(change_key)
-      factor = jax.random.uniform(amount, (size,), minval=low, maxval=high)
-      factor = _each(jnp.where(jax.random.bernoulli(chosen, probability, (size,)), factor, 1))
-      batch = {name: jnp.clip(centre(crop, batch) * (1 - factor) + crop * factor, 0, 1)
-               for name, crop in batch.items()}
-  if kinds.shuffle and batch['hr'].shape[-1] == 3:
-    chosen, orders = jax.random.split(shuffle_key)
-    orders = jax.vmap(lambda key: jax.random.permutation(key, 3))(jax.random.split(orders, size))
-    chosen = _each(jax.random.bernoulli(chosen, kinds.shuffle, (size,)))
-    batch = {name: jnp.where(chosen, jnp.take_along_axis(crop, orders[:, None, None], -1), crop)
+  transpose, mirror, upside_down = jax.random.bits(key, (3, size), jnp.uint8) & 1 == 1
+  if not augmentation.turn:
+    transpose = upside_down = jnp.zeros(size, bool)
+  if not augmentation.flip:
+    mirror = transpose ^ upside_down  # an even number of reflections is a rotation
+  for flag, reflect in ((transpose, lambda x: x.swapaxes(1, 2)), (mirror, lambda x: x[:, :, ::-1]),
+                        (upside_down, lambda x: x[:, ::-1])):
+    batch = {name: jnp.where(_per_example(flag), reflect(crop), crop)
              for name, crop in batch.items()}
   return batch
 
 
-def _black(crop, batch):
+def _change_colour(batch: Crops, key: jax.Array, augmentation: Augmentation) -> Crops:
+  """Applies brightness, darkening, contrast, saturation and the permutation of channels."""
+  size = len(batch['hr'])
+  (brightness, lighter), (darkening, darker), (contrast, spread), (saturation, vividness) = (
+      augmentation.brightness, augmentation.darkening, augmentation.contrast,
+      augmentation.saturation)
+  changes = (  # probability, smallest and largest factor, the centre that distances are from
+      (brightness, 1, 1 + lighter, _black),
+      (darkening, 1 - darker, 1, _black),
+      (contrast, 1 - spread, 1 + spread, _mean_grey),
+      (saturation, 1 - vividness, 1 + vividness, _pixel_grey))
+  *change_keys, shuffle_key = jax.random.split(key, len(changes) + 1)
+  for change_key, (probability, low, high, centre) in zip(change_keys, changes, strict=True):
+    if probability:
+      chosen_key, factor_key = jax.random.split(change_key)
+      factor = jax.random.uniform(factor_key, (size,), minval=low, maxval=high)
+      chosen = jax.random.bernoulli(chosen_key, probability, (size,))
+      factor = _per_example(jnp.where(chosen, factor, 1))
+      batch = {name: jnp.clip(centre(crop, batch) * (1 - factor) + crop * factor, 0, 1)
+               for name, crop in batch.items()}
+  if augmentation.shuffle and batch['hr'].shape[-1] == 3:
+    batch = _shuffle_channels(batch, shuffle_key, augmentation.shuffle)
+  return batch
+
+
+def _shuffle_channels(batch: Crops, key: jax.Array, probability: float) -> Crops:
+  """Permutes R, G and B of randomly chosen examples."""
+  size = len(batch['hr'])
+  chosen_key, order_key = jax.random.split(key)
+  orders = jax.vmap(lambda key: jax.random.permutation(key, 3))(jax.random.split(order_key, size))
+  chosen = _per_example(jax.random.bernoulli(chosen_key, probability, (size,)))
+  return {name: jnp.where(chosen, jnp.take_along_axis(crop, orders[:, None, None], -1), crop)
+          for name, crop in batch.items()}
+
+
+def _black(crop: jax.Array, batch: Crops) -> float:
   return 0.0
 
 
-def _mean_grey(crop, batch):
-  return _grey(batch['hr']).mean((1, 2), keepdims=True)  # HR's for LR too
+def _mean_grey(crop: jax.Array, batch: Crops) -> jax.Array:
+  return _grey(batch['hr']).mean((1, 2), keepdims=True)  # the mean of HR, for LR as well
 
 
-def _own_grey(crop, batch):
+def _pixel_grey(crop: jax.Array, batch: Crops) -> jax.Array:
   return _grey(crop)
 
 
-def _grey(crop):
-  """[B, H, W, C] to [B, H, W, 1], summed without a matrix product, which may be in TF32."""
+def _grey(crop: jax.Array) -> jax.Array:
+  """Converts [B, H, W, C] to [B, H, W, 1]; a sum, because a matrix product may run in TF32."""
   weights = GREY if crop.shape[-1] == 3 else (1.0,)
   return sum(weight * crop[..., i:i + 1] for i, weight in enumerate(weights))
 
 
-def _mixed_up(batch, key, kinds):
-  (probability, alpha), size = kinds.mixup, len(batch['hr'])
+def _mixup(batch: Crops, key: jax.Array, augmentation: Augmentation) -> Crops:
+  """Mixes randomly chosen examples with the next example of the batch."""
+  (probability, alpha), size = augmentation.mixup, len(batch['hr'])
   if not probability:
     return batch
-  chosen, shares = jax.random.split(key)
-  share = jax.random.beta(shares, alpha, alpha, (size,))
-  share = _each(jnp.where(jax.random.bernoulli(chosen, probability, (size,)), share, 1.0))
-  return {name: share * crop + (1 - share) * jnp.roll(crop, -1, 0) for name, crop in batch.items()}
+  chosen_key, weight_key = jax.random.split(key)
+  weight = jax.random.beta(weight_key, alpha, alpha, (size,))
+  chosen = jax.random.bernoulli(chosen_key, probability, (size,))
+  weight = _per_example(jnp.where(chosen, weight, 1.0))
+  return {name: weight * crop + (1 - weight) * jnp.roll(crop, -1, 0)
+          for name, crop in batch.items()}
 
 
-def _cut_blurred(batch, key, kinds):
-  (probability, largest), size = kinds.cutblur, len(batch['hr'])
+def _cutblur(batch: Crops, key: jax.Array, augmentation: Augmentation) -> Crops:
+  """Replaces LR inside or outside a random rectangle by HR reduced with bicubic interpolation."""
+  (probability, max_area), size = augmentation.cutblur, len(batch['hr'])
   if not probability:
     return batch
-  chosen, areas, top, left, inside = jax.random.split(key, 5)
+  chosen_key, area_key, top_key, left_key, inside_key = jax.random.split(key, 5)
   lr, hr = batch['lr'], batch['hr']
   height, width = lr.shape[1:3]
-  clean = jnp.clip(images.resize(hr, height / hr.shape[1]), 0, 1)
-  # A rectangle of LR's proportions, somewhere in it.
-  extent = jnp.sqrt(jax.random.uniform(areas, (size,), maxval=largest))
-  down, right = (jax.random.uniform(place, (size,)) * (1 - extent) for place in (top, left))
+  reduced_hr = jnp.clip(images.resize(hr, height / hr.shape[1]), 0, 1)
+  # A rectangle with the proportions of LR, at a random position. Sides are shares of LR's.
+  side = jnp.sqrt(jax.random.uniform(area_key, (size,), maxval=max_area))
+  top, left = (jax.random.uniform(place_key, (size,)) * (1 - side)
+               for place_key in (top_key, left_key))
   rows, columns = (jnp.arange(height) + 0.5) / height, (jnp.arange(width) + 0.5) / width
-  within = _between(rows, down, extent)[:, :, None] & _between(columns, right, extent)[:, None]
-  where = within ^ jax.random.bernoulli(inside, 0.5, (size,))[:, None, None]
-  where &= jax.random.bernoulli(chosen, probability, (size,))[:, None, None]
-  return {'lr': jnp.where(where[..., None], clean, lr), 'hr': hr}
+  inside = _in_interval(rows, top, side)[:, :, None] & _in_interval(columns, left, side)[:, None]
+  replaced = inside ^ jax.random.bernoulli(inside_key, 0.5, (size,))[:, None, None]
+  replaced &= jax.random.bernoulli(chosen_key, probability, (size,))[:, None, None]
+  return {'lr': jnp.where(replaced[..., None], reduced_hr, lr), 'hr': hr}
 
 
-def _between(places, start, extent):
-  return (places >= start[:, None]) & (places < (start + extent)[:, None])
+def _in_interval(positions: jax.Array, start: jax.Array, length: jax.Array) -> jax.Array:
+  """Returns [B, n]: whether each of n positions lies in [start, start + length) of each example."""
+  return (positions >= start[:, None]) & (positions < (start + length)[:, None])
 
 
-def _each(values):
-  """[B] against [B, H, W, C]."""
+def _per_example(values: jax.Array) -> jax.Array:
+  """Reshapes [B] to [B, 1, 1, 1], to broadcast against [B, H, W, C]."""
   return values[:, None, None, None]

@@ -1,6 +1,6 @@
-"""The bank: every picture of a set on the device as uint8, crops cut inside the step.
+"""The bank: all images of a set in device memory as uint8, from which the step itself cuts crops.
 
-Nothing is decoded, copied or waited for while training.
+Training needs no decoding, no copies from the host and no waiting for data.
 """
 
 from typing import NamedTuple
@@ -15,18 +15,21 @@ from sr_jax.system.memory import host_memory
 
 
 class Bank(NamedTuple):
-  """A packed set on the device: a pytree, always an argument of the step, never captured."""
+  """A packed set on the device.
+
+  It is a pytree and always passed to the step as an argument, never captured by a closure.
+  """
 
   pixels: jax.Array  # uint8 [chunks, width]
-  table: jax.Array  # int32 [pictures, 5]: chunk, HR offset, LR offset, LR height, LR width
+  table: jax.Array  # int32 [images, 5]: chunk, HR offset, LR offset, LR height, LR width
 
 
 class CropSpec(NamedTuple):
-  """What is cut out of pictures for a batch.
+  """The crops that are cut for a batch.
 
   Attributes:
-    count: crops; 1 where a batch is one crop and its variants.
-    patch: side of the HR crops, a multiple of `scale`.
+    count: number of crops; 1 if the batch consists of one crop and its variants.
+    patch: side of the HR crops in pixels, a multiple of `scale`.
     scale: HR / LR.
     channels: 3 or 1.
   """
@@ -38,51 +41,76 @@ class CropSpec(NamedTuple):
 
 
 def to_device(packed: Packed) -> Bank:
+  """Copies a packed set to the default device."""
   return Bank(jnp.asarray(packed.pixels), jnp.asarray(packed.table))
 
 
 def device_budget() -> int:
-  """Bytes that a bank may take: 60% of what JAX holds of an accelerator's memory,
-  or half of what a host has free."""
+  """Returns how many bytes a bank may occupy.
+
+  This is 60% of the memory that JAX may use on an accelerator, or half of the free memory of a
+  host without one.
+  """
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return int(0.6 * stats['bytes_limit'])
   return host_memory() // 2
 
 
-def draw(table: jax.Array, seed, step, cut: CropSpec):
-  """What the batch of a step is cut out of: (rows of the table [n, 5], y [n], x [n]).
+def draw(table: jax.Array, seed: int | jax.Array, step: int | jax.Array,
+         crop_spec: CropSpec) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Draws the crops of a step's batch.
 
-  A pure function, so a resumed run sees what it would have seen. Pictures are drawn evenly,
-  with replacement, whatever their size; then a place in each, in LR pixels.
+  Images are drawn uniformly with replacement, whatever their sizes, and then a position in each.
+  This is a pure function of its arguments, so a resumed run sees the batches of an uninterrupted
+  one.
+
+  Returns:
+    (rows of the table [n, 5], y [n], x [n]), with y and x in LR pixels.
   """
-  keys, side = step_keys(seed, step), cut.patch // cut.scale
-  rows = table[jax.random.randint(keys.picture, (cut.count,), 0, len(table))]
+  keys, side = step_keys(seed, step), crop_spec.patch // crop_spec.scale
+  rows = table[jax.random.randint(keys.image, (crop_spec.count,), 0, len(table))]
   height, width = rows[:, 3], rows[:, 4]
-  y = jax.random.randint(keys.row, (cut.count,), 0, height - side + 1)
-  x = jax.random.randint(keys.column, (cut.count,), 0, width - side + 1)
+  y = jax.random.randint(keys.row, (crop_spec.count,), 0, height - side + 1)
+  x = jax.random.randint(keys.column, (crop_spec.count,), 0, width - side + 1)
   return rows, y, x
 
 
-def crops_at(bank: Bank, seed, step, cut: CropSpec) -> dict[str, jax.Array]:
-  """The crops of a step's batch.
+def crops_at(bank: Bank, seed: int | jax.Array, step: int | jax.Array,
+             crop_spec: CropSpec) -> dict[str, jax.Array]:
+  """Returns the crops of a step's batch.
 
   Returns:
     {'lr': uint8 [n, patch / scale, patch / scale, C], 'hr': uint8 [n, patch, patch, C]}.
   """
-  rows, y, x = draw(bank.table, seed, step, cut)
-  chunk, hr_at, lr_at, _, width = rows.T
-  scale, side = cut.scale, cut.patch // cut.scale
-  return {'lr': _crops(bank.pixels, chunk, lr_at, y, x, width, side, cut.channels),
-          'hr': _crops(bank.pixels, chunk, hr_at, y * scale, x * scale, width * scale, cut.patch,
-                       cut.channels)}
+  rows, y, x = draw(bank.table, seed, step, crop_spec)
+  chunk, hr_offset, lr_offset, _, width = rows.T
+  _, patch, scale, channels = crop_spec
+  return {'lr': _crops(bank.pixels, chunk, _offsets(lr_offset, y, x, width, patch // scale,
+                                                    channels), channels),
+          'hr': _crops(bank.pixels, chunk, _offsets(hr_offset, y * scale, x * scale,
+                                                    width * scale, patch, channels), channels)}
 
 
-def _crops(pixels, chunk, start, y, x, width, side, channels):
-  """uint8 [n, side, side, C]: rows are contiguous, so each is one slice."""
-  def row(chunk, at):
-    return lax.dynamic_slice(pixels, (chunk, at), (1, side * channels))[0]
-  offsets = start[:, None] + ((y[:, None] + jnp.arange(side)) * width[:, None]
-                              + x[:, None]) * channels
+def _offsets(start: jax.Array, y: jax.Array, x: jax.Array, width: jax.Array, side: int,
+             channels: int) -> jax.Array:
+  """Returns [n, side]: where each row of a crop begins in the image's row of `Bank.pixels`.
+
+  Args:
+    start: [n], where the image begins.
+    y, x: [n], position of the crop in the image.
+    width: [n], width of the image.
+  """
+  return start[:, None] + ((y[:, None] + jnp.arange(side)) * width[:, None]
+                           + x[:, None]) * channels
+
+
+def _crops(pixels: jax.Array, chunk: jax.Array, offsets: jax.Array, channels: int) -> jax.Array:
+  """Returns uint8 [n, side, side, C]; rows of a crop are contiguous, so each is one slice."""
+  count, side = offsets.shape
+
+  def row(chunk: jax.Array, offset: jax.Array) -> jax.Array:
+    return lax.dynamic_slice(pixels, (chunk, offset), (1, side * channels))[0]
+
   rows = jax.vmap(jax.vmap(row, (None, 0)))(chunk, offsets)
-  return rows.reshape(len(chunk), side, side, channels)
+  return rows.reshape(count, side, side, channels)

@@ -1,10 +1,11 @@
-"""How a run's pictures are held, chosen by their size, and what each dispatch is given of them.
+"""The feed: where a run's images are kept, chosen by their size, and batches for each step.
 
-  bank    packed, all on the device; batches are cut inside the step
+  bank    packed, all in device memory; batches are cut inside the step
   mapped  packed, in a file mapped into memory; the same batches, copied a few steps ahead
   stream  not packed; decoded while training
 """
 
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -18,32 +19,63 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.data import bank, mapped, packed, stream
-from sr_jax.data.augment import Augmentation, augment
+from sr_jax.data.augment import Augmentation, Crops, augment
 from sr_jax.data.bank import CropSpec
+from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.system import files, sharding
 
 MODES = ('auto', 'bank', 'mapped', 'stream')
-WINDOW = 16  # batches that a dispatch is given at most, where the host makes them
+MAX_WINDOW = 16  # most steps of one device loop call if batches are made on the host
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedSpec:
+  """How batches are made.
+
+  Attributes:
+    crop_spec: the crops that are cut for a batch.
+    batch_size: examples in a batch.
+    augmentation: what the examples are augmented with.
+    seed: seed of the run.
+    mode: 'auto' chooses the first of bank, mapped and stream that fits, 'packed' the first of
+      bank and mapped; otherwise 'bank', 'mapped' or 'stream'.
+    window: the most steps that one device loop call takes if batches are made on the host.
+    crops_per_image: number of consecutive batches that an image decoded for the stream gives a
+      crop to.
+    workers: number of processes that decode for the stream.
+    cache: folder of packed sets; None is `packed.default_cache()`.
+  """
+
+  crop_spec: CropSpec
+  batch_size: int
+  augmentation: Augmentation
+  seed: int
+  mode: str = 'auto'
+  window: int = MAX_WINDOW
+  crops_per_image: int = 4
+  workers: int = 0
+  cache: pathlib.Path | None = None
 
 
 class Feed(NamedTuple):
-  """What training sees of the data.
+  """The batches of a run.
 
   Attributes:
     mode: 'bank', 'mapped' or 'stream'.
-    batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1]: pure, for the step.
-    source_for: (start, stop) -> source, for steps start .. stop - 1; each goes on where the last
-      one ended.
+    batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1]; a pure function, called
+      inside the step.
+    source_for: (start, stop) -> source for the steps start .. stop - 1; each call must begin
+      where the last one ended.
     max_steps: the most steps that one source may be for.
-    skipped: a line for each picture left out; a stream meets them as it goes.
-    digest: of all that batches are made of, but seed and step.
-    close: ends what works in the background.
+    skipped: a line for each image that was skipped; a stream adds lines while it runs.
+    digest: hash of everything that batches depend on except seed and step.
+    close: stops background work.
   """
 
   mode: str
-  batch_at: Callable
+  batch_at: Callable[[Any, jax.Array, jax.Array], Crops]
   source_for: Callable[[int, int], Any]
   max_steps: int
   skipped: list[str]
@@ -52,148 +84,221 @@ class Feed(NamedTuple):
 
 
 class Batches(NamedTuple):
-  """Crops made on the host for the steps from `first` on: a pytree, the source of a dispatch."""
+  """Crops made on the host for the steps from `first` on: a pytree, the source of one call."""
 
   first: jax.Array  # int32
-  crops: dict[str, jax.Array]  # uint8 [steps, n, ...]; on a mesh n is cut
+  crops: Crops  # uint8 [steps, n, ...]; sharded along n on a mesh
 
 
-def open_feed(found: Sequence[Picture], cut: CropSpec, batch_size: int, kinds: Augmentation, *,
-              mode: str, seed: int, begin: int, window: int = WINDOW, share: int = 4,
-              workers: int = 0, cache: pathlib.Path | None = None, say=print,
-              mesh: jax.sharding.Mesh | None = None) -> Feed:
-  """Packs the pictures, unless that was done before or they are streamed, and opens them.
+def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
+              log: Callable[[str], None] = print, mesh: jax.sharding.Mesh | None = None) -> Feed:
+  """Opens the images for training; packs them first unless that was done or they are streamed.
 
   Args:
-    cut: what is cut out of them for a batch of `batch_size`.
-    mode: 'auto' takes the first of bank, mapped and stream that there is room for, 'packed'
-      of the first two.
-    begin: the first step that will be asked for.
-    window: steps that one dispatch may take, where the host makes batches.
-    share: batches that a picture decoded for the stream gives a crop to.
-    workers: processes that decode for the stream.
-    cache: folder of packed sets; None is `packed.default_cache()`.
-    say: is told what will be used, in bytes, before it is.
-    mesh: of `parallel.make_mesh`: a bank lies on each of its devices, batches are cut over them.
+    found: the images.
+    spec: how batches are made.
+    start: the first step that will be asked for.
+    log: called with a line about what will be used, in bytes, before it is allocated.
+    mesh: a mesh of `sharding.make_mesh`: a bank is replicated on all of its devices, batches are
+      sharded over them.
 
   Raises:
-    InputError: no usable picture; no room for what was asked for; more crops in a streamed
-      batch than there are pictures.
+    InputError: no usable image; not enough space for the mode; fewer images than crops in a
+      batch of a stream.
   """
-  held = told = None
+  mode, packed_set, digest_source = spec.mode, None, None
   if mode != 'stream':
-    mode, held, told = _packed(found, cut, mode, cache or packed.default_cache(), say)
-  if mode == 'stream':  # whose files are not read now
-    told = [str(picture.hr) for picture in found]
-  made_of = repr((told, cut, batch_size, kinds, share if mode == 'stream' else None))
-  digest = hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()
+    mode, packed_set, digest_source = _pack(found, spec, log)
+  if mode == 'stream':  # whose files are not read at this point
+    digest_source = [str(picture.hr) for picture in found]
+  digest = _digest(digest_source, spec, mode)
   if mode == 'bank':
-    pictures = bank.to_device(held) if mesh is None else bank.Bank(
-        *sharding.replicate((held.pixels, held.table), mesh))
-    return Feed(mode, bank_batches(cut, batch_size, kinds), lambda start, stop: pictures, 2**31,
-                held.skipped, digest, lambda: None)
-  batch_at = functools.partial(batch_of_host, size=batch_size, kinds=kinds)
-  rows = sharding.process_rows(cut.count, mesh)
+    return _bank_feed(packed_set, spec, digest, mesh)
+  rows = sharding.process_rows(spec.crop_spec.count, mesh)
   if mode == 'mapped':
-    skipped, made = held.skipped, mapped.batches(held, seed, begin, cut, rows)
+    skipped = packed_set.skipped
+    batches = mapped.batches(packed_set, spec.seed, start, spec.crop_spec, rows)
   else:
-    if len(found) < cut.count:
-      raise InputError(f'config.data.mode=stream: {len(found)} pictures are fewer than a batch of '
-                       f'{cut.count}; bank is for small sets')
-    needed = stream.AHEAD * max(workers, 1) * share + 2 * window * len(rows)
-    needed *= cut.channels * cut.patch**2 * (1 + 1 / cut.scale**2)
-    say(f'{len(found):,} pictures, decoded by {workers} workers while training, crops of '
-        f'{int(needed):,} bytes ahead')
     skipped = []
-    made = stream.batches(found, seed, begin, cut, share, workers, skipped, rows)
-  ahead = Prefetcher(made, 2 * window)
-  take = functools.partial(_take, ahead, window, cut.count, mesh)
-  return Feed(mode, batch_at, take, window, skipped, digest, ahead.close)
+    batches = _stream(found, spec, start, rows, skipped, log)
+  ahead = Prefetcher(batches, 2 * spec.window)
+  batch_at = functools.partial(batch_of_host, batch_size=spec.batch_size,
+                               augmentation=spec.augmentation)
+  source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, mesh)
+  return Feed(mode, batch_at, source_for, spec.window, skipped, digest, ahead.close)
 
 
-def bank_batches(cut: CropSpec, size: int, kinds: Augmentation) -> Callable:
-  """A bank's `batch_at`."""
-  return functools.partial(batch_of_bank, cut=cut, size=size, kinds=kinds)
+def bank_batches(crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Callable:
+  """Returns the `Feed.batch_at` of a bank."""
+  return functools.partial(batch_of_bank, crop_spec=crop_spec, batch_size=batch_size,
+                           augmentation=augmentation)
 
 
-def batch_of_bank(source: bank.Bank, seed, step, *, cut: CropSpec, size: int, kinds: Augmentation):
-  return augment(bank.crops_at(source, seed, step, cut), seed, step, size, kinds)
+def batch_of_bank(source: bank.Bank, seed: int | jax.Array, step: int | jax.Array, *,
+                  crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Crops:
+  """Cuts a step's batch out of the bank and augments it."""
+  crops = bank.crops_at(source, seed, step, crop_spec)
+  return augment(crops, seed, step, batch_size, augmentation)
 
 
-def batch_of_host(source: Batches, seed, step, *, size: int, kinds: Augmentation):
+def batch_of_host(source: Batches, seed: int | jax.Array, step: int | jax.Array, *,
+                  batch_size: int, augmentation: Augmentation) -> Crops:
+  """Selects a step's batch from those made on the host and augments it."""
   crops = {name: crop[step - source.first] for name, crop in source.crops.items()}
-  return augment(crops, seed, step, size, kinds)
+  return augment(crops, seed, step, batch_size, augmentation)
 
 
-def _packed(found, cut: CropSpec, mode: str, cache: pathlib.Path, say):
-  """(bank or mapped, the packed set, its digest); ('stream', None, None) if 'auto' finds no
-  room."""
+def _digest(digest_source: str | list[str], spec: FeedSpec, mode: str) -> str:
+  """Returns a hash of everything that batches depend on except seed and step."""
+  crops_per_image = spec.crops_per_image if mode == 'stream' else None
+  text = repr((digest_source, spec.crop_spec, spec.batch_size, spec.augmentation,
+               crops_per_image))
+  return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+# Modes ---------------------------------------------------------------------------------
+
+
+def _pack(found: Sequence[Picture], spec: FeedSpec,
+          log: Callable[[str], None]) -> tuple[str, Packed | None, str | None]:
+  """Chooses between the modes that pack, and packs the images unless that was done before.
+
+  Returns:
+    ('bank' or 'mapped', the packed set, its digest); ('stream', None, None) if `spec.mode` is
+    'auto' and the images fit neither the device nor the disk.
+  """
+  cache = spec.cache or packed.default_cache()
+  scale, patch, channels = (spec.crop_spec.scale, spec.crop_spec.patch, spec.crop_spec.channels)
   packed.remove_leftovers(cache)
-  room, free = bank.device_budget(), files.free_bytes(cache)
-  if mode == 'auto':
+  budget, free = bank.device_budget(), files.free_bytes(cache)
+  if spec.mode == 'auto':
     stored = sum(packed.stored_bytes(picture.hr) for picture in found)
-    if stored > max(room, free):  # and more when it is decoded
-      say(f'{len(found):,} pictures are {stored:,} bytes in their files, too many to pack')
+    if stored > max(budget, free):  # decoded images need even more
+      log(f'{len(found):,} images take {stored:,} bytes in their files, too many to pack')
       return 'stream', None, None
-  folder = packed.folder_of(found, cut.scale, cut.channels, cache)
-  held = packed.open_packed(folder)
-  planned = None if held else packed.lay_out(found, cut.scale, cut.channels)
-  needed = held.pixels.nbytes if held else planned.bytes
-  if mode == 'bank' and needed > room:
-    raise InputError(f'config.data.mode=bank: the pictures need {needed:,} bytes on the device, '
-                     f'which has room for {room:,}; mapped leaves them on the disk')
-  if mode in ('auto', 'packed'):
-    fits = held or needed <= free // 2 or mode == 'packed'
-    mode = ('bank' if needed <= room else 'mapped') if fits else 'stream'
-  where = {'bank': f'held on the device, which has room for {room:,}',
-           'mapped': f'mapped from {folder}; the device has room for {room:,}',
-           'stream': f'too many for the free disk ({free:,})'}
-  say(f'{len(held.names if held else planned.pictures):,} pictures are {needed:,} bytes packed, '
-      f'{where[mode]}')
+  folder = packed.packed_folder(found, scale, channels, cache)
+  packed_set = packed.open_packed(folder)
+  layout = None if packed_set else packed.lay_out(found, scale, channels)
+  needed = packed_set.pixels.nbytes if packed_set else layout.bytes
+  mode = _choose_mode(spec.mode, needed, budget, bool(packed_set) or needed <= free // 2)
+  where = {'bank': f'kept in device memory, which has space for {budget:,}',
+           'mapped': f'mapped from {folder}; device memory has space for {budget:,}',
+           'stream': f'too many for the free disk space ({free:,})'}
+  log(f'{len(packed_set.names if packed_set else layout.pictures):,} images take {needed:,} bytes '
+      f'packed, {where[mode]}')
   if mode == 'stream':
     return mode, None, None
-  held = held or packed.pack(planned, cut.scale, cut.channels, folder)
-  return mode, packed.with_crops(held, cut.scale, cut.patch), folder.name
+  packed_set = packed_set or packed.pack(layout, scale, channels, folder)
+  return mode, packed.drop_too_small(packed_set, scale, patch), folder.name
 
 
-def _take(ahead: 'Prefetcher', window: int, count: int, mesh, start: int, stop: int) -> Batches:
-  made = [ahead.next() for _ in range(stop - start)]
-  made += [made[-1]] * (window - len(made))  # of one shape, so that nothing is compiled anew
-  crops = {name: sharding.scatter(np.stack([batch[name] for batch in made]), count, mesh)
-           for name in made[0]}
+def _choose_mode(mode: str, needed: int, budget: int, fits_disk: bool) -> str:
+  """Returns the mode in which `needed` bytes of packed images are used.
+
+  Args:
+    mode: the mode asked for, as in `FeedSpec`.
+    needed: bytes of the packed images.
+    budget: bytes that a bank may occupy on the device.
+    fits_disk: whether the set is packed already or there is space on the disk to pack it.
+
+  Raises:
+    InputError: the mode is 'bank' and the images do not fit the device.
+  """
+  if mode == 'bank' and needed > budget:
+    raise InputError(f'config.data.mode=bank: the images need {needed:,} bytes in device memory, '
+                     f'which has space for {budget:,}; mapped keeps them on the disk')
+  if mode == 'auto' and not fits_disk:
+    return 'stream'
+  if mode in ('auto', 'packed'):
+    return 'bank' if needed <= budget else 'mapped'
+  return mode
+
+
+def _bank_feed(packed_set: Packed, spec: FeedSpec, digest: str,
+               mesh: jax.sharding.Mesh | None) -> Feed:
+  """Returns the feed of a packed set that is copied to the device, or to each of a mesh."""
+  pixels = bank.to_device(packed_set) if mesh is None else bank.Bank(
+      *sharding.replicate((packed_set.pixels, packed_set.table), mesh))
+  batch_at = bank_batches(spec.crop_spec, spec.batch_size, spec.augmentation)
+  return Feed('bank', batch_at, lambda start, stop: pixels, 2**31, packed_set.skipped, digest,
+              lambda: None)
+
+
+def _stream(found: Sequence[Picture], spec: FeedSpec, start: int, rows: Sequence[int],
+            skipped: list[str],
+            log: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+  """Returns the batches of a stream; `skipped` receives a line for each unusable image."""
+  crop_spec = spec.crop_spec
+  if len(found) < crop_spec.count:
+    raise InputError(f'config.data.mode=stream: {len(found)} images are fewer than a batch of '
+                     f'{crop_spec.count}; use bank for small sets')
+  ahead = stream.PENDING_PER_WORKER * max(spec.workers, 1) * spec.crops_per_image
+  ahead += 2 * spec.window * len(rows)
+  crop_bytes = crop_spec.channels * crop_spec.patch**2 * (1 + 1 / crop_spec.scale**2)
+  log(f'{len(found):,} images, decoded by {spec.workers} workers while training; crops made ahead '
+      f'take {int(ahead * crop_bytes):,} bytes')
+  source = stream.CropSource(found, spec.seed, crop_spec, spec.crops_per_image)
+  return stream.batches(source, start, spec.workers, skipped, rows)
+
+
+# Prefetching ---------------------------------------------------------------------------
+
+
+def _take(ahead: 'Prefetcher', window: int, count: int, mesh: jax.sharding.Mesh | None,
+          start: int, stop: int) -> Batches:
+  """Returns the batches of the steps start .. stop - 1 as arrays on the device.
+
+  Args:
+    ahead: the batches.
+    window: the last batch is repeated until there are this many, so that all windows have one
+      shape and nothing is compiled again.
+    count: crops in a batch, over all processes.
+    mesh: mesh over which crops are sharded.
+    start, stop: steps.
+  """
+  taken = [ahead.next() for _ in range(stop - start)]
+  taken += [taken[-1]] * (window - len(taken))
+  crops = {name: sharding.scatter(np.stack([batch[name] for batch in taken]), count, mesh)
+           for name in taken[0]}
   return Batches(sharding.replicate(jnp.int32(start), mesh), crops)
 
 
 class Prefetcher:
-  """An iterator whose items a thread makes before they are asked for."""
+  """Takes the items of an iterator ahead of time, in a thread.
 
-  def __init__(self, made: Iterator, most: int):
-    self._items = queue.Queue(most)
-    self._ended = threading.Event()
-    self._thread = threading.Thread(target=self._run, args=(made,), daemon=True)
+  Args:
+    items: the iterator, which `close` closes.
+    max_items: how many items are kept ready.
+  """
+
+  def __init__(self, items: Iterator[Any], max_items: int) -> None:
+    self._ready = queue.Queue(max_items)
+    self._closed = threading.Event()
+    self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
     self._thread.start()
 
-  def next(self):
-    """The next item, or the error that was raised in making it."""
-    item = self._items.get()
+  def next(self) -> Any:
+    """Returns the next item, or raises the error that making it raised."""
+    item = self._ready.get()
     if isinstance(item, BaseException):
-      self._items.put(item)  # nothing comes after it
+      self._ready.put(item)  # nothing comes after an error, so later calls raise it again
       raise item
     return item
 
   def close(self) -> None:
-    self._ended.set()
+    """Stops the thread and closes the iterator."""
+    self._closed.set()
     while self._thread.is_alive():
       try:
-        self._items.get(timeout=0.05)  # it may wait for a place
+        self._ready.get(timeout=0.05)  # the thread may be waiting for a free place
       except queue.Empty:
         continue
 
-  def _run(self, made):
+  def _run(self, items: Iterator[Any]) -> None:
     try:
-      while not self._ended.is_set():
-        self._items.put(next(made))
-    except BaseException as error:  # raised where the item is asked for
-      self._items.put(error)
+      while not self._closed.is_set():
+        self._ready.put(next(items))
+    except BaseException as error:  # raised by `next` in the thread that asks for the item
+      self._ready.put(error)
     finally:
-      made.close()
+      items.close()

@@ -1,4 +1,4 @@
-"""What files hold, told by a hash that is taken again only where a file has changed."""
+"""Hashes of the contents of files, cached so that only files that have changed are read again."""
 
 import contextlib
 import hashlib
@@ -9,17 +9,19 @@ from collections.abc import Sequence
 from sr_jax.errors import InputError
 from sr_jax.system import files, threads
 
-KNOWN = 'files.json'  # {path: [size, time of change, time of the inode's change, hash]}
+CACHE_FILE = 'files.json'  # {path: [size, modification time, inode change time, hash]}
 
 
 def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> dict[pathlib.Path, str]:
-  """A hash of each file's bytes; 'unreadable' where it can not be read.
+  """Returns a hash of the contents of each file, or 'unreadable' for a file that cannot be read.
 
   Args:
-    cache: folder that keeps them, so that a later start reads no file again. A change of
-      contents always changes the inode's time, which nobody can set.
+    paths: files to hash.
+    cache: folder in which the hashes are kept for later starts. A file is read again if its size,
+      modification time or inode change time differs; a change of its contents always changes the
+      last of these, which no program can set.
   """
-  known = _known(cache / KNOWN)
+  known = _read_cache(cache / CACHE_FILE)
   entries = {path: known.get(str(path.absolute()), []) for path in paths}
   stamps = {path: _stamp(path) for path in paths}
   changed = [path for path, stamp in stamps.items() if stamp is None or entries[path][:3] != stamp]
@@ -28,12 +30,13 @@ def digests(paths: Sequence[pathlib.Path], cache: pathlib.Path) -> dict[pathlib.
   if changed:
     known |= {str(path.absolute()): entry for path, entry in entries.items()
               if entry[3] != 'unreadable'}
-    with contextlib.suppress(InputError):  # it is read again next time, then
-      files.write_text(cache / KNOWN, json.dumps(known))
+    with contextlib.suppress(InputError):  # the next start then reads the files again
+      files.write_text(cache / CACHE_FILE, json.dumps(known))
   return {path: entry[3] for path, entry in entries.items()}
 
 
-def _known(path: pathlib.Path) -> dict[str, list]:
+def _read_cache(path: pathlib.Path) -> dict[str, list]:
+  """Reads the cache file; it is empty if the file is missing or damaged."""
   try:
     known = json.loads(path.read_text(encoding='utf-8'))
     return {name: entry for name, entry in known.items() if len(entry) == 4}
@@ -42,11 +45,12 @@ def _known(path: pathlib.Path) -> dict[str, list]:
 
 
 def _stamp(path: pathlib.Path) -> list[int] | None:
+  """Returns what changes together with the contents of a file; None if it does not exist."""
   try:
-    about = path.stat()
+    status = path.stat()
   except OSError:
     return None
-  return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+  return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash(path: pathlib.Path) -> str | None:

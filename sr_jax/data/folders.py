@@ -1,4 +1,4 @@
-"""Files: found, paired by name, and where results go."""
+"""Image files in folders: finding them, pairing them by name, and choosing output paths."""
 
 import collections
 import os
@@ -9,47 +9,56 @@ from collections.abc import Callable, Mapping, Sequence
 from sr_jax.errors import InputError, listed
 from sr_jax.images import SUFFIXES
 
+# (name in the first set, its file, the file of its partner in the second set)
+NamedPair = tuple[str, pathlib.Path, pathlib.Path]
 
-def _pictures_below(folder: pathlib.Path,
-                    suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
+
+def image_files(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
+  """Returns all image files below a folder, sorted; hidden files and folders are skipped.
+
+  Symbolic links are followed; a folder that is reached a second time is skipped.
+
+  Raises:
+    InputError: the folder does not exist, cannot be read, or has no image below it.
+  """
   if not folder.is_dir():
     raise InputError(f'{folder}: no such folder')
-  found, seen, unreadable = [], set(), []
-  for place, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
+  found, visited, unreadable = [], set(), []
+  for place, subfolders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
     real = os.path.realpath(place)
-    if real in seen:  # a link led back
-      folders.clear()
+    if real in visited:  # a symbolic link leads back to it
+      subfolders.clear()
       continue
-    seen.add(real)
-    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    visited.add(real)
+    subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
     found += [path for name in names if not name.startswith('.')
               and (path := pathlib.Path(place, name)).suffix.lower() in suffixes
               and path.is_file()]
   if not found and unreadable:
     raise InputError(f'{unreadable[0].filename}: {unreadable[0].strerror.lower()}')
   if not found:
-    raise InputError(f'{folder}: no picture in it ({", ".join(suffixes)})')
+    raise InputError(f'{folder}: no images in this folder ({", ".join(suffixes)})')
   return sorted(found)
 
 
 def images_by_name(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Every picture below a folder by its path in it, without the suffix where that is unique.
+  """Returns all images below a folder by their path in it, without the suffix if that is unique.
 
   Raises:
-    InputError: a missing or an empty folder.
+    InputError: the folder does not exist or has no image below it.
   """
-  paths = _pictures_below(folder)
-  times = collections.Counter(path.with_suffix('') for path in paths)
-  times.update(paths)  # 'a.png.png' beside 'a.png'
-  return {(path if times[path.with_suffix('')] > 1 else path.with_suffix(''))
+  paths = image_files(folder)
+  counts = collections.Counter(path.with_suffix('') for path in paths)
+  counts.update(paths)  # 'a.png.png' without its suffix clashes with 'a.png'
+  return {(path if counts[path.with_suffix('')] > 1 else path.with_suffix(''))
           .relative_to(folder).as_posix(): path for path in paths}
 
 
 def plain_names(name: str, scale: int) -> list[str]:
-  """A name, then without one and all of what tools append, step by step.
+  """Returns the name, then the name with one, two, ... of the endings removed that tools append.
 
-  'baby_x4_SR' gives itself, 'baby_x4' and 'baby'; so are 'babyx4', 'baby_out' and
-  'baby_SRF_4_HR' understood. An x and another number than `scale` stays.
+  'baby_x4_SR' gives itself, 'baby_x4' and 'baby'. Endings such as those of 'babyx4', 'baby_out'
+  and 'baby_SRF_4_HR' are removed as well; an x followed by another number than `scale` is kept.
   """
   ending = re.compile(rf'(?<=[^/])([_-]?x{scale}|[_-](sr|hr|lr|gt|out|srf_{scale}))$', re.I)
   names = [name]
@@ -58,99 +67,122 @@ def plain_names(name: str, scale: int) -> list[str]:
   return names
 
 
-def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int):
-  """Partners of one name, as little as possible taken off it (`plain_names`).
+def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path],
+                 scale: int) -> tuple[list[NamedPair], list[pathlib.Path]]:
+  """Pairs files of equal names, removing as few endings as possible (`plain_names`).
 
   Args:
-    first, second: files by name, as `named` has them.
+    first, second: files by name, as returned by `images_by_name`.
+    scale: HR / LR.
 
   Returns:
-    ([(name in first, its file, its partner)], [files without a partner]). Two files of
-    second that want the same partner get none, nor does one that has several to choose from.
+    (pairs, files without a partner). If two files of `second` match the same file, or a file of
+    `second` matches several files of `first`, none of them is paired.
   """
   shortened = collections.defaultdict(list)
   for name in first:
     for short in plain_names(name, scale)[1:]:
       shortened[short].append(name)
-  wanted = collections.defaultdict(list)
+  candidates = collections.defaultdict(list)  # names in second for each name in first
   for name in second:
     choices = ([short] if short in first else shortened.get(short, [])
                for short in plain_names(name, scale))
-    found = next(filter(None, choices), [])
-    if len(found) == 1:
-      wanted[found[0]].append(name)
-  pairs = [(name, first[name], second[wanted[name][0]]) for name in first
-           if len(wanted[name]) == 1]
-  taken = {path for _, *paths in pairs for path in paths}
-  return pairs, [path for path in (*first.values(), *second.values()) if path not in taken]
+    matches = next(filter(None, choices), [])
+    if len(matches) == 1:
+      candidates[matches[0]].append(name)
+  pairs = [(name, first[name], second[candidates[name][0]]) for name in first
+           if len(candidates[name]) == 1]
+  paired = {path for _, *paths in pairs for path in paths}
+  return pairs, [path for path in (*first.values(), *second.values()) if path not in paired]
 
 
 def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int,
-             advice: str = '', most: int | None = 20):
-  """The pairs of `pair_by_name`.
+             advice: str = '', most: int | None = 20) -> list[NamedPair]:
+  """Pairs files by name (`pair_by_name`) and requires that all of them have a partner.
+
+  Args:
+    first, second, scale: see `pair_by_name`.
+    advice: added to the error message.
+    most: how many files the error message lists; None lists all of them.
 
   Raises:
-    InputError: listing the files without a partner, at most so many, and the advice.
+    InputError: files without a partner, which the message lists.
   """
-  pairs, alone = pair_by_name(first, second, scale)
-  if alone:
-    raise InputError(f'{len(alone)} without a partner of the same name{advice}: '
-                     + listed(alone, most))
+  pairs, unpaired = pair_by_name(first, second, scale)
+  if unpaired:
+    raise InputError(f'{len(unpaired)} images without a partner of the same name{advice}: '
+                     + listed(unpaired, most))
   return pairs
 
 
-def output_paths(places: Sequence[pathlib.Path], folder: pathlib.Path,
-            suffixes: Sequence[str] = SUFFIXES,
-            suffix: Callable[[pathlib.Path], str] = lambda path: '.png',
-            roots: Mapping[pathlib.Path, pathlib.Path] | None = None
-            ) -> list[tuple[pathlib.Path, pathlib.Path]]:
-  """(picture, what is made of it in `folder`) of pictures and of all pictures in folders.
+def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
+                 suffixes: Sequence[str] = SUFFIXES,
+                 suffix: Callable[[pathlib.Path], str] = lambda path: '.png',
+                 roots: Mapping[pathlib.Path, pathlib.Path] | None = None
+                 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """Chooses an output path in `folder` for each input file and each file in an input folder.
 
-  A folder's structure is kept. Where names differ by the suffix alone, they keep it.
+  The structure of input folders is kept. Outputs whose names would differ only in the suffix of
+  the input keep that suffix in their names.
 
   Args:
-    suffixes: of what is taken from folders.
-    suffix: of what is made.
-    roots: of places: folders that they lie in, and from which on their own path is kept.
+    inputs: files and folders.
+    folder: output folder.
+    suffixes: suffixes of the files that are read from folders.
+    suffix: returns the suffix of the output for an input file.
+    roots: for some of the inputs, a folder that contains them; their path relative to it is kept.
+
+  Returns:
+    [(input file, output file)].
 
   Raises:
-    InputError: nothing there; `folder` is a file or lies in a folder that is read; two
-      pictures of one name, or one that would be overwritten.
+    InputError: an input does not exist; `folder` is a file or lies in an input folder; two inputs
+      have the same output, or an input would be overwritten.
   """
   stems, roots = {}, roots or {}
-  for place in places:
-    inside = place.relative_to(roots[place]) if place in roots else pathlib.Path()
-    if not place.is_dir():
-      if not place.is_file():
-        raise InputError(f'{place}: no such file or folder' if not place.exists()
-                         else f'{place}: no regular file')
-      stems[place] = folder / inside.parent / place.stem
+  for path in inputs:
+    inside = path.relative_to(roots[path]) if path in roots else pathlib.Path()
+    if not path.is_dir():
+      if not path.is_file():
+        raise InputError(f'{path}: no such file or folder' if not path.exists()
+                         else f'{path}: not a regular file')
+      stems[path] = folder / inside.parent / path.stem
       continue
-    if folder.resolve().is_relative_to(place.resolve()):
-      raise InputError(f'{folder}: lies in {place}, whose pictures are read; name another folder')
-    stems |= {path: folder / inside / path.relative_to(place).with_suffix('')
-              for path in _pictures_below(place, suffixes)}
+    if folder.resolve().is_relative_to(path.resolve()):
+      raise InputError(f'{folder}: lies in the input folder {path}; choose another output folder')
+    stems |= {file: folder / inside / file.relative_to(path).with_suffix('')
+              for file in image_files(path, suffixes)}
   if folder.is_file():
-    raise InputError(f'{folder}: is a file; pictures need a folder')
-  times = collections.Counter(stems.values())
-  found = {path: stem.with_name((path if times[stem] > 1 else stem).name + suffix(path))
-           for path, stem in stems.items()}
-  times = collections.Counter(found.values())
-  clashes = [path for path, target in found.items() if times[target] > 1]
+    raise InputError(f'{folder}: is a file; the output must be a folder')
+  return refuse_originals(_without_clashes(stems, suffix))
+
+
+def _without_clashes(stems: dict[pathlib.Path, pathlib.Path],
+                     suffix: Callable[[pathlib.Path], str]) -> dict[pathlib.Path, pathlib.Path]:
+  """Returns the output of each input, given the output without its suffix.
+
+  Raises:
+    InputError: two inputs have the same output.
+  """
+  counts = collections.Counter(stems.values())
+  outputs = {path: stem.with_name((path if counts[stem] > 1 else stem).name + suffix(path))
+             for path, stem in stems.items()}
+  counts = collections.Counter(outputs.values())
+  clashes = [path for path, output in outputs.items() if counts[output] > 1]
   if clashes:
-    raise InputError(f'several pictures of one name: {listed(clashes)}')
-  return refuse_originals(found)
+    raise InputError(f'several images with the same output name: {listed(clashes)}')
+  return outputs
 
 
 def refuse_originals(
-    targets: dict[pathlib.Path, pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]:
-  """The items, if none of the originals would be overwritten.
+    outputs: dict[pathlib.Path, pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """Returns the (input, output) pairs if no output would overwrite an input.
 
   Raises:
-    InputError: one would.
+    InputError: an output is one of the inputs.
   """
-  originals = {path.resolve() for path in targets}
-  for target in targets.values():
-    if target.resolve() in originals:
-      raise InputError(f'{target}: would overwrite an original')
-  return list(targets.items())
+  originals = {path.resolve() for path in outputs}
+  for output in outputs.values():
+    if output.resolve() in originals:
+      raise InputError(f'{output}: would overwrite an original')
+  return list(outputs.items())

@@ -1,11 +1,11 @@
-"""Batches of a packed set that does not fit the device, copied on the host from its mapped file.
+"""Batches of a packed set that does not fit the device, cut on the host from its mapped file.
 
-They are the bank's, to the bit: a run may change from one to the other.
+They equal the batches of the bank bit for bit, so a run may change from one to the other.
 """
 
 import contextlib
-import functools
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
@@ -15,50 +15,60 @@ from sr_jax.data import bank
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.packed import Packed
 
-AHEAD = 64  # steps whose places are drawn in one call
+STEPS_PER_DRAW = 64  # steps whose crop positions are drawn in one call
 
 
-def batches(packed: Packed, seed: int, begin: int, cut: CropSpec,
-            mine: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
-  """The crops of step `begin`, of the one after it and so on, as `bank.crops_at` has them.
+def batches(packed: Packed, seed: int, start: int, crop_spec: CropSpec,
+            rows: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the crops of step `start` and of every later step, equal to those of `bank.crops_at`.
 
   Args:
-    mine: which of a batch's are made (None: all).
+    packed: the packed set.
+    seed: seed of the run.
+    start: the first step.
+    crop_spec: the crops of a batch.
+    rows: which crops of each batch are made; None makes all.
   """
-  mine = list(range(cut.count) if mine is None else mine)
+  rows = list(range(crop_spec.count) if rows is None else rows)
+
   @jax.jit
-  def draw(table, first):
-    return jax.vmap(lambda step: bank.draw(table, seed, step, cut))(first + jnp.arange(AHEAD))
+  def draw(table: jax.Array, first: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    steps = first + jnp.arange(STEPS_PER_DRAW)
+    return jax.vmap(lambda step: bank.draw(table, seed, step, crop_spec))(steps)
 
   while True:
-    with _on_the_host():
-      drawn = jax.device_get(draw(packed.table, begin))
-    for rows, y, x in zip(*drawn, strict=True):
-      yield _cut(packed.pixels, rows[mine], y[mine], x[mine], cut)
-    begin += AHEAD
+    with _on_host():
+      drawn = jax.device_get(draw(packed.table, start))
+    for table_rows, y, x in zip(*drawn, strict=True):
+      yield _cut(packed.pixels, table_rows[rows], y[rows], x[rows], crop_spec)
+    start += STEPS_PER_DRAW
 
 
-def _cut(pixels, rows, ys, xs, cut: CropSpec) -> dict[str, np.ndarray]:
-  scale, patch = cut.scale, cut.patch
+def _cut(pixels: np.ndarray, table_rows: np.ndarray, ys: np.ndarray, xs: np.ndarray,
+         crop_spec: CropSpec) -> dict[str, np.ndarray]:
+  """Copies the crops at (ys, xs), in LR pixels, of the images described by rows of the table."""
+  scale, patch, channels = crop_spec.scale, crop_spec.patch, crop_spec.channels
   side = patch // scale
-  batch = {'lr': np.empty((len(ys), side, side, cut.channels), np.uint8),
-           'hr': np.empty((len(ys), patch, patch, cut.channels), np.uint8)}
-  places = zip(rows.tolist(), ys.tolist(), xs.tolist(), strict=True)
-  for index, ((chunk, hr_at, lr_at, height, width), y, x) in enumerate(places):
-    view = functools.partial(_view, pixels[chunk], channels=cut.channels)
-    batch['lr'][index] = view(lr_at, height, width)[y:y + side, x:x + side]
-    batch['hr'][index] = view(hr_at, height * scale, width * scale)[
-        y * scale:y * scale + patch, x * scale:x * scale + patch]
+  batch = {'lr': np.empty((len(ys), side, side, channels), np.uint8),
+           'hr': np.empty((len(ys), patch, patch, channels), np.uint8)}
+  places = zip(table_rows.tolist(), ys.tolist(), xs.tolist(), strict=True)
+  for index, ((chunk, hr_offset, lr_offset, height, width), y, x) in enumerate(places):
+    lr = _image(pixels[chunk], lr_offset, (height, width, channels))
+    hr = _image(pixels[chunk], hr_offset, (height * scale, width * scale, channels))
+    batch['lr'][index] = lr[y:y + side, x:x + side]
+    batch['hr'][index] = hr[y * scale:y * scale + patch, x * scale:x * scale + patch]
   return batch
 
 
-def _view(row, at, height, width, channels):
-  return row[at:at + height * width * channels].reshape(height, width, channels)
+def _image(chunk: np.ndarray, offset: int, shape: tuple[int, int, int]) -> np.ndarray:
+  """Returns a view of the image of this shape that begins at `offset`."""
+  height, width, channels = shape
+  return chunk[offset:offset + height * width * channels].reshape(shape)
 
 
-def _on_the_host():
-  """An accelerator would answer only when it is through with the steps before."""
+def _on_host() -> AbstractContextManager:
+  """Makes JAX compute on the CPU: an accelerator would answer only after the queued steps."""
   try:
     return jax.default_device(jax.local_devices(backend='cpu')[0])
-  except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+  except RuntimeError:  # JAX_PLATFORMS excludes the CPU
     return contextlib.nullcontext()

@@ -1,8 +1,8 @@
-"""Packed sets: every picture of a set decoded once, in one file of uint8 that later starts reuse.
+"""Packed sets: all images of a set decoded once, in one file of uint8 that later starts reuse.
 
-Pictures lie back to back, HR and then its LR, in a [chunks, width] array (a row is up to
-1 GiB; indices within it fit int32), so a set of any mix of sizes wastes almost nothing. The
-file is mapped into memory: it may be much larger than that.
+Images lie one after another, HR followed by its LR, in an array [chunks, width] whose rows are up
+to 1 GiB long, so that an int32 can index them. Images of any mix of sizes therefore waste almost
+no space. The file is mapped into memory and may be much larger than it.
 """
 
 import contextlib
@@ -21,31 +21,30 @@ import numpy as np
 from sr_jax import images
 from sr_jax.data import pictures
 from sr_jax.data.file_hashes import digests
-from sr_jax.data.pictures import Picture, refuse_empty
+from sr_jax.data.pictures import ImageSource, Picture, refuse_empty
 from sr_jax.errors import InputError
 from sr_jax.system import files, threads
 
-CHUNK = 1 << 30
-UNFINISHED = '.unfinished'
-FORMAT = 1  # of the folder; another number makes older ones be packed anew
+MAX_ROW_BYTES = 1 << 30
+FORMAT = 1  # of the files in the folder; sets of another format are packed again
 
 
 class Packed(NamedTuple):
-  """A packed set, as it lies in its file."""
+  """A packed set, mapped from its file."""
 
   pixels: np.ndarray  # uint8 [chunks, width], mapped
-  table: np.ndarray  # int32 [pictures, 5]: chunk, HR offset, LR offset, LR height, LR width
-  names: list[str]  # of the pictures in the table
-  skipped: list[str]  # a line for each picture left out, and why
+  table: np.ndarray  # int32 [images, 5]: chunk, HR offset, LR offset, LR height, LR width
+  names: list[str]  # names of the images in the table
+  skipped: list[str]  # a line for each image that was skipped, with the reason
 
 
 class PackLayout(NamedTuple):
-  """Where each picture will lie, known from headers alone."""
+  """Where each image will lie; computed from the headers of the files alone."""
 
   pictures: list[Picture]
-  sizes: list[tuple[int, int]]  # of LR
+  sizes: list[tuple[int, int]]  # (height, width) of LR
   places: list[tuple[int, int, int]]  # chunk, HR offset, LR offset
-  shape: tuple[int, int]
+  shape: tuple[int, int]  # of `Packed.pixels`
   skipped: list[str]
 
   @property
@@ -54,13 +53,16 @@ class PackLayout(NamedTuple):
 
 
 def default_cache() -> pathlib.Path:
+  """Returns the folder in which packed sets are stored by default."""
   return files.cache_folder() / 'packed'
 
 
-def folder_of(found: Sequence[Picture], scale: int, channels: int,
-              cache: pathlib.Path) -> pathlib.Path:
-  """Where these pictures, made so, are or would be packed: by what the files hold, so that a
-  set may move."""
+def packed_folder(found: Sequence[Picture], scale: int, channels: int,
+                  cache: pathlib.Path) -> pathlib.Path:
+  """Returns the folder in which these images are, or would be, packed with these settings.
+
+  Its name depends on the contents of the files and not on their paths, so a set may be moved.
+  """
   paths = [file for picture in found for file in (picture.hr, picture.lr)
            if isinstance(file, pathlib.Path)]
   contents = digests(paths, cache)
@@ -72,16 +74,16 @@ def folder_of(found: Sequence[Picture], scale: int, channels: int,
   return cache / digest.hexdigest()
 
 
-def stored_bytes(file) -> int:
-  """Of a picture file; 0 of what is none."""
+def stored_bytes(source: ImageSource) -> int:
+  """Returns the size of an image file; 0 if it does not exist or is a record of a data set."""
   try:
-    return file.stat().st_size
+    return source.stat().st_size
   except (AttributeError, OSError):
     return 0
 
 
 def open_packed(folder: pathlib.Path) -> Packed | None:
-  """A set packed earlier; None where there is none that is whole."""
+  """Opens a packed set; returns None if there is none or it is not intact."""
   try:
     index = json.loads((folder / 'index.json').read_text(encoding='utf-8'))
     with (folder / 'table.npy').open('rb') as file:
@@ -92,140 +94,168 @@ def open_packed(folder: pathlib.Path) -> Packed | None:
         and _inside(table.astype(np.int64), *pixels.shape)
         and all(isinstance(line, str) for lists in lines for line in lists)):
       return Packed(pixels, table, *lines)
-  except Exception:  # NumPy and JSON raise many kinds on what a crash has left
+  except Exception:  # NumPy and JSON raise many kinds of errors on damaged files
     return None
 
 
 def _inside(table: np.ndarray, chunks: int, width: int) -> bool:
-  """Whether every picture lies within the pixels."""
-  chunk, hr_at, lr_at, height, columns = table.T
-  return bool((table >= 0).all() and (chunk < chunks).all() and (hr_at <= lr_at).all()
-              and (lr_at + height * columns <= width).all())
+  """Returns whether every image of the table lies within pixels of this shape."""
+  chunk, hr_offset, lr_offset, height, columns = table.T
+  return bool((table >= 0).all() and (chunk < chunks).all() and (hr_offset <= lr_offset).all()
+              and (lr_offset + height * columns <= width).all())
 
 
-def with_crops(packed: Packed, scale: int, patch: int) -> Packed:
-  """Without the pictures that are smaller than the HR crops asked for.
+def drop_too_small(packed: Packed, scale: int, patch: int) -> Packed:
+  """Removes the images that are smaller than an HR crop of side `patch`.
 
   Raises:
-    InputError: none is left.
+    InputError: no image is left.
   """
   large = packed.table[:, 3:].min(axis=1, initial=patch) * scale >= patch
-  small = [pictures.too_small(packed.names[index], packed.table[index, 3:] * scale, patch)
-           for index in np.flatnonzero(~large)]
-  packed = packed._replace(table=packed.table[large], skipped=packed.skipped + small,
+  too_small = [pictures.too_small_message(packed.names[index], packed.table[index, 3:] * scale,
+                                          patch) for index in np.flatnonzero(~large)]
+  packed = packed._replace(table=packed.table[large], skipped=packed.skipped + too_small,
                            names=[packed.names[index] for index in np.flatnonzero(large)])
   if not len(packed.table):
     refuse_empty(packed.skipped)
   return packed
 
 
-# Packing -------------------------------------------------------------------------------
+# Layout --------------------------------------------------------------------------------
 
 
 def lay_out(found: Sequence[Picture], scale: int, channels: int) -> PackLayout:
-  """Lays out the pictures, whose headers are read on all cores.
+  """Decides where each image will lie, from the headers of the files, read on all cores.
 
   Raises:
-    InputError: an LR of its own whose size does not fit its HR.
+    InputError: the size of a separate LR does not match its HR.
   """
-  def measure(picture):
-    """(height, width) of the LR, or why the picture is left out."""
-    try:
-      size = pictures.hr_size(picture)
-      own = images.image_size(picture.lr) if picture.lr and not picture.resize else None
-    except images.DamagedPicture as error:
-      return str(error)
-    # A late EXIF tag may have turned one of them, which is seen when it is read.
-    if own and not any(pictures.fits(turned, size, scale) for turned in (own, own[::-1])):
-      raise InputError(f'{picture.hr}: {size[0]}x{size[1]} is not {scale} times its LR, '
-                       f'{own[0]}x{own[1]} ({picture.lr})')
-    height, width = (side // scale for side in size)
-    if not height or not width:
-      return f'{picture.hr}: too small for scale {scale}'
-    if _bytes(height, width, scale, channels) >= CHUNK:
-      return (f'{picture.hr}: {height * scale}x{width * scale} takes '
-              f'{_bytes(height, width, scale, channels):,} bytes, more than {CHUNK:,}')
-    return height, width
-
-  measured = threads.on_all_cores(measure, found, 'reading headers')
+  measured = threads.on_all_cores(lambda picture: _lr_size(picture, scale, channels), found,
+                                  'reading headers')
   usable = [(picture, size) for picture, size in zip(found, measured, strict=True)
             if isinstance(size, tuple)]
-  places, shape = _places([_bytes(*size, scale, channels) for _, size in usable])
-  places = [(chunk, at, at + channels * height * width * scale**2)
-            for (chunk, at), (_, (height, width)) in zip(places, usable, strict=True)]
-  return PackLayout([picture for picture, _ in usable], [size for _, size in usable], places, shape,
-              [size for size in measured if isinstance(size, str)])
+  places, shape = _places([_pair_bytes(*size, scale, channels) for _, size in usable])
+  places = [(chunk, offset, offset + channels * height * width * scale**2)
+            for (chunk, offset), (_, (height, width)) in zip(places, usable, strict=True)]
+  return PackLayout([picture for picture, _ in usable], [size for _, size in usable], places,
+                    shape, [reason for reason in measured if isinstance(reason, str)])
 
 
-def _places(needs: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-  """([(chunk, offset)], shape): the largest first, each into the row that has least, which
-  leaves rows of nearly one length."""
-  chunks = max(1, -(-sum(needs) // CHUNK))
+def _lr_size(picture: Picture, scale: int, channels: int) -> tuple[int, int] | str:
+  """Returns (height, width) of LR, or the reason why the image is skipped."""
+  try:
+    size = pictures.hr_size(picture)
+    lr_size = images.image_size(picture.lr) if picture.lr and not picture.resize else None
+  except images.DamagedImageError as error:
+    return str(error)
+  # An EXIF tag at the end of a file may swap height and width, which only reading it shows.
+  if lr_size and not any(pictures.sizes_match(turned, size, scale)
+                         for turned in (lr_size, lr_size[::-1])):
+    raise InputError(f'{picture.hr}: {size[0]}x{size[1]} is not {scale} times its LR, '
+                     f'{lr_size[0]}x{lr_size[1]} ({picture.lr})')
+  height, width = (side // scale for side in size)
+  if not height or not width:
+    return f'{picture.hr}: too small for scale {scale}'
+  if _pair_bytes(height, width, scale, channels) >= MAX_ROW_BYTES:
+    return (f'{picture.hr}: {height * scale}x{width * scale} takes '
+            f'{_pair_bytes(height, width, scale, channels):,} bytes, more than {MAX_ROW_BYTES:,}')
+  return height, width
+
+
+def _places(sizes: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+  """Distributes items of these sizes in bytes over rows of nearly equal length.
+
+  Each item, the largest first, goes to the row that is shortest so far.
+
+  Returns:
+    ([(row, offset)], (rows, length of the longest row)).
+  """
+  count = max(1, -(-sum(sizes) // MAX_ROW_BYTES))
   while True:
-    rows, places = [(0, chunk) for chunk in range(chunks)], [None] * len(needs)
-    for index in sorted(range(len(needs)), key=lambda index: -needs[index]):
-      at, chunk = rows[0]
-      places[index] = chunk, at
-      heapq.heapreplace(rows, (at + needs[index], chunk))
+    rows, places = [(0, row) for row in range(count)], [None] * len(sizes)
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+      offset, row = rows[0]
+      places[index] = row, offset
+      heapq.heapreplace(rows, (offset + sizes[index], row))
     longest = max(rows)[0]
-    if longest <= CHUNK:
-      return places, (chunks, longest)
-    chunks += 1
+    if longest <= MAX_ROW_BYTES:
+      return places, (count, longest)
+    count += 1
 
 
-def _bytes(height: int, width: int, scale: int, channels: int) -> int:
-  """Of a picture and its LR, whose sides these are."""
+def _pair_bytes(height: int, width: int, scale: int, channels: int) -> int:
+  """Returns the bytes of an HR/LR pair whose LR has this height and width."""
   return channels * height * width * (scale**2 + 1)
 
 
-def pack(planned: PackLayout, scale: int, channels: int, folder: pathlib.Path) -> Packed:
-  """Decodes the pictures on all cores into `folder`, which comes to be whole or not at all.
+# Packing -------------------------------------------------------------------------------
 
-  Damaged pictures are left out, each with a line.
+
+def pack(layout: PackLayout, scale: int, channels: int, folder: pathlib.Path) -> Packed:
+  """Decodes the images on all cores into `folder`, which is written completely or not at all.
+
+  Damaged images are skipped. If another process is packing the same set, waits for it and uses
+  its result.
 
   Raises:
-    InputError: a pair that does not fit, no usable picture, no room on the disk.
+    InputError: a pair that does not match, no usable image, or the disk is full.
   """
-  if not planned.pictures:
-    refuse_empty(planned.skipped)
-  with _beside(folder) as unfinished:
-    if unfinished is None:  # another process was faster
-      return open_packed(folder)
-    pixels = _allocated(unfinished / 'pixels', planned.shape)
-
-    def decode(index):
-      """Lays one picture in its place; its row of the table, or why there is none."""
-      picture, (chunk, hr_at, lr_at) = planned.pictures[index], planned.places[index]
-      try:
-        pair = pictures.read(picture, scale, channels)
-      except images.DamagedPicture as error:
-        return str(error)
-      if sorted(pair.lr.shape[:2]) != sorted(planned.sizes[index]):
-        return f'{picture.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is not what its header says'
-      pixels[chunk, hr_at:hr_at + pair.hr.size] = pair.hr.reshape(-1)
-      pixels[chunk, lr_at:lr_at + pair.lr.size] = pair.lr.reshape(-1)
-      return (chunk, hr_at, lr_at, *pair.lr.shape[:2])
-
-    rows = threads.on_all_cores(decode, range(len(planned.pictures)), 'decoding')
-    skipped = planned.skipped + [row for row in rows if isinstance(row, str)]
-    table = np.array([row for row in rows if isinstance(row, tuple)], np.int32)
-    if not len(table):
-      refuse_empty(skipped)
-    pixels.flush()
-    np.save(unfinished / 'table.npy', table)
-    names = [str(picture.hr) for picture, row in zip(planned.pictures, rows, strict=True)
-             if isinstance(row, tuple)]
-    (unfinished / 'index.json').write_text(json.dumps(
-        {'shape': planned.shape, 'names': names, 'skipped': skipped}), encoding='utf-8')
-  held = open_packed(folder)
-  if held is None:
-    raise InputError(f'{folder}: the packed pictures are gone again')
-  return held
+  if not layout.pictures:
+    refuse_empty(layout.skipped)
+  try:
+    with _locked(folder):
+      if not open_packed(folder):  # another process may have packed it meanwhile
+        _remove_unfinished(folder)
+        with files.atomic_folder(folder, replace=True) as unfinished:
+          _decode_into(unfinished, layout, scale, channels)
+  except OSError as error:
+    raise InputError(f'{folder}: cannot write the packed images ({error.strerror or error}); '
+                     '--config.data.cache=FOLDER stores them elsewhere') from None
+  packed = open_packed(folder)
+  if packed is None:
+    raise InputError(f'{folder}: the packed images were deleted by another process')
+  return packed
 
 
-def _allocated(path: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
-  """A file that is there in full: writing to a mapped one with holes in it would crash the
-  process where the disk is full."""
+def _decode_into(folder: pathlib.Path, layout: PackLayout, scale: int, channels: int) -> None:
+  """Writes the files of a packed set."""
+  pixels = _allocate(folder / 'pixels', layout.shape)
+
+  def decode(index: int) -> tuple[int, ...] | str:
+    """Writes one image to its place; returns its row of the table, or why it is skipped."""
+    picture, (chunk, hr_offset, lr_offset) = layout.pictures[index], layout.places[index]
+    try:
+      pair = pictures.read(picture, scale, channels)
+    except images.DamagedImageError as error:
+      return str(error)
+    if sorted(pair.lr.shape[:2]) != sorted(layout.sizes[index]):
+      return (f'{picture.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is not the size in its '
+              'header')
+    pixels[chunk, hr_offset:hr_offset + pair.hr.size] = pair.hr.reshape(-1)
+    pixels[chunk, lr_offset:lr_offset + pair.lr.size] = pair.lr.reshape(-1)
+    return (chunk, hr_offset, lr_offset, *pair.lr.shape[:2])
+
+  rows = threads.on_all_cores(decode, range(len(layout.pictures)), 'decoding')
+  skipped = layout.skipped + [row for row in rows if isinstance(row, str)]
+  table = np.array([row for row in rows if isinstance(row, tuple)], np.int32)
+  if not len(table):
+    refuse_empty(skipped)
+  pixels.flush()
+  np.save(folder / 'table.npy', table)
+  names = [str(picture.hr) for picture, row in zip(layout.pictures, rows, strict=True)
+           if isinstance(row, tuple)]
+  (folder / 'index.json').write_text(json.dumps(
+      {'shape': layout.shape, 'names': names, 'skipped': skipped}), encoding='utf-8')
+  for path in folder.iterdir():
+    with path.open('rb') as file:
+      os.fsync(file.fileno())
+
+
+def _allocate(path: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
+  """Maps a new file whose blocks are all allocated.
+
+  Writing to a mapped file with holes in it would crash the process when the disk is full.
+  """
   with path.open('wb') as file:
     file.truncate(shape[0] * shape[1])
     if hasattr(os, 'posix_fallocate'):  # macOS has none
@@ -234,42 +264,12 @@ def _allocated(path: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
 
 
 @contextlib.contextmanager
-def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path | None]:
-  """An unfinished folder that becomes `folder` if the block succeeds and else is gone; None
-  if another process has made `folder` meanwhile.
-
-  Raises:
-    InputError: it can not be written.
-  """
-  unfinished = folder.with_suffix(UNFINISHED)
-  try:
-    with _locked(folder):
-      if open_packed(folder):
-        yield None
-        return
-      try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        yield unfinished
-        for path in unfinished.iterdir():
-          with path.open('rb') as file:
-            os.fsync(file.fileno())
-        shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
-        unfinished.rename(folder)
-      finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-  except OSError as error:
-    raise InputError(f'{folder}: the packed pictures can not be written '
-                     f'({error.strerror or error}); --config.data.cache=FOLDER puts them '
-                     'elsewhere') from None
-
-
-@contextlib.contextmanager
 def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
-  """Alone at work on `folder`; the lock is gone with the process that holds it.
+  """Locks `folder` against other processes; the lock ends with the process that has it.
 
   Raises:
-    BlockingIOError: another process is, and `wait` is false.
+    BlockingIOError: another process has the lock, and `wait` is false.
+    OSError: the lock file cannot be created.
   """
   folder.parent.mkdir(parents=True, exist_ok=True)
   lock = folder.with_suffix('.lock')
@@ -279,14 +279,22 @@ def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
     except BlockingIOError:
       if not wait:
         raise
-      print(f'{folder}: another process packs the same pictures; waiting for it', file=sys.stderr)
+      print(f'{folder}: another process is packing the same images; waiting for it',
+            file=sys.stderr)
       stack.enter_context(files.locked(lock))
     yield
 
 
+def _remove_unfinished(folder: pathlib.Path) -> None:
+  """Removes what killed processes left of `folder`, whose lock this process has."""
+  for unfinished in folder.parent.glob(f'{files.UNFINISHED}{folder.name}-*'):
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def remove_leftovers(cache: pathlib.Path) -> None:
-  """Removes what killed processes left unfinished."""
-  for unfinished in cache.glob(f'*{UNFINISHED}'):
-    with (contextlib.suppress(OSError),  # somebody works on it
-          _locked(unfinished.with_suffix(''), wait=False)):
-      shutil.rmtree(unfinished, ignore_errors=True)
+  """Removes what killed processes left unfinished in the cache."""
+  for unfinished in cache.glob(f'{files.UNFINISHED}*-*'):
+    folder = cache / unfinished.name.removeprefix(files.UNFINISHED).rpartition('-')[0]
+    with (contextlib.suppress(OSError),  # another process is working on it
+          _locked(folder, wait=False)):
+      _remove_unfinished(folder)

@@ -1,23 +1,29 @@
-"""config.data -> the pictures of a run, and the feed that its steps take batches from."""
+"""config.data -> the images of a run, and the feed that its steps take batches from."""
 
 import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
 
 from sr_jax.data import augment, benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
+from sr_jax.data.feed import Feed, FeedSpec
 from sr_jax.data.pictures import Picture, parse_resize
 from sr_jax.errors import InputError
 from sr_jax.system import files, threads
 
-# What says which pictures a run is trained on and which are left to validation and test.
+# The keys that determine which images are for training and which for validation and test.
 SPLIT_KEYS = ('source', 'fraction', 'split_seed', 'resize')
 
 
-def check(config) -> None:
-  """Refuses values that no run can have, before anything is read.
+def check(config: ConfigDict) -> None:
+  """Checks the values of `config.data` before anything is read.
 
   Raises:
-    InputError: naming the key, what it holds and what it may hold.
+    InputError: a value is invalid; the message has the key, the value and what is allowed.
   """
   data = config.data
   if data.mode not in feed.MODES:
@@ -25,7 +31,7 @@ def check(config) -> None:
   if data.channels not in (None, 1, 3):
     raise InputError(f'config.data.channels={data.channels}: expected 1 or 3')
   if data.channels == 1 and config.generator.channels != 1 and config.generator.name != 'srcnn':
-    raise InputError('config.data.channels=1: the generator sees three; add '
+    raise InputError('config.data.channels=1: the generator has three channels; add '
                      '--config.generator.channels=1')
   if not 1 <= data.crops_per_picture <= 64:
     raise InputError(f'config.data.crops_per_picture={data.crops_per_picture}: expected 1 to 64')
@@ -37,57 +43,39 @@ def check(config) -> None:
   augment.check(build_augmentation(config))
 
 
-def training_set(config) -> list[Picture]:
-  """The pictures of `data.source`, or the training part of them."""
+# Images --------------------------------------------------------------------------------
+
+
+def training_set(config: ConfigDict) -> list[Picture]:
+  """Returns the images of `data.source`, or the training part of them if it is split."""
   return _part(config, 'train') if config.data.fraction else _source(config)
 
 
-def in_steps(config, pictures: int, before: dict | None = None):
-  """config with what it counts in epochs counted in steps.
+def open_set(config: ConfigDict, spec: str, scale: int, resize: str = '') -> list[Picture]:
+  """Returns the images that `data.valid`, `data.test` or an entry of `eval.sets` names.
 
   Args:
-    pictures: of the training set; in an epoch as many crops are trained on.
-    before: the config.json of a run that goes on. The steps that as many epochs had then they
-      keep, whatever pictures have come or gone, so that no phase begins elsewhere.
-  """
-  config, epoch = config.copy_and_resolve_references(), steps_of_epoch(config, pictures)
-  for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps')):
-    if config[epochs]:
-      same = before and before.get(epochs) == config[epochs]
-      config[steps] = before[steps] if same else config[epochs] * epoch
-  if config.eval.every_epochs:
-    config.eval.every = config.eval.every_epochs * epoch
-  return config
-
-
-def steps_of_epoch(config, pictures: int) -> int:
-  """Batches that hold as many crops as there are pictures, the last one filled up."""
-  return -(-pictures // build_cut(config).count)
-
-
-def open_set(config, spec: str, scale: int, resize: str = '') -> list[Picture]:
-  """The pictures that `data.valid`, `data.test` or an entry of `eval.sets` names.
-
-  Args:
+    config: the experiment.
     spec: as for `benchmarks.find_set`; or 'split:valid' or 'split:test', that part of
       `data.source`.
-    scale: HR / LR, which need not be the config's.
-    resize: what HR is resized to; a part of `data.source` is as that is.
+    scale: HR / LR, which may differ from `config.scale`.
+    resize: size to which HR is resized first; a part of `data.source` is resized as the training
+      part is.
   """
   kind, _, part = spec.partition(':')
   if kind != 'split':
     return benchmarks.find_set(spec, scale, resize, config.data.download)
   if part not in sources.PARTS or len(config.data.fraction) <= sources.PARTS.index(part):
-    raise InputError(f"{spec!r}: expected 'split:valid' or 'split:test', and their shares in "
+    raise InputError(f"{spec!r}: expected 'split:valid' or 'split:test', with its fraction in "
                      f'config.data.fraction, which is {config.data.fraction}')
   return _part(config, part)
 
 
-def scored_set(config, key: str) -> list[Picture]:
-  """The pictures of `data.valid` or `data.test`, resized as those of `data.source` are.
+def scored_set(config: ConfigDict, key: str) -> list[Picture]:
+  """Returns the images of `data.valid` or `data.test`, resized as those of `data.source` are.
 
   Raises:
-    InputError: as `open_set`, naming the key.
+    InputError: as for `open_set`; the message has the key.
   """
   try:
     return open_set(config, config.data[key], config.scale, config.data.resize)
@@ -95,8 +83,13 @@ def scored_set(config, key: str) -> list[Picture]:
     raise InputError(f'config.data.{key}: {error}') from None
 
 
-def with_split_of(config, trained: dict):
-  """config with the pictures of the run whose config is `trained`, for 'split:test'."""
+def with_split_from(config: ConfigDict, trained: dict[str, Any]) -> ConfigDict:
+  """Returns the config with the data split of a trained run, so that 'split:test' is the same.
+
+  Args:
+    config: the experiment.
+    trained: config.json of the run.
+  """
   config = config.copy_and_resolve_references()
   with config.ignore_type():
     for key in SPLIT_KEYS:
@@ -105,53 +98,100 @@ def with_split_of(config, trained: dict):
   return config
 
 
-def split_sets(text: str) -> list[str]:
-  """'data/Set5,pairs:HR=a,LR=b' to its entries: a KEY=VALUE belongs to what is before it."""
+def parse_sets(text: str) -> list[str]:
+  """Splits 'data/Set5,pairs:HR=a,LR=b' into its entries.
+
+  A comma before KEY=VALUE does not begin a new entry.
+  """
   return [part.strip() for part in re.split(r',(?!\s*\w+=)', text) if part.strip()]
 
 
-def _source(config) -> list[Picture]:
+def _source(config: ConfigDict) -> list[Picture]:
   return sources.open_source(config.data.source, config.scale, config.data.resize,
                              config.data.download)
 
 
-def _part(config, name: str) -> list[Picture]:
+def _part(config: ConfigDict, name: str) -> list[Picture]:
+  """Returns the training, validation or test part of `data.source`."""
   part = sources.split(_source(config), config.data.fraction, config.data.split_seed)[name]
   if not part:
-    raise InputError(f'config.data.fraction={config.data.fraction}: leaves nothing to {name}')
+    raise InputError(f'config.data.fraction={config.data.fraction}: leaves no image for {name}')
   return part
 
 
-def build_channels(config) -> int:
-  """Of the batches: 1 is luma."""
+# Epochs --------------------------------------------------------------------------------
+
+
+def epochs_to_steps(config: ConfigDict, image_count: int,
+                    previous: dict[str, Any] | None = None) -> ConfigDict:
+  """Returns the config with everything that is given in epochs converted to steps.
+
+  Args:
+    config: the experiment.
+    image_count: number of images in the training set; an epoch has as many crops.
+    previous: config.json of a run that is resumed. A key in epochs that has not changed keeps the
+      number of steps that it had there, even if images were added or removed, so that every phase
+      begins at the same step.
+  """
+  config, epoch = config.copy_and_resolve_references(), steps_per_epoch(config, image_count)
+  for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps')):
+    if config[epochs]:
+      unchanged = previous and previous.get(epochs) == config[epochs]
+      config[steps] = previous[steps] if unchanged else config[epochs] * epoch
+  if config.eval.every_epochs:
+    config.eval.every = config.eval.every_epochs * epoch
+  return config
+
+
+def steps_per_epoch(config: ConfigDict, image_count: int) -> int:
+  """Returns the number of batches with at least as many crops as there are images."""
+  return -(-image_count // build_crop_spec(config).count)
+
+
+# Batches -------------------------------------------------------------------------------
+
+
+def batch_channels(config: ConfigDict) -> int:
+  """Returns the number of channels of the batches; 1 is luma."""
   return config.data.channels or config.generator.channels or 3
 
 
-def build_cut(config) -> CropSpec:
+def build_crop_spec(config: ConfigDict) -> CropSpec:
+  """Returns the crops that are cut for a batch."""
   return CropSpec(1 if config.data.variants else config.batch_size, config.hr_patch, config.scale,
-             build_channels(config))
+                  batch_channels(config))
 
 
-def build_augmentation(config) -> Augmentation:
+def build_augmentation(config: ConfigDict) -> Augmentation:
+  """Returns the augmentation of `config.data.augment`."""
   return Augmentation(**{name: tuple(value) if isinstance(value, list) else value  # from JSON
                          for name, value in config.data.augment.items()})
 
 
-def build_feed(config, found: list[Picture], begin: int, device_loop: bool, before: str,
-               say, mesh=None) -> feed.Feed:
-  """The feed for the steps from `begin` on.
+def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = '') -> FeedSpec:
+  """Returns how batches are made.
 
   Args:
-    before: the mode that the run had when it last ran, '' if it is new. With mode 'auto' a
-      stream stays one and no other becomes one, so that batches stay what they are.
-    say: is told, in bytes, what will be used.
-    mesh: of `parallel.make_mesh`.
+    config: the experiment.
+    device_loop: whether a device loop call takes several steps.
+    previous_mode: the mode in which the run was last started, '' if it is new. With the mode
+      'auto', a stream remains a stream and bank and mapped do not become one, so that the
+      batches do not change.
   """
   data, mode = config.data, config.data.mode
-  if mode == 'auto' and before:
-    mode = 'stream' if before == 'stream' else 'packed'
-  return feed.open_feed(
-      found, build_cut(config), config.batch_size, build_augmentation(config), mode=mode,
-      seed=config.seed, begin=begin, window=feed.WINDOW if device_loop else 1,
-      share=data.crops_per_picture, workers=data.workers if data.workers >= 0 else threads.cores(),
-      cache=files.expand(data.cache) if data.cache else None, say=say, mesh=mesh)
+  if mode == 'auto' and previous_mode:
+    mode = 'stream' if previous_mode == 'stream' else 'packed'
+  return FeedSpec(
+      crop_spec=build_crop_spec(config), batch_size=config.batch_size,
+      augmentation=build_augmentation(config), seed=config.seed, mode=mode,
+      window=feed.MAX_WINDOW if device_loop else 1, crops_per_image=data.crops_per_picture,
+      workers=data.workers if data.workers >= 0 else threads.cores(),
+      cache=files.expand(data.cache) if data.cache else None)
+
+
+def build_feed(config: ConfigDict, found: list[Picture], start: int, device_loop: bool,
+               previous_mode: str = '', log: Callable[[str], None] = print,
+               mesh: jax.sharding.Mesh | None = None) -> Feed:
+  """Opens the feed for the steps from `start` on, see `build_feed_spec` and `feed.open_feed`."""
+  spec = build_feed_spec(config, device_loop, previous_mode)
+  return feed.open_feed(found, spec, start, log, mesh)
