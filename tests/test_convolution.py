@@ -1,4 +1,4 @@
-"""The convolution's own kernel gradient is lax's."""
+"""Tests that the convolution's kernel gradient agrees with that of lax."""
 
 import functools
 
@@ -31,40 +31,41 @@ def gradients(function, x, kernel, weights):
     ((3, 3), 5, 2, ((1, 1), (1, 1))), ((4, 5), 2, 2, ((0, 0), (3, 4))),
     ((7, 1), 1, 3, ((6, 0), (0, 2))), ((9, 9), 6, 3, ((4, 4), (4, 4)))])
 @pytest.mark.parametrize('size', [(17, 36)])
-def test_kernel_gradient_is_laxs(side, channels, outputs, padding, size):
+def test_kernel_gradient_agrees_with_lax(side, channels, outputs, padding, size):
   with jax.enable_x64(True):
     x, kernel = arrays((2, *size, channels), (*side, channels, outputs))
     weights, = arrays(plain(x, kernel, padding).shape)
     _, want = gradients(functools.partial(plain, padding=padding), x, kernel, weights)
-    np.testing.assert_allclose(kernel_gradient(x, weights, padding), want, rtol=1e-12, atol=1e-11)
+    found = jax.jit(kernel_gradient, static_argnums=2)(x, weights, padding)
+    np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [
     (np.float32, 1e-5), pytest.param(jnp.bfloat16, 0.04, marks=pytest.mark.slow)])
-def test_layer_trains_as_laxs(monkeypatch, dtype, tolerance):
+def test_gradients_of_a_layer_agree_with_lax(monkeypatch, unoptimised, dtype, tolerance):
   monkeypatch.setattr(convolution, 'MIN_TILE_SIDE', 8)
   monkeypatch.setattr(convolution, 'MIN_TILED_PIXELS', 100)
   calls = []
   monkeypatch.setattr(convolution, 'kernel_gradient', lambda *given: calls.append(1)
                       or kernel_gradient(*given))
-  for stride in (1, 2):  # a stride is left to lax
+  for stride in (1, 2):  # strided convolutions use lax's gradient
     layer = Conv(3, (3, 3), stride, padding=1, dtype=dtype)
-    usual = Conv(3, (3, 3), stride, padding=1, dtype=dtype, conv_general_dilated_cls=None)
+    reference = Conv(3, (3, 3), stride, padding=1, dtype=dtype, conv_general_dilated_cls=None)
     x, = arrays((2, 13, 11, 4), dtype=np.float32)
     variables = layer.init(jax.random.key(0), x)
-    # Of the precision that is asked for; a bfloat16 gradient is close to the float32 one.
-    wide = usual.clone(dtype=np.float32)
+    # A gradient in bfloat16 is close to the one in float32.
+    float32_reference = reference.clone(dtype=np.float32)
 
     def loss(variables, layer, x=x):
       return jnp.mean(jnp.square(layer.apply(variables, x).astype(jnp.float32) - 1))
 
-    want = jax.grad(loss)(variables, wide)
+    want = jax.jit(jax.grad(lambda v, layer=float32_reference: loss(v, layer)))(variables)
     for wrap in (lambda f: f, jax.checkpoint):
       got = jax.jit(jax.grad(lambda v, layer=layer, wrap=wrap: wrap(
           lambda v: loss(v, layer))(v)))(variables)
       for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()))
-    np.testing.assert_array_equal(layer.apply(variables, x), usual.apply(variables, x))
+    np.testing.assert_array_equal(layer.apply(variables, x), reference.apply(variables, x))
     assert len(calls) == 2
 
 
@@ -85,27 +86,27 @@ def test_batches_of_kernels_and_second_derivatives():
     np.testing.assert_allclose(*found, rtol=1e-10)
 
 
-def test_only_where_it_is_faster(monkeypatch):
+def test_tiles_are_used_only_where_they_are_faster(monkeypatch):
   x, kernel = jnp.zeros((1, 33, 32, 3)), jnp.zeros((3, 3, 3, 4))
   options = {'lhs_dilation': (1, 1), 'rhs_dilation': (1, 1), 'feature_group_count': 1,
              'dimension_numbers': None, 'precision': None}
   options['dimension_numbers'] = lax.conv_dimension_numbers(x.shape, kernel.shape,
                                                             convolution.DIMENSION_NUMBERS)
 
-  def has_own(x, padding='SAME', strides=(1, 1), **changed):
+  def is_tiled(x, padding='SAME', strides=(1, 1), **changed):
     return 'custom_vjp' in str(jax.make_jaxpr(lambda x: convolve(
         x, kernel, strides, padding, **options | changed))(x))
 
-  assert has_own(x)
-  assert not has_own(x[:, 1:])  # no more than 32x32
-  assert not has_own(x, 'VALID')
-  assert not has_own(x, strides=(2, 2))
-  assert not has_own(x, rhs_dilation=(2, 2))
+  assert is_tiled(x)
+  assert not is_tiled(x[:, 1:])  # no more than 32x32
+  assert not is_tiled(x, 'VALID')
+  assert not is_tiled(x, strides=(2, 2))
+  assert not is_tiled(x, rhs_dilation=(2, 2))
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert not has_own(x)
+  assert not is_tiled(x)
 
 
-def test_names_stay():
+def test_parameter_names_are_those_of_nn_conv():
   shapes = jax.eval_shape(SRResNet(features=2, blocks=1).init, jax.random.key(0),
                           jnp.zeros((1, 4, 4, 3)))
   assert shapes['params']['body_0']['Conv_1']['kernel'].shape == (3, 3, 2, 2)

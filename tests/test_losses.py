@@ -1,4 +1,4 @@
-"""Losses: values by hand and by PyTorch, identity, extremes."""
+"""Tests of losses: values by hand and by PyTorch, identity, extreme logits."""
 
 import math
 
@@ -56,14 +56,14 @@ def test_undecided_discriminator_by_hand():
 
 
 @pytest.mark.parametrize('name', ADVERSARIAL)
-def test_adversarial_losses_are_pytorchs(golden, name):
+def test_adversarial_losses_agree_with_pytorch(golden, name):
   _, expected = golden('losses')
   order = ('fake', 'real') if name.endswith('_generator') else ('real', 'fake')
   value = getattr(losses, name)(*(expected[key] for key in order))
   np.testing.assert_allclose(value, expected[name], rtol=1e-5)
 
 
-def test_pixel_losses_are_pytorchs(golden):
+def test_pixel_losses_agree_with_pytorch(golden):
   _, expected = golden('losses')
   for name in ('l1', 'mse'):
     np.testing.assert_allclose(losses.PIXEL[name](expected['a'], expected['b']), expected[name],
@@ -80,32 +80,32 @@ def test_finite_at_extreme_logits(name, a, b):
   assert jnp.isfinite(grads).all()
 
 
-def test_a_fooled_discriminator_still_teaches_the_generator():
-  # The saturating form, log(1 - sigmoid(x)), has no gradient where D is sure of a fake.
+def test_the_vanilla_loss_does_not_saturate():
+  # The saturating form, log(1 - sigmoid(x)), has no gradient where D is certain of a fake.
   grad = jax.grad(losses.vanilla_generator)(jnp.array([-100.0]))
   assert grad == pytest.approx(-1.0)
 
 
-def test_right_answers_by_hand():
+def test_accuracy_by_hand():
   real, fake = jnp.array([2.0, 0.2, 0.7, -1.0]), jnp.array([-1.0, 0.4, 0.8, -0.2])
   for kind, expected in (('vanilla', (0.75, 0.5)), ('least_squares', (0.5, 0.75)),
                          ('relativistic', (0.75, 0.75))):
-    assert tuple(map(float, losses.right_answers(kind, real, fake))) == expected, kind
-  # D compares; a common offset of its logits means nothing.
-  assert losses.right_answers('relativistic', real + 9, fake + 9) == pytest.approx(
+    assert tuple(map(float, losses.accuracy(kind, real, fake))) == expected, kind
+  # A common offset of the logits changes nothing.
+  assert losses.accuracy('relativistic', real + 9, fake + 9) == pytest.approx(
       (0.75, 0.75))
 
 
-def test_relativistic_losses_see_only_differences():
+def test_relativistic_losses_depend_only_on_differences():
   real, fake = jnp.array([1.0, 3.0]), jnp.array([-1.0, 0.5])
   for name in ('relativistic_generator', 'relativistic_discriminator'):
     loss = getattr(losses, name)
     assert loss(real + 7, fake + 7) == pytest.approx(float(loss(real, fake)), rel=1e-5)
 
 
-def test_gradients_point_the_right_way():
+def test_gradients_have_the_right_sign():
   fake, real = jnp.array([0.2, 0.9]), jnp.array([0.3, 0.8])
   for generator, discriminator in losses.ADVERSARIAL.values():
-    assert (jax.grad(generator)(fake, real) < 0).all()  # G wants its logits up
+    assert (jax.grad(generator)(fake, real) < 0).all()  # G increases the logits of its images
     to_real, to_fake = jax.grad(discriminator, argnums=(0, 1))(real, fake)
     assert to_real.sum() < 0 < to_fake.sum()

@@ -1,4 +1,4 @@
-"""Networks against PyTorch's results on the same weights (tests/golden), and their shapes."""
+"""Tests of networks: PyTorch's results with the same weights (tests/golden), and shapes."""
 
 import functools
 import importlib
@@ -29,10 +29,10 @@ from sr_jax.models.layers import (
   Activation,
   Upsample,
   add_chroma,
-  repeat_pixels,
+  match_channels,
   pixel_shuffle,
   pixel_unshuffle,
-  match_channels,
+  repeat_pixels,
 )
 from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
 from sr_jax.pretrained.vgg import load_vgg
@@ -42,13 +42,13 @@ close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
 
 def name_of(make) -> str:
-  """A test's id without memory addresses, so that every worker collects the same tests."""
+  """Returns a test id without memory addresses, so that all workers collect the same tests."""
   fields = [value for value in getattr(make, 'keywords', {}).values() if not callable(value)]
   return '-'.join(map(str, [getattr(make, 'func', make).__name__, *getattr(make, 'args', ()),
                             *fields]))
 
 
-def test_pixel_shuffle_and_prelu_are_pytorchs(golden):
+def test_pixel_shuffle_and_prelu_agree_with_pytorch(golden):
   _, expected = golden('layers')
   x = expected['shuffle_in']
   np.testing.assert_array_equal(pixel_shuffle(x[..., :12], 2), expected['shuffle2'])
@@ -58,7 +58,7 @@ def test_pixel_shuffle_and_prelu_are_pytorchs(golden):
   close(prelu.apply(variables, x), expected['prelu'])
 
 
-def test_batch_norm_is_pytorchs(golden):
+def test_batch_norm_agrees_with_pytorch(golden):
   _, expected = golden('layers')
   variables = {'params': {'scale': expected['norm_scale'], 'bias': expected['norm_bias']},
                'batch_stats': {'mean': jnp.zeros(3), 'var': jnp.ones(3)}}
@@ -73,27 +73,28 @@ def test_batch_norm_is_pytorchs(golden):
     ('srcnn', SRCNN(widths=(4, 3), kernels=(9, 1, 5), scale=3)),
     ('srresnet', SRRESNET(features=4, blocks=2)),
     ('msrresnet', MSRRESNET(features=4, blocks=2, scale=3))])
-def test_generators_are_pytorchs(golden, name, model):
+def test_generators_agree_with_pytorch(golden, name, model):
   variables, expected = golden(name)
-  close(model.apply(variables, expected['lr']), expected['sr'])
+  close(jax.jit(model.apply)(variables, expected['lr']), expected['sr'])
 
 
 @pytest.mark.parametrize('scale', [2, 3])
-def test_transposed_upsampling_is_pytorchs(golden, scale):
+def test_transposed_upsampling_agrees_with_pytorch(golden, scale):
   variables, expected = golden(f'transposed/x{scale}')
   layer = Upsample(scale, 4, 'transposed', 'prelu', nn.initializers.zeros, jnp.float32)
   close(layer.apply(variables, expected['in']), expected['out'])
 
 
 @pytest.mark.parametrize('head', ['conv', 'dense'])
-def test_discriminator_is_pytorchs(golden, head):
+def test_discriminator_agrees_with_pytorch(golden, head):
   variables, expected = golden(f'discriminators/{head}')
   model = Discriminator((4, 8), head=head, hidden=16)
-  logits, _ = model.apply(variables, expected['images'], train=True, mutable=['batch_stats'])
+  apply = jax.jit(partial(model.apply, train=True, mutable=['batch_stats']))
+  logits, _ = apply(variables, expected['images'])
   close(logits, expected['logits'])
 
 
-def test_discriminator_with_conv_head_has_the_reports_parameters():
+def test_parameter_count_of_the_discriminator():
   def count(size, **fields):
     shapes = jax.eval_shape(Discriminator(**fields).init, jax.random.key(0),
                             jnp.zeros((1, size, size, 3)))
@@ -118,7 +119,7 @@ def test_only_the_first_convolution_has_no_norm():
     partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)], ids=name_of)
 def test_scales_and_upsamplings(scale, make):
   if scale == 3 and getattr(make, 'keywords', {}).get('unshuffle'):
-    with pytest.raises(ValueError, match='unshuffle=2 at scale 3'):
+    with pytest.raises(ValueError, match=r'unshuffle=2\b.*scale 3'):
       jax.eval_shape(make(4, 1, scale=3).init, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
     return
   model = make(features=4, blocks=1, scale=scale, dtype=jnp.bfloat16)
@@ -132,18 +133,18 @@ def test_scales_and_upsamplings(scale, make):
 @pytest.mark.parametrize('model', [
     SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1), EDSR(4, 1), RRDB(4, 1, 2),
     Compact(4, 1, inner_scale=2)], ids=lambda model: type(model).__name__)
-def test_trunk_then_tail_is_the_whole(model):
+def test_trunk_then_tail_equals_a_call(model):
   assert {type(model)} <= {type(make()) for make in GENERATORS.values()}
   lr = jax.random.uniform(jax.random.key(1), (1, 7, 6, 3))
   variables = filled(model, lr)
   @jax.jit
-  def both(variables, lr):
+  def apply(variables, lr):
     features = model.apply(variables, lr, method='trunk')
     return features, model.apply(variables, features, lr, method='tail'), model.apply(variables, lr)
 
-  features, parts, whole = both(variables, lr)
+  features, in_parts, at_once = apply(variables, lr)
   assert features.shape[:3] == (1, 7, 6)  # at low resolution
-  np.testing.assert_array_equal(parts, whole)
+  np.testing.assert_array_equal(in_parts, at_once)
 
 
 def parameters(model):
@@ -151,21 +152,22 @@ def parameters(model):
   return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def test_edsr_rrdb_and_compact_have_their_authors_parameters():
-  # EDSR-PyTorch's and BasicSR's model zoos; MeanShift is no parameter here.
+def test_parameter_counts_of_edsr_rrdb_and_compact():
+  # From the model zoos of EDSR-PyTorch and BasicSR, without the parameters of MeanShift.
   assert parameters(EDSR_BASELINE(scale=2)) == 1_369_859
   assert parameters(EDSR_BASELINE(scale=4)) == 1_517_571
   assert parameters(EDSR_FULL(scale=2)) == 40_729_603
   assert parameters(EDSR_FULL(scale=4)) == 43_089_923
   assert parameters(RRDB()) == 16_697_987
-  assert parameters(RRDB(scale=2, unshuffle=2)) == 16_697_987 + 64 * 9 * 9
+  assert parameters(RRDB(blocks=1, scale=2, unshuffle=2)) == (
+      parameters(RRDB(blocks=1)) + 64 * 9 * 9)  # the head reads four times the channels
   assert parameters(Compact()) == 621_424  # realesr-animevideov3
   assert parameters(Compact(blocks=32)) == 1_213_296  # realesr-general-x4v3
 
 
-def test_initial_weights():
+def test_initial_weights(unoptimised):
   key, lr = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
-  def init(model, *path):  # what is not returned is not compiled
+  def init(model, *path):  # XLA compiles only what is returned
     return jax.jit(lambda: functools.reduce(lambda tree, name: tree[name], (*path, 'kernel'),
                                             model.init(key, lr)['params']))()
 
@@ -183,9 +185,9 @@ def test_initial_weights():
 @pytest.mark.parametrize('make', [
     partial(SRRESNET, 4, 2, kernel=3), *(pytest.param(make, marks=pytest.mark.slow) for make in (
         partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2)))], ids=['srresnet', 'edsr', 'rrdb'])
-def test_rematerialisation_changes_memory_alone(make):
+def test_rematerialisation_changes_only_memory(unoptimised, make):
   lr = jax.random.uniform(jax.random.key(1), (2, 5, 6, 3))
-  plain, spared = make(scale=2), make(scale=2, remat=True)
+  plain, remat = make(scale=2), make(scale=2, remat=True)
   variables = filled(plain, lr)
 
   def gradient(model):
@@ -195,31 +197,31 @@ def test_rematerialisation_changes_memory_alone(make):
       return (sr**2).mean(), changed
     return jax.jit(jax.value_and_grad(objective, has_aux=True))
 
-  results = (jax.tree.leaves(gradient(model)(variables['params'])) for model in (plain, spared))
+  results = (jax.tree.leaves(gradient(model)(variables['params'])) for model in (plain, remat))
   for a, b in zip(*results, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
-  text = (str(jax.make_jaxpr(gradient(model))(variables['params'])) for model in (plain, spared))
+  text = (str(jax.make_jaxpr(gradient(model))(variables['params'])) for model in (plain, remat))
   assert ['remat' in jaxpr or 'checkpoint' in jaxpr for jaxpr in text] == [False, True]
 
 
 @pytest.mark.parametrize('make', [
     partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
     partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=name_of)
-def test_a_network_of_one_channel_makes_luma_and_leaves_colour_to_bicubic(make):
+def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(unoptimised, make):
   model = make(scale=2, channels=1)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
   variables = filled(model, lr)
   assert variables['params']['last']['bias'].shape[0] in (1, 4)
   apply = jax.jit(model.apply)
   sr = apply(variables, lr)
-  own, wide = images.rgb_to_ycbcr(sr), images.rgb_to_ycbcr(images.resize(lr, 2))
-  np.testing.assert_allclose(own[..., 1:], wide[..., 1:], atol=1e-5)
+  ycbcr, bicubic = images.rgb_to_ycbcr(sr), images.rgb_to_ycbcr(images.resize(lr, 2))
+  np.testing.assert_allclose(ycbcr[..., 1:], bicubic[..., 1:], atol=1e-5)
   grey = apply(variables, images.luma(lr))
   assert grey.shape == (1, 16, 18, 1)
-  np.testing.assert_allclose(own[..., :1], grey, atol=1e-5)
+  np.testing.assert_allclose(ycbcr[..., :1], grey, atol=1e-5)
 
 
-def test_channels_of_pictures_and_networks():
+def test_channels_of_images_and_networks():
   colour, grey = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 1), 0.5)
   assert match_channels(colour, 3) is colour
   assert match_channels(grey, 1) is grey
@@ -230,28 +232,28 @@ def test_channels_of_pictures_and_networks():
       match_channels(lr, channels)
 
 
-def test_folding_and_repeating_pixels():
+def test_pixel_unshuffle_and_nearest_upscaling():
   x = jax.random.uniform(jax.random.key(1), (2, 6, 4, 3))
   np.testing.assert_array_equal(pixel_shuffle(pixel_unshuffle(x, 2), 2), x)
   folded = pixel_unshuffle(x, 2)
   assert folded.shape == (2, 3, 2, 12)
   assert folded[1, 2, 1, 2 * 4 + 1 * 2 + 0] == x[1, 2 * 2 + 1, 2 * 1 + 0, 2]
-  wide = repeat_pixels(x, 3)
-  assert wide.shape == (2, 18, 12, 3)
-  np.testing.assert_array_equal(wide[:, 1::3, 2::3], x)
+  upscaled = repeat_pixels(x, 3)
+  assert upscaled.shape == (2, 18, 12, 3)
+  np.testing.assert_array_equal(upscaled[:, 1::3, 2::3], x)
 
 
-def test_a_folded_picture_of_odd_size_is_continued_by_reflection():
+def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(unoptimised):
   model = RRDB(4, 1, 2, scale=2, unshuffle=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 7, 3))
   variables = filled(model, lr)
-  whole = jnp.pad(lr, ((0, 0), (0, 1), (0, 1), (0, 0)), 'reflect')
+  padded = jnp.pad(lr, ((0, 0), (0, 1), (0, 1), (0, 0)), 'reflect')
   apply = jax.jit(model.apply)
-  np.testing.assert_allclose(apply(variables, lr), apply(variables, whole)[:, :10, :14], atol=1e-6)
+  np.testing.assert_allclose(apply(variables, lr), apply(variables, padded)[:, :10, :14], atol=1e-6)
   assert jax.eval_shape(apply, variables, lr[:, :1, :1]).shape == (1, 2, 2, 3)
 
 
-def test_srcnn_has_the_papers_parameters():
+def test_parameter_count_of_srcnn():
   def count(**fields):
     shapes = jax.eval_shape(SRCNN(**fields).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     kernels = [leaf for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1]
@@ -260,35 +262,36 @@ def test_srcnn_has_the_papers_parameters():
   assert count() == 57_184  # 9-5-5
 
 
-def test_srcnn_leaves_colour_to_bicubic_and_grey_grey():
+def test_srcnn_predicts_luma_and_keeps_grey_images_grey(unoptimised):
   model = SRCNN((4,), (5, 3), scale=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
   variables = filled(model, lr)
-  sr = model.apply(variables, lr)
-  wide = images.resize(lr, 2)
-  chroma, luma = (np.abs(images.rgb_to_ycbcr(sr) - images.rgb_to_ycbcr(wide))[..., part].max()
+  apply = jax.jit(model.apply)
+  difference = np.abs(images.rgb_to_ycbcr(apply(variables, lr))
+                      - images.rgb_to_ycbcr(images.resize(lr, 2)))
+  chroma, luma = (difference[..., part].max()
                   for part in (slice(1, 3), slice(1)))
   assert chroma < 1e-6 < 0.1 < luma
   grey = lr[..., :1]
-  assert model.apply(variables, grey).shape == (1, 16, 18, 1)
-  # A constant stays one to the last row and column: borders are replicated.
-  flat = model.apply(variables, jnp.full((1, 5, 5, 3), 0.5))
+  assert jax.eval_shape(apply, variables, grey).shape == (1, 16, 18, 1)
+  # A constant stays constant up to the last row and column, since borders are replicated.
+  flat = apply(variables, jnp.full((1, 5, 5, 3), 0.5))
   assert np.ptp(flat) < 1e-5
   colour = SRCNN((4,), (5, 3), scale=2, luma_only=False)
   assert filled(colour, lr)['params']['layers_0']['kernel'].shape == (5, 5, 3, 4)
 
 
-def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_picture():
+def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_input(unoptimised):
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
-  ledig = SRRESNET(features=4, blocks=1)
+  ledig = SRRESNET(features=4, blocks=1, scale=2)
   sr = jax.jit(ledig.apply)(filled(ledig, lr), lr)
   assert 0 <= sr.min() < sr.max() <= 1
-  msr = MSRRESNET(features=4, blocks=1)
+  msr = MSRRESNET(features=4, blocks=1, scale=2)
   sr = jax.jit(msr.apply)(jax.jit(msr.init)(jax.random.key(0), lr), lr)
   assert jnp.abs(sr - jax.image.resize(lr, sr.shape, 'bilinear')).max() < 1e-2
 
 
-def test_unknown_field_values_are_named():
+def test_invalid_field_values_are_named():
   for fields in ({'kernels': (9, 5)}, {'kernels': (9, 4, 5)}):
     with pytest.raises(ValueError, match='kernels'):
       SRCNN(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
@@ -301,14 +304,14 @@ def test_unknown_field_values_are_named():
       jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
 
 
-def test_vgg16_is_pytorchs_in_every_layer(golden):
+def test_vgg16_agrees_with_pytorch_in_every_layer(golden):
   expected = json.loads((GOLDEN / 'vgg16.json').read_text())
   variables = load_vgg('vgg16', '', 'torchvision')
   features = VGG16(tuple(expected)).apply(variables, golden('vgg16')[1]['picture'][None])
   assert_activations(features, expected)
 
 
-def test_vgg19_is_pytorchs_in_every_layer(assets):
+def test_vgg19_agrees_with_pytorch_in_every_layer(assets):
   expected = json.loads((assets / 'vgg19_features_expected.json').read_text())
   expected = expected['before_activation']
   variables = load_vgg('vgg19', str(assets / 'vgg19_features.safetensors'), 'caffe')
@@ -318,16 +321,16 @@ def test_vgg19_is_pytorchs_in_every_layer(assets):
 
 
 def assert_activations(features, expected):
-  for name, figures in expected.items():
+  for name, statistics in expected.items():
     found = np.asarray(features[name])
-    # Relative to the layer's spread: single values may be close to zero.
-    near = partial(np.testing.assert_allclose, rtol=0, atol=1e-3 * figures['std'], err_msg=name)
-    near(found.mean(), figures['mean'])
-    near(found.std(), figures['std'])
-    near(found.reshape(-1)[:4], figures['first'])
+    # The tolerance is relative to the layer's spread, since single values may be close to zero.
+    near = partial(np.testing.assert_allclose, rtol=0, atol=1e-3 * statistics['std'], err_msg=name)
+    near(found.mean(), statistics['mean'])
+    near(found.std(), statistics['std'])
+    near(found.reshape(-1)[:4], statistics['first'])
 
 
-def test_vgg_returns_what_is_asked_for_and_computes_no_more():
+def test_vgg_computes_only_the_requested_layers():
   x = jnp.zeros((1, 32, 32, 3))
   model = VGG19(('relu1_2', 'conv2_1'))
   shapes = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
@@ -343,7 +346,7 @@ def test_vgg_returns_what_is_asked_for_and_computes_no_more():
 @pytest.mark.slow
 @pytest.mark.parametrize(('script', 'file'), [('make_golden', 'pytorch.npz'),
                                               ('make_foreign', 'foreign.npz')])
-def test_golden_files_are_what_pytorch_says(tmp_path, script, file):
+def test_golden_files_are_reproduced_by_pytorch(tmp_path, script, file):
   pytest.importorskip('torch')
   importlib.import_module(f'tests.golden.{script}').main(tmp_path)
   with np.load(tmp_path / file) as new, np.load(GOLDEN / file) as old:

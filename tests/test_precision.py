@@ -1,4 +1,4 @@
-"""bfloat16 for the computation: losses and weights stay float32, and a run comes out as well."""
+"""Tests of computing in bfloat16: results and parameters stay float32, and training works."""
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,18 @@ from sr_jax.runs.metrics_log import read_metrics
     RRDB(8, 1, dtype=jnp.bfloat16), Compact(8, 1, dtype=jnp.bfloat16),
     Discriminator(widths=(4, 8), dtype=jnp.bfloat16), VGG19(('relu2_2',), dtype=jnp.bfloat16)],
     ids=lambda model: type(model).__name__)
-def test_what_losses_are_given_is_float32(model):
-  """A mean of a million bfloat16 numbers keeps two or three digits of each."""
-  pictures = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), pictures)
-  given = jax.eval_shape(model.apply, variables, pictures)
-  assert {leaf.dtype for leaf in jax.tree.leaves(given)} == {jnp.dtype('float32')}
+def test_results_are_float32(model):
+  """Losses average a million numbers, for which bfloat16's two or three digits don't suffice."""
+  batch = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+  result = jax.eval_shape(model.apply, variables, batch)
+  assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {jnp.dtype('float32')}
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
 
 
 @pytest.mark.slow
-def test_a_short_run_comes_out_as_well(tmp_path, monkeypatch):
-  """PSNR of the same 100 steps in both, of the same seed."""
+def test_a_short_run_reaches_the_same_psnr(tmp_path, monkeypatch):
+  """Compares 100 steps with the same seed in both dtypes."""
   monkeypatch.chdir(tmp_path)
   found = {}
   for dtype in ('float32', 'bfloat16'):
