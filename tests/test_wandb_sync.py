@@ -1,0 +1,53 @@
+"""Weights & Biases follows the TensorBoard files of a run; tested without a network."""
+
+import pathlib
+import sys
+
+import ml_collections
+import pytest
+
+from sr_jax.errors import InputError
+from tests.test_train import run
+
+
+@pytest.mark.slow
+def test_wandb_records_what_tensorboard_has(
+    config: ml_collections.ConfigDict, tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  pytest.importorskip('wandb')
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  config.wandb, config.steps, config.warmup_steps = 'project', 20, 10
+  folder = tmp_path / 'run'
+  run(config, folder)
+  config.steps = 40
+  run(config, folder)  # continues the same wandb run
+  recorded = sorted(folder.glob('wandb/offline-run-*/run-*.wandb'))
+  assert len(recorded) == 2
+  assert len({path.stem for path in recorded}) == 1
+  for path in recorded:
+    for name in (b'g/pixel', b'd/real', b'learning_rate/g'):
+      assert name in path.read_bytes(), (path, name)
+
+
+@pytest.mark.parametrize('existing', ['nothing', 'no checkpoint',
+                                      pytest.param('a run', marks=pytest.mark.slow)])
+def test_without_wandb_it_is_refused_before_anything_is_written(
+    config: ml_collections.ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    existing: str) -> None:
+  if existing == 'no checkpoint':
+    (tmp_path / 'run').mkdir()
+    for name in ('config.json', 'run.json', 'metrics.jsonl'):
+      (tmp_path / 'run' / name).write_text('{}')
+  elif existing == 'a run':
+    config.steps, config.warmup_steps = 20, 20
+    run(config, tmp_path / 'run')
+
+  def modification_times() -> dict[pathlib.Path, int]:
+    return {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.name != '.lock'}
+
+  before = modification_times()
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  config.wandb = 'project'
+  with pytest.raises(InputError, match=r'config\.wandb: .*pip install "wandb'):
+    run(config, tmp_path / 'run')
+  assert modification_times() == before
