@@ -1,31 +1,34 @@
-"""The one exception that the command lines print instead of raising, and lists in its words."""
+"""InputError, the exception that the command lines print instead of raising, and text helpers."""
 
 import re
+from collections.abc import Sequence
 
-# Control characters, halves of characters, ends of lines, what reverses the direction of writing.
-_COMMANDS = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]+')
+# Control characters, unpaired surrogates, line separators and bidirectional overrides.
+_CONTROL_CHARACTERS = re.compile(
+    r'[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]+')
 
 
 class InputError(ValueError):
-  """What the user gave is wrong: a path, a picture, a key, a shape.
+  """An invalid input of the user: a path, an image, a config key or a shape.
 
-  The message is a single line that names the thing. The command lines print it and
-  exit with status 1; called from Python it is an ordinary `ValueError`. What a file has put into
-  it can neither break the line nor command the terminal.
+  The message is a single line that names the input. The command lines print it and exit with
+  status 1; code that calls from Python gets an ordinary `ValueError`. Control characters are
+  replaced by spaces, because text from a file must neither break the line nor send commands to
+  the terminal.
   """
 
-  def __init__(self, message=''):
-    super().__init__(_COMMANDS.sub(' ', str(message)))
+  def __init__(self, message: object = '') -> None:
+    super().__init__(_CONTROL_CHARACTERS.sub(' ', str(message)))
 
 
-def brief(error, most: int = 600) -> str:
-  """Its words, cut off after `most` characters: of what a file says, which may be megabytes."""
-  words = str(error)
-  return words if len(words) <= most else f'{words[:most]}...'
+def brief(text: object, max_chars: int = 600) -> str:
+  """Returns str(text), truncated to `max_chars`; text from a file may be megabytes long."""
+  text = str(text)
+  return text if len(text) <= max_chars else f'{text[:max_chars]}...'
 
 
-def listed(things, most: int | None = 20) -> str:
-  """'a, b, c' of anything, cut off after `most`; None lists all."""
-  shown = ', '.join(str(thing) for thing in things[:most])
-  more = 0 if most is None else max(0, len(things) - most)
+def listed(items: Sequence, most: int | None = 20) -> str:
+  """Returns 'a, b, c' for any items; those after the first `most` are counted (None: list all)."""
+  shown = ', '.join(str(item) for item in items[:most])
+  more = 0 if most is None else max(0, len(items) - most)
   return shown + (f' and {more} more' if more else '')

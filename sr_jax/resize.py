@@ -1,12 +1,13 @@
-"""Makes low-resolution pictures as MATLAB's imresize does, or larger ones.
+"""Resizes images as MATLAB's imresize does.
 
   python -m sr_jax.resize data/Set5/HR data/Set5/LRbicx4 --scale 1/4
   python -m sr_jax.resize photo.png photo_x2.png --scale 2 --method bilinear
 
-IN is a file or a folder, whose structure is kept; OUT gets PNG files. A picture that is
-to shrink is cropped first, at the bottom and right, to a multiple of what it shrinks by.
+IN is a file or a folder, whose structure is kept; the results in OUT are PNG files. To downscale by
+N, an image is first cropped at the bottom and right to a multiple of N.
 """
 
+import os
 import pathlib
 import sys
 from fractions import Fraction
@@ -16,89 +17,101 @@ from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.system import cli, threads
 
-LARGEST = 64  # times larger or smaller: more is a slip of the pen
+MAX_SCALE = 64  # up or down; a larger value is most likely a typing error
 
 
-def resize_file(source, target, scale: Fraction, method: str = 'bicubic') -> bool:
-  """Writes one picture's resized copy.
+def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fraction,
+                method: str = 'bicubic') -> bool:
+  """Writes the resized copy of an image.
 
   Args:
-    scale: its denominator's multiple is what the picture is cropped to.
+    source: image file.
+    target: file to write.
+    scale: the image is cropped to a multiple of its denominator first.
     method: as in `images.imresize`.
 
   Returns:
-    Whether anything had to be cropped.
+    Whether the image had to be cropped.
 
   Raises:
-    InputError: the picture can't be read or is too small, the target can't be written.
+    InputError: the image cannot be read or is too small, or the target cannot be written.
   """
-  whole = images.read_image(source)
-  image = images.crop_to_multiple(whole, scale.denominator)
+  original = images.read_image(source)
+  image = images.crop_to_multiple(original, scale.denominator)
   if not image.size:
-    raise InputError(f'{source}: {whole.shape[0]}x{whole.shape[1]} is too small for scale {scale}')
+    raise InputError(f'{source}: {original.shape[0]}x{original.shape[1]} is too small for scale '
+                     f'{scale}')
   try:
     images.write_image(target, images.imresize(image, scale, method))
   except MemoryError:
     raise InputError(f'{source}: not enough memory to resize {image.shape[0]}x{image.shape[1]} '
                      f'by {scale}') from None
-  return image.shape != whole.shape
+  return image.shape != original.shape
 
 
-def plan_outputs(source: pathlib.Path, target: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
-  """(picture, its PNG) of a file, whose PNG `target` may name, or of a folder's pictures.
+def plan_outputs(source: pathlib.Path, target: pathlib.Path
+                 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """Returns (image, PNG to write) for an image or for all images of a folder.
+
+  Args:
+    source: an image or a folder.
+    target: a folder; for an image also the .png file to write.
 
   Raises:
-    InputError: as `sources.targets`; or `target` is a file that is no PNG.
+    InputError: as `folders.output_paths`, or `target` is a file other than a PNG.
   """
   if source.is_file() and target.suffix and not target.is_dir():
     if target.suffix.lower() != '.png':
-      raise InputError(f'{target}: only PNG is written; name a .png file or a folder')
+      raise InputError(f'{target}: only PNG is supported; give a .png file or a folder')
     return folders.refuse_originals({source: target})
   return folders.output_paths([source], target)
 
 
 def parse_scale(text: str) -> Fraction:
-  """'1/4', '0.25', '2' to a Fraction.
+  """Converts '1/4', '0.25' or '2' to a Fraction.
 
   Raises:
-    InputError: no number, or beyond 1/64 .. 64.
+    InputError: the text is not a number, or not in 1/64 ... 64.
   """
   try:
     scale = Fraction(text)
   except (ValueError, ZeroDivisionError):
     raise InputError(f'--scale={text}: expected a number such as 1/4 or 2') from None
-  if not Fraction(1, LARGEST) <= scale <= LARGEST or scale.denominator > LARGEST:
-    raise InputError(f'--scale={text}: expected 1/{LARGEST} to {LARGEST}, as a simple fraction')
+  if not Fraction(1, MAX_SCALE) <= scale <= MAX_SCALE or scale.denominator > MAX_SCALE:
+    raise InputError(f'--scale={text}: expected 1/{MAX_SCALE} to {MAX_SCALE}, as a fraction whose '
+                     f'denominator is at most {MAX_SCALE}')
   return scale
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Runs the command."""
   parser = cli.Parser('python -m sr_jax.resize', __doc__)
   add = parser.add_argument
-  add('source', metavar='IN', type=cli.path, help='a picture or a folder of pictures')
-  add('target', metavar='OUT', type=cli.path, help='a .png file or a folder')
-  add('--scale', required=True, help='1/4 shrinks four times, 2 doubles')
+  add('source', metavar='IN', type=cli.path, help='image or folder of images')
+  add('target', metavar='OUT', type=cli.path, help='.png file or folder')
+  add('--scale', required=True, help='1/4 downscales by 4, 2 upscales by 2')
   add('--method', choices=tuple(images.KERNELS), default='bicubic')
   args = parser.parse_args(argv)
   scale = parse_scale(args.scale)
   files = plan_outputs(args.source, args.target)
 
-  def one(paths):
+  def resize_one(paths: tuple[pathlib.Path, pathlib.Path]) -> tuple[bool, str | None]:
     try:
       return resize_file(*paths, scale, args.method), None
     except InputError as error:
       return False, str(error)
 
-  done = threads.on_all_cores(one, files)
-  cropped = [path for (path, _), (cut, _) in zip(files, done, strict=True) if cut]
-  wrong = [reason for _, reason in done if reason]
+  results = threads.on_all_cores(resize_one, files)
+  cropped = [path for (path, _), (was_cropped, _) in zip(files, results, strict=True)
+             if was_cropped]
+  errors = [error for _, error in results if error]
   if cropped:
     print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: '
           f'{listed([path.name for path in cropped], 5)}')
-  if len(files) > len(wrong):
-    print(f'{len(files) - len(wrong)} of {len(files)} written to {args.target}')
-  if wrong:
-    raise InputError(f'{len(wrong)} not resized: {listed(wrong)}')
+  if len(files) > len(errors):
+    print(f'{len(files) - len(errors)} of {len(files)} written to {args.target}')
+  if errors:
+    raise InputError(f'{len(errors)} not resized: {listed(errors)}')
 
 
 if __name__ == '__main__':

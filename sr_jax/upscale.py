@@ -219,6 +219,9 @@ def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restor
   weights_hash = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
       np.asarray, jax.tree.leaves(model.variables))))).hexdigest()
 
+  options = video.VideoOptions(crf=args.crf, max_pixels=args.max_pixels,
+                               identity=f'{weights_hash}, {model.fields}, {extras}')
+
   def upscale(frames: np.ndarray) -> np.ndarray:
     if not any(extras):
       return upscaler(frames)
@@ -232,9 +235,7 @@ def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restor
         bar.update(done - bar.n)
 
       try:
-        result = video.upscale_video(
-            upscale, int(scale), source, target, crf=args.crf, max_pixels=args.max_pixels,
-            identity=f'{weights_hash}, {model.fields}, {extras}', progress=show_progress)
+        result = video.upscale_video(upscale, int(scale), source, target, options, show_progress)
         notes = [f'{source}: {note}' for note in upscaler.notes[notes_printed:]]
         for note in [f'{target}: {result}', *notes]:
           bar.write(note)

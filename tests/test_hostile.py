@@ -78,7 +78,7 @@ def test_wrong_types_in_a_runs_config_are_refused(tmp_path: pathlib.Path, change
 def test_files_that_are_not_a_config_or_start_records(tmp_path: pathlib.Path, data: bytes) -> None:
   for name in ('config.json', 'run.json'):
     (tmp_path / name).write_bytes(data)
-  with pytest.raises(InputError, match='config.json'):
+  with pytest.raises(InputError, match=r'config\.json'):
     metadata.read_config(tmp_path)
   assert metadata.start_records(tmp_path) == []
 

@@ -1,10 +1,14 @@
-"""Picture files with all that they hold, written or read by others than the code under test."""
+"""Image files with metadata, written or read independently of the code under test."""
 
 import io
 import os
+import re
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,17 +20,20 @@ from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.media import photos
 
+MakeImage = Callable[..., np.ndarray]  # the fixture `picture`
 MAKE, TIME, ORIENTATION, EXPOSURE, TAKEN = 271, 306, 274, 0x829A, 0x9003
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 
 
-def noise(height, width, channels, dtype=np.uint8, seed=0):
-  """[h, w, c], every bit at random."""
+def noise(height: int, width: int, channels: int, dtype: type = np.uint8,
+          seed: int = 0) -> np.ndarray:
+  """Returns [h, w, c] of uniformly random bits."""
   rng = np.random.default_rng(seed)
   return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
 
 
-def exif_of(orientation=1):
+def exif_of(orientation: int = 1) -> bytes:
+  """Encodes EXIF with descriptive tags, exposure and GPS."""
   exif = Image.Exif()
   exif[MAKE], exif[TIME], exif[ORIENTATION] = 'Maker', '2020:01:02 03:04:05', orientation
   exif[0x8769] = {EXPOSURE: 0.25, TAKEN: '2019:01:02 03:04:05', 0xA002: 9999}
@@ -34,26 +41,28 @@ def exif_of(orientation=1):
   return exif.tobytes()
 
 
-def chunk(name, body):
+def chunk(name: bytes, body: bytes) -> bytes:
   return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
 
 
-def png(height, width, depth, kind, rows, extra=b'', interlaced=0, late=b''):
-  """A PNG by hand; `rows` with the byte of each row's filter before it."""
+def png(height: int, width: int, depth: int, kind: int, rows: bytes, extra: bytes = b'',
+        interlaced: int = 0, late: bytes = b'') -> bytes:
+  """Encodes a PNG by hand; each row in `rows` starts with the byte of its filter."""
   header = struct.pack('>IIBBBBB', width, height, depth, kind, 0, 0, interlaced)
   return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + extra
           + chunk(b'IDAT', zlib.compress(rows)) + late + chunk(b'IEND', b''))
 
 
-def png_of(array, **more):
+def png_of(array: np.ndarray, **chunks: bytes | int) -> bytes:
+  """Encodes uint8 or uint16 [h, w, 1 to 4] as a PNG."""
   kind = {1: 0, 2: 4, 3: 2, 4: 6}[array.shape[-1]]
   wide = array.astype(array.dtype.newbyteorder('>'))
   return png(*array.shape[:2], array.itemsize * 8, kind,
-             b''.join(b'\0' + row.tobytes() for row in wide), **more)
+             b''.join(b'\0' + row.tobytes() for row in wide), **chunks)
 
 
-def png_samples(data):
-  """[h, w, c] of a PNG of 8 or 16 bits, as its specification has it."""
+def png_samples(data: bytes) -> np.ndarray:
+  """Decodes a PNG of 8 or 16 bits to [h, w, c] as its specification defines it."""
   width, height, depth, kind = struct.unpack('>IIBB', data[16:26])
   channels, place, packed = {0: 1, 4: 2, 2: 3, 6: 4}[kind], 8, b''
   while place < len(data):
@@ -62,7 +71,7 @@ def png_samples(data):
     place += 12 + length
   step = channels * depth // 8
   rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1).astype(int)
-  out = np.zeros((height + 1, step + width * step), int)  # a row above, a pixel to the left
+  out = np.zeros((height + 1, step + width * step), int)  # with a row above and a pixel to the left
   for y, (kind, row) in enumerate(zip(rows[:, 0], rows[:, 1:], strict=True), 1):
     for x, value in enumerate(row, step):
       a, b, c = out[y, x - step], out[y - 1, x], out[y - 1, x - step]
@@ -72,27 +81,28 @@ def png_samples(data):
   return np.frombuffer(raw, f'>u{depth // 8}').reshape(height, width, channels)
 
 
-def whole(photo):
+def all_channels(photo: photos.Photo) -> np.ndarray:
+  """Returns [h, w, 1 to 4]."""
   return photo.samples if photo.alpha is None else np.concatenate([photo.samples, photo.alpha], -1)
 
 
-def split(array, **more):
-  """A photo of [h, w, 1 to 4]."""
+def split(array: np.ndarray, **metadata: bytes) -> photos.Photo:
+  """Returns the photo of [h, w, 1 to 4]."""
   if array.shape[-1] in (2, 4):
-    return photos.Photo(array[..., :-1], array[..., -1:], **more)
-  return photos.Photo(array, **more)
+    return photos.Photo(array[..., :-1], array[..., -1:], **metadata)
+  return photos.Photo(array, **metadata)
 
 
-def by_pillow(array):
+def by_pillow(array: np.ndarray) -> Image.Image:
   return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def opened(path):
-  """(array, EXIF, its own directory, GPS, profile, size) by Pillow."""
-  with Image.open(path) as picture:
-    exif = picture.getexif()
-    own, place = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
-    return np.asarray(picture), dict(exif), own, place, picture.info.get('icc_profile')
+def opened(path: Path) -> tuple[np.ndarray, dict, dict, dict, bytes | None]:
+  """Returns (array, EXIF, its EXIF directory, its GPS directory, profile) by Pillow."""
+  with Image.open(path) as image:
+    exif = image.getexif()
+    capture, gps = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+    return np.asarray(image), dict(exif), capture, gps, image.info.get('icc_profile')
 
 
 KINDS = [(1, np.uint8), (2, np.uint8), (3, np.uint8), (4, np.uint8),
@@ -100,7 +110,7 @@ KINDS = [(1, np.uint8), (2, np.uint8), (3, np.uint8), (4, np.uint8),
 
 
 @pytest.mark.parametrize(('channels', 'dtype'), KINDS)
-def test_reads_every_bit(tmp_path, channels, dtype):
+def test_reads_every_bit(tmp_path: Path, channels: int, dtype: type) -> None:
   array = noise(7, 11, channels, dtype)
   (tmp_path / 'a.png').write_bytes(png_of(array))
   photometric = 'minisblack' if channels < 3 else 'rgb'
@@ -121,15 +131,15 @@ def test_reads_every_bit(tmp_path, channels, dtype):
   for path in tmp_path.iterdir():
     photo = photos.read(path)
     expected = array.repeat(3, -1) if path.suffix == '.webp' and channels == 1 else array
-    np.testing.assert_array_equal(whole(photo), expected, err_msg=path.name)
-    assert whole(photo).dtype == dtype
+    np.testing.assert_array_equal(all_channels(photo), expected, err_msg=path.name)
+    assert all_channels(photo).dtype == dtype
     assert photos.size(path) == (7, 11)
     assert (photo.icc, photo.note) == (b'', '')
-    assert b'shape' not in photo.exif  # which tifffile describes
+    assert b'shape' not in photo.exif  # tifffile describes the array's shape there
 
 
 @pytest.mark.parametrize(('channels', 'dtype'), KINDS)
-def test_writes_every_bit(tmp_path, channels, dtype):
+def test_writes_every_bit(tmp_path: Path, channels: int, dtype: type) -> None:
   array = noise(7, 11, channels, dtype)
   photo = split(array)
   assert photos.write(tmp_path / 'a.png', photo, 'png') == ''
@@ -149,7 +159,7 @@ def test_writes_every_bit(tmp_path, channels, dtype):
       np.testing.assert_array_equal(opened(tmp_path / 'a.bmp')[0].reshape(array.shape), array)
 
 
-def test_palettes_and_few_bits(tmp_path):
+def test_palettes_and_low_bit_depths(tmp_path: Path) -> None:
   index = noise(6, 8, 1)[..., 0] % 4
   colours = np.uint8([[250, 0, 3], [9, 8, 7], [0, 99, 0], [1, 2, 255]])
   rows = b''.join(b'\0' + np.uint8(row @ [[64, 0], [16, 0], [4, 0], [1, 0], [0, 64], [0, 16],
@@ -170,9 +180,9 @@ def test_palettes_and_few_bits(tmp_path):
   np.testing.assert_array_equal(gt.alpha[..., 0], np.where(index == 2, 0, 255))
   assert p.alpha is None
   assert g.alpha is None
-  picture = Image.fromarray(index)
-  picture.putpalette(colours.tobytes())
-  picture.save(tmp_path / 'a.gif', transparency=1)
+  image = Image.fromarray(index)
+  image.putpalette(colours.tobytes())
+  image.save(tmp_path / 'a.gif', transparency=1)
   gif = photos.read(tmp_path / 'a.gif')
   np.testing.assert_array_equal(gif.alpha[..., 0], np.where(index == 1, 0, 255))
   np.testing.assert_array_equal(gif.samples[index != 1], colours[index][index != 1])
@@ -182,7 +192,7 @@ def test_palettes_and_few_bits(tmp_path):
     np.testing.assert_array_equal(bits.samples[..., 0], np.where(index > 1, 255, 0))
 
 
-def test_transparent_colour_and_interlacing_of_16_bits(tmp_path):
+def test_transparent_colour_and_interlacing_with_16_bits(tmp_path: Path) -> None:
   array = noise(8, 8, 3, np.uint16)
   passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
             (1, 0, 2, 1))
@@ -196,8 +206,10 @@ def test_transparent_colour_and_interlacing_of_16_bits(tmp_path):
   assert set(photo.alpha.ravel().tolist()) == {0, 65535}
 
 
-def cmyk_profile():
-  """To which full cyan looks red: Lab of the 16 corners, the rest in between (ICC.1 lut8Type)."""
+def cmyk_profile() -> bytes:
+  """Encodes a profile in which full cyan is red: Lab of the 16 corners, interpolated (ICC.1
+  lut8Type).
+  """
   corners = np.zeros((2, 2, 2, 2, 3), np.uint8)
   corners[..., 0], corners[..., 1:] = 255, 128  # L 100, a 0, b 0: white
   corners[1, ..., :] = 138, 128 + 81, 128 + 70  # sRGB's red in D50
@@ -211,7 +223,7 @@ def cmyk_profile():
   return header + tags + lut
 
 
-def test_cmyk(tmp_path):
+def test_cmyk(tmp_path: Path) -> None:
   inks = np.zeros((16, 32, 4), np.uint8)
   inks[:, 16:, 0] = 255
   for name, options in (('plain', {}), ('profile', {'icc_profile': cmyk_profile()}),
@@ -220,19 +232,19 @@ def test_cmyk(tmp_path):
   plain, profile = (photos.read(tmp_path / f'{name}.jpg') for name in ('plain', 'profile'))
   np.testing.assert_allclose(plain.samples[:, ::31].mean(0), [[255] * 3, [0, 255, 255]], atol=2)
   np.testing.assert_allclose(profile.samples[:, ::31].mean(0), [[255] * 3, [255, 0, 0]], atol=12)
-  assert plain.icc == profile.icc == b''  # it was one of inks
-  assert 'CMYK became RGB' in plain.note
+  assert plain.icc == profile.icc == b''  # it was a profile of CMYK
+  assert 'CMYK' in plain.note
   np.testing.assert_array_equal(photos.read(tmp_path / 'broken.jpg').samples, plain.samples)
 
 
-# What is stored, of what is to be seen: TIFF 6.0, tag 274.
+# From the upright image to the stored one, by orientation (TIFF 6.0, tag 274).
 STORED = {1: lambda u: u, 2: lambda u: u[:, ::-1], 3: lambda u: u[::-1, ::-1], 4: lambda u: u[::-1],
           5: lambda u: u.swapaxes(0, 1), 6: lambda u: np.rot90(u), 7: lambda u: np.rot90(
               u.swapaxes(0, 1), 2), 8: lambda u: np.rot90(u, -1)}
 
 
 @pytest.mark.parametrize('orientation', STORED)
-def test_orientation_is_applied_and_the_rest_kept(tmp_path, orientation):
+def test_orientation_is_applied_and_other_metadata_kept(tmp_path: Path, orientation: int) -> None:
   upright = noise(12, 20, 3)
   stored = np.ascontiguousarray(STORED[orientation](upright))
   exif = exif_of(orientation)
@@ -242,57 +254,57 @@ def test_orientation_is_applied_and_the_rest_kept(tmp_path, orientation):
   (tmp_path / 'late.png').write_bytes(png_of(
       stored, extra=chunk(b'iCCP', b'x\0\0' + zlib.compress(SRGB)), late=chunk(b'eXIf', exif[6:])))
   deep = split(np.uint16(stored) * 257, icc=SRGB, exif=exif)
-  photos.write(tmp_path / 'deep.png', deep, 'png')  # as it says, orientation and all
+  photos.write(tmp_path / 'deep.png', deep, 'png')  # stores the EXIF with its orientation
   for path in list(tmp_path.iterdir()):
     photo = photos.read(path)
     assert photos.size(path) == (12, 20), path.name
     expected = np.uint16(upright) * 257 if 'deep' in path.name else upright
     if path.suffix == '.jpg':
-      with Image.open(path) as picture:
-        expected = np.asarray(ImageOps.exif_transpose(picture))
+      with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(photo.samples, expected, err_msg=path.name)
     for format in photos.FORMATS if orientation == 6 else ['png', 'tiff']:
-      lost = photos.write(tmp_path / 'copy', photo, format)
-      _, tags, own, place, icc = opened(tmp_path / 'copy')
+      loss = photos.write(tmp_path / 'copy', photo, format)
+      _, tags, capture, gps, icc = opened(tmp_path / 'copy')
       if format == 'bmp':
-        assert 'EXIF was left out' in lost
-        assert 'profile was left out' in lost
+        assert 'EXIF' in loss
+        assert 'profile' in loss
         continue
       assert (tags[MAKE], tags[TIME]) == ('Maker', '2020:01:02 03:04:05'), (path.name, format)
       assert tags.get(ORIENTATION, 1) == 1
-      assert (own[EXPOSURE], own[TAKEN]) == (0.25, '2019:01:02 03:04:05')
-      assert 0xA002 not in own  # the size of another file
-      assert (place[1], place[2]) == ('N', (48, 8, 14.5))
+      assert (capture[EXPOSURE], capture[TAKEN]) == (0.25, '2019:01:02 03:04:05')
+      assert 0xA002 not in capture  # the width of another file
+      assert (gps[1], gps[2]) == ('N', (48, 8, 14.5))
       assert icc == SRGB
 
 
-def test_damaged_exif_costs_no_picture(tmp_path):
+def test_damaged_exif_does_not_prevent_reading(tmp_path: Path) -> None:
   array = noise(5, 6, 3)
   for exif in (b'Exif\0\0II*\0\xff\xff\xff\xff', b'nonsense', exif_of()[:60]):
     (tmp_path / 'a.png').write_bytes(png_of(array, late=chunk(b'eXIf', exif)))
     photo = photos.read(tmp_path / 'a.png')
     np.testing.assert_array_equal(photo.samples, array)
-    assert photo.note == 'damaged EXIF left out'
+    assert re.fullmatch('damaged EXIF .*', photo.note)
 
 
-def test_a_profile_of_other_samples_is_left_out(tmp_path):
+def test_a_profile_for_another_colour_space_is_dropped(tmp_path: Path) -> None:
   by_pillow(noise(5, 6, 1)).save(tmp_path / 'a.jpg', icc_profile=SRGB)
   photo = photos.read(tmp_path / 'a.jpg')
   assert photo.icc == b''
-  assert 'profile of RGB' in photo.note
+  assert re.fullmatch('.*RGB.* profile .*', photo.note)
 
 
 @pytest.mark.parametrize('suffix', ['gif', 'webp', 'png', 'tif'])
-def test_of_an_animation_the_first_frame(tmp_path, suffix):
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path, suffix: str) -> None:
   frames = [Image.new('RGB', (9, 7), colour) for colour in ('red', 'blue', 'lime')]
   options = {'lossless': True} if suffix == 'webp' else {}
   frames[0].save(tmp_path / f'a.{suffix}', save_all=True, append_images=frames[1:], **options)
   photo = photos.read(tmp_path / f'a.{suffix}')
   assert np.unique(photo.samples.reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
-  assert photo.note == 'the first of 3 frames'
+  assert re.fullmatch('.*first of 3 .*', photo.note)
 
 
-def test_a_phones_preview_is_no_second_frame(tmp_path):
+def test_a_phones_preview_is_not_a_second_frame(tmp_path: Path) -> None:
   main, preview = Image.new('RGB', (9, 7), 'red'), Image.new('RGB', (3, 2), 'blue')
   main.save(tmp_path / 'a.jpg', 'MPO', save_all=True, append_images=[preview])
   photo = photos.read(tmp_path / 'a.jpg')
@@ -301,7 +313,7 @@ def test_a_phones_preview_is_no_second_frame(tmp_path):
 
 
 @pytest.mark.parametrize('format', photos.FORMATS)
-def test_extreme_shapes(tmp_path, format):
+def test_extreme_shapes(tmp_path: Path, format: str) -> None:
   for height, width in ((1, 1), (3, 2000), (2000, 3)):
     photo = split(noise(height, width, 3) // 64 * 64)
     assert photos.write(tmp_path / 'a', photo, format, 100) == ''
@@ -310,8 +322,8 @@ def test_extreme_shapes(tmp_path, format):
     assert format == 'jpeg' or (back.samples == photo.samples).all()
 
 
-def header(kind, height, width):
-  """Of a file that says it is so large and holds next to nothing."""
+def header(kind: str, height: int, width: int) -> bytes:
+  """Encodes a file whose header gives this size and which has almost no pixels."""
   if kind == 'png':
     return png(height, width, 8, 2, b'')
   if kind == 'gif':
@@ -330,37 +342,37 @@ def header(kind, height, width):
 
 
 @pytest.mark.parametrize('kind', ['png', 'bmp', 'gif', 'uint8', 'uint16'])
-def test_the_limit_of_pixels(tmp_path, kind):
-  path, before = tmp_path / 'a.png', Image.MAX_IMAGE_PIXELS
+def test_the_limit_of_pixels(tmp_path: Path, kind: str) -> None:
+  path, pillow_limit = tmp_path / 'a.png', Image.MAX_IMAGE_PIXELS
   path.write_bytes(header(kind, 50_000, 50_000))
   tracemalloc.start()
   for function in (photos.read, photos.size):
-    with pytest.raises(images.DamagedPicture) as caught:
+    with pytest.raises(images.DamagedImageError) as caught:
       function(path)
-    assert str(caught.value) == (f'{path}: 50000x50000 is 2,500,000,000 pixels, more than '
-                                 '--max-pixels 200,000,000')
+    assert re.fullmatch(f'{path}: 50000x50000 .*2,500,000,000 .*--max-pixels 200,000,000',
+                        str(caught.value))
   assert tracemalloc.get_traced_memory()[1] < 2**24  # nothing was decoded
   tracemalloc.stop()
   assert photos.size(path, 2_500_000_000) == (50_000, 50_000)
-  with pytest.raises(InputError, match='more than --max-pixels 2,499,999,999'):
+  with pytest.raises(InputError, match='--max-pixels 2,499,999,999'):
     photos.size(path, 2_499_999_999)
-  path.write_bytes(header(kind, 13_000, 15_000))  # Pillow warns from 89, refuses from 179 million
+  path.write_bytes(header(kind, 13_000, 15_000))  # Pillow refuses 179 million
   assert photos.size(path) == (13_000, 15_000)
-  assert before == Image.MAX_IMAGE_PIXELS
+  assert pillow_limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_nor_does_pillow_object_while_decoding(tmp_path):
+def test_pillow_does_not_warn_while_decoding(tmp_path: Path) -> None:
   Image.new('1', (13_000, 7_000)).save(tmp_path / 'a.tif', compression='group4')
   assert photos.read(tmp_path / 'a.tif').samples.shape == (7_000, 13_000, 1)
 
 
-def examples(picture):
-  """Files of every kind, by name."""
+def examples(picture: MakeImage) -> dict[str, bytes]:
+  """Returns files of every kind by name."""
   image, buffer = Image.fromarray(picture(30, 40)), io.BytesIO()
 
-  def saved(format, picture=image, **options):
+  def saved(format: str, image: Image.Image = image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
   tifffile.imwrite(buffer, np.uint16(picture(30, 40)) * 257, photometric='rgb', rowsperstrip=8)
@@ -376,15 +388,16 @@ def examples(picture):
           'tiff16': deep, 'packed16': packed, 'bmp': saved('BMP'), 'gif': saved('GIF')}
 
 
-@pytest.mark.filterwarnings('ignore:.*:UserWarning')  # Pillow's, of what is cut off
+@pytest.mark.filterwarnings('ignore:.*:UserWarning')  # Pillow warns about truncated files
 @pytest.mark.parametrize('seed', range(2))
-def test_damaged_files(tmp_path, picture, seed, caplog):
-  """Cut off or with bytes changed: one line that names the file, and nothing half decoded."""
+def test_damaged_files(tmp_path: Path, picture: MakeImage, seed: int,
+                       caplog: pytest.LogCaptureFixture) -> None:
+  """Truncated or changed files give one line that names the file, and never a partial image."""
   rng, path = np.random.default_rng(seed), tmp_path / 'a.png'
   refused = 0
   for kind, data in examples(picture).items():
     path.write_bytes(data)
-    expected = whole(photos.read(path))
+    expected = all_channels(photos.read(path))
     for length in (*rng.integers(0, len(data), 6), len(data) - 60, 8, 30, 100):
       for changed in (False, True):
         damaged = bytearray(data[:length])
@@ -402,55 +415,54 @@ def test_damaged_files(tmp_path, picture, seed, caplog):
         assert '\n' not in reason
         refused += photo is None
         if photo and not changed:
-          np.testing.assert_array_equal(whole(photo), expected, err_msg=f'{kind} {length}')
+          np.testing.assert_array_equal(all_channels(photo), expected, err_msg=f'{kind} {length}')
   assert refused > 11 * 10
 
 
-def test_what_is_no_picture_is_named(tmp_path):
-  (tmp_path / 'text.png').write_text('not a picture')
+def test_files_that_are_not_images_are_named(tmp_path: Path) -> None:
+  (tmp_path / 'text.png').write_text('not an image')
   (tmp_path / 'empty.png').write_bytes(b'')
   (tmp_path / 'folder.png').mkdir()
   (tmp_path / 'script.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
-  no_picture = dict.fromkeys(['text', 'empty', 'script'], 'not a picture that can be read')
-  for name, reason in {**no_picture, 'folder': 'is a directory', 'none': 'no such file'}.items():
+  not_images = dict.fromkeys(['text', 'empty', 'script'], 'not .*image')
+  for name, reason in {**not_images, 'folder': 'is a directory', 'none': 'no such file'}.items():
     for function in (photos.read, photos.size):
-      with pytest.raises(images.DamagedPicture, match=f'{name}.png: {reason}'):
+      with pytest.raises(images.DamagedImageError, match=f'{name}.png: {reason}'):
         function(tmp_path / f'{name}.png')
   (tmp_path / 'text.png').chmod(0)
   if os.geteuid():
-    with pytest.raises(images.DamagedPicture, match='permission denied'):
+    with pytest.raises(images.DamagedImageError, match='permission denied'):
       photos.read(tmp_path / 'text.png')
 
 
-def test_what_a_format_can_not_hold_is_said(tmp_path):
+def test_what_a_format_cannot_store_is_reported(tmp_path: Path) -> None:
   deep = np.uint16([[[0, 128, 129], [257, 65535, 65406]]])
   alpha = np.uint16([[[65535], [0]]])
   photo = photos.Photo(deep, alpha, SRGB, exif_of())
-  assert photos.write(tmp_path / 'a.bmp', photo, 'bmp') == (
-      'transparency was laid over white, 16 bits became 8, the colour profile was left out, '
-      'EXIF was left out')
+  assert re.fullmatch('transparency .*, 16 bits .*8, .*profile .*, EXIF .*',
+                      photos.write(tmp_path / 'a.bmp', photo, 'bmp'))
   assert opened(tmp_path / 'a.bmp')[0].tolist() == [[[0, 0, 1], [255, 255, 255]]]
-  assert photos.write(tmp_path / 'a.webp', photo, 'webp', 100) == '16 bits became 8'
+  assert re.fullmatch('16 bits [^,]*8', photos.write(tmp_path / 'a.webp', photo, 'webp', 100))
   assert opened(tmp_path / 'a.webp')[0].tolist() == [[[0, 0, 1, 255], [1, 255, 254, 0]]]
   opaque = photos.Photo(noise(8, 8, 3), np.full((8, 8, 1), 255, np.uint8))
   assert photos.write(tmp_path / 'a.jpg', opaque, 'jpeg') == ''
   half = photos.Photo(np.full((8, 8, 1), 104, np.uint8), np.full((8, 8, 1), 51, np.uint8))
-  assert photos.write(tmp_path / 'a.jpg', half, 'jpeg') == 'transparency was laid over white'
+  assert re.fullmatch('transparency [^,]*', photos.write(tmp_path / 'a.jpg', half, 'jpeg'))
   assert set(imagecodecs.jpeg8_decode((tmp_path / 'a.jpg').read_bytes()).ravel()) == {225}  # 224.8
   long = Image.Exif()
   long[270] = 'x' * 70_000
   photo = photos.Photo(noise(4, 4, 3), exif=long.tobytes())
-  assert photos.write(tmp_path / 'a.jpg', photo, 'jpeg') == 'EXIF was left out'
+  assert re.fullmatch('EXIF [^,]*', photos.write(tmp_path / 'a.jpg', photo, 'jpeg'))
 
 
-def test_what_can_not_be_written_leaves_what_was_there(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
   (tmp_path / 'a').write_text('before')
   for format, side in (('webp', 16_384), ('jpeg', 65_536), ('png', 1_000_001), ('gif', 1)):
     with pytest.raises(InputError, match=f'{tmp_path / "a"}: .*{format}'):
       photos.write(tmp_path / 'a', photos.Photo(np.zeros((1, side, 1), np.uint8)), format)
   with pytest.raises(InputError, match='16383'):
     photos.write(tmp_path / 'a', photos.Photo(np.zeros((16_384, 1, 1), np.uint8)), 'webp')
-  with pytest.raises(InputError, match=r'b\.png: can not be written'):
+  with pytest.raises(InputError, match=r'b\.png: .*\('):
     photos.write(tmp_path / 'a' / 'b.png', photos.Photo(np.zeros((1, 1, 1), np.uint8)), 'png')
   assert [path.read_text() for path in tmp_path.iterdir()] == ['before']
   for format, side in (('webp', 16_383), ('jpeg', 65_500)):
@@ -458,14 +470,14 @@ def test_what_can_not_be_written_leaves_what_was_there(tmp_path):
     assert photos.size(tmp_path / 'a') == (1, side)
 
 
-def test_bleed():
+def test_bleed_fills_transparent_pixels_with_the_nearest_colour() -> None:
   samples, alpha = noise(14, 17, 3), noise(14, 17, 1) * (noise(14, 17, 1, seed=1) > 170)
   filled = photos.bleed(samples, alpha)
   seen = np.argwhere(alpha[..., 0] > 0)
   np.testing.assert_array_equal(filled[alpha[..., 0] > 0], samples[alpha[..., 0] > 0])
-  for place in np.argwhere(alpha[..., 0] == 0):
-    apart = ((seen - place) ** 2).sum(-1)
-    nearest = samples[tuple(seen[apart == apart.min()].T)]
-    assert filled[tuple(place)].tolist() in nearest.tolist()
+  for position in np.argwhere(alpha[..., 0] == 0):
+    distances = ((seen - position) ** 2).sum(-1)
+    nearest = samples[tuple(seen[distances == distances.min()].T)]
+    assert filled[tuple(position)].tolist() in nearest.tolist()
   for value in (0, 1):
     np.testing.assert_array_equal(photos.bleed(samples, np.full_like(alpha, value)), samples)

@@ -1,10 +1,11 @@
-"""The command line that makes low-resolution sets."""
+"""The command that resizes images."""
 
 import functools
 import os
-import pathlib
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,54 +13,59 @@ import pytest
 from sr_jax import images, resize
 from tests.conftest import interrupt
 
+MakeImage = Callable[..., np.ndarray]  # the fixture `picture`
+RunCommand = Callable[..., tuple[int, str, str]]  # arguments -> (exit status, stdout, stderr)
+
 
 @pytest.fixture
-def run(call):
-  """run('IN', 'OUT', ...) -> (exit status, stdout, stderr)."""
+def run(call: RunCommand) -> RunCommand:
+  """Returns run('IN', 'OUT', ...) -> (exit status, stdout, stderr)."""
   return functools.partial(call, resize.main)
 
 
-def test_a_folder_keeps_its_structure(run, tmp_path, picture):
-  pictures = {'a.png': picture(40, 52), 'deep/b.bmp': picture(24, 32, 1),
-              'deep/er/c.png': picture(28, 36, 2)[..., :1]}
-  for name, image in pictures.items():
+def test_a_folder_keeps_its_structure(run: RunCommand, tmp_path: Path, picture: MakeImage) -> None:
+  originals = {'a.png': picture(40, 52), 'deep/b.bmp': picture(24, 32, 1),
+               'deep/er/c.png': picture(28, 36, 2)[..., :1]}
+  for name, image in originals.items():
     images.write_image(tmp_path / 'hr' / name, image)
   status, out, err = run('hr', 'lr', '--scale', '1/4')
-  assert (status, out, err) == (0, '3 of 3 written to lr\n', '')
+  assert (status, err) == (0, '')
+  assert re.fullmatch(r'3 of 3 .* lr\n', out)
   assert len([path for path in (tmp_path / 'lr').rglob('*') if path.is_file()]) == 3
-  for name, image in pictures.items():
+  for name, image in originals.items():
     lr = images.read_image((tmp_path / 'lr' / name).with_suffix('.png'))
     np.testing.assert_array_equal(lr, images.imresize(image, Fraction(1, 4)), err_msg=name)
 
 
-def test_cropped_first_and_said_so(run, tmp_path, picture):
+def test_cropping_is_reported(run: RunCommand, tmp_path: Path, picture: MakeImage) -> None:
   images.write_image(tmp_path / 'a.png', picture(41, 50))
   status, out, _ = run('a.png', 'lr.png', '--scale', '1/4', '--method', 'bilinear')
   assert status == 0
-  assert out == '1 cropped to a multiple of 4: a.png\n1 of 1 written to lr.png\n'
+  assert re.fullmatch(r'1 cropped .* 4: a\.png\n1 of 1 .* lr\.png\n', out)
   np.testing.assert_array_equal(images.read_image(tmp_path / 'lr.png'), images.imresize(
       picture(41, 50)[:40, :48], Fraction(1, 4), 'bilinear'))
 
 
-def test_a_file_into_a_folder_and_larger(run, tmp_path, picture):
+def test_upscaling_a_file_into_a_folder(run: RunCommand, tmp_path: Path,
+                                        picture: MakeImage) -> None:
   images.write_image(tmp_path / 'a.bmp', picture(9, 7))
   assert run('a.bmp', 'out', '--scale', '2', '--method', 'nearest')[0] == 0
   np.testing.assert_array_equal(images.read_image(tmp_path / 'out' / 'a.png'),
                                 picture(9, 7).repeat(2, 0).repeat(2, 1))
   assert run('a.bmp', 'half.png', '--scale', '1.5')[0] == 0
-  assert images.image_size(tmp_path / 'half.png') == (12, 9)  # of 8x6, then half as large again
+  assert images.image_size(tmp_path / 'half.png') == (12, 9)  # cropped to 8x6, then 1.5 times
 
 
-def test_one_bad_file_does_not_stop_the_rest(run, tmp_path, picture):
+def test_one_bad_file_does_not_stop_the_rest(run: RunCommand, tmp_path: Path,
+                                             picture: MakeImage) -> None:
   for name in 'abc':
     images.write_image(tmp_path / 'hr' / f'{name}.png', picture(20, 20))
-  (tmp_path / 'hr' / 'b.png').write_text('no picture')
+  (tmp_path / 'hr' / 'b.png').write_text('not an image')
   images.write_image(tmp_path / 'hr' / 'd.png', picture(3, 20))
   status, out, err = run('hr', 'lr', '--scale', '1/4')
   assert status == 1
-  assert out == '2 of 4 written to lr\n'
-  assert re.fullmatch(r'sr_jax: 2 not resized: hr/b\.png: not a picture.*, hr/d\.png: 3x20 is too '
-                      r'small for scale 1/4\n', err)
+  assert re.fullmatch(r'2 of 4 .* lr\n', out)
+  assert re.fullmatch(r'sr_jax: 2 .*: hr/b\.png: not .*, hr/d\.png: 3x20 .* 1/4\n', err)
   assert sorted(path.name for path in (tmp_path / 'lr').iterdir()) == ['a.png', 'c.png']
 
 
@@ -74,20 +80,21 @@ def test_one_bad_file_does_not_stop_the_rest(run, tmp_path, picture):
     (['hr', 'lr', '--scale', '1/2', '--method', 'lanczos'], 'lanczos.*bicubic'),
     (['hr', 'lr', 'more', '--scale', '1/2'], 'more'),
     (['nowhere', 'lr', '--scale', '1/2'], 'nowhere: no such file or folder'),
-    (['empty', 'lr', '--scale', '1/2'], 'empty: no picture in it'),
-    (['hr', 'hr', '--scale', '1/2'], 'hr: lies in hr'),
-    (['hr', 'hr/lr', '--scale', '1/2'], 'hr/lr: lies in hr'),
-    (['hr', 'hr/a.png', '--scale', '1/2'], 'lies in hr'),
-    (['hr/a.png', 'hr', '--scale', '1/2'], 'overwrite an original'),
-    (['below', 'top', '--scale', '1/2'], 'top/below/a.png: would overwrite an original'),
+    (['empty', 'lr', '--scale', '1/2'], 'empty: no image'),
+    (['hr', 'hr', '--scale', '1/2'], 'hr: lies in .*hr'),
+    (['hr', 'hr/lr', '--scale', '1/2'], 'hr/lr: lies in .*hr'),
+    (['hr', 'hr/a.png', '--scale', '1/2'], 'hr/a.png: lies in .*hr'),
+    (['hr/a.png', 'hr', '--scale', '1/2'], 'hr/a.png: .*overwrite'),
+    (['below', 'top', '--scale', '1/2'], 'top/below/a.png: .*overwrite'),
     (['hr', '', '--scale', '1/2'], 'OUT.*empty'),
     (['~nobody_here/x', 'lr', '--scale', '1/2'], 'nobody_here/x: no such file'),
     (['n' * 300, 'lr', '--scale', '1/2'], 'nnn: File name too long'),
-    (['hr/a.png', 'lr.jpg', '--scale', '1/2'], 'lr.jpg: only PNG'),
+    (['hr/a.png', 'lr.jpg', '--scale', '1/2'], r'lr\.jpg: .*PNG'),
     (['hr', 'file.png', '--scale', '1/2'], 'file.png: is a file'),
     (['hr/a.png', '/proc/none/lr.png', '--scale', '1/2'], r'/proc/none/lr\.png: .*\(No such file'),
 ])
-def test_wrong_input_is_one_line_and_a_status(run, tmp_path, picture, arguments, message):
+def test_invalid_input_is_one_line_and_a_status(run: RunCommand, tmp_path: Path, picture: MakeImage,
+                                                arguments: list[str], message: str) -> None:
   for name in ('hr/a.png', 'file.png'):
     images.write_image(tmp_path / name, picture(20, 20))
   (tmp_path / 'empty').mkdir()
@@ -103,24 +110,25 @@ def test_wrong_input_is_one_line_and_a_status(run, tmp_path, picture, arguments,
   assert not (tmp_path / 'lr').exists()
 
 
-def test_help_has_two_examples(run, capsys):
+def test_help_has_two_examples(run: RunCommand, capsys: pytest.CaptureFixture[str]) -> None:
   with pytest.raises(SystemExit) as stop:
     run('--help')
   assert stop.value.code == 0
-  assert capsys.readouterr().out.count('python -m sr_jax.resize ') == 3  # the usage and two
+  assert capsys.readouterr().out.count('python -m sr_jax.resize ') == 3  # one is the usage line
 
 
-def test_ctrl_c_leaves_nothing_half_written(tmp_path, picture):
-  many = 12 * os.cpu_count()  # more than are in hand at a time
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_incomplete_file(tmp_path: Path, picture: MakeImage) -> None:
+  count = 12 * os.cpu_count()  # more than are processed at a time
   images.write_image(tmp_path / 'hr' / '000.bmp', picture(1200, 1600))
-  for index in range(1, many):
+  for index in range(1, count):
     os.link(tmp_path / 'hr' / '000.bmp', tmp_path / 'hr' / f'{index:03}.bmp')
-  environment = os.environ | {'PYTHONPATH': str(pathlib.Path(resize.__file__).parents[1])}
+  environment = os.environ | {'PYTHONPATH': str(Path(resize.__file__).parents[1])}
   status, err = interrupt(['-m', 'sr_jax.resize', 'hr', 'lr', '--scale', '1/2'], tmp_path,
                           lambda: list(tmp_path.glob('lr/0*.png')), environment)
   assert status == 130
   assert err == 'sr_jax: interrupted\n'
   written = list((tmp_path / 'lr').iterdir())
-  assert 0 < len(written) < many
+  assert 0 < len(written) < count
   for path in written:
     assert images.read_image(path).shape == (600, 800, 3)

@@ -1,34 +1,44 @@
-"""Pillow, let at a file without its limit of pixels, which is one for the whole process, and with
-limits of our own: none of what a small file makes take minutes or gigabytes.
+"""Pillow without its limit of pixels, which is global to the process, and with explicit limits.
+
+The limits refuse small files that would take minutes or gigabytes to decode.
 """
 
 import math
 import re
+from typing import BinaryIO
 
 import numpy as np
 import PIL
 from PIL import Image, JpegImagePlugin
 
-MAX_PIXELS = 200_000_000  # of a file that is read, unless the caller says otherwise
-MAX_SCANNED = 20 * MAX_PIXELS  # a JPEG's scans have together; there are about ten
-MAX_RLE = 16_000_000  # of a BMP that is compressed; a screen has up to 15 million
-_MARKER = re.compile(rb'\xff+([^\x00\x01\xd0-\xd7\xff])')  # of a JPEG, one that has a length
-# In this order, by how they begin. Others are not tried: some of Pillow's run programs.
-_KINDS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
+MAX_PIXELS = 200_000_000  # default limit of pixels for a file
+MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # sum over a JPEG's scans; real files have about ten scans
+MAX_RLE_PIXELS = 16_000_000  # of a compressed BMP; a large screen has 15 million
+_JPEG_MARKER = re.compile(rb'\xff+([^\x00\x01\xd0-\xd7\xff])')  # a marker followed by a length
+_ORIENTATION = 0x0112  # EXIF tag
+# Pillow's formats that may be opened, tried in this order by their signatures. The list is closed
+# because some of Pillow's formats run external programs.
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
 
 
-def open_picture(file) -> Image.Image:
-  """The header of a binary file, without Image.open: its limit of pixels is one for the whole
-  process, and its formats are more than `_KINDS`.
+def open_image(file: BinaryIO) -> Image.Image:
+  """Reads the header of a binary file.
+
+  Replaces Image.open, whose limit of pixels is global to the process and which tries more formats
+  than `_FORMATS`.
+
+  Raises:
+    PIL.UnidentifiedImageError: the file is in none of the formats.
   """
   Image.init()
   file.seek(0)
-  start = file.read(32)
-  kind = next((kind for kind in _KINDS if kind in Image.OPEN and Image.OPEN[kind][1](start)), None)
-  if not kind:
+  signature = file.read(32)
+  name = next((name for name in _FORMATS if name in Image.OPEN and Image.OPEN[name][1](signature)),
+              None)
+  if not name:
     raise PIL.UnidentifiedImageError
-  # A phone's JPEG with a preview behind it is one picture, not an MPO of two.
-  factory = JpegImagePlugin.JpegImageFile if kind == 'JPEG' else Image.OPEN[kind][0]
+  # A JPEG of a phone with a preview appended to it is one image, not an MPO file of two.
+  factory = JpegImagePlugin.JpegImageFile if name == 'JPEG' else Image.OPEN[name][0]
   file.seek(0)
   try:
     return factory(file, '')
@@ -36,69 +46,99 @@ def open_picture(file) -> Image.Image:
     raise PIL.UnidentifiedImageError from None
 
 
-def stored_size(picture: Image.Image) -> tuple[int, int]:
-  """(width, height) before EXIF turns it, as newer versions of Pillow have done to a TIFF's."""
-  return ((picture.tag_v2[256], picture.tag_v2[257]) if picture.format == 'TIFF'
-          else picture.size)
+def stored_size(image: Image.Image) -> tuple[int, int]:
+  """Returns (width, height) before the EXIF orientation is applied.
+
+  Newer versions of Pillow apply it to the size of a TIFF.
+  """
+  return (image.tag_v2[256], image.tag_v2[257]) if image.format == 'TIFF' else image.size
 
 
-def load_picture(picture: Image.Image) -> None:
-  """picture.load(), whose TIFFs Pillow would refuse above a limit of its own.
+def load_image(image: Image.Image) -> None:
+  """Decodes an image, as image.load() does, without Pillow's limit of pixels for TIFFs.
 
   Raises:
-    ValueError: it would take minutes or far more memory than its pixels, as no picture does.
+    ValueError: decoding would take minutes, or far more memory than the pixels.
   """
-  _refuse_bomb(picture, *stored_size(picture))
-  if picture.format == 'TIFF':
-    picture.im = Image.new(picture.mode, stored_size(picture), None).im
-  picture.load()
+  _refuse_bomb(image, *stored_size(image))
+  if image.format == 'TIFF':
+    image.im = Image.new(image.mode, stored_size(image), None).im
+  image.load()
 
 
-def to_eight_bit(picture: Image.Image) -> Image.Image:
-  """Mode L or RGB: palettes and CMYK as RGB, alpha over white, 16 bits and floats scaled to 8."""
-  if picture.mode in ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N'):
-    samples = np.asarray(picture).astype(np.float64)
-    # Mode I is what Pillow makes of some 16-bit files; 65535 is white in all of them.
+def exif_orientation(exif: Image.Exif) -> object:
+  """Returns the orientation tag, 1 if there is none; a file may hold any value there."""
+  return exif.get(_ORIENTATION, 1)
+
+
+def swaps_sides(orientation: object) -> bool:
+  """Returns whether an EXIF orientation exchanges width and height."""
+  return orientation in (5, 6, 7, 8)
+
+
+def apply_orientation(array: np.ndarray, orientation: object) -> np.ndarray:
+  """Returns [H, W, ...] upright. An EXIF orientation other than 2 ... 8 changes nothing."""
+  if swaps_sides(orientation):
+    array = array.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    array = array[::-1]
+  if orientation in (2, 3, 6, 7):
+    array = array[:, ::-1]
+  return np.ascontiguousarray(array)
+
+
+def to_eight_bit(image: Image.Image) -> Image.Image:
+  """Converts an image to mode L or RGB.
+
+  Palettes and CMYK become RGB, transparency is composited over white, and 16-bit and float
+  samples are scaled to 8 bits.
+  """
+  if image.mode in ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N'):
+    samples = np.asarray(image).astype(np.float64)
+    # Pillow opens some 16-bit files in mode I; 65535 is white in all of these modes.
     return Image.fromarray(np.uint8(np.clip(np.round(samples / 257), 0, 255)))
-  if picture.mode == 'F':
-    samples = np.asarray(picture)
+  if image.mode == 'F':
+    samples = np.asarray(image)
     return Image.fromarray(np.uint8(np.clip(np.round(samples * 255), 0, 255)))
-  if picture.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in picture.info:
-    grey = picture.mode in ('LA', 'La', 'L', '1')
-    rgba = picture.convert('RGBA')
+  if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
+    grey = image.mode in ('LA', 'La', 'L', '1')
+    rgba = image.convert('RGBA')
     white = Image.new('RGBA', rgba.size, 'white')
     return Image.alpha_composite(white, rgba).convert('L' if grey else 'RGB')
-  if picture.mode in ('L', 'RGB'):
-    return picture
-  return picture.convert('L' if picture.mode == '1' else 'RGB')
+  if image.mode in ('L', 'RGB'):
+    return image
+  return image.convert('L' if image.mode == '1' else 'RGB')
 
 
-def _refuse_bomb(picture: Image.Image, width: int, height: int) -> None:
+def _refuse_bomb(image: Image.Image, width: int, height: int) -> None:
+  """Raises a ValueError for a file that is too expensive to decode for its size."""
   pixels = width * height
-  if picture.format == 'JPEG':
-    picture.fp.seek(0)
-    data = picture.fp.read()
-    if pixels > 512 * len(data):  # a block of 8x8 takes a bit at least
-      raise ValueError('cut off')
-    scans = data.count(b'\xff\xda')  # of a progressive one each goes over all of the picture
-    if scans * pixels > MAX_SCANNED:  # or a phone's clip behind the picture has these bytes
-      scans = _scans(data)
-    if scans * pixels > MAX_SCANNED:
+  if image.format == 'JPEG':
+    image.fp.seek(0)
+    data = image.fp.read()
+    if pixels > 512 * len(data):  # a block of 8x8 takes at least one bit
+      raise ValueError('truncated')
+    # Each scan of a progressive JPEG covers the entire image. Counting the marker's bytes is fast,
+    # but data appended to the image, such as a phone's video, may hold them too.
+    scans = data.count(b'\xff\xda')
+    if scans * pixels > MAX_SCANNED_PIXELS:
+      scans = _count_scans(data)
+    if scans * pixels > MAX_SCANNED_PIXELS:
       raise ValueError(f'{scans} scans of {width}x{height}')
-  elif picture.format == 'TIFF':  # whose tiles are decoded whole
-    tile = [int(picture.tag_v2.get(tag, 1)) for tag in (322, 323)]
-    if math.prod(tile) > MAX_PIXELS:
+  elif image.format == 'TIFF':
+    tile = [int(image.tag_v2.get(tag, 1)) for tag in (322, 323)]
+    if math.prod(tile) > MAX_PIXELS:  # each tile is decoded in one piece
       raise ValueError(f'tiles of {tile[0]}x{tile[1]}')
-  elif picture.tile and picture.tile[0][0] == 'bmp_rle' and (
-      pixels > MAX_RLE or max(width, height) > 65_535):
-    # Pillow's decoder is in Python, pixel by pixel, and a jump of four bytes takes 255 rows.
-    raise ValueError(f'{width}x{height} of run lengths')
+  elif image.tile and image.tile[0][0] == 'bmp_rle' and (
+      pixels > MAX_RLE_PIXELS or max(width, height) > 65_535):
+    # Pillow decodes run lengths in Python, pixel by pixel, and four bytes can skip 255 rows.
+    raise ValueError(f'{width}x{height} pixels in run-length encoding')
 
 
-def _scans(data: bytes) -> int:
-  """Of a JPEG, up to its end."""
-  scans, at = 0, 2
-  while (found := _MARKER.search(data, at)) and found[1] != b'\xd9':
-    scans += found[1] == b'\xda'
-    at = found.end() + int.from_bytes(data[found.end():found.end() + 2], 'big')
+def _count_scans(data: bytes) -> int:
+  """Counts the scans of a JPEG up to its end marker."""
+  scans, position = 0, 2
+  while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != b'\xd9':
+    scans += marker[1] == b'\xda'
+    position = marker.end() + int.from_bytes(data[marker.end():marker.end() + 2], 'big')
   return scans

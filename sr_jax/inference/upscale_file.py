@@ -152,7 +152,7 @@ def upscale_file(upscaler: Upscaler, source: os.PathLike | str, target: os.PathL
   if options.format == 'tiff' and not any(options.extras) and photo.alpha is None:
     height, width, channels = photo.samples.shape
     size = height * upscaler.scale, width * upscaler.scale
-    with photos.tiff_rows(target, *size, channels, photo.samples.dtype, photo.icc,
+    with photos.tiff_rows(target, (*size, channels), photo.samples.dtype, photo.icc,
                           photo.exif) as write_rows, _errors_name(source):
       for band in upscaler.bands(photo.samples):
         write_rows(band)

@@ -1,1 +1,1 @@
-"""Files of pictures and clips as people have them, to arrays and back."""
+"""Image and video files as users have them, to arrays and back."""

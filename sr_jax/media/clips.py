@@ -1,13 +1,15 @@
-"""Clips through PyAV: frames in as RGB, segments of H.264 out; `remux.py` joins those.
+"""Videos through PyAV: reads frames as RGB and writes segments of H.264.
 
-Knows no network and no resuming; `video.py` does.
+`remux.py` joins segments; `video.py` runs the network and resumes an interrupted job.
 """
 
 import contextlib
 import dataclasses
 import fractions
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -16,201 +18,223 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from sr_jax.errors import InputError
 from sr_jax.system import files
 
-# libx264 is in PyAV's wheels; where FFmpeg was built without, MPEG-4 is always there.
+# PyAV's wheels include libx264; FFmpeg builds without it always have MPEG-4.
 ENCODERS = ('libx264', 'mpeg4')
-# Numbers of ITU-T H.273, which frames and streams carry.
+# Colour codes of ITU-T H.273, which frames and streams carry.
 BT709, UNKNOWN, SMPTE170M, BT2020 = 1, 2, 6, 9
 MATRICES = (BT709, 4, 5, SMPTE170M, 7, BT2020)
-CAREFUL = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-           | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP)
+ACCURATE = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+            | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP)
 
 
 @dataclasses.dataclass
-class Clip:
-  """An open clip; `total` is what it says of its number of frames, 0 if nothing."""
+class Video:
+  """An open video file."""
 
-  path: object
+  path: os.PathLike | str
   container: av.container.InputContainer
   stream: av.VideoStream
-  rate: fractions.Fraction  # frames a second, the mean of a variable one
-  total: int
-  seconds: fractions.Fraction  # that it says it lasts
-  offset: int  # of its clock, in units of the stream's time base
-  damaged: int = 0  # packets that no frame could be made of
+  rate: fractions.Fraction  # frames per second; the mean if it is variable
+  total: int  # frames according to the header; 0 if unknown
+  seconds: fractions.Fraction  # duration according to the header
+  offset: int  # time at which the file's clock starts, in units of `time_base`
+  damaged: int = 0  # packets that could not be decoded, so far
 
   @property
   def time_base(self) -> fractions.Fraction:
+    """The unit of timestamps, in seconds."""
     return self.stream.time_base
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameFormat:
-  """How frames are to be shown; `turn` is a display matrix or empty, `aspect` a pixel's."""
+  """Size, orientation and colour of a video's frames."""
 
-  height: int
+  height: int  # as stored
   width: int
-  turn: tuple[int, ...] = ()
-  aspect: fractions.Fraction | None = None
+  display_matrix: tuple[int, ...] = ()  # rotation, as in the file; or empty
+  aspect: fractions.Fraction | None = None  # of a pixel
   matrix: int = UNKNOWN
   transfer: int = UNKNOWN
   primaries: int = UNKNOWN
 
   @property
-  def shown(self) -> tuple[int, int]:
-    """Height and width of what `as_rgb` gives."""
-    return (self.width, self.height) if turned(self.turn) else (self.height, self.width)
+  def upright_size(self) -> tuple[int, int]:
+    """(height, width) of the arrays of `frame_to_rgb`."""
+    return ((self.width, self.height) if swaps_axes(self.display_matrix)
+            else (self.height, self.width))
 
 
-def reason(error: Exception) -> str:
-  """What FFmpeg says, without its numbers and its log."""
+def error_text(error: Exception) -> str:
+  """Returns FFmpeg's description of an error without its codes and log."""
   return getattr(error, 'strerror', None) or str(error)
 
 
-def address(path) -> str:
-  """What FFmpeg takes for a file, and never, as it does 'a:b.mp4', for a protocol."""
+def local_path(path: os.PathLike | str) -> str:
+  """Returns a path that FFmpeg does not mistake for a URL, as it does 'a:b.mp4'."""
   return str(pathlib.Path(path).absolute())
 
 
-def read(path) -> av.container.InputContainer:
-  """The file at `path`, which is to be closed.
+def open_container(path: os.PathLike | str) -> av.container.InputContainer:
+  """Opens a media file, which the caller closes.
 
   Raises:
-    InputError: it can't be read.
+    InputError: the file cannot be read.
   """
   try:
-    # What calls itself a clip but is a playlist gets nothing from the network.
-    return av.open(address(path), options={'protocol_whitelist': 'file'})
+    # A file may be a playlist, whatever its name; the whitelist denies it network access.
+    return av.open(local_path(path), options={'protocol_whitelist': 'file'})
   except (av.FFmpegError, OSError, ValueError) as error:
-    raise InputError(f'{path}: no video that can be read ({reason(error)})') from None
+    raise InputError(f'{path}: cannot read it as a video ({error_text(error)})') from None
 
 
 @contextlib.contextmanager
-def opened(path, max_pixels: int | None = None) -> Iterator[Clip]:
-  """The clip at `path`; its first video stream that is not a cover.
+def open_video(path: os.PathLike | str, max_pixels: int | None = None) -> Iterator[Video]:
+  """Opens a video file and selects its first video stream that is not cover art.
 
   Raises:
-    InputError: no clip, none that can be read, or frames of more than `max_pixels`.
+    InputError: the file cannot be read, is not a video, or has frames of more than `max_pixels`.
   """
-  with read(path) as container:
+  with open_container(path) as container:
     if container.format.name.endswith('_pipe') or container.format.name == 'image2':
-      raise InputError(f'{path}: a picture, not a clip')
+      raise InputError(f'{path}: an image, not a video')
     streams = [stream for stream in container.streams.video if stream.codec_context is not None
                and not stream.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-      raise InputError(f'{path}: holds no video that can be decoded')
+      raise InputError(f'{path}: contains no video stream that can be decoded')
     stream = streams[0]
-    _check_size(path, stream, max_pixels)
+    _check_frame_size(path, stream, max_pixels)
     stream.thread_type = 'AUTO'
     rate = stream.average_rate or stream.guessed_rate or fractions.Fraction(25)
     seconds = (stream.duration * stream.time_base if stream.duration
                else fractions.Fraction(container.duration or 0, av.time_base))
-    # The clock of a transport stream starts anywhere, that of a file says something.
+    # The clock of a transport stream starts anywhere; in other files a start time is intentional.
     start = container.start_time or 0 if 'mpeg' in container.format.name else 0
-    yield Clip(path, container, stream, rate.limit_denominator(65535),
-               stream.frames or round(seconds * rate), seconds,
-               round(fractions.Fraction(start, av.time_base) / stream.time_base))
+    yield Video(path, container, stream, rate.limit_denominator(65535),
+                stream.frames or round(seconds * rate), seconds,
+                round(fractions.Fraction(start, av.time_base) / stream.time_base))
 
 
-def _check_size(path, picture, max_pixels: int | None) -> None:
-  if max_pixels and picture.width * picture.height > max_pixels:
-    raise InputError(f'{path}: frames of {picture.width}x{picture.height} have more than '
+def _check_frame_size(path: os.PathLike | str, frame: av.VideoStream | av.VideoFrame,
+                      max_pixels: int | None) -> None:
+  """Raises an InputError if a frame has more than `max_pixels`."""
+  if max_pixels and frame.width * frame.height > max_pixels:
+    raise InputError(f'{path}: frames of {frame.width}x{frame.height} have more than '
                      f'{max_pixels} pixels')
 
 
-def frames(clip: Clip) -> Iterator[tuple[int, av.VideoFrame]]:
-  """Every frame that can be decoded, once, with its time in units of `clip.time_base`.
+def frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
+  """Yields (time, frame) of every frame that can be decoded.
 
-  Times rise. A frame without one follows by the frame rate.
+  Times are in units of `video.time_base` and strictly increase. The time of a frame without
+  timestamp follows from the frame rate.
 
   Raises:
-    InputError: it can't be read.
+    InputError: the file cannot be read.
   """
-  step = max(1, round(1 / (clip.rate * clip.time_base)))
-  shift, last = -clip.offset, None
+  step = max(1, round(1 / (video.rate * video.time_base)))
+  shift, last = -video.offset, None
   try:
-    for packet in clip.container.demux(clip.stream):
+    for packet in video.container.demux(video.stream):
       try:
         decoded = packet.decode()
       except av.error.InvalidDataError:
-        clip.damaged += 1
+        video.damaged += 1
         continue
       for frame in decoded:
-        # An AVI does not tell when frames are shown, only their order in the file.
-        time = frame.dts if clip.container.format.name == 'avi' else frame.pts
+        # An AVI file has no presentation times, only the order of the frames.
+        time = frame.dts if video.container.format.name == 'avi' else frame.pts
         if time is None:
           time = -shift if last is None else last + step - shift
-        shift = set_back(time, shift, last, step, clip.time_base)
+        shift = clock_shift(time, shift, last, step, video.time_base)
         last = time + shift if last is None else max(time + shift, last + 1)
         yield last, frame
-  except av.error.InvalidDataError:  # broken off
-    clip.damaged += 1
+  except av.error.InvalidDataError:  # a truncated file
+    video.damaged += 1
   except av.FFmpegError as error:
-    raise InputError(f'{clip.path}: can not be read ({reason(error)})') from None
+    raise InputError(f'{video.path}: cannot read ({error_text(error)})') from None
 
 
-def set_back(time: int, shift: int, last: int | None, step: int,
-             time_base: fractions.Fraction) -> int:
-  """`shift`, or where time + shift is a second before `last` what makes it follow by `step`.
+def clock_shift(time: int, shift: int, last: int | None, step: int,
+                time_base: fractions.Fraction) -> int:
+  """Returns what to add to `time`, which handles clocks that restart.
 
-  Clocks are set back where recordings were put end to end.
+  Clocks restart where recordings were concatenated.
+
+  Args:
+    time: timestamp in the file.
+    shift: what was added to the previous timestamp.
+    last: the previous timestamp after the addition, None for the first.
+    step: duration of a frame or packet.
+    time_base: unit of all times, in seconds.
+
+  Returns:
+    `shift`, unless `time + shift` is more than a second before `last`; then the shift by which
+    the timestamp follows `last` by `step`.
   """
-  back = last is not None and (time + shift - last) * time_base < -1
-  return last + step - time if back else shift
+  restarted = last is not None and (time + shift - last) * time_base < -1
+  return last + step - time if restarted else shift
 
 
-def look_of(clip: Clip, frame: av.VideoFrame, max_pixels: int | None = None) -> FrameFormat:
-  """Of a clip, by its first frame.
+def frame_format(video: Video, frame: av.VideoFrame, max_pixels: int | None = None) -> FrameFormat:
+  """Returns the format of a video from its first frame.
 
   Raises:
-    InputError: it has more than `max_pixels`, which the header did not tell.
+    InputError: the frame has more than `max_pixels`, which the header did not show.
   """
-  _check_size(clip.path, frame, max_pixels)
-  turn = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX, b'')
-  return FrameFormat(frame.height, frame.width, tuple(np.frombuffer(turn, np.int32).tolist()),
-              clip.stream.sample_aspect_ratio, frame.colorspace, frame.color_trc,
-              frame.color_primaries)
+  _check_frame_size(video.path, frame, max_pixels)
+  matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX, b'')
+  return FrameFormat(frame.height, frame.width, tuple(np.frombuffer(matrix, np.int32).tolist()),
+                     video.stream.sample_aspect_ratio, frame.colorspace, frame.color_trc,
+                     frame.color_primaries)
 
 
-def _matrix(frame: av.VideoFrame) -> int:
-  """As tagged; else as players guess: BT.709 is of pictures larger than television was."""
+def _colour_matrix(frame: av.VideoFrame) -> int:
+  """Returns the tagged matrix, or what players assume without: BT.709 for HD, else BT.601."""
   if frame.colorspace in MATRICES:
     return frame.colorspace
-  return BT709 if frame.width >= 1280 or frame.height > 576 else SMPTE170M
+  return BT709 if _is_hd(frame.height, frame.width) else SMPTE170M
 
 
-def as_rgb(frame: av.VideoFrame, look: FrameFormat) -> np.ndarray:
-  """uint8 [h, w, 3], upright. A frame of another size than the first is resized to it."""
+def _is_hd(height: int, width: int) -> bool:
+  """Returns whether frames are larger than those of standard-definition television."""
+  return width >= 1280 or height > 576
+
+
+def frame_to_rgb(frame: av.VideoFrame, format: FrameFormat) -> np.ndarray:
+  """Converts a frame to upright uint8 [h, w, 3], resized to `format` if its size differs."""
   if not frame.format.is_rgb:
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith('yuvj')
-    frame.colorspace = _matrix(frame)
+    frame.colorspace = _colour_matrix(frame)
     frame.color_range = ColorRange.JPEG if full else ColorRange.MPEG
-  return upright(frame.to_ndarray(format='rgb24', width=look.width, height=look.height,
-                                  interpolation=CAREFUL), look.turn)
+  image = frame.to_ndarray(format='rgb24', width=format.width, height=format.height,
+                           interpolation=ACCURATE)
+  return apply_display_matrix(image, format.display_matrix)
 
 
-def upright(picture: np.ndarray, turn: Sequence[int]) -> np.ndarray:
-  """[H, W, ...] as the display matrix (a b u  c d v  x y w) shows it, by right angles.
+def apply_display_matrix(image: np.ndarray, display_matrix: Sequence[int]) -> np.ndarray:
+  """Rotates and flips [H, W, ...] by right angles as a display matrix specifies.
 
-  It takes (x, y) to (ax + cy, bx + dy).
+  The matrix (a b u  c d v  x y w) maps (x, y) to (ax + cy, bx + dy).
   """
-  if not turn:
-    return picture
-  a, b, _, c, d = turn[:5]
-  if turned(turn):
-    picture, a, d = picture.swapaxes(0, 1), c, b
-  return np.ascontiguousarray(picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
+  if not display_matrix:
+    return image
+  a, b, _, c, d = display_matrix[:5]
+  if swaps_axes(display_matrix):
+    image, a, d = image.swapaxes(0, 1), c, b
+  return np.ascontiguousarray(image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
 
 
-def turned(turn: Sequence[int]) -> bool:
-  """Whether rows become columns."""
-  return bool(turn) and abs(turn[1]) > abs(turn[0])
+def swaps_axes(display_matrix: Sequence[int]) -> bool:
+  """Returns whether a display matrix turns rows into columns."""
+  return bool(display_matrix) and abs(display_matrix[1]) > abs(display_matrix[0])
 
 
 def encoder() -> str:
-  """The first of ENCODERS that this PyAV has.
+  """Returns the first of ENCODERS that this PyAV has.
 
   Raises:
-    InputError: it has none.
+    InputError: it has none of them.
   """
   for name in ENCODERS:
     if name in av.codecs_available:
@@ -218,45 +242,45 @@ def encoder() -> str:
   raise InputError(f'the installed PyAV has no encoder of {" or ".join(ENCODERS)}: pip install av')
 
 
-@contextlib.contextmanager
-def segment(path, height: int, width: int, rate: fractions.Fraction, crf: int, look: FrameFormat
-            ) -> Iterator[Callable[[np.ndarray], None]]:
-  """Yields write(uint8 [height, width, 3]); afterwards `path` is a segment, or isn't there.
+class SegmentFormat(NamedTuple):
+  """How a segment is encoded."""
 
-  Each frame is a packet and no frame waits for a later one, so that segments can be joined
-  by their packets. H.264 in what players play, 4:2:0, has even sides: the last row or
-  column is repeated where one is odd. The matrix is BT.709 for what is larger than
-  television was, else BT.601; BT.2020 stays.
+  height: int
+  width: int
+  rate: fractions.Fraction  # frames per second
+  crf: int  # x264's quality; smaller is better
+  source: FrameFormat  # of the frames that were upscaled
+
+
+@contextlib.contextmanager
+def segment_writer(path: os.PathLike | str, format: SegmentFormat
+                   ) -> Iterator[Callable[[np.ndarray], None]]:
+  """Yields write(uint8 [height, width, 3]); `path` exists only if the block succeeds.
+
+  Every frame becomes one packet and no frame depends on a later one, so that segments can be joined
+  packet by packet. Players support H.264 in 4:2:0, whose sides are even: the last row or column is
+  repeated if a side is odd. The matrix is BT.709 for HD and BT.601 below; BT.2020 is kept.
 
   Raises:
-    InputError: it can't be written.
+    InputError: the file cannot be written.
   """
-  odd = ((0, height % 2), (0, width % 2), (0, 0))
-  high, name = width >= 1280 or height > 576, encoder()
-  matrix, tag = ((Colorspace.BT2020, BT2020) if look.matrix == BT2020 else
-                 (Colorspace.ITU709, BT709) if high else (Colorspace.ITU601, SMPTE170M))
-  with atomic_output(path) as temporary, av.open(address(temporary), 'w', format='mp4') as output:
-    stream = output.add_stream(name, rate=rate, options=(
-        {'crf': str(crf), 'bf': '0'} if name == 'libx264' else
-        {'flags': '+qscale', 'global_quality': str(118 * max(1, crf // 6))}))
-    stream.width, stream.height = width + width % 2, height + height % 2
-    context = stream.codec_context
-    context.time_base = 1 / rate
-    context.color_range, context.colorspace = ColorRange.MPEG, tag
-    context.color_trc, context.color_primaries = (
-        value if value > UNKNOWN or value == BT709 else UNKNOWN
-        for value in (look.transfer, look.primaries))
-    if look.aspect:
-      context.sample_aspect_ratio = 1 / look.aspect if turned(look.turn) else look.aspect
+  height, width = format.height, format.width
+  padding = ((0, height % 2), (0, width % 2), (0, 0))
+  matrix, matrix_tag = (
+      (Colorspace.BT2020, BT2020) if format.source.matrix == BT2020 else
+      (Colorspace.ITU709, BT709) if _is_hd(height, width) else (Colorspace.ITU601, SMPTE170M))
+  with (atomic_output(path) as temporary,
+        av.open(local_path(temporary), 'w', format='mp4') as output):
+    stream = _add_stream(output, format, matrix_tag)
     output.start_encoding()
     count = 0
 
-    def write(picture: np.ndarray) -> None:
+    def write(image: np.ndarray) -> None:
       nonlocal count
-      frame = av.VideoFrame.from_ndarray(np.pad(picture, odd, 'edge'), 'rgb24').reformat(
+      frame = av.VideoFrame.from_ndarray(np.pad(image, padding, 'edge'), 'rgb24').reformat(
           format='yuv420p', dst_colorspace=matrix, dst_color_range=ColorRange.MPEG,
-          interpolation=CAREFUL)
-      frame.pts, frame.time_base = count, 1 / rate
+          interpolation=ACCURATE)
+      frame.pts, frame.time_base = count, 1 / format.rate
       count += 1
       output.mux(stream.encode(frame))
 
@@ -264,13 +288,37 @@ def segment(path, height: int, width: int, rate: fractions.Fraction, crf: int, l
     output.mux(stream.encode(None))
 
 
+def _add_stream(output: av.container.OutputContainer, format: SegmentFormat, matrix_tag: int
+                ) -> av.VideoStream:
+  """Adds the video stream of a segment."""
+  name, source = encoder(), format.source
+  # Without B-frames (bf) no frame depends on a later one.
+  stream = output.add_stream(name, rate=format.rate, options=(
+      {'crf': str(format.crf), 'bf': '0'} if name == 'libx264' else
+      {'flags': '+qscale', 'global_quality': str(118 * max(1, format.crf // 6))}))
+  stream.width, stream.height = (side + side % 2 for side in (format.width, format.height))
+  context = stream.codec_context
+  context.time_base = 1 / format.rate
+  context.color_range, context.colorspace = ColorRange.MPEG, matrix_tag
+  context.color_trc, context.color_primaries = (
+      value if value > UNKNOWN or value == BT709 else UNKNOWN
+      for value in (source.transfer, source.primaries))
+  if source.aspect:
+    swapped = swaps_axes(source.display_matrix)
+    context.sample_aspect_ratio = 1 / source.aspect if swapped else source.aspect
+  return stream
+
+
 @contextlib.contextmanager
-def atomic_output(path) -> Iterator[object]:
-  """files.replacing, for those of FFmpeg's errors too that are no OSError."""
+def atomic_output(path: os.PathLike | str) -> Iterator[pathlib.Path]:
+  """Yields the temporary file of `files.atomic_write`.
+
+  Also converts FFmpeg's errors that are not an OSError to InputErrors.
+  """
   with files.atomic_write(path) as temporary:
     try:
       yield temporary
     except av.FFmpegError as error:
       if isinstance(error, OSError):
         raise
-      raise InputError(f'{path}: can not be written ({reason(error)})') from None
+      raise InputError(f'{path}: cannot write ({error_text(error)})') from None

@@ -1,14 +1,15 @@
-"""Opens picture files: their headers at once, their pixels only when asked for.
+"""Opens image files: reads their headers, and decodes their pixels on request.
 
-What Pillow does well it does; `tiffs` and `pngs` do what it does with 8 of 16 bits.
+Pillow decodes what it decodes in full; `tiffs` and `pngs` decode files with more than 8 bits.
 """
 
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
@@ -18,11 +19,14 @@ from sr_jax import images
 from sr_jax.images import formats
 from sr_jax.media import pngs, tiffs
 
-MOST_BYTES = 32  # of a pixel: four numbers of 64 bits
+MAX_BYTES_PER_PIXEL = 32  # four samples of 64 bits
 
 
-def quiet() -> None:
-  """For command lines: what the libraries have to say of damaged files, we say in a line."""
+def silence_libraries() -> None:
+  """Turns off the libraries' logs and warnings about damaged files.
+
+  The command lines print one line per file instead.
+  """
   for name in ('tifffile', 'imagecodecs', 'PIL'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   for module in ('PIL', 'tifffile'):
@@ -30,92 +34,110 @@ def quiet() -> None:
 
 
 class OpenImage(NamedTuple):
-  """A file whose header has been read."""
+  """An open image file whose header has been read."""
 
-  height: int  # as stored
+  height: int  # as stored, before the EXIF orientation
   width: int
-  exif: Image.Exif | None  # with the orientation; None if it is damaged
-  icc: bytes
-  frames: Callable[[], int]
-  decode: Callable[[], tuple[np.ndarray, list[str]]]  # [h, w, 1 to 4], what was lost
+  exif: Image.Exif | None  # including the orientation; None if it is damaged
+  icc: bytes  # colour profile, or b''
+  count_frames: Callable[[], int]
+  decode: Callable[[], tuple[np.ndarray, list[str]]]  # ([h, w, 1 to 4], descriptions of losses)
 
 
 @contextlib.contextmanager
-def opened(path, max_pixels: int) -> Iterator[OpenImage]:
-  """Yields a file's `Opened`, while whatever fails is an `InputError` that names the file.
+def open_image(path: os.PathLike | str, max_pixels: int) -> Iterator[OpenImage]:
+  """Yields the open file; failures inside become `InputError`s that name it.
 
   Raises:
-    DamagedPicture: it is missing, no picture, damaged or of more than `max_pixels`.
+    DamagedImageError: the file is missing, not an image, damaged, or has more than `max_pixels`.
     InputError: the disk fails.
   """
   with contextlib.ExitStack() as stack:
-    stack.enter_context(images.reading(path, 'damaged picture ({error})'))
+    stack.enter_context(images.convert_read_errors(path, 'damaged image ({error})'))
     file = stack.enter_context(open(path, 'rb'))
-    found = None
+    image = None
     if file.read(4) in tiffs.SIGNATURES:
       file.seek(0)
       tiff = stack.enter_context(tifffile.TiffFile(file))
       if page := tiffs.deep_page(tiff):
-        if page.tilewidth * page.tilelength > max_pixels:  # each is decoded whole
-          raise ValueError(f'tiles of {page.tilelength}x{page.tilewidth}')
-        if max(page.databytecounts, default=0) > tiff.filehandle.size:  # would be allocated
-          raise ValueError('cut off')
-        if page.nbytes > MOST_BYTES * max_pixels:
-          raise ValueError(f'{page.nbytes:,} bytes of {" x ".join(map(str, page.shape))} samples')
-        icc = page.tags.valueof(34675, b'')
-        found = OpenImage(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
-                       lambda: len(tiff.pages), lambda: tiffs.decode(page))
-    found = found or _by_pillow(file)
-    height, width = found.height, found.width
-    if not height * width:
+        image = _open_deep_tiff(tiff, page, max_pixels)
+    image = image or _open_with_pillow(file)
+    if not image.height * image.width:
       raise ValueError('no pixels')
-    images.refuse_above(max_pixels, path, width, height, '--max-pixels')
-    yield found
+    images.check_pixel_count(path, image.width, image.height, max_pixels, '--max-pixels')
+    yield image
 
 
-def _by_pillow(file) -> OpenImage:
-  picture = formats.open_picture(file)
-  width, height = formats.stored_size(picture)
-  if picture.format == 'PNG' and 'exif' not in picture.info:
-    picture.info['exif'] = pngs.late_exif(file)
+def _open_deep_tiff(tiff: tifffile.TiffFile, page: tifffile.TiffPage, max_pixels: int
+                    ) -> OpenImage:
+  """Opens a TIFF of more than 8 bits per sample.
+
+  Raises:
+    ValueError: decoding would allocate far more memory than `max_pixels` take.
+  """
+  if page.tilewidth * page.tilelength > max_pixels:  # each tile is decoded in one piece
+    raise ValueError(f'tiles of {page.tilelength}x{page.tilewidth}')
+  if max(page.databytecounts, default=0) > tiff.filehandle.size:  # would be allocated
+    raise ValueError('truncated')
+  if page.nbytes > MAX_BYTES_PER_PIXEL * max_pixels:
+    raise ValueError(f'{page.nbytes:,} bytes of {" x ".join(map(str, page.shape))} samples')
+  icc = page.tags.valueof(34675, b'')
+  return OpenImage(page.imagelength, page.imagewidth, tiffs.page_exif(tiff), bytes(icc),
+                   lambda: len(tiff.pages), lambda: tiffs.decode(page))
+
+
+def _open_with_pillow(file: BinaryIO) -> OpenImage:
+  """Opens any supported file by Pillow; the pixels of a PNG are decoded by libpng."""
+  image = formats.open_image(file)
+  width, height = formats.stored_size(image)
+  if image.format == 'PNG' and 'exif' not in image.info:
+    image.info['exif'] = pngs.late_exif(file)
   try:
-    exif = Image.Image.getexif(picture)  # a PNG's own would decode it
-  except Exception:  # no picture should be refused for what is said about it
+    exif = Image.Image.getexif(image)  # the method of a PNG would decode it
+  except Exception:  # damaged metadata is no reason to refuse the pixels
     exif = None
-  return OpenImage(height, width, exif, picture.info.get('icc_profile') or b'',
-                 lambda: getattr(picture, 'n_frames', 1),
-                 lambda: (pngs.decode(file), []) if picture.format == 'PNG' else _decode(picture))
+  return OpenImage(height, width, exif, image.info.get('icc_profile') or b'',
+                   lambda: getattr(image, 'n_frames', 1),
+                   lambda: (pngs.decode(file), []) if image.format == 'PNG' else _decode(image))
 
 
-def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
-  formats.load_picture(picture)
-  lost = []
-  if picture.mode in ('CMYK', 'LAB'):
-    lost.append(f'{"Lab" if picture.mode == "LAB" else "CMYK"} became RGB')
-    if max(getattr(picture, 'tag_v2', {}).get(258, [8])) > 8:
-      lost.append('16 bits became 8')
-    picture = _to_rgb(picture)
-  if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
-    raise ValueError(f'samples of type {picture.mode}')
-  clear = picture.has_transparency_data
-  if picture.mode in ('1', 'L', 'LA', 'La'):
-    picture = picture.convert('LA' if clear else 'L')
+def _decode(image: Image.Image) -> tuple[np.ndarray, list[str]]:
+  """Decodes by Pillow.
+
+  Returns:
+    (uint8 [h, w, 1 to 4], descriptions of what was lost).
+
+  Raises:
+    ValueError: the samples are of a type that has no defined range.
+  """
+  formats.load_image(image)
+  losses = []
+  if image.mode in ('CMYK', 'LAB'):
+    losses.append(f'{"Lab" if image.mode == "LAB" else "CMYK"} was converted to RGB')
+    if max(getattr(image, 'tag_v2', {}).get(258, [8])) > 8:
+      losses.append('16 bits were reduced to 8')
+    image = _to_rgb(image)
+  if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
+    raise ValueError(f'samples of type {image.mode}')
+  transparent = image.has_transparency_data
+  if image.mode in ('1', 'L', 'LA', 'La'):
+    image = image.convert('LA' if transparent else 'L')
   else:
-    picture = picture.convert('RGBA' if clear else 'RGB')
-  array = np.asarray(picture)
-  return array[..., None] if array.ndim == 2 else array, lost
+    image = image.convert('RGBA' if transparent else 'RGB')
+  array = np.asarray(image)
+  return array[..., None] if array.ndim == 2 else array, losses
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-  """CMYK by its profile, where it has a good one; Lab by definition."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+  """Converts Lab by its definition, and CMYK by its profile if that is valid."""
   try:
-    if picture.mode == 'LAB':
+    if image.mode == 'LAB':
       profile = ImageCms.createProfile('LAB')
     else:
-      profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info['icc_profile']))
-    return ImageCms.profileToProfile(picture, profile, ImageCms.createProfile('sRGB'),
+      profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info['icc_profile']))
+    return ImageCms.profileToProfile(image, profile, ImageCms.createProfile('sRGB'),
                                      outputMode='RGB')
   except (KeyError, OSError, ImageCms.PyCMSError):
-    if picture.mode == 'LAB':
+    if image.mode == 'LAB':
       raise
-    return picture.convert('RGB')
+    return image.convert('RGB')

@@ -1,63 +1,70 @@
-"""PNG files by libpng: of 16 bits Pillow keeps 8, and it confuses transparent grey of 2 or 4."""
+"""PNG files by libpng.
 
-import io
+Pillow keeps 8 of 16 bits and misreads the transparent grey level of images with 2 or 4 bits.
+"""
+
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
 
-_PIXELS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')  # the chunks that they depend on
+_PIXEL_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')  # the chunks that pixels depend on
 
 
-def decode(file) -> np.ndarray:
-  """uint8 or uint16 [h, w, 1 to 4], alpha last, of a binary file; libpng's errors."""
-  # Without the rest: libpng grumbles on stderr about profiles and times of day.
+def decode(file: BinaryIO) -> np.ndarray:
+  """Decodes a binary file to uint8 or uint16 [h, w, 1 to 4], alpha last.
+
+  Raises:
+    Exception: libpng's errors, of several types.
+  """
+  # The other chunks are removed: libpng prints warnings about profiles and dates to stderr.
   parts = [_signature(file)]
   for name, length in _chunks(file):
-    if name in _PIXELS:
+    if name in _PIXEL_CHUNKS:
       file.seek(-8, os.SEEK_CUR)
       parts.append(file.read(length + 12))
   array = imagecodecs.png_decode(b''.join(parts))
   return array[..., None] if array.ndim == 2 else array
 
 
-def late_exif(file) -> bytes:
-  """The EXIF of a PNG wherever it is, found without decoding; b'' where there is none."""
-  place = file.tell()
+def late_exif(file: BinaryIO) -> bytes:
+  """Returns the EXIF chunk of a PNG wherever it is, without decoding, or b'' if there is none."""
+  position = file.tell()
   _signature(file)
-  found = next((file.read(length) for name, length in _chunks(file) if name == b'eXIf'), b'')
-  file.seek(place)
-  return found
+  exif = next((file.read(length) for name, length in _chunks(file) if name == b'eXIf'), b'')
+  file.seek(position)
+  return exif
 
 
 def encode(pixels: np.ndarray, icc: bytes = b'', exif: bytes = b'') -> bytes:
-  """The file of uint8 or uint16 [h, w, 1 to 4], alpha last."""
+  """Encodes uint8 or uint16 [h, w, 1 to 4], alpha last, as a PNG file."""
   data = imagecodecs.png_encode(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-  chunks = []
+  metadata = []
   if icc:
-    chunks.append((b'iCCP', b'ICC profile\0\0' + zlib.compress(icc)))
+    metadata.append((b'iCCP', b'ICC profile\0\0' + zlib.compress(icc)))
   if exif:
-    chunks.append((b'eXIf', exif.removeprefix(b'Exif\0\0')))
-  between = [struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
-             for name, body in chunks]
-  return b''.join([data[:33], *between, data[33:]])  # 33: the signature and IHDR
+    metadata.append((b'eXIf', exif.removeprefix(b'Exif\0\0')))
+  chunks = [struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
+            for name, body in metadata]
+  return b''.join([data[:33], *chunks, data[33:]])  # 33 bytes: the signature and IHDR
 
 
-def _signature(file: io.BufferedIOBase) -> bytes:
+def _signature(file: BinaryIO) -> bytes:
   file.seek(0)
   return file.read(8)
 
 
-def _chunks(file) -> Iterator[tuple[bytes, int]]:
-  """(name, bytes of its body), the file standing before the body."""
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+  """Yields (name, bytes of the body) of each chunk, with the file positioned at the body."""
   start = file.tell()
   end = file.seek(0, os.SEEK_END)
   file.seek(start)
   while len(head := file.read(8)) == 8:
     length, name = struct.unpack('>I4s', head)
-    after = file.tell() + length + 4  # of its checksum
+    next_chunk = file.tell() + length + 4  # 4 bytes of checksum
     yield name, min(length, end - file.tell())
-    file.seek(after)
+    file.seek(next_chunk)

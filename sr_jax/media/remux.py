@@ -1,9 +1,12 @@
-"""Joins the segments of `clips.py`, with the times and the sound of the clip they are of."""
+"""Joins the segments of `clips.py` with the timestamps and the sound of the source video."""
 
 import contextlib
 import fractions
 import heapq
+import os
+import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import av
 
@@ -11,166 +14,191 @@ from sr_jax.errors import InputError
 from sr_jax.media import clips
 from sr_jax.system import files
 
-CONTAINERS = {'.mp4': 'mp4', '.mkv': 'matroska'}  # by the suffix of what is written
-# Sound that players expect in an mp4. FFmpeg writes more there, Vorbis and PCM, which few play.
+CONTAINERS = {'.mp4': 'mp4', '.mkv': 'matroska'}  # FFmpeg's formats by the suffix of the target
+# Codecs that players support in MP4. FFmpeg would also write Vorbis and PCM, which few play.
 MP4_SOUND = ('aac', 'mp3', 'ac3', 'eac3', 'opus', 'flac', 'alac')
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
-KEPT = ('title', 'artist', 'album', 'comment', 'date', 'creation_time', 'description')
+COPIED_TAGS = ('title', 'artist', 'album', 'comment', 'date', 'creation_time', 'description')
 
 
-class DamagedError(ValueError):
-  """A segment does not hold its frames; `.part` is its path."""
+class Segment(NamedTuple):
+  """A file by `clips.segment_writer` and the timestamps of its frames."""
 
-  def __init__(self, part):
-    super().__init__(f'{part}: not the frames that were written')
-    self.part = part
+  path: pathlib.Path
+  times: Sequence[int]  # in units of `Video.time_base`
 
 
-def join(parts: Sequence, times: Sequence[Sequence[int]], clip: clips.Clip, target) -> str:
-  """Writes the packets of `parts` and the sound of `clip` to `target`, whole or not at all.
+class AudioTrack(NamedTuple):
+  """A sound stream that is copied or encoded."""
 
-  Nothing is encoded a second time, but for sound that the container or its players do not
-  take, which becomes AAC.
+  source: av.AudioStream
+  output: av.AudioStream
+  resampler: av.AudioResampler | None  # None if the packets are copied
+  description: str
 
-  Args:
-    parts: files by `clips.segment`.
-    times: of the frames of each, in units of `clip.time_base`.
+
+class DamagedSegmentError(ValueError):
+  """A segment does not contain the frames that were written to it; `.path` is its path."""
+
+  def __init__(self, path: pathlib.Path) -> None:
+    super().__init__(f'{path}: does not contain the frames that were written to it')
+    self.path = path
+
+
+def join(segments: Sequence[Segment], video: clips.Video, target: pathlib.Path) -> str:
+  """Writes the packets of `segments` and the sound of `video` to `target`, atomically.
+
+  Nothing is encoded again, except for sound that the container or its players do not support, which
+  becomes AAC.
 
   Returns:
-    What became of the sound, in words.
+    A description of what became of the sound.
 
   Raises:
-    InputError: `target` can't be written.
-    DamagedError: a part has not as many frames as times.
+    InputError: `target` cannot be written.
+    DamagedSegmentError: a segment has another number of frames than times.
   """
-  has_sound, lost = bool(clip.container.streams.audio), None
+  has_sound, error_text = bool(video.container.streams.audio), None
+  # Copy the sound; if that fails, encode it; if that fails as well, drop it: damaged sound is no
+  # reason to lose the frames.
   for copy in (True, False, None) if has_sound else (None,):
     try:
-      words = _join(parts, times, clip, target, copy)
+      description = _join(segments, video, target, copy)
       break
-    except (DamagedError, InputError, OSError):
+    except (DamagedSegmentError, InputError, OSError):
       raise
     except (av.FFmpegError, ValueError) as error:
-      lost = clips.reason(error)
+      error_text = clips.error_text(error)
       if copy is None:
-        raise InputError(f'{target}: can not be written ({lost})') from None
-  # Damaged sound is no reason to lose the pictures.
-  return (words if copy is not None else
-          f'sound lost, which can not be read ({lost})' if has_sound else 'no sound')
+        raise InputError(f'{target}: cannot write ({error_text})') from None
+  if copy is not None:
+    return description
+  return f'sound dropped, it cannot be read ({error_text})' if has_sound else 'no sound'
 
 
-def _join(parts, times, clip, target, copy: bool | None) -> str:
-  """As `join`, with the sound copied where that can be, all encoded, or (None) left out."""
+def _join(segments: Sequence[Segment], video: clips.Video, target: pathlib.Path,
+          copy: bool | None) -> str:
+  """Does what `join` does; the sound is copied if possible, always encoded, or (None) dropped."""
   container = CONTAINERS[target.suffix.lower()]
-  # An mp4 tells when the first frame is shown in a time base of its own, else milliseconds.
-  fine = clip.time_base.denominator * -(-1000 // clip.time_base.denominator)
-  options = ({'movflags': '+faststart', 'movie_timescale': str(fine)} if container == 'mp4'
+  # MP4 stores the time of the first frame in a time base of its own, milliseconds by default.
+  timescale = video.time_base.denominator * -(-1000 // video.time_base.denominator)
+  options = ({'movflags': '+faststart', 'movie_timescale': str(timescale)} if container == 'mp4'
              else {})
-  with (clips.read(clip.path) as source, files.atomic_write(target) as temporary,
-        _part(parts[0]) as first,
-        av.open(clips.address(temporary), 'w', format=container, options=options) as output):
-    output.metadata.update({key: source.metadata[key] for key in KEPT if key in source.metadata})
+  with (clips.open_container(video.path) as source, files.atomic_write(target) as temporary,
+        _open_segment(segments[0].path) as first,
+        av.open(clips.local_path(temporary), 'w', format=container, options=options) as output):
+    output.metadata.update(
+        {key: source.metadata[key] for key in COPIED_TAGS if key in source.metadata})
     if not first.streams.video:
-      raise DamagedError(parts[0])
-    video = output.add_stream_from_template(first.streams.video[0], opaque=True)
-    video.time_base, video.codec_context.framerate = clip.time_base, clip.rate
-    tracks = [_track(output, stream, copy) for stream in source.streams.audio
-              if copy is not None and stream.codec_context is not None]
-    packets = [_pictures(parts, times, clip, video)]
+      raise DamagedSegmentError(segments[0].path)
+    stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
+    stream.time_base, stream.codec_context.framerate = video.time_base, video.rate
+    tracks = [_add_track(output, audio, copy) for audio in source.streams.audio
+              if copy is not None and audio.codec_context is not None]
+    packets = [_video_packets(segments, video, stream)]
     if tracks:
-      packets.append(_sound(source, tracks, clip.offset * clip.time_base))
+      packets.append(_sound(source, tracks, video.offset * video.time_base))
     for packet in heapq.merge(*packets, key=lambda packet: packet.dts * packet.time_base):
       output.mux(packet)
-  dropped = len(clip.container.streams.audio) - len(tracks)
-  return 'sound ' + ', '.join([words for *_, words in tracks]
-                              + ['without a decoder left out'] * bool(dropped))
+  dropped = len(video.container.streams.audio) - len(tracks)
+  return 'sound ' + ', '.join([track.description for track in tracks]
+                              + ['a stream without a decoder dropped'] * bool(dropped))
 
 
-def _part(path) -> av.container.InputContainer:
+def _open_segment(path: os.PathLike | str) -> av.container.InputContainer:
   try:
-    return av.open(clips.address(path))
+    return av.open(clips.local_path(path))
   except av.FFmpegError:
-    raise DamagedError(path) from None
+    raise DamagedSegmentError(path) from None
 
 
-def _pictures(parts, times, clip, stream) -> Iterator[av.Packet]:
-  following = [time for part in times for time in part][1:]
-  following.append(following[-1] if following else 0)
-  usual, count = max(1, round(1 / (clip.rate * clip.time_base))), 0
-  for part, part_times in zip(parts, times, strict=True):
-    with _part(part) as container, contextlib.suppress(av.error.InvalidDataError, IndexError):
+def _video_packets(segments: Sequence[Segment], video: clips.Video, stream: av.VideoStream
+                   ) -> Iterator[av.Packet]:
+  """Yields the packets of all segments with the timestamps of the source."""
+  next_times = [time for segment in segments for time in segment.times][1:]
+  next_times.append(next_times[-1] if next_times else 0)
+  default_duration, count = max(1, round(1 / (video.rate * video.time_base))), 0
+  for segment in segments:
+    with (_open_segment(segment.path) as container,
+          contextlib.suppress(av.error.InvalidDataError, IndexError)):
       packets = []
+      # Unlike a comprehension, += keeps the packets before an error.
       packets += (packet for packet in container.demux(video=0) if packet.size)
-    if len(packets) != len(part_times):
-      raise DamagedError(part)
-    for packet, time in zip(packets, part_times, strict=True):
-      packet.stream, packet.time_base = stream, clip.time_base
+    if len(packets) != len(segment.times):
+      raise DamagedSegmentError(segment.path)
+    for packet, time in zip(packets, segment.times, strict=True):
+      packet.stream, packet.time_base = stream, video.time_base
       packet.pts = packet.dts = time
-      packet.duration = following[count] - time if following[count] > time else usual
+      packet.duration = next_times[count] - time if next_times[count] > time else default_duration
       count += 1
       yield packet
 
 
-def _track(output, stream, copy: bool):
-  """(a stream of sound, its stream in `output`, a resampler unless it is copied, words)."""
-  name, kept, resampler = stream.codec_context.codec.canonical_name, None, None
+def _add_track(output: av.container.OutputContainer, source: av.AudioStream, copy: bool
+               ) -> AudioTrack:
+  """Adds a sound stream to `output`: a copy if wanted and supported, otherwise AAC."""
+  name, track, resampler = source.codec_context.codec.canonical_name, None, None
   if copy and (output.format.name != 'mp4' or name in MP4_SOUND):
-    with contextlib.suppress(ValueError):  # a codec that the container has no room for
-      kept = output.add_stream_from_template(stream, opaque=True)
-  words = f'copied ({name})'
-  if kept is None:
-    rate = stream.rate if stream.rate in AAC_RATES else 48000
-    layout = {1: 'mono', 2: 'stereo'}.get(stream.channels,
-                                          '5.1' if stream.channels > 5 else 'stereo')
-    kept = output.add_stream('aac', rate=rate, layout=layout)
-    kept.bit_rate = 96000 * kept.channels
+    with contextlib.suppress(ValueError):  # the container does not support the codec
+      track = output.add_stream_from_template(source, opaque=True)
+  description = f'copied ({name})'
+  if track is None:
+    rate = source.rate if source.rate in AAC_RATES else 48000
+    layout = {1: 'mono', 2: 'stereo'}.get(source.channels,
+                                          '5.1' if source.channels > 5 else 'stereo')
+    track = output.add_stream('aac', rate=rate, layout=layout)
+    track.bit_rate = 96000 * track.channels
     resampler = av.AudioResampler('fltp', layout, rate, options={'async': '1'})  # fills gaps
-    words = f'encoded to AAC (was {name})'
-  kept.metadata.update({key: stream.metadata[key] for key in ('language', 'title')
-                        if key in stream.metadata})
-  return stream, kept, resampler, words
+    description = f'encoded to AAC (was {name})'
+  track.metadata.update({key: source.metadata[key] for key in ('language', 'title')
+                         if key in source.metadata})
+  return AudioTrack(source, track, resampler, description)
 
 
-def _sound(source, tracks, start: fractions.Fraction) -> Iterator[av.Packet]:
-  """The packets of all tracks, `start` seconds earlier, as they lie in the source."""
-  by_index = {stream.index: (kept, resampler) for stream, kept, resampler, _ in tracks}
+def _sound(source: av.container.InputContainer, tracks: Sequence[AudioTrack],
+           start: fractions.Fraction) -> Iterator[av.Packet]:
+  """Yields the packets of all tracks in the order of the file, `start` seconds earlier."""
+  by_index = {track.source.index: track for track in tracks}
   shifts, last = {}, {}
-  for packet in _demuxed(source, [stream for stream, *_ in tracks]):
-    index, (kept, resampler) = packet.stream.index, by_index[packet.stream.index]
+  for packet in _demux(source, [track.source for track in tracks]):
+    index, track = packet.stream.index, by_index[packet.stream.index]
     if packet.size and packet.dts is not None:
       shift = shifts.get(index, -round(start / packet.time_base))
-      shift = shifts[index] = clips.set_back(packet.dts, shift, last.get(index),
-                                             packet.duration or 1, packet.time_base)
-      behind = 0 if packet.pts is None else packet.pts - packet.dts
-      # Two packets at one time, which muxers refuse, are heard one after the other.
+      shift = shifts[index] = clips.clock_shift(packet.dts, shift, last.get(index),
+                                                packet.duration or 1, packet.time_base)
+      delay = 0 if packet.pts is None else packet.pts - packet.dts
+      # Muxers refuse two packets with the same time, so the second one gets the next time.
       packet.dts = max(packet.dts + shift, last.get(index, packet.dts + shift - 1) + 1)
-      packet.pts, last[index] = packet.dts + max(0, behind), packet.dts
-    if resampler:
-      yield from _encoded(packet, kept, resampler)
+      packet.pts, last[index] = packet.dts + max(0, delay), packet.dts
+    if track.resampler:
+      yield from _encode(packet, track)
     elif packet.size and packet.dts is not None:
-      packet.stream = kept
+      packet.stream = track.output
       yield packet
 
 
-def _demuxed(source, streams) -> Iterator[av.Packet]:
+def _demux(source: av.container.InputContainer, streams: Sequence[av.AudioStream]
+           ) -> Iterator[av.Packet]:
+  """Yields packets; those of a truncated file are followed by an empty packet per stream."""
   try:
     yield from source.demux(streams)
-  except av.error.InvalidDataError:  # broken off
+  except av.error.InvalidDataError:
     for stream in streams:
-      ending = av.Packet()
-      ending.stream, ending.time_base = stream, stream.time_base
-      yield ending
+      end = av.Packet()
+      end.stream, end.time_base = stream, stream.time_base
+      yield end
 
 
-def _encoded(packet, kept, resampler) -> Iterator[av.Packet]:
+def _encode(packet: av.Packet, track: AudioTrack) -> Iterator[av.Packet]:
+  """Yields a packet's sound as AAC; an empty packet flushes the resampler and the encoder."""
   try:
     frames = packet.decode()
   except av.error.InvalidDataError:
     return  # the resampler fills the gap
   for frame in frames:
-    for part in resampler.resample(frame):
-      yield from kept.encode(part)
-  if not packet.size:  # the last
-    for part in resampler.resample(None):
-      yield from kept.encode(part)
-    yield from kept.encode(None)
+    for part in track.resampler.resample(frame):
+      yield from track.output.encode(part)
+  if not packet.size:
+    for part in track.resampler.resample(None):
+      yield from track.output.encode(part)
+    yield from track.output.encode(None)

@@ -1,24 +1,27 @@
-"""Makes clips larger: frames through a network, with the clip's own times and sound.
+"""Upscales videos frame by frame and keeps their timestamps and sound.
 
-  python -m sr_jax.upscale clip.mp4 --output out --weights realesr-animevideov3-x2
+  python -m sr_jax.upscale video.mp4 --output out --weights realesr-animevideov3-x2
 
-A clip is thousands of pictures, so the Compact networks are the practical choice:
-realesr-animevideov3-x2, -x3 and -x4, or what configs/compact.py trains. realesrgan-x4plus
-takes fifty times as long (9 seconds against 0.2 for a frame of 160x120 on two CPU cores),
+A video has thousands of frames, so the Compact networks are the practical choice:
+realesr-animevideov3-x2, -x3 and -x4, or what configs/compact.py trains. realesrgan-x4plus takes
+fifty times as long (9 seconds instead of 0.2 for a frame of 160x120 on two CPU cores),
 realesrgan-x4plus-anime fifteen times.
 
-Segments of some seconds are encoded one after the other into a hidden folder beside the
-target, each whole or not at all. A call that was stopped, by whatever, goes on after the
-last of them; the target appears at the end, whole.
+Segments of some seconds are encoded one after the other into a hidden folder beside the target,
+each of them atomically. A call that was interrupted in any way resumes after the last segment; the
+target is written at the end, atomically.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
+import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -28,174 +31,230 @@ from sr_jax.media import clips, remux
 from sr_jax.system import files
 
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.mts', '.m2ts',
-            '.wmv', '.flv', '.3gp', '.ogv')  # what is taken for a video
-TARGETS = tuple(remux.CONTAINERS)
+            '.wmv', '.flv', '.3gp', '.ogv')  # of files that are treated as videos
+OUTPUT_SUFFIXES = tuple(remux.CONTAINERS)
+Item = TypeVar('Item')
+TimedFrame = tuple[int, av.VideoFrame]
+Upscale = Callable[[np.ndarray], np.ndarray]
 
 
-def upscale_video(upscale: Callable[[np.ndarray], np.ndarray], scale: int, source, target, *,
-                  batch: int = 4, crf: int = 18, segment: int = 48, identity: str = '',
-                  progress: Callable[[int, int], None] | None = None,
-                  max_pixels: int | None = None) -> str:
-  """Writes a clip of each frame of `source`, upscaled, at its time, with its sound.
+@dataclasses.dataclass(frozen=True)
+class VideoOptions:
+  """How `upscale_video` reads and writes.
 
-  The video is H.264 (4:2:0, BT.709 or BT.601 as the size wants), upright, its sides rounded
-  up to even ones. The sound is copied packet by packet, or else encoded to AAC. Subtitles,
-  chapters and further videos are left out.
+  Attributes:
+    batch: frames per call of the network.
+    crf: x264's quality, smaller is better; 18 is visually almost lossless.
+    segment: frames per segment, the most that an interruption can lose.
+    identity: anything else that the frames depend on, such as a hash of the weights. Segments are
+      discarded if identity, video, scale, crf, segment or the version of PyAV has changed.
+    max_pixels: limit for a frame of the source; None for no limit.
+  """
+
+  batch: int = 4
+  crf: int = 18
+  segment: int = 48
+  identity: str = ''
+  max_pixels: int | None = None
+
+
+DEFAULT_OPTIONS = VideoOptions()
+
+
+def upscale_video(upscale: Upscale, scale: int, source: os.PathLike | str,
+                  target: os.PathLike | str, options: VideoOptions = DEFAULT_OPTIONS,
+                  on_progress: Callable[[int, int], None] | None = None) -> str:
+  """Writes a video of the upscaled frames of `source`, with their timestamps and the sound.
+
+  The video is H.264 (4:2:0, BT.709 or BT.601 depending on the size), upright, with sides rounded up
+  to even numbers. The sound is copied packet by packet, or else encoded to AAC. Subtitles, chapters
+  and further video streams are skipped.
 
   Args:
-    upscale: uint8 [batch, h, w, 3] to uint8 [batch, h * scale, w * scale, 3]; always of this
-      one shape.
+    upscale: maps uint8 [batch, h, w, 3] to uint8 [batch, h * scale, w * scale, 3]; always called
+      with the same shape.
+    scale: integer factor.
     source: a file that PyAV can read.
-    target: an .mp4 or .mkv, which is replaced.
-    crf: x264's quality, smaller is better; 18 is near to lossless to the eye.
-    segment: frames that are lost at most when it is stopped.
-    identity: what else the frames depend on. Segments of another identity, clip, scale,
-      crf, segment or version of PyAV are thrown away.
-    progress: called with the frames done and the number that the clip says it has, which
-      may be a few off, or 0.
-    max_pixels: of a frame of `source`.
+    target: an .mp4 or .mkv file, which is replaced.
+    options: batch size, quality, limits.
+    on_progress: called with the number of finished frames and the number in the source's header,
+      which may be slightly wrong, or 0.
 
   Returns:
-    What was made, in words.
+    A description of the result.
 
   Raises:
-    InputError: `source` is no clip or too large, or something can't be written.
+    InputError: `source` is not a video or too large, or a file cannot be written.
   """
   source, target = files.expand(source), files.expand(target)
-  if target.suffix.lower() not in TARGETS:
-    raise InputError(f'{target}: a clip is written as one of {listed(TARGETS)}')
-  if target.is_dir() or (target.exists() and source.exists() and target.samefile(source)):
-    raise InputError(f'{target}: can not be written (a folder, or the clip itself)')
-  with clips.opened(source, max_pixels) as clip:
-    incoming = clips.frames(clip)
-    first = next(incoming, None)
+  _check_target(source, target)
+  with clips.open_video(source, options.max_pixels) as video:
+    frames = clips.frames(video)
+    first = next(frames, None)
     if first is None:
-      raise InputError(f'{source}: holds no frame that can be decoded')
-    look = clips.look_of(clip, first[1], max_pixels)
-    height, width = (side * scale for side in look.shown)
+      raise InputError(f'{source}: contains no frame that can be decoded')
+    source_format = clips.frame_format(video, first[1], options.max_pixels)
+    height, width = (side * scale for side in source_format.upright_size)
+    format = clips.SegmentFormat(height, width, video.rate, options.crf, source_format)
     folder = target.with_name(f'.{target.name}.parts')
-    anew = _prepare(folder, target, _job(source, scale, crf, segment, identity))
+    changed = _prepare(folder, target, _job(source, scale, options))
 
-    parts, times, kept = [], [], 0
+    def report(done: int) -> None:
+      if on_progress:
+        on_progress(done, video.total)
 
-    def report(count: int) -> None:
-      if progress:
-        progress(sum(map(len, times)) + count, clip.total)
-
-    while first is not None:
-      chunk = itertools.chain([first], itertools.islice(incoming, segment - 1))
-      parts.append(folder / f'{len(parts):06d}.mp4')
-      # Frames of the segments that are there are decoded too, and dropped: that is exact with
-      # any file, which seeking is not, and little beside the network.
-      if parts[-1].exists():
-        made = [time for time, _ in chunk]
-        kept += len(made)
-        report(len(made))
-      else:
-        with clips.segment(parts[-1], height, width, clip.rate, crf, look) as write:
-          made = _upscaled(upscale, _batches(chunk, look, batch), write, report)
-        del write  # the encoder, which holds tens of frames
-      times.append(made)
-      first = next(incoming, None)
-
-    done = sum(map(len, times))
-    sound = _finish(parts, times, clip, target)
+    segments, reused = _write_segments(upscale, itertools.chain([first], frames), folder, format,
+                                       options, report)
+    sound = _finish(segments, video, target)
     shutil.rmtree(folder, ignore_errors=True)
-    words = [f'{done} frame{"s" * (done != 1)} of {width}x{height} (from {look.shown[1]}x'
-             f'{look.shown[0]})', sound]
-    if kept:
-      words.append(f'{kept} of the frames were there')
-    if anew:
-      words.append(f'begun anew (what was there had another {anew})')
-    if height % 2 or width % 2:
-      words.append('made even by repeating the last row or column')
-    left = {stream.type for stream in clip.container.streams
-            if stream.type != 'audio' and stream.index != clip.stream.index}
-    if left:
-      words.append(f'left out: {listed(sorted(left))}')
-    if clip.damaged:
-      words.append(f'{clip.damaged} damaged packets')
-    shown = sorted(itertools.chain(*times))
-    longest = max((after - before for before, after in itertools.pairwise(shown)), default=0)
-    lasted = (shown[-1] - shown[0] + longest) * clip.time_base
-    if lasted < 0.98 * clip.seconds - 0.2:
-      words.append(f'ends after {float(lasted):.1f} of {float(clip.seconds):.1f} s and may be cut '
-                   'off')
-    return ', '.join(words)
+    count = sum(len(segment.times) for segment in segments)
+    notes = [f'{count} frame{"s" * (count != 1)} of {width}x{height} (from '
+             f'{source_format.upright_size[1]}x{source_format.upright_size[0]})', sound]
+    if reused:
+      notes.append(f'reused {reused} frames of an interrupted call')
+    if changed:
+      notes.append(f'started over (changed since the interrupted call: {changed})')
+    return ', '.join([*notes, *_warnings(segments, video, format)])
 
 
-def _upscaled(upscale, batches, write, report) -> list[int]:
-  """Writes the frames of all batches; their times."""
+def _check_target(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Raises an InputError if the target has an unsupported suffix or must not be replaced."""
+  if target.suffix.lower() not in OUTPUT_SUFFIXES:
+    raise InputError(f'{target}: expected a video with suffix {listed(OUTPUT_SUFFIXES)}')
+  if target.is_dir() or (target.exists() and source.exists() and target.samefile(source)):
+    raise InputError(f'{target}: cannot write (it is a folder or the source video)')
+
+
+def _write_segments(upscale: Upscale, frames: Iterator[TimedFrame], folder: pathlib.Path,
+                    format: clips.SegmentFormat, options: VideoOptions,
+                    report: Callable[[int], None]) -> tuple[list[remux.Segment], int]:
+  """Writes the segments that are missing in `folder`.
+
+  Returns:
+    (all segments, the number of frames in those that existed).
+  """
+  segments, reused, done = [], 0, 0
+  while (first := next(frames, None)) is not None:
+    chunk = itertools.chain([first], itertools.islice(frames, options.segment - 1))
+    path = folder / f'{len(segments):06d}.mp4'
+    # The frames of existing segments are decoded as well, and dropped: unlike seeking this is exact
+    # for any file, and it is cheap compared with the network.
+    if path.exists():
+      times = [time for time, _ in chunk]
+      reused += len(times)
+      report(done + len(times))
+    else:
+      batches = _batches(chunk, format.source, options.batch)
+      with clips.segment_writer(path, format) as write:
+        times = _upscale_batches(upscale, batches, write,
+                                 lambda count, done=done: report(done + count))
+      del write  # frees the encoder, which holds tens of frames
+    done += len(times)
+    segments.append(remux.Segment(path, times))
+  return segments, reused
+
+
+def _upscale_batches(upscale: Upscale, batches: Iterator[tuple[list[int], np.ndarray]],
+                     write: Callable[[np.ndarray], None], report: Callable[[int], None]
+                     ) -> list[int]:
+  """Writes the upscaled frames of all batches and returns their times."""
   times = []
-  with contextlib.closing(_ahead(batches)) as ready:
-    for moments, lr in ready:
-      for sr in upscale(lr)[:len(moments)]:
+  with contextlib.closing(_prefetch(batches)) as ready:
+    for batch_times, lr in ready:
+      for sr in upscale(lr)[:len(batch_times)]:
         write(sr)
-      times += moments
+      times += batch_times
       report(len(times))
   return times
 
 
-def _batches(frames, look: clips.FrameFormat, size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-  """(times, uint8 [size, h, w, 3]); the last is filled up by its last frame."""
+def _batches(frames: Iterator[TimedFrame], format: clips.FrameFormat, size: int
+             ) -> Iterator[tuple[list[int], np.ndarray]]:
+  """Yields (times, uint8 [size, h, w, 3]); the last batch is padded with its last frame."""
   while chunk := list(itertools.islice(frames, size)):
-    pictures = [clips.as_rgb(frame, look) for _, frame in chunk]
-    pictures += pictures[-1:] * (size - len(chunk))
-    yield [time for time, _ in chunk], np.stack(pictures)
+    images = [clips.frame_to_rgb(frame, format) for _, frame in chunk]
+    images += images[-1:] * (size - len(chunk))
+    yield [time for time, _ in chunk], np.stack(images)
 
 
-def _ahead(items: Iterator) -> Iterator:
-  """The same, each made by a thread while the one before is in use."""
+def _prefetch(items: Iterator[Item]) -> Iterator[Item]:
+  """Yields the same items; a thread makes the next one while the current one is in use."""
   with ThreadPoolExecutor(1) as pool:
-    coming = pool.submit(next, items, None)
-    while (item := coming.result()) is not None:
-      coming = pool.submit(next, items, None)
+    upcoming = pool.submit(next, items, None)
+    while (item := upcoming.result()) is not None:
+      upcoming = pool.submit(next, items, None)
       yield item
 
 
-def _job(source: pathlib.Path, scale: int, crf: int, segment: int, identity: str) -> dict:
-  """What segments must agree in to be joined."""
-  found = source.stat()
-  return {'clip': [source.name, found.st_size, found.st_mtime_ns], 'network': identity,
-          'scale': scale, 'crf': crf, 'segment': segment,
+def _job(source: pathlib.Path, scale: int, options: VideoOptions) -> dict[str, Any]:
+  """Returns what segments must have in common to be joined."""
+  stat = source.stat()
+  return {'clip': [source.name, stat.st_size, stat.st_mtime_ns], 'network': options.identity,
+          'scale': scale, 'crf': options.crf, 'segment': options.segment,
           'encoder': [clips.encoder(), av.__version__, av.ffmpeg_version_info]}
 
 
-def _prepare(folder: pathlib.Path, target: pathlib.Path, job: dict) -> str:
-  """Makes the folder of a job, or clears one; names what another job's was another of.
+def _prepare(folder: pathlib.Path, target: pathlib.Path, job: dict[str, Any]) -> str:
+  """Creates the folder for segments; clears it if it belongs to a different job.
+
+  Returns:
+    What differs from that job, or ''.
 
   Raises:
-    InputError: it can't be written.
+    InputError: the folder cannot be written.
   """
-  note = folder / 'job.json'
+  job_file = folder / 'job.json'
   try:
-    old = json.loads(note.read_text(encoding='utf-8')) if note.exists() else {}
+    previous = json.loads(job_file.read_text(encoding='utf-8')) if job_file.exists() else {}
   except (OSError, ValueError):
-    old = {}
+    previous = {}
   try:
-    if old == job:
-      for left in [*folder.glob('.*'), *folder.glob('whole.*')]:  # by a call that was killed
-        left.unlink()
+    if previous == job:
+      # Remove what a killed call left.
+      for leftover in [*folder.glob('.*'), *folder.glob('whole.*')]:
+        leftover.unlink()
       return ''
     if folder.exists():
       shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    files.write_json(note, job)
+    files.write_json(job_file, job)
   except OSError as error:
-    raise InputError(f'{target}: can not be written ({error.strerror or error})') from None
-  return listed([key for key in job if key in old and old[key] != job[key]])
+    raise InputError(f'{target}: cannot write ({error.strerror or error})') from None
+  return listed(['video' if key == 'clip' else key for key in job
+                 if key in previous and previous[key] != job[key]])
 
 
-def _finish(parts, times, clip: clips.Clip, target: pathlib.Path) -> str:
-  """Joins the parts to `target`; what became of the sound."""
-  whole = parts[0].with_name(f'whole{target.suffix}')
+def _finish(segments: Sequence[remux.Segment], video: clips.Video, target: pathlib.Path) -> str:
+  """Joins the segments to `target`; returns a description of what became of the sound."""
+  joined = segments[0].path.with_name(f'whole{target.suffix}')
   try:
-    sound = remux.join(parts, times, clip, whole)
-    whole.replace(target)
-  except remux.DamagedError as error:
-    error.part.unlink(missing_ok=True)
-    raise InputError(f'{error.part}: was damaged and is removed; the same call makes it '
-                     'again') from None
+    sound = remux.join(segments, video, joined)
+    joined.replace(target)
+  except remux.DamagedSegmentError as error:
+    error.path.unlink(missing_ok=True)
+    raise InputError(f'{error.path}: the segment was damaged and has been removed; repeat the call '
+                     'to make it again') from None
   except OSError as error:
-    raise InputError(f'{target}: can not be written ({error.strerror or error})') from None
+    raise InputError(f'{target}: cannot write ({error.strerror or error})') from None
   return sound
+
+
+def _warnings(segments: Sequence[remux.Segment], video: clips.Video, format: clips.SegmentFormat
+              ) -> list[str]:
+  """Describes what differs from the source."""
+  warnings = []
+  if format.height % 2 or format.width % 2:
+    warnings.append('padded to even sides by repeating the last row or column')
+  skipped = {stream.type for stream in video.container.streams
+             if stream.type != 'audio' and stream.index != video.stream.index}
+  if skipped:
+    warnings.append(f'skipped streams: {listed(sorted(skipped))}')
+  if video.damaged:
+    warnings.append(f'{video.damaged} damaged packets')
+  times = sorted(time for segment in segments for time in segment.times)
+  longest = max((after - before for before, after in itertools.pairwise(times)), default=0)
+  seconds = (times[-1] - times[0] + longest) * video.time_base
+  if seconds < 0.98 * video.seconds - 0.2:
+    warnings.append(f'ends after {float(seconds):.1f} of {float(video.seconds):.1f} s and may be '
+                    'truncated')
+  return warnings

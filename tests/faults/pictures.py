@@ -1,11 +1,12 @@
-"""Hostile pictures: of every format, with headers that lie, bombs in what can be compressed, EXIF
-that refers to itself.
+"""Hostile image files of every format: false headers, decompression bombs, and EXIF directories
+that refer to themselves.
 """
 
 import functools
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -19,7 +20,7 @@ SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 @functools.cache
 def good() -> dict[str, bytes]:
-  """A small picture of each kind."""
+  """Returns a small valid image of each kind."""
   y, x = np.mgrid[:24, :20]
   rgb = np.uint8(np.stack([7 * x, 9 * y, 5 * (x + y)], -1))
   image = Image.fromarray(rgb)
@@ -27,12 +28,12 @@ def good() -> dict[str, bytes]:
   exif[0x0112], exif[271] = 6, 'maker'
   exif.get_ifd(0x8769)[0x9003] = '2020:01:01 00:00:00'
 
-  def saved(format, picture=image, **options):
+  def saved(format: str, image: Image.Image = image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
-  def deep(**options):
+  def deep(**options: Any) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.uint16(rgb) * 257, photometric='rgb', **options)
     return buffer.getvalue()
@@ -52,14 +53,14 @@ def good() -> dict[str, bytes]:
       'animated': saved('GIF', save_all=True, append_images=[image.rotate(90)] * 3)}
 
 
-def _float_tiff(rgb) -> bytes:
+def _float_tiff(rgb: np.ndarray) -> bytes:
   buffer = io.BytesIO()
   tifffile.imwrite(buffer, np.float32(rgb) / 255, photometric='rgb')
   return buffer.getvalue()
 
 
-def make(rng) -> tuple[str, bytes]:
-  """(kind, a hostile file of it)."""
+def make(rng: np.random.Generator) -> tuple[str, bytes]:
+  """Returns (kind, a hostile file of that kind)."""
   seeds = good()
   kind = pick(rng, list(seeds))
   data, other = seeds[kind], seeds[pick(rng, list(seeds))]
@@ -71,7 +72,8 @@ def make(rng) -> tuple[str, bytes]:
   return kind, mutated(rng, data, other, front=pick(rng, (1, 3)))
 
 
-def side(rng) -> int:
+def side(rng: np.random.Generator) -> int:
+  """Returns a width or height at or beyond the limits of the formats."""
   return pick(rng, SIDES)
 
 
@@ -83,22 +85,23 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def chunks_of(data: bytes) -> list[tuple[bytes, bytes]]:
-  found, at = [], 8
+  """Returns (name, body) of each chunk of a PNG."""
+  chunks, at = [], 8
   while at < len(data):
     length, = struct.unpack('>I', data[at:at + 4])
-    found.append((data[at + 4:at + 8], data[at + 8:at + 8 + length]))
+    chunks.append((data[at + 4:at + 8], data[at + 8:at + 8 + length]))
     at += length + 12
-  return found
+  return chunks
 
 
 @functools.cache
 def bomb(size: int = 1 << 28) -> bytes:
-  """Deflated zeros, a thousandth of their size."""
+  """Returns deflated zeros, which take a thousandth of `size` bytes."""
   packer, block = zlib.compressobj(9), bytes(1 << 20)
   return b''.join(packer.compress(block) for _ in range(size >> 20)) + packer.flush()
 
 
-def _png(rng, data: bytes) -> bytes:
+def _png(rng: np.random.Generator, data: bytes) -> bytes:
   chunks = chunks_of(data)
   for _ in range(int(rng.integers(1, 3))):
     kind, at = int(rng.integers(9)), int(rng.integers(1, len(chunks)))
@@ -130,11 +133,11 @@ def _png(rng, data: bytes) -> bytes:
   return SIGNATURE + b''.join(chunk(*pair) for pair in chunks)
 
 
-# TIFF, and EXIF, which is one -------------------------------------------------------------------
+# TIFF, and EXIF, which is a TIFF ---------------------------------------------------------------
 
 
-def exif(rng) -> bytes:
-  """A directory of tags that refer to themselves, to nowhere, or to far too much."""
+def exif(rng: np.random.Generator) -> bytes:
+  """Returns tags that refer to themselves, beyond the file, or to huge values."""
   tags = (0x0112, 0x010F, 0x8769, 0x8825, 0x011A, 0x0213, 0x9286, 0x927C, 0xA005, 0x0201)
   count = pick(rng, (1, 3, 10, 65_535))
   entries = b''.join(struct.pack('<HHII', pick(rng, tags), pick(rng, (1, 2, 3, 4, 5, 7, 12, 99)),
@@ -145,8 +148,8 @@ def exif(rng) -> bytes:
       struct.pack('<I', pick(rng, (0, 8, 2**32 - 1))))
 
 
-def _tiff(rng, data: bytes) -> bytes:
-  """Types, counts and values of entries of the first directory written over."""
+def _tiff(rng: np.random.Generator, data: bytes) -> bytes:
+  """Overwrites types, counts and values of entries of the first directory."""
   data, big = bytearray(data), data[2] == 43
   start, = struct.unpack_from('<Q' if big else '<I', data, 8 if big else 4)
   count, = struct.unpack_from('<Q' if big else '<H', data, start)
@@ -168,7 +171,7 @@ def _tiff(rng, data: bytes) -> bytes:
       struct.pack_into('<I', data, at + at_value, side(rng))
     else:
       data[at + at_value:at + at_value + size] = number(rng, size, 'little')
-  if rng.random() < 0.1:  # a directory that is followed by itself
+  if rng.random() < 0.1:  # a directory whose successor is itself
     end = start + first + entry * count
     data[end:end + size] = start.to_bytes(size, 'little')
   return bytes(data)
@@ -177,14 +180,14 @@ def _tiff(rng, data: bytes) -> bytes:
 # JPEG, WebP, BMP, GIF -----------------------------------------------------------------------------
 
 
-def _jpeg(rng, data: bytes) -> bytes:
+def _jpeg(rng: np.random.Generator, data: bytes) -> bytes:
   data = bytearray(data)
   frame = next(at for at in range(len(data)) if data[at] == 0xFF and data[at + 1] in (0xC0, 0xC2))
   kind = int(rng.integers(6))
   if kind < 2:
     for place in (5, 7)[:int(rng.integers(1, 3))]:
       data[frame + place:frame + place + 2] = struct.pack('>H', side(rng) % 65_536)
-    if kind:  # a picture of this size, of nearly nothing
+    if kind:
       data[frame + 9] = pick(rng, (1, 2, 3, 4, 255))
   elif kind == 2:
     body = b'Exif\0\0' + exif(rng).removeprefix(b'Exif\0\0')
@@ -205,9 +208,9 @@ def _jpeg(rng, data: bytes) -> bytes:
   return bytes(data)
 
 
-def _webp(rng, data: bytes) -> bytes:
+def _webp(rng: np.random.Generator, data: bytes) -> bytes:
   body = data[12:]
-  if rng.random() < 0.5:  # the extended header: flags, the canvas of three bytes a side
+  if rng.random() < 0.5:  # the extended header: flags, and a canvas with three bytes per side
     flags = bytes([int(rng.integers(64)), 0, 0, 0])
     canvas = b''.join((side(rng) % 2**24).to_bytes(3, 'little') for _ in 'wh')
     extended = b'VP8X' + struct.pack('<I', 10) + flags + canvas
@@ -219,13 +222,13 @@ def _webp(rng, data: bytes) -> bytes:
       size = pick(rng, (1, 2, 4))
       body = body[:place] + number(rng, size, 'little') + body[place + size:]
   if rng.random() < 0.3:
-    found = exif(rng)
-    body += b'EXIF' + struct.pack('<I', len(found)) + found + b'\0' * (len(found) % 2)
+    tags = exif(rng)
+    body += b'EXIF' + struct.pack('<I', len(tags)) + tags + b'\0' * (len(tags) % 2)
   length = len(body) + 4 if rng.random() < 0.8 else pick(rng, (0, 2**31, 2**32 - 1))
   return b'RIFF' + struct.pack('<I', length) + b'WEBP' + body
 
 
-def _bmp(rng, data: bytes) -> bytes:
+def _bmp(rng: np.random.Generator, data: bytes) -> bytes:
   data = bytearray(data)
   for _ in range(int(rng.integers(1, 4))):
     at = pick(rng, (10, 14, 18, 22, 26, 28, 30, 34, 46))
@@ -234,12 +237,12 @@ def _bmp(rng, data: bytes) -> bytes:
              28: lambda rng: pick(rng, (1, 2, 4, 8, 16, 24, 32))}.get(at)
     data[at:at + size] = ((value(rng) % 256**size).to_bytes(size, 'little') if value
                           else number(rng, size, 'little'))
-  if rng.random() < 0.1:  # a negative height, which is stored from the top
+  if rng.random() < 0.1:  # a negative height means that rows are stored from the top
     data[22:26] = struct.pack('<i', -int(rng.integers(1, 2**31)))
   return bytes(data)
 
 
-def _gif(rng, data: bytes) -> bytes:
+def _gif(rng: np.random.Generator, data: bytes) -> bytes:
   data = bytearray(data)
   frame = data.find(b'\x2c')
   for _ in range(int(rng.integers(1, 4))):
