@@ -18,6 +18,7 @@ from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.runs import metadata
 from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
 
@@ -113,7 +114,7 @@ def load(source: os.PathLike | str, *, step: str | int = 'latest', raw: bool = F
   path = files.expand(source)
   try:
     published = str(source) in PUBLISHED and not path.is_file() and not (
-        path / 'config.json').exists()
+        RunFolder(path).config.exists())
     is_folder, exists = path.is_dir(), path.exists()
   except OSError as error:
     raise InputError(f'{source}: {error.strerror}') from None

@@ -101,13 +101,13 @@ def _parser() -> argparse.ArgumentParser:
                         'weights were imported from, or the first that has the network')
 
   action = add_action(info, 'info', 'RealESRGAN_x4plus.pth', 'realesr-animevideov3-x2 --tensors')
-  action.add_argument('file', metavar='FILE')
+  action.add_argument('file', metavar='FILE', help='weight file, run or published network')
   action.add_argument('--tensors', action='store_true',
                       help='also list name, shape, mean and standard deviation of every tensor')
   cli.add_file_options(action)
   action = add_action(import_, 'import', 'RealESRGAN_x4plus.pth --workdir runs/x4plus',
                       'edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1')
-  action.add_argument('file', metavar='FILE')
+  action.add_argument('file', metavar='FILE', help='weight file or published network')
   action.add_argument('--workdir', required=True, type=cli.path,
                       help='folder of the run to create; must be new or empty')
   cli.add_file_options(action)
@@ -122,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
   action = add_action(interpolate, 'interpolate',
                       'psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors',
                       'runs/rrdb runs/esrgan --alpha 0.5 --output mixed.safetensors')
-  action.add_argument('a', metavar='A')
-  action.add_argument('b', metavar='B')
+  action.add_argument('a', metavar='A', help='weight file, run or published network')
+  action.add_argument('b', metavar='B', help='weight file, run or published network')
   action.add_argument('--alpha', required=True, type=float, help='from 0 (A) to 1 (B)')
   cli.add_file_options(action)
   add_output_options(action)
