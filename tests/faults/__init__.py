@@ -1,6 +1,6 @@
-"""What may befall a run, injected: each script prints a table of it for the README.
+"""Fault injection: each script provokes faults of a run and prints a table of the results.
 
-`bash launch/test.sh --faults` runs them all; a few of each are in the ordinary tests.
+`bash launch/test.sh --faults` runs all of them; the ordinary tests run a few faults of each kind.
 """
 
 import os
@@ -9,13 +9,17 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from sr_jax import images
 from sr_jax.experiment import phases
 from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.metadata import start_records
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.state import TrainState
 
@@ -23,19 +27,28 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Run:
-  """A small adversarial run from the command line: 60 steps, saved each 5, in FOLDER/NAME."""
+  """A small adversarial run from the command line: 60 steps, with a checkpoint every 5.
 
-  def __init__(self, folder, name: str, disk=None, **changes):
-    """FOLDER holds what it needs, `disk` its workdir, by default FOLDER too."""
+  Attributes:
+    folder: contains the config, the images, the caches and the log of the command.
+    workdir: the folder of the run.
+    log: what the command printed at its last start.
+  """
+
+  def __init__(self, folder: os.PathLike | str, name: str, disk: pathlib.Path | None = None,
+               **changes: Any) -> None:
+    """Describes the run; `disk` is the folder for its workdir, by default `folder`."""
     self.folder = pathlib.Path(folder)
     self.workdir, self.log = pathlib.Path(disk or folder) / name, self.folder / f'{name}.log'
     self.changes = [f'--config.{key}={value}' for key, value in changes.items()]
+    self._earlier_starts = 0
 
-  def start(self, compiled: bool = True) -> subprocess.Popen:
-    """The command, whose output goes to LOG; without what earlier ones compiled if asked."""
+  def start(self, use_compile_cache: bool = True) -> subprocess.Popen:
+    """Starts the command, with its output in `log`."""
+    self._earlier_starts = len(start_records(self.workdir))
     cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'xla'),
              'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-             'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'} if compiled else {}
+             'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'} if use_compile_cache else {}
     environment = {key: value for key, value in os.environ.items()
                    if not key.startswith('JAX_')} | {
         'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', **cache,
@@ -47,28 +60,29 @@ class Run:
           cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
   @property
-  def said(self) -> str:
+  def output(self) -> str:
+    """What the command printed at its last start."""
     return self.log.read_text() if self.log.exists() else ''
 
   @property
-  def reached(self) -> int:
-    """The last step that its log has."""
+  def last_step(self) -> int:
+    """The last step in metrics.jsonl."""
     return max((line['step'] for line in read_metrics(self.workdir)), default=0)
 
   @property
   def began_at(self) -> int | None:
-    """The step that its last start went on from; None if it has not come so far."""
-    found = re.search(r'(?:goes on from step (\d+)|: begins);', self.said)
-    return int(found[1] or 0) if found else None
+    """The step that the last start resumed from; None before it has written run.json."""
+    records = start_records(self.workdir)
+    return records[-1]['from_step'] if len(records) > self._earlier_starts else None
 
   @property
   def has_trained(self) -> bool:
-    """Whether its last start has logged a step."""
+    """Whether the last start has logged a step."""
     begin = self.began_at
-    return begin is not None and self.reached > begin
+    return begin is not None and self.last_step > begin
 
   def state(self) -> TrainState:
-    """What its last checkpoint holds."""
+    """Returns the state in the latest checkpoint."""
     target = jax.eval_shape(phases.build(self.config()).new_state)
     checkpoints = Checkpoints(self.workdir, read_only=True)
     try:
@@ -76,24 +90,25 @@ class Run:
     finally:
       checkpoints.close()
 
-  def config(self):
-    space = {}
-    exec(config_file(self.folder).read_text(), space)
-    return space['get_config']()
+  def config(self) -> ml_collections.ConfigDict:
+    """Returns the config of the run, without its `changes`."""
+    namespace = {}
+    exec(config_file(self.folder).read_text(), namespace)
+    return namespace['get_config']()
 
   def metrics(self) -> list[dict]:
-    """Its log but for the speed."""
+    """Returns the lines of metrics.jsonl without the speed."""
     return [{key: value for key, value in line.items() if key != 'images_per_second'}
             for line in read_metrics(self.workdir)]
 
-  def left_over(self) -> list[pathlib.Path]:
-    """Files that nobody will ever finish."""
+  def leftovers(self) -> list[pathlib.Path]:
+    """Returns files and folders that were being written when a start ended."""
     return [path for path in self.workdir.rglob('*')
             if re.search(r'^\.unfinished|\.(saving|deleted|orbax)', path.name)]
 
 
-def config_file(folder) -> pathlib.Path:
-  """FOLDER/small.py and, in FOLDER/pictures, what it trains on; made where there is none."""
+def config_file(folder: os.PathLike | str) -> pathlib.Path:
+  """Returns FOLDER/small.py; writes it and the images in FOLDER/pictures if it is missing."""
   path = pathlib.Path(folder) / 'small.py'
   if path.exists():
     return path
@@ -121,7 +136,7 @@ def config_file(folder) -> pathlib.Path:
   return path
 
 
-def table(head: list[str], rows: list[list]) -> str:
-  """In Markdown."""
+def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+  """Returns a table in Markdown."""
   return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |'
-                   for row in [head, ['---'] * len(head), *rows])
+                   for row in [header, ['---'] * len(header), *rows])

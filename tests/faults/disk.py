@@ -1,19 +1,20 @@
-"""Takes the disk away from runs for a while, and looks at what they end with.
+"""Takes the disk away from runs for a while and checks how they end.
 
   python -m tests.faults.disk [--times 10] [--seed 0]
 
-  full       the run lies on a small tmpfs, which is filled to the last byte (needs root)
-  limited    no file of the process may grow (RLIMIT_FSIZE): what a quota does
-  moved      checkpoints/, samples/ and tensorboard/ are moved away, and files lie in their places
+  full       the run is on a small tmpfs, which is filled to the last byte (needs root)
+  limited    no file of the process may grow (RLIMIT_FSIZE), as with a quota
+  moved      checkpoints/, samples/ and tensorboard/ are moved away, and files take their places
 
-Each lasts for some tenths of a second, again and again while a run trains. It must say so, go on,
-and end with the bits and the log of a run with all the disk of the world; its older checkpoints
-stay whole meanwhile. Where the disk stays full to the end, the run must end with a line and a
-status, and the same command must go on once there is room.
+Each fault lasts for some tenths of a second and is repeated while a run trains. The run must report
+it, continue, and end with the same bits and log as an undisturbed run; its older checkpoints must
+stay intact meanwhile. If the fault lasts until the end, the run must end with a message and an exit
+status, and the same command must resume it once there is space.
 """
 
 import argparse
 import contextlib
+import functools
 import pathlib
 import random
 import resource
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 
 from sr_jax.runs import manifest
 from tests.conftest import same_bits
@@ -30,11 +32,11 @@ STEPS = 300
 
 
 @contextlib.contextmanager
-def full(run: Run, process: subprocess.Popen):
-  """The disk that the run lies on has no byte left; what it frees is taken as well."""
+def full(run: Run, process: subprocess.Popen) -> Iterator[Callable[[], None]]:
+  """Fills the disk of the run; yields a function that fills space that the run has freed."""
   filler = run.workdir.parent / 'filler'
   with filler.open('wb', buffering=0) as file:
-    def fill():
+    def fill() -> None:
       for size in (2**16, 2**12, 1):
         with contextlib.suppress(OSError):
           while file.write(bytes(size)) == size:
@@ -47,7 +49,8 @@ def full(run: Run, process: subprocess.Popen):
 
 
 @contextlib.contextmanager
-def limited(run: Run, process: subprocess.Popen):
+def limited(run: Run, process: subprocess.Popen) -> Iterator[Callable[[], None]]:
+  """Limits the size of all files that the process writes to one byte."""
   unlimited = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
   resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
   try:
@@ -58,7 +61,8 @@ def limited(run: Run, process: subprocess.Popen):
 
 
 @contextlib.contextmanager
-def moved(run: Run, process: subprocess.Popen):
+def moved(run: Run, process: subprocess.Popen) -> Iterator[Callable[[], None]]:
+  """Renames the folders of the run and creates empty files in their places."""
   names = [name for name in ('checkpoints', 'samples', 'tensorboard')
            if (run.workdir / name).is_dir()]
   for name in names:
@@ -72,12 +76,12 @@ def moved(run: Run, process: subprocess.Popen):
       (run.workdir / f'away-{name}').rename(run.workdir / name)
 
 
-KINDS = {'full': full, 'limited': limited, 'moved': moved}
+FAULTS = {'full': full, 'limited': limited, 'moved': moved}
 
 
 @contextlib.contextmanager
-def small_disk(folder: pathlib.Path):
-  """A tmpfs of 8 MB; None where mounting is not allowed."""
+def small_disk(folder: pathlib.Path) -> Iterator[pathlib.Path | None]:
+  """Mounts a tmpfs of 8 MB; yields None if mounting is not permitted."""
   folder.mkdir()
   command = ['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', str(folder)]
   if subprocess.run(command, check=False, capture_output=True).returncode:
@@ -89,74 +93,102 @@ def small_disk(folder: pathlib.Path):
     subprocess.run(['umount', '-l', str(folder)], check=False)
 
 
-def suffer(run: Run, kind: str, times: int, rng: random.Random) -> tuple[int, int, list[str]]:
-  """(how often the disk was gone, exit status, faults) of one start of a run."""
-  process, gone, faults = run.start(), 0, []
-  while not (run.began_at is not None and run.reached) and process.poll() is None:
+def disturb(run: Run, kind: str, times: int, rng: random.Random) -> tuple[int, int, list[str]]:
+  """Starts a run and applies a fault up to `times` times.
+
+  Returns:
+    (how often the fault was applied, exit status, descriptions of damaged checkpoints).
+  """
+  process, count, problems = run.start(), 0, []
+  while not (run.began_at is not None and run.last_step) and process.poll() is None:
     time.sleep(0.01)
-  while gone < times and process.poll() is None:
-    with KINDS[kind](run, process) as again:
-      gone += 1
+  while count < times and process.poll() is None:
+    with FAULTS[kind](run, process) as repeat:
+      count += 1
       until = time.monotonic() + rng.uniform(0.1, 1)
       while time.monotonic() < until:
-        again()
+        repeat()
         time.sleep(0.01)
       for path in run.workdir.glob('*checkpoints/*/' + manifest.NAME):
-        # One that is deleted meanwhile is none.
         found = manifest.faults(path.parent)
-        if found and path.exists():
-          faults.append(f'{path.parent}: {found[0]}')
+        if found and path.exists():  # the run may just have deleted it
+          problems.append(f'{path.parent}: {found[0]}')
     time.sleep(rng.uniform(0, 0.5))
-  return gone, process.wait(timeout=300), faults
+  return count, process.wait(timeout=300), problems
 
 
-def compare(run: Run, whole: Run) -> list[str]:
-  faults = [f'other bits in {name}' for name in same_bits(run.state(), whole.state())]
-  if run.metrics() != whole.metrics():
-    faults.append('another log')
-  return faults + [f'left over: {path}' for path in run.left_over()]
+def compare(run: Run, undisturbed: Run) -> list[str]:
+  """Returns descriptions of how two finished runs differ."""
+  problems = [f'other bits in {name}' for name in same_bits(run.state(), undisturbed.state())]
+  if run.metrics() != undisturbed.metrics():
+    problems.append('another log')
+  return problems + [f'left over: {path}' for path in run.leftovers()]
+
+
+def could_not_save_the_end(run: Run, status: int) -> bool:
+  """Returns whether a run ended because its last checkpoint could not be written."""
+  return status == 1 and 'cannot save step' in run.output
+
+
+def disturb_repeatedly(kind: str, new_run: Callable[[str], Run], times: int, rng: random.Random,
+                       undisturbed: Run, say: Callable[[str], None]) -> tuple[list, list[str]]:
+  """Applies a fault `times` times, to as many runs as that takes.
+
+  Args:
+    new_run: creates a run with a name.
+
+  Returns:
+    (row of the table, problems).
+  """
+  total = intact = runs = 0
+  problems = []
+  while total < times:
+    run = new_run(f'{kind}-{total}')
+    count, status, found = disturb(run, kind, times - total, rng)
+    total += count
+    if could_not_save_the_end(run, status):  # the fault lasted until the end
+      status = run.start().wait()
+    found += [f'exit status {status}'] if status else compare(run, undisturbed)
+    intact, runs = intact + (not found), runs + 1
+    reports = run.output.count('training continues')
+    say(f'{kind}: {count} times, reported {reports} times; {found}')
+    problems += [f'{kind}: {problem}' for problem in found]
+  return [kind, total, f'{intact} of {runs}'], problems
+
+
+def disturb_until_the_end(folder: pathlib.Path) -> tuple[list, list[str]]:
+  """Moves the folders of a run away until it ends, then starts it again; returns as above."""
+  run = Run(folder, 'to-the-end', steps=60)
+  process = run.start()
+  while not run.last_step and process.poll() is None:
+    time.sleep(0.01)
+  with moved(run, process):
+    status = process.wait(timeout=300)
+  problems = [] if could_not_save_the_end(run, status) else [
+      f'moved, to the end: exit status {status}: {run.output[-300:]}']
+  status = run.start().wait()
+  undisturbed = Run(folder, 'undisturbed-60', steps=60)
+  undisturbed.start().wait()
+  problems += [f'exit status {status}'] if status else compare(run, undisturbed)
+  return ['moved, to the end', 1, f'{int(not problems)} of 1'], problems
 
 
 def campaign(folder: pathlib.Path, times: int, seed: int, steps: int = STEPS,
-             say=print) -> tuple[list, list[str]]:
-  """(rows of the table, faults)."""
+             say: Callable[[str], None] = print) -> tuple[list, list[str]]:
+  """Applies every fault; returns (rows of the table, problems)."""
   rng = random.Random(seed)
-  whole = Run(folder, 'whole', steps=steps)
-  assert whole.start().wait() == 0, whole.said
-  rows, faults = [], []
+  undisturbed = Run(folder, 'undisturbed', steps=steps)
+  assert undisturbed.start().wait() == 0, undisturbed.output
+  results = []
   with small_disk(folder / 'disk') as disk:
-    for kind in KINDS:
+    for kind in FAULTS:
       if kind == 'full' and not disk:
-        say('full: a tmpfs can not be mounted here; left out')
+        say('full: cannot mount a tmpfs here; skipped')
         continue
-      total = ended = count = 0
-      while total < times:
-        run = Run(folder, f'{kind}-{total}', disk if kind == 'full' else None, steps=steps)
-        gone, status, found = suffer(run, kind, times - total, rng)
-        total += gone
-        if status == 1 and 'could not be saved' in run.said:  # it was gone at the very end
-          status = run.start().wait()
-        found += [f'exit status {status}'] if status else compare(run, whole)
-        ended, count = ended + (not found), count + 1
-        said = run.said.count('training continues')
-        say(f'{kind}: gone {gone} times, said {said} times; {found}')
-        faults += [f'{kind}: {fault}' for fault in found]
-      rows.append([kind, total, f'{ended} of {count}'])
-    run = Run(folder, 'to-the-end', steps=60)
-    process = run.start()
-    while not run.reached and process.poll() is None:
-      time.sleep(0.01)
-    with moved(run, process):
-      status = process.wait(timeout=300)
-    found = [] if status == 1 and 'could not be saved' in run.said else [
-        f'moved, to the end: exit status {status}: {run.said[-300:]}']
-    status = run.start().wait()
-    whole = Run(folder, 'whole-60', steps=60)
-    whole.start().wait()
-    found += [f'exit status {status}'] if status else compare(run, whole)
-    rows.append(['moved, to the end', 1, f'{int(not found)} of 1'])
-    faults += found
-  return rows, faults
+      new_run = functools.partial(Run, folder, disk=disk if kind == 'full' else None, steps=steps)
+      results.append(disturb_repeatedly(kind, new_run, times, rng, undisturbed, say))
+    results.append(disturb_until_the_end(folder))
+  return [row for row, _ in results], [problem for _, found in results for problem in found]
 
 
 def main() -> int:
@@ -166,10 +198,10 @@ def main() -> int:
   parser.add_argument('--seed', type=int, default=0)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    rows, faults = campaign(pathlib.Path(folder), options.times, options.seed)
-  print(table(['disk', 'times', 'runs that ended as if nothing had been'], rows))
-  print('\n'.join(faults))
-  return int(bool(faults))
+    rows, problems = campaign(pathlib.Path(folder), options.times, options.seed)
+  print(table(['disk', 'times', 'runs that ended like an undisturbed run'], rows))
+  print('\n'.join(problems))
+  return int(bool(problems))
 
 
 if __name__ == '__main__':

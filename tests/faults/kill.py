@@ -1,148 +1,230 @@
-"""Kills runs at random instants, and looks at what they end with.
+"""Kills runs at random instants and checks how they end.
 
   python -m tests.faults.kill [--kills 30] [--seed 0]
 
-A run is killed with SIGKILL, or asked to end by SIGTERM or Ctrl-C, started again by the same
-command, killed again, and so on until it comes to its end. Then its state must have the bits, and
-its log the figures, of a run that nobody touched, and nothing half-written may lie about.
+A run is killed with SIGKILL, or ended with SIGTERM or Ctrl-C, started again with the same command,
+killed again, and so on until it finishes. Then its state must have the same bits and its log the
+same metrics as those of an undisturbed run, and no unfinished files may be left.
 """
 
 import argparse
 import collections
+import dataclasses
 import pathlib
 import random
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from tests.conftest import same_bits
 from tests.faults import Run, table
 
-TMP = '*orbax-checkpoint-tmp*'
+UNFINISHED = '*orbax-checkpoint-tmp*'
+MAX_KILLS = 8  # of one run; then it may finish
+POLL_SECONDS = 0.0005
 
 
-def anywhere(run: Run, rng: random.Random, seconds: float):
-  """At any instant of a start that would take so many seconds."""
+# An instant waits until a run has reached it: it yields as long as it has not, and may sleep.
+
+
+def at_any_time(run: Run, rng: random.Random, seconds: float) -> Iterator[None]:
+  """Waits for a random part of `seconds`, the duration of an undisturbed start."""
   time.sleep(rng.uniform(0, seconds))
+  yield from ()
 
 
-def training(run: Run, rng: random.Random, seconds: float):
-  """A step of this start is in the log."""
+def while_training(run: Run, rng: random.Random, seconds: float) -> Iterator[None]:
+  """Waits until this start has logged a step, and up to a second more."""
   while not run.has_trained:
     yield
   time.sleep(rng.uniform(0, 1))
 
 
-def compiling(run: Run, rng: random.Random, seconds: float):
-  """After the first line of the log, before the first step is done."""
+def while_compiling(run: Run, rng: random.Random, seconds: float) -> Iterator[None]:
+  """Waits until run.json has this start, and up to two seconds more."""
   while run.began_at is None:
     yield
   time.sleep(rng.uniform(0, 2))
 
 
-def saving(run: Run, rng: random.Random, seconds: float):
-  """Orbax is writing a checkpoint, one of the next four."""
-  seen, wanted = set(), rng.randint(1, 4)
-  while len(seen) < wanted:
-    seen |= {path.name for path in run.workdir.glob(f'checkpoints/{TMP}')}
+def while_saving(run: Run, rng: random.Random, seconds: float) -> Iterator[None]:
+  """Waits until Orbax is writing one of the next four checkpoints."""
+  seen, count = set(), rng.randint(1, 4)
+  while len(seen) < count:
+    seen |= {path.name for path in run.workdir.glob(f'checkpoints/{UNFINISHED}')}
     yield
   time.sleep(rng.uniform(0, 0.01))
 
 
-def committing(run: Run, rng: random.Random, seconds: float):
-  """Orbax has done, and the checkpoint has no manifest, or not its own name."""
+def before_the_manifest(run: Run, rng: random.Random, seconds: float) -> Iterator[None]:
+  """Waits until Orbax has finished a checkpoint that has no manifest or not its final name."""
   while not any(run.workdir.glob('checkpoints/*.saving')):
     yield
 
 
-KINDS = {'at any instant': (anywhere, signal.SIGKILL, True),
-         'while it compiles': (compiling, signal.SIGKILL, False),
-         'inside a save': (saving, signal.SIGKILL, True),
-         "between a save and its manifest": (committing, signal.SIGKILL, True),
-         'while it trains': (training, signal.SIGKILL, True),
-         'SIGTERM, at any instant': (anywhere, signal.SIGTERM, True),
-         'SIGTERM, while it trains': (training, signal.SIGTERM, True),
-         'Ctrl-C, at any instant': (anywhere, signal.SIGINT, True),
-         'Ctrl-C, while it trains': (training, signal.SIGINT, True)}
-SHARES = {'at any instant': 0.2, 'while it trains': 0.2, 'while it compiles': 0.1,
-          'inside a save': 0.2, "between a save and its manifest": 0.1,
-          'SIGTERM, at any instant': 0.05, 'SIGTERM, while it trains': 0.1,
-          'Ctrl-C, at any instant': 0.05, 'Ctrl-C, while it trains': 0.1}
-ASKED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # exit status, once it trains
+class Kill(NamedTuple):
+  """A way to end a run."""
+
+  instant: Callable[[Run, random.Random, float], Iterator[None]]
+  signal: int
+  share: float  # of all kills
+  use_compile_cache: bool = True
 
 
-def strike(run: Run, kind: str, rng: random.Random, seconds: float):
-  """Starts the run and ends it: (whether it was ended, and trained then; its exit status)."""
-  instant, number, compiled = KINDS[kind]
-  process = run.start(compiled)
-  for _ in instant(run, rng, seconds) or ():
+KILLS = {
+    'at any instant': Kill(at_any_time, signal.SIGKILL, 0.2),
+    'while it compiles': Kill(while_compiling, signal.SIGKILL, 0.1, use_compile_cache=False),
+    'inside a save': Kill(while_saving, signal.SIGKILL, 0.2),
+    'between a save and its manifest': Kill(before_the_manifest, signal.SIGKILL, 0.1),
+    'while it trains': Kill(while_training, signal.SIGKILL, 0.2),
+    'SIGTERM, at any instant': Kill(at_any_time, signal.SIGTERM, 0.05),
+    'SIGTERM, while it trains': Kill(while_training, signal.SIGTERM, 0.1),
+    'Ctrl-C, at any instant': Kill(at_any_time, signal.SIGINT, 0.05),
+    'Ctrl-C, while it trains': Kill(while_training, signal.SIGINT, 0.1)}
+# Exit status of a run that trains and receives a signal that it can handle.
+HANDLED = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+class Outcome(NamedTuple):
+  """How a start ended.
+
+  Attributes:
+    killed: whether the signal arrived before the process ended by itself.
+    trained: whether it was training then, and not about to finish.
+    status: its exit status.
+  """
+
+  killed: bool
+  trained: bool
+  status: int
+
+
+def start_and_kill(run: Run, kill: Kill, rng: random.Random, seconds: float) -> Outcome:
+  """Starts a run and ends it at the instant of `kill`."""
+  process = run.start(kill.use_compile_cache)
+  for _ in kill.instant(run, rng, seconds):
     if process.poll() is not None:
       break
-    time.sleep(0.0005)
-  trained = run.has_trained and run.reached <= 50  # and is not about to end
-  struck = process.poll() is None
-  process.send_signal(number)
-  return struck, trained, process.wait(timeout=300)
+    time.sleep(POLL_SECONDS)
+  trained = run.has_trained and run.last_step <= 50
+  killed = process.poll() is None
+  process.send_signal(kill.signal)
+  return Outcome(killed, trained, process.wait(timeout=300))
 
 
-def campaign(folder: pathlib.Path, kills: int, seed: int, say=print):
-  """({kind: {'times', 'lost'}}, runs that came to their end, faults found) of so many kills, with
-  an untroubled start after each eight of them.
+def start_and_wait(run: Run) -> Outcome:
+  """Starts a run and lets it finish."""
+  return Outcome(False, False, run.start().wait())
+
+
+@dataclasses.dataclass
+class Campaign:
+  """Runs that are killed, and what was found.
+
+  Attributes:
+    folder: contains the runs.
+    undisturbed: a run to compare with.
+    counts: {name of a kill: {'times': how often, 'lost': steps lost at most}}.
+    finished: number of runs that finished after having been killed.
+    faults: descriptions of what went wrong.
+  """
+
+  folder: pathlib.Path
+  undisturbed: Run
+  say: Callable[[str], None] = print
+  counts: dict[str, dict[str, int]] = dataclasses.field(
+      default_factory=lambda: {name: {'times': 0, 'lost': 0} for name in KILLS})
+  finished: int = 0
+  faults: list[str] = dataclasses.field(default_factory=list)
+
+  def __post_init__(self) -> None:
+    self._metrics, self._state = self.undisturbed.metrics(), self.undisturbed.state()
+    self._number = 0
+    self._next_run()
+
+  def _next_run(self) -> None:
+    self._run = Run(self.folder, f'killed-{self._number}')
+    self._kills = []  # names of the kills of this run
+    self._must_be_saved = False  # the last signal was handled: no step may be lost
+    self._number += 1
+
+  def kill_all(self, names: list[str], rng: random.Random, seconds: float) -> None:
+    """Kills runs in the ways that `names` lists, last one first, until each has finished."""
+    while names or self._kills:
+      name = names[-1] if names and len(self._kills) < MAX_KILLS else None
+      last_step = self._run.last_step
+      outcome = (start_and_kill(self._run, KILLS[name], rng, seconds) if name
+                 else start_and_wait(self._run))
+      self._count_lost_steps(last_step)
+      handled = outcome.killed and KILLS[name].signal in HANDLED
+      self._must_be_saved = (handled and outcome.trained
+                             and outcome.status == HANDLED[KILLS[name].signal])
+      if outcome.killed:
+        names.pop()
+        self._check_kill(name, outcome)
+      if outcome.status == 0:
+        self._check_finished()
+        self._next_run()
+      elif not outcome.killed:
+        self._fail(f'exit status {outcome.status}: {self._run.output[-500:]}')
+        self._next_run()
+
+  def _fail(self, fault: str) -> None:
+    self.faults.append(f'{self._run.workdir.name}: {fault}')
+
+  def _count_lost_steps(self, last_step: int) -> None:
+    """Counts the steps that the kill before this start lost; `last_step` was logged before it."""
+    if self._run.began_at is None or not self._kills:
+      return
+    lost, row = last_step - self._run.began_at, self.counts[self._kills[-1]]
+    row['lost'] = max(row['lost'], lost)
+    if self._must_be_saved and lost:
+      self._fail(f'{self._kills[-1]}: {lost} steps were not saved')
+
+  def _check_kill(self, name: str, outcome: Outcome) -> None:
+    number, handled = KILLS[name].signal, HANDLED.get(KILLS[name].signal)
+    self._kills.append(name)
+    self.counts[name]['times'] += 1
+    expected = {0, handled} | (set() if handled and outcome.trained else {-number})
+    if outcome.status not in expected:
+      self._fail(f'{name}: exit status {outcome.status}: {self._run.output[-300:]}')
+    self.say(f'{self._run.workdir.name}: {name}: status {outcome.status}, '
+             f'step {self._run.last_step}')
+
+  def _check_finished(self) -> None:
+    """Compares a run that has finished with the undisturbed one."""
+    self.finished += bool(self._kills)
+    for name in same_bits(self._run.state(), self._state):
+      self._fail(f'other bits in {name}')
+    if self._run.metrics() != self._metrics:
+      self._fail('another log')
+    for path in self._run.leftovers():
+      self._fail(f'left over: {path}')
+    self.say(f'{self._run.workdir.name}: finished after {dict(collections.Counter(self._kills))}; '
+             f'{len(self.faults)} faults so far')
+
+
+def campaign(folder: pathlib.Path, kills: int, seed: int, say: Callable[[str], None] = print
+             ) -> tuple[dict[str, dict[str, int]], int, list[str]]:
+  """Kills runs about `kills` times; each run may finish after MAX_KILLS of them.
+
+  Returns:
+    (`Campaign.counts`, `finished` and `faults`).
   """
   rng = random.Random(seed)
-  whole = Run(folder, 'whole')
-  whole.start().wait()  # compiles
-  whole = Run(folder, 'whole-again')
+  Run(folder, 'undisturbed').start().wait()  # fills the compile cache
+  undisturbed = Run(folder, 'undisturbed-again')
   began = time.monotonic()
-  assert whole.start().wait() == 0, whole.said
+  assert undisturbed.start().wait() == 0, undisturbed.output
   seconds = time.monotonic() - began
-  wanted, state = whole.metrics(), whole.state()
-  faults = []
-  found = {kind: {'times': 0, 'lost': 0} for kind in KINDS}
-  todo = [kind for kind in KINDS for _ in range(max(1, round(kills * SHARES[kind])))]
-  rng.shuffle(todo)
-  ended = number = saved = 0
-  run, since = Run(folder, 'killed-0'), []
-  while todo or since:
-    kind = todo[-1] if todo and len(since) < 8 else None
-    before = run.reached
-    if kind:
-      struck, trained, status = strike(run, kind, rng, seconds)
-    else:
-      struck, trained, status = False, False, run.start().wait()
-    if run.began_at is not None:  # what the kill before this start had lost
-      lost = before - run.began_at
-      if since:
-        found[since[-1]]['lost'] = max(found[since[-1]]['lost'], lost)
-        if saved and lost:
-          faults.append(f'{run.workdir.name}: {since[-1]}: {lost} steps were not saved')
-    sent = KINDS[kind][1] if struck else None
-    asked = sent in ASKED
-    saved = asked and trained and status == ASKED[sent]
-    if struck:
-      todo.pop()
-      since.append(kind)
-      found[kind]['times'] += 1
-      if status not in {0, ASKED.get(sent)} | (set() if asked and trained else {-sent}):
-        faults.append(f'{run.workdir.name}: {kind}: exit status {status}: {run.said[-300:]}')
-      say(f'{run.workdir.name}: {kind}: status {status}, step {run.reached}')
-    if status == 0:
-      ended += bool(since)
-      faults += [f'{run.workdir.name}: other bits in {name}' for name in same_bits(
-          run.state(), state)]
-      if run.metrics() != wanted:
-        faults.append(f'{run.workdir.name}: another log')
-      faults += [f'{run.workdir.name}: left over: {path}' for path in run.left_over()]
-      say(f'{run.workdir.name}: ended after {dict(collections.Counter(since))}; '
-          f'{len(faults)} faults so far')
-      number += 1
-      run, since = Run(folder, f'killed-{number}'), []
-    elif not struck:
-      faults.append(f'{run.workdir.name}: exit status {status}: {run.said[-500:]}')
-      number += 1
-      run, since = Run(folder, f'killed-{number}'), []
-  return found, ended, faults
+  names = [name for name, kill in KILLS.items() for _ in range(max(1, round(kills * kill.share)))]
+  rng.shuffle(names)
+  done = Campaign(folder, undisturbed, say)
+  done.kill_all(names, rng, seconds)
+  return done.counts, done.finished, done.faults
 
 
 def main() -> int:
@@ -152,11 +234,10 @@ def main() -> int:
   parser.add_argument('--seed', type=int, default=0)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    found, ended, faults = campaign(pathlib.Path(folder), options.kills, options.seed)
+    counts, finished, faults = campaign(pathlib.Path(folder), options.kills, options.seed)
   print(table(['killed', 'times', 'steps lost at most'],
-              [[kind, row['times'], row['lost']] for kind, row in found.items()]))
-  print(f'{ended} runs came to their end after it, {len(faults)} of them otherwise than one that '
-        'nobody touched')
+              [[name, row['times'], row['lost']] for name, row in counts.items()]))
+  print(f'{finished} runs finished after kills; {len(faults)} differences from an undisturbed run')
   print('\n'.join(faults))
   return int(bool(faults))
 
