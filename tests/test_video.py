@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sr_jax.errors import InputError
-from sr_jax.media import clips, remux
+from sr_jax.media import clips, remux, segments
 from sr_jax.media.video import VideoOptions, upscale_video
 
 PATCHES = np.uint8([[200, 40, 40], [40, 180, 60], [50, 60, 210], [128, 128, 128], [235, 220, 60],
@@ -451,12 +451,12 @@ def test_a_truncated_video_is_upscaled_up_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_without_x264_mpeg4_is_used(clip: Path, tmp_path: Path,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setattr(clips, 'ENCODERS', ('x', 'mpeg4'))
+  monkeypatch.setattr(segments, 'ENCODERS', ('x', 'mpeg4'))
   upscale_video(twice, 2, clip, tmp_path / 'out.mp4', VideoOptions(segment=9))
   times, sr = read(tmp_path / 'out.mp4')
   assert times == read(clip)[0]
   assert np.abs(np.int16(sr) - twice(read(clip)[1])).mean() < 4
-  monkeypatch.setattr(clips, 'ENCODERS', ('x', 'y'))
+  monkeypatch.setattr(segments, 'ENCODERS', ('x', 'y'))
   with pytest.raises(InputError, match=r'encoder.*x or y'):
     upscale_video(twice, 2, clip, tmp_path / 'out.mp4')
 

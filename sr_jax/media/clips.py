@@ -1,6 +1,7 @@
-"""Videos through PyAV: reads frames as RGB and writes segments of H.264.
+"""Reads videos through PyAV: frames as RGB, with their timestamps.
 
-`remux.py` joins segments; `video.py` runs the network and resumes an interrupted job.
+`segments.py` encodes frames, `remux.py` joins segments, and `video.py` runs the network and resumes
+an interrupted job.
 """
 
 import contextlib
@@ -8,18 +9,14 @@ import dataclasses
 import fractions
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Interpolation
 
 from sr_jax.errors import InputError
-from sr_jax.system import files
 
-# PyAV's wheels include libx264; FFmpeg builds without it always have MPEG-4.
-ENCODERS = ('libx264', 'mpeg4')
 # Colour codes of ITU-T H.273, which frames and streams carry.
 BT709, UNKNOWN, SMPTE170M, BT2020 = 1, 2, 6, 9
 MATRICES = (BT709, 4, 5, SMPTE170M, 7, BT2020)
@@ -193,10 +190,10 @@ def _colour_matrix(frame: av.VideoFrame) -> int:
   """Returns the tagged matrix, or what players assume without: BT.709 for HD, else BT.601."""
   if frame.colorspace in MATRICES:
     return frame.colorspace
-  return BT709 if _is_hd(frame.height, frame.width) else SMPTE170M
+  return BT709 if is_hd(frame.height, frame.width) else SMPTE170M
 
 
-def _is_hd(height: int, width: int) -> bool:
+def is_hd(height: int, width: int) -> bool:
   """Returns whether frames are larger than those of standard-definition television."""
   return width >= 1280 or height > 576
 
@@ -230,95 +227,3 @@ def swaps_axes(display_matrix: Sequence[int]) -> bool:
   return bool(display_matrix) and abs(display_matrix[1]) > abs(display_matrix[0])
 
 
-def encoder() -> str:
-  """Returns the first of ENCODERS that this PyAV has.
-
-  Raises:
-    InputError: it has none of them.
-  """
-  for name in ENCODERS:
-    if name in av.codecs_available:
-      return name
-  raise InputError(f'the installed PyAV has no encoder of {" or ".join(ENCODERS)}: pip install av')
-
-
-class SegmentFormat(NamedTuple):
-  """How a segment is encoded."""
-
-  height: int
-  width: int
-  rate: fractions.Fraction  # frames per second
-  crf: int  # x264's quality; smaller is better
-  source: FrameFormat  # of the frames that were upscaled
-
-
-@contextlib.contextmanager
-def segment_writer(path: os.PathLike | str, format: SegmentFormat
-                   ) -> Iterator[Callable[[np.ndarray], None]]:
-  """Yields write(uint8 [height, width, 3]); `path` exists only if the block succeeds.
-
-  Every frame becomes one packet and no frame depends on a later one, so that segments can be joined
-  packet by packet. Players support H.264 in 4:2:0, whose sides are even: the last row or column is
-  repeated if a side is odd. The matrix is BT.709 for HD and BT.601 below; BT.2020 is kept.
-
-  Raises:
-    InputError: the file cannot be written.
-  """
-  height, width = format.height, format.width
-  padding = ((0, height % 2), (0, width % 2), (0, 0))
-  matrix, matrix_tag = (
-      (Colorspace.BT2020, BT2020) if format.source.matrix == BT2020 else
-      (Colorspace.ITU709, BT709) if _is_hd(height, width) else (Colorspace.ITU601, SMPTE170M))
-  with (atomic_output(path) as temporary,
-        av.open(local_path(temporary), 'w', format='mp4') as output):
-    stream = _add_stream(output, format, matrix_tag)
-    output.start_encoding()
-    count = 0
-
-    def write(image: np.ndarray) -> None:
-      nonlocal count
-      frame = av.VideoFrame.from_ndarray(np.pad(image, padding, 'edge'), 'rgb24').reformat(
-          format='yuv420p', dst_colorspace=matrix, dst_color_range=ColorRange.MPEG,
-          interpolation=ACCURATE)
-      frame.pts, frame.time_base = count, 1 / format.rate
-      count += 1
-      output.mux(stream.encode(frame))
-
-    yield write
-    output.mux(stream.encode(None))
-
-
-def _add_stream(output: av.container.OutputContainer, format: SegmentFormat, matrix_tag: int
-                ) -> av.VideoStream:
-  """Adds the video stream of a segment."""
-  name, source = encoder(), format.source
-  # Without B-frames (bf) no frame depends on a later one.
-  stream = output.add_stream(name, rate=format.rate, options=(
-      {'crf': str(format.crf), 'bf': '0'} if name == 'libx264' else
-      {'flags': '+qscale', 'global_quality': str(118 * max(1, format.crf // 6))}))
-  stream.width, stream.height = (side + side % 2 for side in (format.width, format.height))
-  context = stream.codec_context
-  context.time_base = 1 / format.rate
-  context.color_range, context.colorspace = ColorRange.MPEG, matrix_tag
-  context.color_trc, context.color_primaries = (
-      value if value > UNKNOWN or value == BT709 else UNKNOWN
-      for value in (source.transfer, source.primaries))
-  if source.aspect:
-    swapped = swaps_axes(source.display_matrix)
-    context.sample_aspect_ratio = 1 / source.aspect if swapped else source.aspect
-  return stream
-
-
-@contextlib.contextmanager
-def atomic_output(path: os.PathLike | str) -> Iterator[pathlib.Path]:
-  """Yields the temporary file of `files.atomic_write`.
-
-  Also converts FFmpeg's errors that are not an OSError to InputErrors.
-  """
-  with files.atomic_write(path) as temporary:
-    try:
-      yield temporary
-    except av.FFmpegError as error:
-      if isinstance(error, OSError):
-        raise
-      raise InputError(f'{path}: cannot write ({error_text(error)})') from None

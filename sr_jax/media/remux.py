@@ -1,4 +1,4 @@
-"""Joins the segments of `clips.py` with the timestamps and the sound of the source video."""
+"""Joins the segments of `segments.py` with the timestamps and the sound of the source video."""
 
 import contextlib
 import fractions
@@ -22,7 +22,7 @@ COPIED_TAGS = ('title', 'artist', 'album', 'comment', 'date', 'creation_time', '
 
 
 class Segment(NamedTuple):
-  """A file by `clips.segment_writer` and the timestamps of its frames."""
+  """A file by `segments.segment_writer` and the timestamps of its frames."""
 
   path: pathlib.Path
   times: Sequence[int]  # in units of `Video.time_base`

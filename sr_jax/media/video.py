@@ -28,6 +28,7 @@ import numpy as np
 
 from sr_jax.errors import InputError, listed
 from sr_jax.media import clips, remux
+from sr_jax.media.segments import SegmentFormat, encoder, segment_writer
 from sr_jax.system import files
 
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.mts', '.m2ts',
@@ -95,7 +96,7 @@ def upscale_video(upscale: Upscale, scale: int, source: os.PathLike | str,
       raise InputError(f'{source}: contains no frame that can be decoded')
     source_format = clips.frame_format(video, first[1], options.max_pixels)
     height, width = (side * scale for side in source_format.upright_size)
-    format = clips.SegmentFormat(height, width, video.rate, options.crf, source_format)
+    format = SegmentFormat(height, width, video.rate, options.crf, source_format)
     folder = target.with_name(f'.{target.name}.parts')
     changed = _prepare(folder, target, _job(source, scale, options))
 
@@ -126,7 +127,7 @@ def _check_target(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _write_segments(upscale: Upscale, frames: Iterator[TimedFrame], folder: pathlib.Path,
-                    format: clips.SegmentFormat, options: VideoOptions,
+                    format: SegmentFormat, options: VideoOptions,
                     report: Callable[[int], None]) -> tuple[list[remux.Segment], int]:
   """Writes the segments that are missing in `folder`.
 
@@ -145,7 +146,7 @@ def _write_segments(upscale: Upscale, frames: Iterator[TimedFrame], folder: path
       report(done + len(times))
     else:
       batches = _batches(chunk, format.source, options.batch)
-      with clips.segment_writer(path, format) as write:
+      with segment_writer(path, format) as write:
         times = _upscale_batches(upscale, batches, write,
                                  lambda count, done=done: report(done + count))
       del write  # frees the encoder, which holds tens of frames
@@ -191,7 +192,7 @@ def _job(source: pathlib.Path, scale: int, options: VideoOptions) -> dict[str, A
   stat = source.stat()
   return {'clip': [source.name, stat.st_size, stat.st_mtime_ns], 'network': options.identity,
           'scale': scale, 'crf': options.crf, 'segment': options.segment,
-          'encoder': [clips.encoder(), av.__version__, av.ffmpeg_version_info]}
+          'encoder': [encoder(), av.__version__, av.ffmpeg_version_info]}
 
 
 def _prepare(folder: pathlib.Path, target: pathlib.Path, job: dict[str, Any]) -> str:
@@ -239,7 +240,7 @@ def _finish(segments: Sequence[remux.Segment], video: clips.Video, target: pathl
   return sound
 
 
-def _warnings(segments: Sequence[remux.Segment], video: clips.Video, format: clips.SegmentFormat
+def _warnings(segments: Sequence[remux.Segment], video: clips.Video, format: SegmentFormat
               ) -> list[str]:
   """Describes what differs from the source."""
   warnings = []
