@@ -1,11 +1,17 @@
-"""Runs a generator over benchmark sets and hands the pictures to the scorer."""
+"""Runs a generator on benchmark sets and scores the results beside bilinear and bicubic."""
 
+import dataclasses
+import functools
+import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tqdm
+from flax import linen as nn
+from ml_collections import ConfigDict
 
 from sr_jax import images, restore
 from sr_jax.data.benchmarks import read_set
@@ -16,45 +22,30 @@ from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
-from sr_jax.metrics.scorer import make_scorer, protocol, summary
-from sr_jax.report import page
+from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summary
 from sr_jax.runs import metadata
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
-BASELINES = ('bilinear', 'bicubic')  # of every table, by MATLAB's imresize
+BASELINES = ('bilinear', 'bicubic')  # in every table, by MATLAB's imresize
 
 
-def score_methods(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], dict[str, np.ndarray]],
-                  scorer, keep: Callable[[str, str, np.ndarray], None] | None = None
-                  ) -> dict[str, dict[str, dict]]:
-  """{method: {picture: figures}} over pairs.
+def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'latest'
+                 ) -> dict[str, dict[str, Any]]:
+  """Scores the EMA generator of a run on `config.eval.sets`; no training data is needed.
 
-  Args:
-    upscale: LR to {method: SR}, so that what several methods need is made once.
-    keep: is shown every result: method, picture's name, SR.
-  """
-  scores = {}
-  for pair in pairs:
-    for method, sr in upscale(pair.lr).items():
-      scores.setdefault(method, {})[pair.name] = scorer(sr, pair.hr, pair.lr)
-      if keep:
-        keep(method, pair.name, sr)
-  return scores
-
-
-def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
-  """Scores a run's averaged generator on `config.eval.sets`; no training data is needed.
-
-  The architecture is the run's own (its config.json); one that differs in the config
-  given is refused, because figures would be read as the config's. A run of imported weights
-  has no config to be taken for: it is scored with its network and scale, whatever the config.
-  The run's page, report.html, is written anew.
+  The network is the run's, from its config.json. A config with another network is refused, since
+  the scores would be taken for those of the config. A run of imported weights has no config that
+  describes it, so its network and scale are used whatever the config says.
 
   Args:
     step: a checkpoint's step, 'latest' or 'best'.
 
+  Returns:
+    See `SetEvaluator.run_all`.
+
   Raises:
-    InputError: no run there, another architecture, no such step, a set that can't be read.
+    InputError: no run in `workdir`, another network, no such step, or an unreadable set.
   """
   check(config)
   workdir = files.expand(workdir)
@@ -62,32 +53,35 @@ def evaluate_run(config, workdir, step: str = 'latest') -> dict[str, dict]:
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'))
   model = restore.load_run(workdir, step)
-  if 'data' in trained:  # what is left to test is the run's to say
-    config = inputs.with_split_of(config, trained)
-  sets = open_sets(config, model.scale)  # a mistyped one is refused before any is scored
-  generator = model.generator.clone(dtype=np.dtype(config.dtype))
-  correct = config.eval.correct
-  results = evaluate(generator, model.variables, sets, model.scale, config.eval.lpips,
-                     workdir / 'eval', model.step, correct.kind, tuple(correct.thresholds))
-  print(f'\n{page.write([workdir])}')
-  return results
+  if 'data' in trained:  # the run determines which part of its data is left for tests
+    config = inputs.with_split_from(config, trained)
+  sets = open_sets(config, model.scale)  # refuses a mistyped set before any is scored
+  evaluator = SetEvaluator(
+      model.generator.clone(dtype=np.dtype(config.dtype)), model.variables, model.step,
+      RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,
+      tuple(config.eval.correct.thresholds))
+  return evaluator.run_all(sets)
 
 
-def open_sets(config, scale: int) -> dict[str, list[Picture]]:
-  """The sets of `config.eval.sets`, by name."""
+def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
+  """Opens the sets of `config.eval.sets`; returns {name: images}.
+
+  Raises:
+    InputError: no sets, two of one name, or a set that cannot be read.
+  """
   sets = {}
-  for spec in inputs.split_sets(config.eval.sets):
+  for spec in inputs.parse_sets(config.eval.sets):
     name = set_name(spec)
     if name in sets:
       raise InputError(f'config.eval.sets: two sets are called {name}')
     sets[name] = inputs.open_set(config, spec, scale, config.eval.resize)
   if not sets:
-    raise InputError('config.eval.sets is empty: name folders, comma between')
+    raise InputError('config.eval.sets is empty: list folders, separated by commas')
   return sets
 
 
 def set_name(spec: str) -> str:
-  """What a set's table is called: its folder, also where its HR folder was named."""
+  """Returns the name of a set: its folder's, or that of the parent of an HR folder."""
   kind = spec.partition(':')[0]
   if kind in ('sample', 'split', 'tfds'):
     return re.sub(r'[^\w.-]+', '-', spec)
@@ -96,82 +90,129 @@ def set_name(spec: str) -> str:
   if kind == 'pairs':
     spec = re.search('HR=([^,]*)', spec + ',HR=')[1]
   path = files.expand(spec.removeprefix('folder:')).resolve()
-  inside = re.fullmatch(r'HR(_x\d+)?|GT(mod12)?|original|image_SRF_\d+', path.name)
-  return path.parent.name if inside else path.name
+  is_hr_folder = re.fullmatch(r'HR(_x\d+)?|GT(mod12)?|original|image_SRF_\d+', path.name)
+  return path.parent.name if is_hr_folder else path.name
 
 
-def make_methods(generator, variables: dict, scale: int, correct: str = 'none',
-                 thresholds: Sequence[float] = ()) -> Callable[[np.ndarray], dict]:
-  """upscale(lr) -> {method: sr}, uint8 [h, w, C] to [h * s, w * s, C]: `BASELINES`, 'model' and,
-  with a kind in `correction.KINDS`, 'corrected', made of the model's and of bilinear's result.
-  """
-  forward = upscaler.make_upscaler(generator)
-
-  def upscale(lr):
-    results = {method: images.imresize(lr, scale, method) for method in BASELINES}
-    results['model'] = forward(variables, lr)
-    if correct != 'none':
-      pair = (images.to_float(results[method]) for method in ('model', 'bilinear'))
-      results['corrected'] = images.to_uint8(correction.correct(*pair, thresholds, correct))
-    return results
-
-  return upscale
-
-
-def evaluate(generator, variables: dict, sets: dict[str, list[Picture]], scale: int, lpips: str,
-             output, step: int, correct: str = 'none',
-             thresholds: Sequence[float] = ()) -> dict[str, dict]:
-  """Scores a generator on sets beside bilinear and bicubic; prints and writes the tables.
+def score_methods(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], dict[str, np.ndarray]],
+                  scorer: Scorer,
+                  on_results: Callable[[Pair, dict[str, np.ndarray]], None] | None = None
+                  ) -> dict[str, dict[str, Scores]]:
+  """Scores several methods on the same pairs.
 
   Args:
-    variables: the generator's, of `step`.
-    sets: pictures by the name of their set.
-    output: folder for `SET-STEP.json`, `SET-STEP.md`, `SET-STEP/PICTURE.png`, of the middle low /
-      bicubic / model / original side by side in `SET-STEP-strips/PICTURE.png` and, where there is
-      a correction, `SET-STEP-corrected/PICTURE.png`.
-    correct, thresholds: of `correction.correct`; 'none' leaves it out.
+    upscale: maps LR to {method: SR}, so that methods can share intermediate results.
+    on_results: is called with each pair and its {method: SR}.
 
   Returns:
-    {set: what its JSON holds}: the model's `score.summary`, those of `bilinear`, `bicubic`
-    and `corrected` under their names, and the protocol.
+    {method: {image: scores}}.
   """
-  upscale = make_methods(generator, variables, scale, correct, thresholds)
-  scorer = make_scorer(scale, lpips)
-  results = {}
-  for name, found in sets.items():
-    folder = pathlib.Path(output) / f'{name}-{step}'
-    folders = {'model': folder, 'corrected': folder.with_name(f'{folder.name}-corrected')}
-    strips = folder.with_name(f'{folder.name}-strips')
-    pairs = list(read_set(found, scale))  # all of it, before anything is written
-    by_name, last = {pair.name: pair for pair in pairs}, {}
+  scores = {}
+  for pair in pairs:
+    results = upscale(pair.lr)
+    for method, sr in results.items():
+      scores.setdefault(method, {})[pair.name] = scorer(sr, pair.hr, pair.lr)
+    if on_results:
+      on_results(pair, results)
+  return scores
 
-    def keep(method, picture, sr, folders=folders, strips=strips, by_name=by_name, last=last):
-      last[method] = sr
-      if method in folders:
-        images.write_image(folders[method] / f'{picture}.png', sr)
-      if method == 'model':  # after bicubic
-        pair = by_name[picture]
-        row = montage.centre_row(pair.lr, pair.hr, last['bicubic'], sr)
-        images.write_image(strips / f'{picture}.png', montage.side_by_side(row))
 
-    watched = tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' pictures')
-    methods = score_methods(watched, upscale, scorer, keep)
-    meaning = protocol(scale, lpips, found[0].lr is not None)
+@dataclasses.dataclass(frozen=True)
+class SetEvaluator:
+  """Scores a generator on benchmark sets; prints and writes the tables.
+
+  For each set, the output folder receives `SET-STEP.json`, `SET-STEP.md`, the model's results in
+  `SET-STEP/IMAGE.png`, the centres of LR, bicubic, model and HR side by side in
+  `SET-STEP-strips/IMAGE.png` and, with a correction, `SET-STEP-corrected/IMAGE.png`.
+
+  Attributes:
+    variables: the generator's, of `step`.
+    output: the folder to write to.
+    lpips: 'alex', 'vgg' or 'none'.
+    correct: kind of the `correction.correct` to evaluate beside the model, or 'none'.
+    thresholds: thresholds of the correction.
+  """
+
+  generator: nn.Module
+  variables: Mapping[str, Any]
+  step: int
+  output: pathlib.Path
+  lpips: str = 'alex'
+  correct: str = 'none'
+  thresholds: Sequence[float] = ()
+
+  def run_all(self, sets: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, Any]]:
+    """Evaluates all sets and prints the protocol; returns {set: result of `run`}."""
+    results = {name: self.run(name, pictures) for name, pictures in sets.items()}
+    meanings = {metric: text for result in results.values()
+                for metric, text in result['protocol'].items() if metric != 'lr'}
+    print(f'\n{tables.legend(meanings)}')
+    return results
+
+  def run(self, name: str, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Evaluates one set.
+
+    Returns:
+      The contents of its JSON file: the `summary` of the model's scores, those of `bilinear`,
+      `bicubic` and `corrected` under these keys, and the protocol.
+    """
+    scale = self.generator.scale
+    scorer = self._scorer  # first, since it refuses a missing LPIPS package
+    folder = self.output / f'{name}-{self.step}'
+    pairs = list(read_set(pictures, scale))  # reads all images before anything is written
+    methods = score_methods(tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' images'),
+                            self.upscale, scorer,
+                            functools.partial(self._write_images, folder))
+    meanings = protocol(scale, self.lpips, pictures[0].lr is not None)
     if 'corrected' in methods:
-      meaning['corrected'] = correction.describe(thresholds, correct)
+      meanings['corrected'] = correction.describe(self.thresholds, self.correct)
     summaries = {method: summary(scores) for method, scores in methods.items()}
-    results[name] = {'protocol': meaning, 'scale': scale, 'step': step,
-                     **summaries.pop('model'), **summaries}
-    title = f'{name}, x{scale}, step {step}'
-    files.write_json(folder.with_name(f'{folder.name}.json'), results[name])
+    result = {'protocol': meanings, 'scale': scale, 'step': self.step,
+              **summaries.pop('model'), **summaries}
+    title = f'{name}, x{scale}, step {self.step}'
+    files.write_json(folder.with_name(f'{folder.name}.json'), result)
     files.write_text(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
-        (tables.table(methods, markdown=True), tables.legend(meaning, markdown=True))) + '\n')
+        (tables.table(methods, markdown=True), tables.legend(meanings, markdown=True))) + '\n')
     print(f'\n{title}\n{tables.table(methods)}')
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
-    kept = ', '.join(str(folders[method]) for method in folders if method in methods)
-    print(f'LR: {meaning["lr"]}; pictures: {kept}')
-  meanings = {name: text for name, text in meaning.items() if name != 'lr'}  # each set has its own
-  print(f'\n{tables.legend(meanings)}')
-  return results
+    written = ', '.join(str(path) for method, path in _folders(folder).items() if method in methods)
+    print(f'LR: {meanings["lr"]}; images: {written}')
+    return result
+
+  def upscale(self, lr: np.ndarray) -> dict[str, np.ndarray]:
+    """Maps lr, uint8 [h, w, C], to {method: sr}, uint8 [h * scale, w * scale, C].
+
+    The methods are `BASELINES`, 'model' and, with a correction, 'corrected', which is computed
+    from the results of the model and of bilinear.
+    """
+    results = {method: images.imresize(lr, self.generator.scale, method) for method in BASELINES}
+    results['model'] = self._forward(self.variables, lr)
+    if self.correct != 'none':
+      pair = (images.to_float(results[method]) for method in ('model', 'bilinear'))
+      results['corrected'] = images.to_uint8(
+          correction.correct(*pair, self.thresholds, self.correct))
+    return results
+
+  @functools.cached_property
+  def _forward(self) -> Callable[[Mapping[str, Any], np.ndarray], np.ndarray]:
+    return upscaler.make_upscaler(self.generator)
+
+  @functools.cached_property
+  def _scorer(self) -> Scorer:
+    return make_scorer(self.generator.scale, self.lpips)
+
+  def _write_images(self, folder: pathlib.Path, pair: Pair, results: Mapping[str, np.ndarray]
+                    ) -> None:
+    for method, path in _folders(folder).items():
+      if method in results:
+        images.write_image(path / f'{pair.name}.png', results[method])
+    row = montage.centre_row(pair.lr, pair.hr, results['bicubic'], results['model'])
+    images.write_image(folder.with_name(f'{folder.name}-strips') / f'{pair.name}.png',
+                       montage.side_by_side(row))
+
+
+def _folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the folders of the methods whose results are written."""
+  return {'model': folder, 'corrected': folder.with_name(f'{folder.name}-corrected')}

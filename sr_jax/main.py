@@ -98,7 +98,9 @@ def _run(argv: list[str]) -> int:
                               128 + stopped.signal)
   elif _MODE.value == 'evaluate':
     from sr_jax.evaluate import evaluate_run
+    from sr_jax.report import page
     evaluate_run(config, workdir, _STEP.value)
+    print(f'\n{page.write([workdir])}')
   elif _MODE.value == 'replay':
     from sr_jax.train.replay import replay_run
     replay_run(config, workdir, _STEP.value)
