@@ -1,28 +1,32 @@
 """Tests that the convolution's kernel gradient agrees with that of lax."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
 from sr_jax.models import SRResNet, convolution
 from sr_jax.models.convolution import Conv, convolve, kernel_gradient
 
 
-def plain(x, kernel, padding):
+def plain(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
   return lax.conv_general_dilated(x, kernel, (1, 1), padding,
                                   dimension_numbers=convolution.DIMENSION_NUMBERS)
 
 
-def arrays(*shapes, dtype=np.float64):
+def arrays(*shapes: tuple[int, ...], dtype: Any = np.float64) -> list[jax.Array]:
   rng = np.random.default_rng(0)
   return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
 
 
-def gradients(function, x, kernel, weights):
+def gradients(function: Callable, x: jax.Array, kernel: jax.Array,
+              weights: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jax.jit(jax.grad(lambda *given: jnp.sum(function(*given) * weights), (0, 1)))(x, kernel)
 
 
@@ -31,7 +35,8 @@ def gradients(function, x, kernel, weights):
     ((3, 3), 5, 2, ((1, 1), (1, 1))), ((4, 5), 2, 2, ((0, 0), (3, 4))),
     ((7, 1), 1, 3, ((6, 0), (0, 2))), ((9, 9), 6, 3, ((4, 4), (4, 4)))])
 @pytest.mark.parametrize('size', [(17, 36)])
-def test_kernel_gradient_agrees_with_lax(side, channels, outputs, padding, size):
+def test_kernel_gradient_agrees_with_lax(side: tuple[int, int], channels: int, outputs: int,
+                                         padding: Any, size: tuple[int, int]) -> None:
   with jax.enable_x64(True):
     x, kernel = arrays((2, *size, channels), (*side, channels, outputs))
     weights, = arrays(plain(x, kernel, padding).shape)
@@ -42,7 +47,8 @@ def test_kernel_gradient_agrees_with_lax(side, channels, outputs, padding, size)
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [
     (np.float32, 1e-5), pytest.param(jnp.bfloat16, 0.04, marks=pytest.mark.slow)])
-def test_gradients_of_a_layer_agree_with_lax(monkeypatch, unoptimised, dtype, tolerance):
+def test_gradients_of_a_layer_agree_with_lax(monkeypatch: pytest.MonkeyPatch, unoptimised: None,
+                                             dtype: Any, tolerance: float) -> None:
   monkeypatch.setattr(convolution, 'MIN_TILE_SIDE', 8)
   monkeypatch.setattr(convolution, 'MIN_TILED_PIXELS', 100)
   calls = []
@@ -56,7 +62,7 @@ def test_gradients_of_a_layer_agree_with_lax(monkeypatch, unoptimised, dtype, to
     # A gradient in bfloat16 is close to the one in float32.
     float32_reference = reference.clone(dtype=np.float32)
 
-    def loss(variables, layer, x=x):
+    def loss(variables: dict, layer: nn.Module, x: jax.Array = x) -> jax.Array:
       return jnp.mean(jnp.square(layer.apply(variables, x).astype(jnp.float32) - 1))
 
     want = jax.jit(jax.grad(lambda v, layer=float32_reference: loss(v, layer)))(variables)
@@ -70,30 +76,31 @@ def test_gradients_of_a_layer_agree_with_lax(monkeypatch, unoptimised, dtype, to
 
 
 @pytest.mark.slow
-def test_batches_of_kernels_and_second_derivatives():
+def test_batches_of_kernels_and_second_derivatives() -> None:
   with jax.enable_x64(True):
     x, kernel = arrays((2, 40, 33, 2), (3, 2, 3, 2, 1))  # three kernels
     padding = ((1, 1), (0, 0))
     found = []
     for function in (convolution.tiled_convolution, plain):
-      def loss(kernel, x=x, function=function):
+      def loss(kernel: jax.Array, x: jax.Array = x, function: Callable = function) -> jax.Array:
         return jnp.sum(jnp.square(function(x, kernel, padding)) ** 1.5)
 
-      def gradient_norm(kernel, loss=loss):
+      def gradient_norm(kernel: jax.Array, loss: Callable = loss) -> jax.Array:
         return jnp.sum(jnp.square(jax.grad(loss)(kernel)))
 
       found.append(jax.jit(jax.vmap(lambda k, f=gradient_norm: jax.grad(f)(k)))(kernel))
     np.testing.assert_allclose(*found, rtol=1e-10)
 
 
-def test_tiles_are_used_only_where_they_are_faster(monkeypatch):
+def test_tiles_are_used_only_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
   x, kernel = jnp.zeros((1, 33, 32, 3)), jnp.zeros((3, 3, 3, 4))
   options = {'lhs_dilation': (1, 1), 'rhs_dilation': (1, 1), 'feature_group_count': 1,
              'dimension_numbers': None, 'precision': None}
   options['dimension_numbers'] = lax.conv_dimension_numbers(x.shape, kernel.shape,
                                                             convolution.DIMENSION_NUMBERS)
 
-  def is_tiled(x, padding='SAME', strides=(1, 1), **changed):
+  def is_tiled(x: jax.Array, padding: str = 'SAME', strides: tuple[int, int] = (1, 1),
+               **changed: Any) -> bool:
     return 'custom_vjp' in str(jax.make_jaxpr(lambda x: convolve(
         x, kernel, strides, padding, **options | changed))(x))
 
@@ -106,7 +113,7 @@ def test_tiles_are_used_only_where_they_are_faster(monkeypatch):
   assert not is_tiled(x)
 
 
-def test_parameter_names_are_those_of_nn_conv():
+def test_parameter_names_are_those_of_nn_conv() -> None:
   shapes = jax.eval_shape(SRResNet(features=2, blocks=1).init, jax.random.key(0),
                           jnp.zeros((1, 4, 4, 3)))
   assert shapes['params']['body_0']['Conv_1']['kernel'].shape == (3, 3, 2, 2)

@@ -1,6 +1,7 @@
 """Tests of losses: values by hand and by PyTorch, identity, extreme logits."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ ADVERSARIAL = ['vanilla_generator', 'vanilla_discriminator', 'least_squares_gene
                'relativistic_discriminator']
 
 
-def test_pixel_losses_by_hand():
+def test_pixel_losses_by_hand() -> None:
   a, b = jnp.array([0.0, 0.5, 1.0]), jnp.array([0.0, 0.25, 0.0])
   assert losses.l1(a, b) == pytest.approx(1.25 / 3)
   assert losses.mse(a, b) == pytest.approx((0.0625 + 1) / 3)
@@ -22,13 +23,13 @@ def test_pixel_losses_by_hand():
   assert losses.charbonnier(a, b) == pytest.approx(expected)
 
 
-def test_total_variation_by_hand():
+def test_total_variation_by_hand() -> None:
   x = jnp.array([[0.0, 1.0], [0.5, 1.0]])[None, :, :, None]
   assert losses.total_variation(x) == pytest.approx((0.5 + 0) / 2 + (1 + 0.5) / 2)
   assert losses.total_variation(jnp.ones((1, 4, 4, 3))) == 0
 
 
-def test_perceptual_by_hand():
+def test_perceptual_by_hand() -> None:
   sr = {'a': jnp.full((1, 2, 2, 1), 3.0), 'b': jnp.full((1, 1, 1, 2), 1.0)}
   hr = {'a': jnp.full((1, 2, 2, 1), 1.0), 'b': jnp.full((1, 1, 1, 2), 2.0)}
   weights = {'a': 0.5, 'b': 2.0}
@@ -38,7 +39,7 @@ def test_perceptual_by_hand():
   assert losses.perceptual(sr, hr, {'a': 1.0}, 1 / 12.75) == pytest.approx(4 * 0.00615, rel=1e-3)
 
 
-def test_zero_at_identity():
+def test_zero_at_identity() -> None:
   x = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3))
   for name in ('l1', 'mse'):
     assert losses.PIXEL[name](x, x) == 0
@@ -46,7 +47,7 @@ def test_zero_at_identity():
   assert losses.perceptual({'a': x}, {'a': x}, {'a': 1.0}) == 0
 
 
-def test_undecided_discriminator_by_hand():
+def test_undecided_discriminator_by_hand() -> None:
   zero = jnp.zeros(4)
   expected = {'vanilla_generator': math.log(2), 'vanilla_discriminator': 2 * math.log(2),
               'least_squares_generator': 0.5, 'least_squares_discriminator': 0.5,
@@ -56,14 +57,14 @@ def test_undecided_discriminator_by_hand():
 
 
 @pytest.mark.parametrize('name', ADVERSARIAL)
-def test_adversarial_losses_agree_with_pytorch(golden, name):
+def test_adversarial_losses_agree_with_pytorch(golden: Callable, name: str) -> None:
   _, expected = golden('losses')
   order = ('fake', 'real') if name.endswith('_generator') else ('real', 'fake')
   value = getattr(losses, name)(*(expected[key] for key in order))
   np.testing.assert_allclose(value, expected[name], rtol=1e-5)
 
 
-def test_pixel_losses_agree_with_pytorch(golden):
+def test_pixel_losses_agree_with_pytorch(golden: Callable) -> None:
   _, expected = golden('losses')
   for name in ('l1', 'mse'):
     np.testing.assert_allclose(losses.PIXEL[name](expected['a'], expected['b']), expected[name],
@@ -73,20 +74,20 @@ def test_pixel_losses_agree_with_pytorch(golden):
 @pytest.mark.parametrize('name', ADVERSARIAL)
 @pytest.mark.parametrize('a', [-100.0, 0.0, 100.0])
 @pytest.mark.parametrize('b', [-100.0, 0.0, 100.0])
-def test_finite_at_extreme_logits(name, a, b):
+def test_finite_at_extreme_logits(name: str, a: float, b: float) -> None:
   value, grads = jax.value_and_grad(getattr(losses, name), argnums=0)(
       jnp.full(3, a), jnp.full(3, b))
   assert jnp.isfinite(value)
   assert jnp.isfinite(grads).all()
 
 
-def test_the_vanilla_loss_does_not_saturate():
+def test_the_vanilla_loss_does_not_saturate() -> None:
   # The saturating form, log(1 - sigmoid(x)), has no gradient where D is certain of a fake.
   grad = jax.grad(losses.vanilla_generator)(jnp.array([-100.0]))
   assert grad == pytest.approx(-1.0)
 
 
-def test_accuracy_by_hand():
+def test_accuracy_by_hand() -> None:
   real, fake = jnp.array([2.0, 0.2, 0.7, -1.0]), jnp.array([-1.0, 0.4, 0.8, -0.2])
   for kind, expected in (('vanilla', (0.75, 0.5)), ('least_squares', (0.5, 0.75)),
                          ('relativistic', (0.75, 0.75))):
@@ -96,14 +97,14 @@ def test_accuracy_by_hand():
       (0.75, 0.75))
 
 
-def test_relativistic_losses_depend_only_on_differences():
+def test_relativistic_losses_depend_only_on_differences() -> None:
   real, fake = jnp.array([1.0, 3.0]), jnp.array([-1.0, 0.5])
   for name in ('relativistic_generator', 'relativistic_discriminator'):
     loss = getattr(losses, name)
     assert loss(real + 7, fake + 7) == pytest.approx(float(loss(real, fake)), rel=1e-5)
 
 
-def test_gradients_have_the_right_sign():
+def test_gradients_have_the_right_sign() -> None:
   fake, real = jnp.array([0.2, 0.9]), jnp.array([0.3, 0.8])
   for generator, discriminator in losses.ADVERSARIAL.values():
     assert (jax.grad(generator)(fake, real) < 0).all()  # G increases the logits of its images

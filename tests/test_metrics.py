@@ -1,5 +1,9 @@
 """Metrics against their definitions, scikit-image, NumPy and published values."""
 
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,19 +21,19 @@ from sr_jax.pretrained.vgg import lpips_package
 PICTURES = arrays(np.uint8, (14, 13, 3))  # all of one shape, so that XLA compiles only once
 
 
-def skimage_ssim(a, b):
+def skimage_ssim(a: np.ndarray, b: np.ndarray) -> float:
   """Returns the mean SSIM over channels of [H, W, C] in [0, 255], in float64."""
   return structural_similarity(a.astype(np.float64), b.astype(np.float64), data_range=255,
                                channel_axis=-1, gaussian_weights=True, sigma=1.5,
                                use_sample_covariance=False)
 
 
-def on_uint8(metric, a, b, border=0):
+def on_uint8(metric: Callable, a: np.ndarray, b: np.ndarray, border: int = 0) -> float:
   """Applies a metric of batches in [0, 1] to a pair of uint8 images."""
   return float(metric(*(images.to_float(x)[None] for x in (a, b)), border)[0])
 
 
-def test_psnr_agrees_with_scikit_image(picture):
+def test_psnr_agrees_with_scikit_image(picture: Callable) -> None:
   a, b = picture(20, 30, 0), picture(20, 30, 1)
   assert on_uint8(metrics.psnr, a, b) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-5)
   assert metrics.psnr(jnp.zeros((1, 4, 4, 1)), jnp.ones((1, 4, 4, 1))) == 0
@@ -37,7 +41,7 @@ def test_psnr_agrees_with_scikit_image(picture):
   assert metrics.image_psnr(a, a) == float('inf')
 
 
-def test_ssim_agrees_with_scikit_image(picture):
+def test_ssim_agrees_with_scikit_image(picture: Callable) -> None:
   a, b = picture(40, 30, 0), picture(40, 30, 1)
   near = a + np.uint8(3)
   for other in (b, near, 255 - a):
@@ -50,7 +54,7 @@ def test_ssim_agrees_with_scikit_image(picture):
       2, 5, 2, 3)
 
 
-def test_a_batch_is_scored_image_by_image(picture):
+def test_a_batch_is_scored_image_by_image(picture: Callable) -> None:
   a, b = (np.stack([images.to_float(picture(20, 30, seed)) for seed in seeds])
           for seeds in ((0, 1), (2, 3)))
   for metric in (metrics.psnr, metrics.ssim):
@@ -58,7 +62,7 @@ def test_a_batch_is_scored_image_by_image(picture):
                                                  for i in range(2)], rtol=1e-6)
 
 
-def test_border_is_ignored(picture):
+def test_border_is_ignored(picture: Callable) -> None:
   a = picture(20, 30)
   b = a.copy()
   b[:3], b[-3:], b[:, :3], b[:, -3:] = 0, 0, 0, 0
@@ -75,7 +79,7 @@ def test_border_is_ignored(picture):
 
 @settings(max_examples=40, deadline=None)
 @given(PICTURES, PICTURES)
-def test_properties_of_psnr_and_ssim(a, b):
+def test_properties_of_psnr_and_ssim(a: np.ndarray, b: np.ndarray) -> None:
   psnr, ssim = (on_uint8(metric, a, b) for metric in (metrics.psnr, metrics.ssim))
   assert psnr == on_uint8(metrics.psnr, b, a)
   assert ssim == pytest.approx(on_uint8(metrics.ssim, b, a), abs=1e-5)
@@ -86,7 +90,7 @@ def test_properties_of_psnr_and_ssim(a, b):
   assert on_uint8(metrics.ssim, a, a) == pytest.approx(1, abs=1e-6)
 
 
-def reference_scores(sr, hr, border):
+def reference_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
   """Computes the protocol with NumPy in float64 and scikit-image."""
   inner = np.s_[border:sr.shape[0] - border, border:sr.shape[1] - border]
   sr, hr = (np.float64(images.as_rgb(x)[inner]) for x in (sr, hr))
@@ -100,14 +104,14 @@ def reference_scores(sr, hr, border):
 
 @pytest.mark.parametrize('size', [
     (19, 19), (20, 300), (135, 136), (136, 137), (137, 254), (255, 253), (371, 60)])
-def test_scores_by_tiles_follow_the_definition(picture, size):
+def test_scores_by_tiles_follow_the_definition(picture: Callable, size: tuple[int, int]) -> None:
   """With a border of 4, tiles, their windows or their neighbours begin or end near these sizes."""
   sr, hr = picture(*size, 0), picture(*size, 1)
   hr = np.uint8((hr.astype(int) + 3 * sr) // 4)
   assert metrics.image_scores(sr, hr, 4) == pytest.approx(reference_scores(sr, hr, 4), abs=1e-5)
 
 
-def test_flat_bright_images_keep_their_precision():
+def test_flat_bright_images_keep_their_precision() -> None:
   """Float32 could lose the difference of squares in flat images, and padding could hide it."""
   for level, size in ((254, (40, 42)), (240, (109, 50)), (3, (150, 27))):
     hr = np.full((*size, 3), level, np.uint8)
@@ -117,10 +121,10 @@ def test_flat_bright_images_keep_their_precision():
           reference_scores(one, hr, 4), abs=5e-6)
 
 
-def test_all_shapes_share_one_compilation(picture):
+def test_all_shapes_share_one_compilation(picture: Callable) -> None:
   compiled = []
 
-  def listen(event, _, **__):
+  def listen(event: str, _: float, **__: Any) -> None:
     if 'jaxpr_trace' in event:
       compiled.append(event)
 
@@ -136,7 +140,7 @@ def test_all_shapes_share_one_compilation(picture):
   assert not compiled
 
 
-def test_luma_of_colour_and_grey():
+def test_luma_of_colour_and_grey() -> None:
   hr = np.zeros((12, 12, 3), np.uint8)
   sr = hr.copy()
   sr[..., 1] = 255  # green alone moves luma by 128.553
@@ -148,7 +152,7 @@ def test_luma_of_colour_and_grey():
   assert metrics.image_scores(sr[..., 1:2], hr[..., :1], 2)['psnr_y'] == 0
 
 
-def test_impossible_borders_and_shapes_are_refused(picture):
+def test_impossible_borders_and_shapes_are_refused(picture: Callable) -> None:
   a = picture(20, 30)
   assert metrics.image_scores(a, a, 0) == pytest.approx(
       {'psnr_y': np.inf, 'psnr_rgb': np.inf, 'ssim_y': 1, 'ssim_rgb': 1})
@@ -159,7 +163,7 @@ def test_impossible_borders_and_shapes_are_refused(picture):
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_lr_consistency_reports_a_colour_shift(picture, scale):
+def test_lr_consistency_reports_a_colour_shift(picture: Callable, scale: int) -> None:
   score = make_scorer(scale, 'none')
   hr = np.clip(picture(36, 48), 20, 200)
   lr = images.imresize(hr, 1 / scale)
@@ -172,7 +176,7 @@ def test_lr_consistency_reports_a_colour_shift(picture, scale):
 # LPIPS ---------------------------------------------------------------------------------
 
 
-def convolve(x, layer, stride=1):
+def convolve(x: np.ndarray, layer: dict, stride: int = 1) -> np.ndarray:
   """Convolves [H, W, C] in float64, padded by k // 2, except AlexNet's first kernel by 2."""
   kernel, bias = (np.float64(layer.get(name, 0)) for name in ('kernel', 'bias'))
   around = 2 if len(kernel) == 11 else len(kernel) // 2
@@ -181,16 +185,16 @@ def convolve(x, layer, stride=1):
   return np.einsum('hwcij,ijcd->hwd', windows[::stride, ::stride], kernel, optimize=True) + bias
 
 
-def pool(x, side):
+def pool(x: np.ndarray, side: int) -> np.ndarray:
   windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), (0, 1))
   return windows[::2, ::2].max((-1, -2))
 
 
-def lpips_in_numpy(network, a, b):
+def lpips_in_numpy(network: str, a: np.ndarray, b: np.ndarray) -> float:
   """Computes LPIPS of [H, W, 3] in [0, 1] from the paper's description, in float64."""
   tree = lpips_package({'alex': 'alexnet', 'vgg': 'vgg16'}[network])
 
-  def features(x):
+  def features(x: np.ndarray) -> Iterator[np.ndarray]:
     x = (2 * np.float64(x) - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
     if network == 'alex':
       for index in range(5):
@@ -214,14 +218,14 @@ def lpips_in_numpy(network, a, b):
 
 
 @pytest.mark.parametrize('network', ['alex', 'vgg'])
-def test_lpips_agrees_with_numpy(network, picture):
+def test_lpips_agrees_with_numpy(network: str, picture: Callable) -> None:
   a, b = (images.to_float(picture(33, 38, seed)) for seed in (0, 1))
   found = jax.jit(LPIPS(network).apply)(load_lpips(network), a[None], b[None])
   assert float(found[0]) == pytest.approx(lpips_in_numpy(network, a, b), rel=1e-4)
 
 
 @pytest.mark.parametrize('network', ['alex', pytest.param('vgg', marks=pytest.mark.slow)])
-def test_lpips_of_the_authors_example(assets, network):
+def test_lpips_of_the_authors_example(assets: pathlib.Path, network: str) -> None:
   reference, *others = (images.to_float(images.read_image(
       assets / 'lpips_ref' / f'ex_{name}.png'))[None] for name in ('ref', 'p0', 'p1'))
   variables = load_lpips(network)

@@ -3,7 +3,10 @@
 import functools
 import importlib
 import json
+import pathlib
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +44,14 @@ from tests.conftest import GOLDEN, filled
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
 
-def name_of(make) -> str:
+def name_of(make: Callable) -> str:
   """Returns a test id without memory addresses, so that all workers collect the same tests."""
   fields = [value for value in getattr(make, 'keywords', {}).values() if not callable(value)]
   return '-'.join(map(str, [getattr(make, 'func', make).__name__, *getattr(make, 'args', ()),
                             *fields]))
 
 
-def test_pixel_shuffle_and_prelu_agree_with_pytorch(golden):
+def test_pixel_shuffle_and_prelu_agree_with_pytorch(golden: Callable) -> None:
   _, expected = golden('layers')
   x = expected['shuffle_in']
   np.testing.assert_array_equal(pixel_shuffle(x[..., :12], 2), expected['shuffle2'])
@@ -58,7 +61,7 @@ def test_pixel_shuffle_and_prelu_agree_with_pytorch(golden):
   close(prelu.apply(variables, x), expected['prelu'])
 
 
-def test_batch_norm_agrees_with_pytorch(golden):
+def test_batch_norm_agrees_with_pytorch(golden: Callable) -> None:
   _, expected = golden('layers')
   variables = {'params': {'scale': expected['norm_scale'], 'bias': expected['norm_bias']},
                'batch_stats': {'mean': jnp.zeros(3), 'var': jnp.ones(3)}}
@@ -73,20 +76,20 @@ def test_batch_norm_agrees_with_pytorch(golden):
     ('srcnn', SRCNN(widths=(4, 3), kernels=(9, 1, 5), scale=3)),
     ('srresnet', SRRESNET(features=4, blocks=2)),
     ('msrresnet', MSRRESNET(features=4, blocks=2, scale=3))])
-def test_generators_agree_with_pytorch(golden, name, model):
+def test_generators_agree_with_pytorch(golden: Callable, name: str, model: nn.Module) -> None:
   variables, expected = golden(name)
   close(jax.jit(model.apply)(variables, expected['lr']), expected['sr'])
 
 
 @pytest.mark.parametrize('scale', [2, 3])
-def test_transposed_upsampling_agrees_with_pytorch(golden, scale):
+def test_transposed_upsampling_agrees_with_pytorch(golden: Callable, scale: int) -> None:
   variables, expected = golden(f'transposed/x{scale}')
   layer = Upsample(scale, 4, 'transposed', 'prelu', nn.initializers.zeros, jnp.float32)
   close(layer.apply(variables, expected['in']), expected['out'])
 
 
 @pytest.mark.parametrize('head', ['conv', 'dense'])
-def test_discriminator_agrees_with_pytorch(golden, head):
+def test_discriminator_agrees_with_pytorch(golden: Callable, head: str) -> None:
   variables, expected = golden(f'discriminators/{head}')
   model = Discriminator((4, 8), head=head, hidden=16)
   apply = jax.jit(partial(model.apply, train=True, mutable=['batch_stats']))
@@ -94,8 +97,8 @@ def test_discriminator_agrees_with_pytorch(golden, head):
   close(logits, expected['logits'])
 
 
-def test_parameter_count_of_the_discriminator():
-  def count(size, **fields):
+def test_parameter_count_of_the_discriminator() -> None:
+  def count(size: int, **fields: Any) -> int:
     shapes = jax.eval_shape(Discriminator(**fields).init, jax.random.key(0),
                             jnp.zeros((1, size, size, 3)))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
@@ -105,7 +108,7 @@ def test_parameter_count_of_the_discriminator():
   assert count(96) == 4_689_088 + (6 * 6 * 512 + 1) * 1024 + 1025
 
 
-def test_only_the_first_convolution_has_no_norm():
+def test_only_the_first_convolution_has_no_norm() -> None:
   shapes = jax.eval_shape(Discriminator((8, 8, 16), head='conv').init, jax.random.key(0),
                           jnp.zeros((1, 16, 16, 3)))
   assert sum(name.startswith('BatchNorm') for name in shapes['params']) == 5
@@ -117,7 +120,7 @@ def test_only_the_first_convolution_has_no_norm():
                                                             'direct')),
     EDSR, partial(RRDB, growth=2), partial(RRDB, growth=2, upsample='shuffle'),
     partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)], ids=name_of)
-def test_scales_and_upsamplings(scale, make):
+def test_scales_and_upsamplings(scale: int, make: Callable) -> None:
   if scale == 3 and getattr(make, 'keywords', {}).get('unshuffle'):
     with pytest.raises(ValueError, match=r'unshuffle=2\b.*scale 3'):
       jax.eval_shape(make(4, 1, scale=3).init, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
@@ -133,12 +136,12 @@ def test_scales_and_upsamplings(scale, make):
 @pytest.mark.parametrize('model', [
     SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1), EDSR(4, 1), RRDB(4, 1, 2),
     Compact(4, 1, inner_scale=2)], ids=lambda model: type(model).__name__)
-def test_trunk_then_tail_equals_a_call(model):
+def test_trunk_then_tail_equals_a_call(model: nn.Module) -> None:
   assert {type(model)} <= {type(make()) for make in GENERATORS.values()}
   lr = jax.random.uniform(jax.random.key(1), (1, 7, 6, 3))
   variables = filled(model, lr)
   @jax.jit
-  def apply(variables, lr):
+  def apply(variables: dict, lr: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
     features = model.apply(variables, lr, method='trunk')
     return features, model.apply(variables, features, lr, method='tail'), model.apply(variables, lr)
 
@@ -147,12 +150,12 @@ def test_trunk_then_tail_equals_a_call(model):
   np.testing.assert_array_equal(in_parts, at_once)
 
 
-def parameters(model):
+def parameters(model: nn.Module) -> int:
   shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
   return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def test_parameter_counts_of_edsr_rrdb_and_compact():
+def test_parameter_counts_of_edsr_rrdb_and_compact() -> None:
   # From the model zoos of EDSR-PyTorch and BasicSR, without the parameters of MeanShift.
   assert parameters(EDSR_BASELINE(scale=2)) == 1_369_859
   assert parameters(EDSR_BASELINE(scale=4)) == 1_517_571
@@ -165,9 +168,9 @@ def test_parameter_counts_of_edsr_rrdb_and_compact():
   assert parameters(Compact(blocks=32)) == 1_213_296  # realesr-general-x4v3
 
 
-def test_initial_weights(unoptimised):
+def test_initial_weights(unoptimised: None) -> None:
   key, lr = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
-  def init(model, *path):  # XLA compiles only what is returned
+  def init(model: nn.Module, *path: str) -> jax.Array:  # XLA compiles only what is returned
     return jax.jit(lambda: functools.reduce(lambda tree, name: tree[name], (*path, 'kernel'),
                                             model.init(key, lr)['params']))()
 
@@ -185,13 +188,13 @@ def test_initial_weights(unoptimised):
 @pytest.mark.parametrize('make', [
     partial(SRRESNET, 4, 2, kernel=3), *(pytest.param(make, marks=pytest.mark.slow) for make in (
         partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2)))], ids=['srresnet', 'edsr', 'rrdb'])
-def test_rematerialisation_changes_only_memory(unoptimised, make):
+def test_rematerialisation_changes_only_memory(unoptimised: None, make: Callable) -> None:
   lr = jax.random.uniform(jax.random.key(1), (2, 5, 6, 3))
   plain, remat = make(scale=2), make(scale=2, remat=True)
   variables = filled(plain, lr)
 
-  def gradient(model):
-    def objective(params):
+  def gradient(model: nn.Module) -> Callable:
+    def objective(params: dict) -> tuple[jax.Array, dict]:
       sr, changed = model.apply(variables | {'params': params}, lr, train=True,
                                 mutable=['batch_stats'])
       return (sr**2).mean(), changed
@@ -207,7 +210,8 @@ def test_rematerialisation_changes_only_memory(unoptimised, make):
 @pytest.mark.parametrize('make', [
     partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
     partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=name_of)
-def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(unoptimised, make):
+def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(unoptimised: None,
+                                                                      make: Callable) -> None:
   model = make(scale=2, channels=1)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
   variables = filled(model, lr)
@@ -221,7 +225,7 @@ def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(unoptimise
   np.testing.assert_allclose(ycbcr[..., :1], grey, atol=1e-5)
 
 
-def test_channels_of_images_and_networks():
+def test_channels_of_images_and_networks() -> None:
   colour, grey = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 1), 0.5)
   assert match_channels(colour, 3) is colour
   assert match_channels(grey, 1) is grey
@@ -232,7 +236,7 @@ def test_channels_of_images_and_networks():
       match_channels(lr, channels)
 
 
-def test_pixel_unshuffle_and_nearest_upscaling():
+def test_pixel_unshuffle_and_nearest_upscaling() -> None:
   x = jax.random.uniform(jax.random.key(1), (2, 6, 4, 3))
   np.testing.assert_array_equal(pixel_shuffle(pixel_unshuffle(x, 2), 2), x)
   folded = pixel_unshuffle(x, 2)
@@ -243,7 +247,7 @@ def test_pixel_unshuffle_and_nearest_upscaling():
   np.testing.assert_array_equal(upscaled[:, 1::3, 2::3], x)
 
 
-def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(unoptimised):
+def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(unoptimised: None) -> None:
   model = RRDB(4, 1, 2, scale=2, unshuffle=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 7, 3))
   variables = filled(model, lr)
@@ -253,8 +257,8 @@ def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(unoptimised):
   assert jax.eval_shape(apply, variables, lr[:, :1, :1]).shape == (1, 2, 2, 3)
 
 
-def test_parameter_count_of_srcnn():
-  def count(**fields):
+def test_parameter_count_of_srcnn() -> None:
+  def count(**fields: Any) -> int:
     shapes = jax.eval_shape(SRCNN(**fields).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     kernels = [leaf for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1]
     return sum(leaf.size for leaf in kernels)
@@ -262,7 +266,7 @@ def test_parameter_count_of_srcnn():
   assert count() == 57_184  # 9-5-5
 
 
-def test_srcnn_predicts_luma_and_keeps_grey_images_grey(unoptimised):
+def test_srcnn_predicts_luma_and_keeps_grey_images_grey(unoptimised: None) -> None:
   model = SRCNN((4,), (5, 3), scale=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
   variables = filled(model, lr)
@@ -281,7 +285,7 @@ def test_srcnn_predicts_luma_and_keeps_grey_images_grey(unoptimised):
   assert filled(colour, lr)['params']['layers_0']['kernel'].shape == (5, 5, 3, 4)
 
 
-def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_input(unoptimised):
+def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_input(unoptimised: None) -> None:
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
   ledig = SRRESNET(features=4, blocks=1, scale=2)
   sr = jax.jit(ledig.apply)(filled(ledig, lr), lr)
@@ -291,7 +295,7 @@ def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_input(unoptimised
   assert jnp.abs(sr - jax.image.resize(lr, sr.shape, 'bilinear')).max() < 1e-2
 
 
-def test_invalid_field_values_are_named():
+def test_invalid_field_values_are_named() -> None:
   for fields in ({'kernels': (9, 5)}, {'kernels': (9, 4, 5)}):
     with pytest.raises(ValueError, match='kernels'):
       SRCNN(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
@@ -304,14 +308,14 @@ def test_invalid_field_values_are_named():
       jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
 
 
-def test_vgg16_agrees_with_pytorch_in_every_layer(golden):
+def test_vgg16_agrees_with_pytorch_in_every_layer(golden: Callable) -> None:
   expected = json.loads((GOLDEN / 'vgg16.json').read_text())
   variables = load_vgg('vgg16', '', 'torchvision')
   features = VGG16(tuple(expected)).apply(variables, golden('vgg16')[1]['picture'][None])
   assert_activations(features, expected)
 
 
-def test_vgg19_agrees_with_pytorch_in_every_layer(assets):
+def test_vgg19_agrees_with_pytorch_in_every_layer(assets: pathlib.Path) -> None:
   expected = json.loads((assets / 'vgg19_features_expected.json').read_text())
   expected = expected['before_activation']
   variables = load_vgg('vgg19', str(assets / 'vgg19_features.safetensors'), 'caffe')
@@ -320,7 +324,7 @@ def test_vgg19_agrees_with_pytorch_in_every_layer(assets):
   assert_activations(features, expected)
 
 
-def assert_activations(features, expected):
+def assert_activations(features: dict[str, jax.Array], expected: dict[str, dict]) -> None:
   for name, statistics in expected.items():
     found = np.asarray(features[name])
     # The tolerance is relative to the layer's spread, since single values may be close to zero.
@@ -330,7 +334,7 @@ def assert_activations(features, expected):
     near(found.reshape(-1)[:4], statistics['first'])
 
 
-def test_vgg_computes_only_the_requested_layers():
+def test_vgg_computes_only_the_requested_layers() -> None:
   x = jnp.zeros((1, 32, 32, 3))
   model = VGG19(('relu1_2', 'conv2_1'))
   shapes = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
@@ -346,7 +350,8 @@ def test_vgg_computes_only_the_requested_layers():
 @pytest.mark.slow
 @pytest.mark.parametrize(('script', 'file'), [('make_golden', 'pytorch.npz'),
                                               ('make_foreign', 'foreign.npz')])
-def test_golden_files_are_reproduced_by_pytorch(tmp_path, script, file):
+def test_golden_files_are_reproduced_by_pytorch(tmp_path: pathlib.Path, script: str,
+                                                file: str) -> None:
   pytest.importorskip('torch')
   importlib.import_module(f'tests.golden.{script}').main(tmp_path)
   with np.load(tmp_path / file) as new, np.load(GOLDEN / file) as old:

