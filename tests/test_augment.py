@@ -1,6 +1,7 @@
 """Augmentation: what each kind does to LR and HR, and how often."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,37 +12,40 @@ from sr_jax import images
 from sr_jax.data.augment import NO_AUGMENTATION, Augmentation, augment
 
 COUNT = 64
+pytestmark = pytest.mark.usefixtures('unoptimised')  # many programs, each run a few times
 
 
 @pytest.fixture(scope='module')
-def crops():
+def crops() -> dict[str, np.ndarray]:
   """Random crops with medium values, so that nothing is clipped; LR is made by bicubic."""
   hr = np.random.default_rng(0).integers(90, 130, (COUNT, 16, 16, 3), np.uint8)
   return {'lr': np.stack([images.imresize(crop, 1 / 2) for crop in hr]), 'hr': hr}
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def augmented(crops, seed, step, augmentation, size=COUNT):
+def augmented(crops: dict[str, np.ndarray], seed: int, step: int, augmentation: Augmentation,
+              size: int = COUNT) -> dict[str, jax.Array]:
   return augment(crops, seed, step, size, augmentation)
 
 
-def run(crops, step=0, size=COUNT, **kinds):
+def run(crops: dict[str, np.ndarray], step: int = 0, size: int = COUNT,
+        **kinds: Any) -> tuple[np.ndarray, np.ndarray]:
   """(lr, hr) of a batch with these kinds of augmentation and no others."""
   batch = augmented(crops, 0, step, NO_AUGMENTATION._replace(**kinds), size)
   return np.asarray(batch['lr'], np.float64), np.asarray(batch['hr'], np.float64)
 
 
-def plain(crops):
+def plain(crops: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   return crops['lr'] / 255, crops['hr'] / 255
 
 
-def symmetry(crop, kind):
+def symmetry(crop: np.ndarray, kind: int) -> np.ndarray:
   crop = crop.swapaxes(0, 1) if kind & 1 else crop
   crop = crop[:, ::-1] if kind & 2 else crop
   return crop[::-1] if kind & 4 else crop
 
 
-def test_without_augmentation_crops_are_scaled_to_0_to_1(crops):
+def test_without_augmentation_crops_are_scaled_to_0_to_1(crops: dict[str, np.ndarray]) -> None:
   for got, wanted in zip(run(crops), plain(crops), strict=True):
     np.testing.assert_allclose(got, wanted, atol=1e-7)
 
@@ -49,7 +53,8 @@ def test_without_augmentation_crops_are_scaled_to_0_to_1(crops):
 @pytest.mark.parametrize(('kinds', 'wanted'), [
     ({'flip': True, 'turn': True}, set(range(8))), ({'flip': True}, {0, 2}),
     ({'turn': True}, {0, 3, 5, 6})])  # an even number of reflections
-def test_flips_and_turns(crops, kinds, wanted):
+def test_flips_and_turns(crops: dict[str, np.ndarray], kinds: dict[str, bool],
+                         wanted: set[int]) -> None:
   seen = []
   for lr, hr, plain_lr, plain_hr in zip(*run(crops, **kinds), *plain(crops), strict=True):
     kind, = (kind for kind in range(8) if np.allclose(hr, symmetry(plain_hr, kind), atol=1e-6))
@@ -59,7 +64,7 @@ def test_flips_and_turns(crops, kinds, wanted):
   assert max(seen.count(kind) for kind in wanted) < 2.5 * COUNT / len(wanted)
 
 
-def factors(changed, given):
+def factors(changed: np.ndarray, given: np.ndarray) -> np.ndarray:
   """The factor between two arrays of distances, one for each example; it must be uniform."""
   changed, given = (array.reshape(COUNT, -1) for array in (changed, given))
   found = (changed * given).sum(1) / (given * given).sum(1)
@@ -69,18 +74,19 @@ def factors(changed, given):
 
 @pytest.mark.parametrize(('name', 'low', 'high'), [
     ('brightness', 1, 1.4), ('darkening', 0.6, 1)])
-def test_brightness_is_the_same_factor_for_lr_and_hr(crops, name, low, high):
+def test_brightness_is_the_same_factor_for_lr_and_hr(crops: dict[str, np.ndarray], name: str,
+                                                     low: float, high: float) -> None:
   (lr, hr), (plain_lr, plain_hr) = run(crops, **{name: (1.0, 0.4)}), plain(crops)
   found = factors(hr, plain_hr)
   np.testing.assert_allclose(factors(lr, plain_lr), found, rtol=1e-5)
   assert low <= found.min() < low + 0.1 < high - 0.1 < found.max() <= high
 
 
-def grey(picture):
+def grey(picture: np.ndarray) -> np.ndarray:
   return picture @ np.array([[0.299], [0.587], [0.114]])
 
 
-def test_saturation_keeps_grey_and_contrast_keeps_the_mean(crops):
+def test_saturation_keeps_grey_and_contrast_keeps_the_mean(crops: dict[str, np.ndarray]) -> None:
   for kind, centre in (('saturation', lambda crop, hr: grey(crop)),
                        ('contrast', lambda crop, hr: grey(hr).mean((1, 2), keepdims=True))):
     (lr, hr), (plain_lr, plain_hr) = run(crops, **{kind: (1.0, 0.3)}), plain(crops)
@@ -91,7 +97,7 @@ def test_saturation_keeps_grey_and_contrast_keeps_the_mean(crops):
     assert 0.7 <= found.min() < 0.8 < 1.2 < found.max() <= 1.3
 
 
-def test_channels_of_lr_and_hr_are_permuted_alike(crops):
+def test_channels_of_lr_and_hr_are_permuted_alike(crops: dict[str, np.ndarray]) -> None:
   orders = set()
   for lr, hr, plain_lr, plain_hr in zip(*run(crops, shuffle=1.0), *plain(crops), strict=True):
     order = tuple(next(i for i in range(3) if np.allclose(hr[..., c], plain_hr[..., i], atol=1e-6))
@@ -101,7 +107,7 @@ def test_channels_of_lr_and_hr_are_permuted_alike(crops):
   assert len(orders) == 6
 
 
-def test_lr_of_a_changed_hr_is_the_changed_lr(crops):
+def test_lr_of_a_changed_hr_is_the_changed_lr(crops: dict[str, np.ndarray]) -> None:
   """The augmented pair is one that could have been in the data set."""
   kinds = dict.fromkeys(('brightness', 'darkening', 'contrast', 'saturation'), (1.0, 0.2))
   lr, hr = run(crops, shuffle=1.0, flip=True, turn=True, **kinds)
@@ -112,7 +118,7 @@ def test_lr_of_a_changed_hr_is_the_changed_lr(crops):
 
 
 @pytest.mark.parametrize('name', ['brightness', 'darkening', 'contrast', 'saturation', 'shuffle'])
-def test_probability(crops, name):
+def test_probability(crops: dict[str, np.ndarray], name: str) -> None:
   changed = 0
   for step in range(4):
     hr = run(crops, step, **{name: 0.25 if name == 'shuffle' else (0.25, 0.5)})[1]
@@ -121,7 +127,7 @@ def test_probability(crops, name):
   assert 0.15 < changed / (4 * COUNT) < 0.35
 
 
-def test_mixup_mixes_lr_and_hr_with_the_next_example_alike(crops):
+def test_mixup_mixes_lr_and_hr_with_the_next_example_alike(crops: dict[str, np.ndarray]) -> None:
   (lr, hr), (plain_lr, plain_hr) = run(crops, mixup=(1.0, 1.2)), plain(crops)
   share = factors(hr - np.roll(plain_hr, -1, 0), plain_hr - np.roll(plain_hr, -1, 0))
   np.testing.assert_allclose(
@@ -132,7 +138,8 @@ def test_mixup_mixes_lr_and_hr_with_the_next_example_alike(crops):
   assert abs(np.var(share) - 1 / (4 * 3.4)) < 0.03
 
 
-def test_cutblur_puts_reduced_hr_inside_or_outside_a_rectangle(crops):
+def test_cutblur_puts_reduced_hr_inside_or_outside_a_rectangle(
+    crops: dict[str, np.ndarray]) -> None:
   inverted = {'lr': 255 - crops['lr'], 'hr': crops['hr']}
   lr, hr = run(inverted, cutblur=(1.0, 0.7))
   np.testing.assert_allclose(hr, plain(crops)[1], atol=1e-7)
@@ -146,12 +153,12 @@ def test_cutblur_puts_reduced_hr_inside_or_outside_a_rectangle(crops):
   assert 0.25 < within / COUNT < 0.75
 
 
-def is_rectangle(part):
+def is_rectangle(part: np.ndarray) -> bool:
   rows, columns = part.any(1), part.any(0)
   return part.sum() == rows.sum() * columns.sum() and part.mean() <= 0.8
 
 
-def test_a_batch_of_one_crop_and_its_variants(crops):
+def test_a_batch_of_one_crop_and_its_variants(crops: dict[str, np.ndarray]) -> None:
   one = {name: crop[:1] for name, crop in crops.items()}
   lr, hr = run(one, size=8, flip=True, turn=True, brightness=(1.0, 0.5))
   assert (lr.shape, hr.shape) == ((8, 8, 8, 3), (8, 16, 16, 3))
@@ -160,7 +167,7 @@ def test_a_batch_of_one_crop_and_its_variants(crops):
   assert len({crop.tobytes() for crop in hr}) == 8
 
 
-def test_seed_and_step_determine_the_augmentation(crops):
+def test_seed_and_step_determine_the_augmentation(crops: dict[str, np.ndarray]) -> None:
   kinds = Augmentation(brightness=(1.0, 0.4))
   first = augmented(crops, 3, 5, kinds)
   np.testing.assert_array_equal(first['hr'], augmented(crops, 3, 5, kinds)['hr'])
@@ -168,7 +175,7 @@ def test_seed_and_step_determine_the_augmentation(crops):
     assert (np.asarray(first['hr']) != other['hr']).any()
 
 
-def test_one_channel(crops):
+def test_one_channel(crops: dict[str, np.ndarray]) -> None:
   grey_crops = {name: crop[..., :1] for name, crop in crops.items()}
   lr, hr = run(grey_crops, shuffle=1.0, saturation=(1.0, 0.5), darkening=(1.0, 0.4))
   assert (lr.shape[-1], hr.shape[-1]) == (1, 1)
@@ -176,6 +183,6 @@ def test_one_channel(crops):
   assert 0.6 <= found.min() < 0.7 < 0.9 < found.max() <= 1
 
 
-def test_values_stay_in_0_to_1(crops):
+def test_values_stay_in_0_to_1(crops: dict[str, np.ndarray]) -> None:
   white = {name: np.full_like(crop, 250) for name, crop in crops.items()}
   assert run(white, brightness=(1.0, 0.5))[1].max() == 1

@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -13,7 +15,7 @@ from sr_jax.data.sources import open_source
 
 
 @pytest.fixture(scope='module')
-def packed_set(folder, pack_folder):
+def packed_set(folder: pathlib.Path, pack_folder: Callable) -> packed.Packed:
   return pack_folder(folder)
 
 
@@ -21,17 +23,19 @@ CROP_SPEC = bank.CropSpec(16, 16, 2)
 
 
 @functools.partial(jax.jit, static_argnames='crop_spec')
-def crops_at(pictures, seed, step, crop_spec=CROP_SPEC):
+def crops_at(pictures: bank.Bank, seed: int, step: int,
+             crop_spec: bank.CropSpec = CROP_SPEC) -> dict[str, jax.Array]:
   return bank.crops_at(pictures, seed, step, crop_spec)
 
 
-def occurrences(crop, whole):
+def occurrences(crop: np.ndarray, whole: np.ndarray) -> np.ndarray:
   """Positions (y, x) at which the crop occurs in the image `whole`."""
   windows = np.lib.stride_tricks.sliding_window_view(whole, crop.shape)[:, :, 0]
   return np.argwhere((windows == crop).all((2, 3, 4)))
 
 
-def test_crops_occur_in_the_images_and_lr_lies_where_hr_does(packed_set, folder):
+def test_crops_occur_in_the_images_and_lr_lies_where_hr_does(packed_set: packed.Packed,
+                                                             folder: pathlib.Path) -> None:
   originals = [images.crop_to_multiple(images.read_image(picture.hr), 2)
                for picture in open_source(f'folder:{folder}', 2)]
   small = [images.imresize(hr, 0.5) for hr in originals]
@@ -52,7 +56,8 @@ def test_crops_occur_in_the_images_and_lr_lies_where_hr_does(packed_set, folder)
   assert len(seen) > 50  # positions differ as well
 
 
-def test_every_position_can_be_drawn(tmp_path, picture, pack_folder):
+def test_every_position_can_be_drawn(tmp_path: pathlib.Path, picture: Callable,
+                                     pack_folder: Callable) -> None:
   image = picture(20, 22)  # 3 x 4 positions for 8-pixel LR crops
   images.write_image(tmp_path / 'a.png', image)
   pictures = bank.to_device(pack_folder(tmp_path))
@@ -62,7 +67,7 @@ def test_every_position_can_be_drawn(tmp_path, picture, pack_folder):
   assert places == {(y, x) for y in (0, 2, 4) for x in (0, 2, 4, 6)}
 
 
-def test_batch_is_a_function_of_seed_and_step(packed_set):
+def test_batch_is_a_function_of_seed_and_step(packed_set: packed.Packed) -> None:
   pictures = bank.to_device(packed_set)
   same = [crops_at(pictures, 3, 5), crops_at(pictures, 3, 5)]
   other = [crops_at(pictures, 3, 6), crops_at(pictures, 4, 5)]
@@ -72,8 +77,10 @@ def test_batch_is_a_function_of_seed_and_step(packed_set):
 
 
 @pytest.mark.parametrize(('channels', 'chunk'), [(3, 20_000), (1, 1 << 30)])
-def test_mapped_batches_equal_those_of_the_bank_bit_for_bit(folder, pack_folder, monkeypatch,
-                                                            channels, chunk):
+def test_mapped_batches_equal_those_of_the_bank_bit_for_bit(folder: pathlib.Path,
+                                                            pack_folder: Callable,
+                                                            monkeypatch: pytest.MonkeyPatch,
+                                                            channels: int, chunk: int) -> None:
   monkeypatch.setattr(packed, 'MAX_ROW_BYTES', chunk)  # several rows, as a set of gigabytes has
   monkeypatch.setattr(mapped, 'STEPS_PER_DRAW', 4)
   packed_set = pack_folder(folder, channels=channels)

@@ -1,16 +1,18 @@
 """Benchmark sets in the common folder layouts, and files paired by name."""
 
 import pathlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from sr_jax import images
 from sr_jax.data import benchmarks, folders
+from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 
 
-def read_set(spec, scale, skipped=None):
+def read_set(spec: str, scale: int, skipped: list[str] | None = None) -> Iterator[Pair]:
   return benchmarks.read_set(benchmarks.find_set(spec, scale), scale, skipped)
 
 
@@ -33,7 +35,7 @@ def read_set(spec, scale, skipped=None):
     ('GT/baby.png', 'LR/X4/baby.png', ''),
     ('HR/baby.png', 'LR/x4/baby.png', ''),
     ('image_SRF_4/baby_SRF_4_HR.png', 'image_SRF_4/baby_SRF_4_LR.png', 'image_SRF_4')])
-def test_layouts(tmp_path, picture, hr, lr, inside):
+def test_layouts(tmp_path: pathlib.Path, picture: Callable, hr: str, lr: str, inside: str) -> None:
   whole = picture(24, 36)
   separate = 255 - images.imresize(whole, 1 / 4)  # differs from every LR made from HR
   images.write_image(tmp_path / hr, whole)
@@ -46,7 +48,8 @@ def test_layouts(tmp_path, picture, hr, lr, inside):
 
 
 @pytest.mark.parametrize('folder', ['', 'HR', 'GTmod12', 'HR_x4'])
-def test_hr_without_lr_is_cropped_and_reduced(tmp_path, picture, folder):
+def test_hr_without_lr_is_cropped_and_reduced(tmp_path: pathlib.Path, picture: Callable,
+                                              folder: str) -> None:
   whole = picture(30, 43)
   images.write_image(tmp_path / folder / 'a.png', whole)
   if folder:  # a folder next to HR is not part of the set
@@ -57,7 +60,7 @@ def test_hr_without_lr_is_cropped_and_reduced(tmp_path, picture, folder):
   np.testing.assert_array_equal(pair.lr, images.imresize(whole[:28, :40], 1 / 4))
 
 
-def test_hr_with_separate_lr_may_be_cropped_too(tmp_path, picture):
+def test_hr_with_separate_lr_may_be_cropped_too(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'HR' / 'a.png', picture(30, 43))
   images.write_image(tmp_path / 'LR' / 'a.png', picture(7, 10))
   pair, = read_set(str(tmp_path), 4)
@@ -65,7 +68,7 @@ def test_hr_with_separate_lr_may_be_cropped_too(tmp_path, picture):
   assert pair.cropped
 
 
-def test_pairs_that_do_not_fit_are_named(tmp_path, picture):
+def test_pairs_that_do_not_fit_are_named(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'HR' / 'a.png', picture(28, 40))
   images.write_image(tmp_path / 'LR' / 'a.png', picture(6, 10))
   with pytest.raises(InputError, match=r'a\.png: .*\(28, 40, 3\).* 4 times .*\(24, 40, 3\)'):
@@ -79,14 +82,14 @@ def test_pairs_that_do_not_fit_are_named(tmp_path, picture):
     list(read_set(str(tmp_path / 'small'), 4))
 
 
-def test_a_set_without_this_scale_is_refused(tmp_path, picture):
+def test_a_set_without_this_scale_is_refused(tmp_path: pathlib.Path, picture: Callable) -> None:
   for name in ('HR_x2', 'HR_x3', 'LRbicx2', 'LRbicx3'):
     images.write_image(tmp_path / name / 'a.png', picture(36, 36))
   with pytest.raises(InputError, match=r'scale 2, 3, .*4'):
     list(read_set(str(tmp_path), 4))
 
 
-def test_grey_images_saved_as_colour(tmp_path, picture):
+def test_grey_images_saved_as_colour(tmp_path: pathlib.Path, picture: Callable) -> None:
   hr = picture(28, 40)[..., :1]
   lr = images.imresize(hr, 1 / 4)
   for name, (one, other) in {'a': (hr, images.as_rgb(lr)), 'b': (images.as_rgb(hr), lr)}.items():
@@ -100,7 +103,7 @@ def test_grey_images_saved_as_colour(tmp_path, picture):
     list(read_set(str(tmp_path), 4))
 
 
-def test_names_are_unique(tmp_path, picture):
+def test_names_are_unique(tmp_path: pathlib.Path, picture: Callable) -> None:
   for name in ('a/1.png', 'b/1.png', 'c.png', 'c.bmp'):
     images.write_image(tmp_path / name, picture(20, 20))
   assert [pair.name for pair in read_set(str(tmp_path), 2)] == ['a/1', 'b/1', 'c.bmp', 'c.png']
@@ -110,7 +113,7 @@ def test_names_are_unique(tmp_path, picture):
   assert [pair.name for pair in read_set(str(tmp_path / 'set'), 2)] == ['a', 'a_HR']
 
 
-def test_unusable_images_are_skipped_and_listed(tmp_path, picture):
+def test_unusable_images_are_skipped_and_listed(tmp_path: pathlib.Path, picture: Callable) -> None:
   for name in 'abc':
     images.write_image(tmp_path / f'{name}.png', picture(20, 20))
   (tmp_path / 'b.png').write_text('no picture')
@@ -123,20 +126,20 @@ def test_unusable_images_are_skipped_and_listed(tmp_path, picture):
 @pytest.mark.parametrize('name', [
     'baby_x4', 'babyx4', 'baby-x4', 'baby_X4', 'baby_SR', 'baby_sr', 'baby_x4_SR', 'baby_out',
     'baby_SRF_4_SR', 'baby_SR_x4'])
-def test_plain_names(name):
+def test_plain_names(name: str) -> None:
   assert folders.plain_names(name, 4)[0] == name
   assert folders.plain_names(name, 4)[-1] == 'baby'
 
 
 @pytest.mark.parametrize('name', ['baby', 'babyx2', 'x4', 'a/x4', 'SR', 'babysr', 'baby_5'])
-def test_names_without_endings_are_unchanged(name):
+def test_names_without_endings_are_unchanged(name: str) -> None:
   assert folders.plain_names(name, 4) == [name]
 
 
-def test_pairs_by_name():
-  def files(*names):
+def test_pairs_by_name() -> None:
+  def files(*names: str) -> dict[str, pathlib.Path]:
     return {name: pathlib.Path(name) for name in names}
-  def pair(first, second):
+  def pair(first: Sequence[str], second: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     pairs, alone = folders.pair_by_name(files(*first), files(*second), 4)
     return {name: str(partner) for name, _, partner in pairs}, sorted(map(str, alone))
   assert pair(['a', 'b', 'd/c'], ['b_x4', 'a', 'd/cx4']) == (
@@ -152,7 +155,7 @@ def test_pairs_by_name():
   assert pair(['a_HR', 'a_GT'], ['a']) == ({}, ['a', 'a_GT', 'a_HR'])
 
 
-def test_every_layout_is_tested():
+def test_every_layout_is_tested() -> None:
   cases = next(mark for mark in test_layouts.pytestmark if mark.name == 'parametrize').args[1]
   tested = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent).replace('x4', 'X4')
              if '/' in lr.partition('/')[2] else str(pathlib.Path(lr).parent))
@@ -161,14 +164,15 @@ def test_every_layout_is_tested():
 
 
 @pytest.mark.parametrize('lr', ['LRbicx4', 'LR', 'Mine_LR_bicubic/X4'])
-def test_lr_folders_are_never_used_as_hr(tmp_path, picture, lr):
+def test_lr_folders_are_never_used_as_hr(tmp_path: pathlib.Path, picture: Callable,
+                                         lr: str) -> None:
   images.write_image(tmp_path / 'Unknown' / 'a.png', picture(28, 40))
   images.write_image(tmp_path / lr / 'a.png', picture(24, 24))
   with pytest.raises(InputError, match=f'{tmp_path}: {lr.split("/")[0]} .*LR'):
     list(read_set(str(tmp_path), 4))
 
 
-def test_lr_files_are_never_used_as_hr(tmp_path, picture):
+def test_lr_files_are_never_used_as_hr(tmp_path: pathlib.Path, picture: Callable) -> None:
   for name in ('a_HR', 'a_LR'):
     images.write_image(tmp_path / 'image_SRF_4' / f'{name}.png', picture(28, 40))
   for folder in ('', 'image_SRF_4'):
@@ -177,12 +181,13 @@ def test_lr_files_are_never_used_as_hr(tmp_path, picture):
 
 
 @pytest.mark.parametrize('name', ['LRO', 'COLOR_LRT', 'LaRge'])
-def test_other_names_may_begin_with_lr(tmp_path, picture, name):
+def test_other_names_may_begin_with_lr(tmp_path: pathlib.Path, picture: Callable,
+                                       name: str) -> None:
   images.write_image(tmp_path / name / 'a.png', picture(28, 40))
   assert [pair.name for pair in read_set(str(tmp_path), 4)] == [f'{name}/a']
 
 
-def test_lr_of_another_scale_is_not_used(tmp_path, picture):
+def test_lr_of_another_scale_is_not_used(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'HR' / 'a.png', picture(28, 40))
   for lr in ('LR/X2', 'LR_bicubic/X2'):
     images.write_image(tmp_path / lr / 'a.png', picture(14, 20))
@@ -190,7 +195,7 @@ def test_lr_of_another_scale_is_not_used(tmp_path, picture):
   np.testing.assert_array_equal(pair.lr, images.imresize(pair.hr, 1 / 4))
 
 
-def test_linked_folders_are_visited_once(tmp_path, picture):
+def test_linked_folders_are_visited_once(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'far' / 'a.png', picture(20, 20))
   (tmp_path / 'set').mkdir()
   (tmp_path / 'set' / 'near').symlink_to(tmp_path / 'far')
@@ -198,7 +203,7 @@ def test_linked_folders_are_visited_once(tmp_path, picture):
   assert list(folders.images_by_name(tmp_path / 'set')) == ['near/a']
 
 
-def test_no_image_is_lost_to_a_clash_of_names(tmp_path, picture):
+def test_no_image_is_lost_to_a_clash_of_names(tmp_path: pathlib.Path, picture: Callable) -> None:
   for name in ('a.png', 'a.png.png', 'b.png.png'):
     images.write_image(tmp_path / name, picture(20, 20))
   assert list(folders.images_by_name(tmp_path)) == ['a', 'a.png.png', 'b.png']

@@ -6,6 +6,7 @@ import http.server
 import importlib.util
 import io
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -15,6 +16,8 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -32,7 +35,7 @@ HR_ZIP, LR_ZIP = 'DIV2K_valid_HR.zip', 'DIV2K_valid_LR_bicubic_X2.zip'
 
 @pytest.mark.parametrize('part', ['train', 'valid'])
 @pytest.mark.parametrize('scale', [2, 3, 4, 8])
-def test_the_official_layout(tmp_path, part, scale):
+def test_the_official_layout(tmp_path: pathlib.Path, part: str, scale: int) -> None:
   hr = tmp_path / f'DIV2K_{part}_HR'
   lr = tmp_path / f'DIV2K_{part}_LR_{"x8" if scale == 8 else f"bicubic/X{scale}"}'
   for folder, ending in ((hr, ''), (lr, f'x{scale}')):
@@ -44,7 +47,7 @@ def test_the_official_layout(tmp_path, part, scale):
       (name, hr / f'{name}.png', lr / f'{name}x{scale}.png') for name in NAMES]
 
 
-def test_missing_folders_and_partners_are_named(tmp_path):
+def test_missing_folders_and_partners_are_named(tmp_path: pathlib.Path) -> None:
   download = re.escape('--config.data.download=True')
   with pytest.raises(InputError, match=rf'in {HR} and {LR}; {download}'):
     find_div2k(tmp_path, 'valid', 2)
@@ -64,7 +67,7 @@ def test_missing_folders_and_partners_are_named(tmp_path):
       find_div2k(tmp_path, part, scale)
 
 
-def test_the_table_in_tensorflow_datasets():
+def test_the_table_in_tensorflow_datasets() -> None:
   if not importlib.util.find_spec('tensorflow_datasets'):
     pytest.skip('tensorflow-datasets is not installed')
   before = set(sys.modules)
@@ -79,7 +82,7 @@ def test_the_table_in_tensorflow_datasets():
       assert re.fullmatch('[0-9a-f]{64}', sha256)
 
 
-def test_without_the_package(tmp_path, monkeypatch):
+def test_without_the_package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(div2k.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(InputError, match='pip install --no-deps tensorflow-datasets'):
     find_div2k(tmp_path / 'new', 'valid', 2, download=True)
@@ -94,18 +97,18 @@ class Site(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
   daemon_threads = True
 
-  def __init__(self):
+  def __init__(self) -> None:
     super().__init__(('127.0.0.1', 0), Answer)
     self.files, self.asked = {}, []
     self.ranges, self.status, self.length = True, 200, None
     self.cut, self.when_cut = None, lambda: None  # ends the connection after so many bytes
 
-  def handle_error(self, request, address):
+  def handle_error(self, request: Any, address: Any) -> None:
     """Ignores a client that closed the connection."""
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-  def do_GET(self):
+  def do_GET(self) -> None:
     site, name = self.server, self.path.removeprefix('/')
     site.asked.append((name, self.headers['Range']))
     whole, start = site.files[name], 0
@@ -122,11 +125,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
       self.wfile.flush()
       site.when_cut()
 
-  def log_message(self, *arguments):
+  def log_message(self, *arguments: Any) -> None:
     pass
 
 
-def zipped(members) -> bytes:
+def zipped(members: list[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
   """A zip file of (name or ZipInfo, bytes)."""
   file = io.BytesIO()
   with zipfile.ZipFile(file, 'w') as archive:
@@ -136,7 +139,7 @@ def zipped(members) -> bytes:
 
 
 @pytest.fixture(scope='module')
-def zips(tmp_path_factory):
+def zips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
   """The two zip files of a small DIV2K at x2: noise, so that they have 200 kB and 50 kB."""
   rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp('zips')
   members = {HR: [], LR: []}
@@ -150,7 +153,7 @@ def zips(tmp_path_factory):
 
 
 @pytest.fixture
-def site(zips, monkeypatch):
+def site(zips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
   """A server of the two files, to which the table of archives points."""
   monkeypatch.setenv('NO_PROXY', '127.0.0.1')
   monkeypatch.setattr(div2k.https, 'session', requests.Session)  # without HTTPS
@@ -163,7 +166,8 @@ def site(zips, monkeypatch):
     thread.join()
 
 
-def serve(site, zips, monkeypatch, **wrong):
+def serve(site: Site, zips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch,
+          **wrong: Any) -> None:
   site.files = dict(zips)
   monkeypatch.setattr(div2k, '_archives', lambda: {
       name: div2k.Archive(f'http://127.0.0.1:{site.server_port}/{name}', len(content),
@@ -171,7 +175,7 @@ def serve(site, zips, monkeypatch, **wrong):
       for name, content in zips.items()})
 
 
-def everything_below(folder):
+def everything_below(folder: pathlib.Path) -> list[str]:
   return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*')
                 if not path.is_dir() or path.name.startswith('.'))
 
@@ -180,7 +184,8 @@ ALL_FILES = sorted([*(f'{HR}/{name}.png' for name in NAMES),
                     *(f'{LR}/{name}x2.png' for name in NAMES)])
 
 
-def test_download(tmp_path, site, zips, capsys):
+def test_download(tmp_path: pathlib.Path, site: Site, zips: dict[str, bytes],
+                  capsys: pytest.CaptureFixture) -> None:
   folder = tmp_path / 'data' / 'DIV2K'
   pairs = find_div2k(folder, 'valid', 2, download=True)
   assert [name for name, *_ in pairs] == list(NAMES)
@@ -193,7 +198,7 @@ def test_download(tmp_path, site, zips, capsys):
   assert site.asked == [(HR_ZIP, None), (LR_ZIP, None)]  # not a second time
 
 
-def test_only_missing_folders_are_downloaded(tmp_path, site):
+def test_only_missing_folders_are_downloaded(tmp_path: pathlib.Path, site: Site) -> None:
   (tmp_path / HR).mkdir()
   for name in NAMES:
     (tmp_path / HR / f'{name}.png').touch()
@@ -202,7 +207,8 @@ def test_only_missing_folders_are_downloaded(tmp_path, site):
 
 
 @pytest.mark.parametrize('ranges', [True, False])
-def test_an_interrupted_download_is_resumed(tmp_path, site, zips, ranges):
+def test_an_interrupted_download_is_resumed(tmp_path: pathlib.Path, site: Site,
+                                            zips: dict[str, bytes], ranges: bool) -> None:
   site.cut, site.ranges = 120_000, ranges
   with pytest.raises(InputError, match=rf'{HR_ZIP}: .*0 of 0 MB .*resumes'):
     find_div2k(tmp_path, 'valid', 2, download=True)
@@ -216,24 +222,25 @@ def test_an_interrupted_download_is_resumed(tmp_path, site, zips, ranges):
   assert site.asked == [(HR_ZIP, None), (HR_ZIP, f'bytes={len(got)}-'), (LR_ZIP, None)]
 
 
-def test_no_server(tmp_path, site):
+def test_no_server(tmp_path: pathlib.Path, site: Site) -> None:
   site.server_close()
   with pytest.raises(InputError, match=rf'{HR_ZIP}: .* 0 of 0 MB .ConnectionError'):
     find_div2k(tmp_path, 'valid', 2, download=True)
 
 
 @pytest.mark.parametrize('change', [{'status': 404}, {'length': 5}])
-def test_an_unexpected_answer_is_not_written(tmp_path, site, change):
+def test_an_unexpected_answer_is_not_written(tmp_path: pathlib.Path, site: Site,
+                                             change: dict[str, int]) -> None:
   vars(site).update(change)
   with pytest.raises(InputError, match=rf'{HR_ZIP}: (404 Not Found|.*Content-Length: 5,.* \d+)'):
     find_div2k(tmp_path, 'valid', 2, download=True)
   assert everything_below(tmp_path) == []
 
 
-def test_ctrl_c_keeps_what_was_received(tmp_path, site):
+def test_ctrl_c_keeps_what_was_received(tmp_path: pathlib.Path, site: Site) -> None:
   finished = threading.Event()
 
-  def interrupt():
+  def interrupt() -> None:
     time.sleep(0.1)  # for the client to receive what was sent
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     finished.wait(10)
@@ -248,21 +255,22 @@ def test_ctrl_c_keeps_what_was_received(tmp_path, site):
   assert len(find_div2k(tmp_path, 'valid', 2, download=True)) == 3
 
 
-def test_a_wrong_hash(tmp_path, site, zips, monkeypatch):
+def test_a_wrong_hash(tmp_path: pathlib.Path, site: Site, zips: dict[str, bytes],
+                      monkeypatch: pytest.MonkeyPatch) -> None:
   serve(site, zips, monkeypatch, sha256='0' * 64)
   with pytest.raises(InputError, match=rf'{HR_ZIP}: .*SHA-256.*expected 000'):
     find_div2k(tmp_path, 'valid', 2, download=True)
   assert everything_below(tmp_path) == []
 
 
-def test_a_damaged_part_file_is_removed(tmp_path, site):
+def test_a_damaged_part_file_is_removed(tmp_path: pathlib.Path, site: Site) -> None:
   (tmp_path / f'{HR_ZIP}.part').write_bytes(b'other')
   with pytest.raises(InputError, match=rf'{HR_ZIP}: .*SHA-256'):
     find_div2k(tmp_path, 'valid', 2, download=True)
   assert len(find_div2k(tmp_path, 'valid', 2, download=True)) == 3
 
 
-def link():
+def link() -> zipfile.ZipInfo:
   info = zipfile.ZipInfo(f'{HR}/0001.png')
   info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
   return info
@@ -272,7 +280,9 @@ def link():
     ('../0001.png', 'unsafe member'), ('/tmp/0001.png', 'unsafe member'),
     ('..\\0001.png', 'unsafe member'), (link(), 'unsafe member'),
     (f'{HR}/notes.txt', r'0001\.png')])
-def test_a_hostile_zip(tmp_path, site, zips, monkeypatch, name, complaint):
+def test_a_hostile_zip(tmp_path: pathlib.Path, site: Site, zips: dict[str, bytes],
+                       monkeypatch: pytest.MonkeyPatch, name: str | zipfile.ZipInfo,
+                       complaint: str) -> None:
   good = [] if 'notes' in str(name) else [(f'{HR}/0002.png', b'good')]
   serve(site, zips | {HR_ZIP: zipped([*good, (name, b'/etc/passwd')])}, monkeypatch)
   with pytest.raises(InputError, match=rf'{HR_ZIP}\.part: .*{complaint}'):
@@ -280,7 +290,8 @@ def test_a_hostile_zip(tmp_path, site, zips, monkeypatch, name, complaint):
   assert everything_below(tmp_path) == [f'set/{HR_ZIP}.part']
 
 
-def test_a_zip_bomb(tmp_path, site, zips, monkeypatch):
+def test_a_zip_bomb(tmp_path: pathlib.Path, site: Site, zips: dict[str, bytes],
+                    monkeypatch: pytest.MonkeyPatch) -> None:
   file = io.BytesIO()
   with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr(f'{HR}/0001.png', bytes(10**7))
@@ -290,13 +301,15 @@ def test_a_zip_bomb(tmp_path, site, zips, monkeypatch):
   assert everything_below(tmp_path) == [f'{HR_ZIP}.part']
 
 
-def test_no_zip(tmp_path, site, zips, monkeypatch):
+def test_no_zip(tmp_path: pathlib.Path, site: Site, zips: dict[str, bytes],
+                monkeypatch: pytest.MonkeyPatch) -> None:
   serve(site, zips | {HR_ZIP: b'no zip'}, monkeypatch)
   with pytest.raises(InputError, match=rf'{HR_ZIP}\.part: .*not a zip file'):
     find_div2k(tmp_path, 'valid', 2, download=True)
 
 
-def test_free_space_is_checked_first(tmp_path, site, zips, monkeypatch):
+def test_free_space_is_checked_first(tmp_path: pathlib.Path, site: Site, zips: dict[str, bytes],
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
   needed = 2 * len(zips[HR_ZIP]) + len(zips[LR_ZIP])
   for free, have in ((needed - 1, 0), (needed - 1001, 1000)):
     (tmp_path / f'{HR_ZIP}.part').write_bytes(zips[HR_ZIP][:have])
@@ -308,17 +321,19 @@ def test_free_space_is_checked_first(tmp_path, site, zips, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
-def test_a_full_disk_while_downloading(tmp_path, site):
+def test_a_full_disk_while_downloading(tmp_path: pathlib.Path, site: Site) -> None:
   (tmp_path / f'{HR_ZIP}.part').symlink_to('/dev/full')
   with pytest.raises(InputError, match=rf'{tmp_path}: .*No space left'):
     find_div2k(tmp_path, 'valid', 2, download=True)
 
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space left'), KeyboardInterrupt()])
-def test_unpacking_is_complete_or_leaves_nothing(tmp_path, site, monkeypatch, error):
+def test_unpacking_is_complete_or_leaves_nothing(tmp_path: pathlib.Path, site: Site,
+                                                 monkeypatch: pytest.MonkeyPatch,
+                                                 error: BaseException) -> None:
   copied, copy = [], shutil.copyfileobj
 
-  def copy_one(source, target):
+  def copy_one(source: BinaryIO, target: BinaryIO) -> None:
     if copied:
       raise error
     copied.append(copy(source, target))
@@ -333,7 +348,7 @@ def test_unpacking_is_complete_or_leaves_nothing(tmp_path, site, monkeypatch, er
   assert site.asked == [(HR_ZIP, None), (LR_ZIP, None)]
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, site):
+def test_a_folder_that_cannot_be_written(tmp_path: pathlib.Path, site: Site) -> None:
   (tmp_path / 'file').touch()
   with pytest.raises(InputError, match=r'file/DIV2K: .*Not a directory'):
     find_div2k(tmp_path / 'file' / 'DIV2K', 'valid', 2, download=True)

@@ -7,6 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +21,14 @@ from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
 
 
-def pack(found, cache, scale=2, channels=3):
+def pack(found: list[Picture], cache: pathlib.Path, scale: int = 2,
+         channels: int = 3) -> packed.Packed:
   return packed.pack(packed.lay_out(found, scale, channels), scale, channels,
                      packed.packed_folder(found, scale, channels, cache))
 
 
-def images_of(packed_set, scale=2, channels=3):
+def images_of(packed_set: packed.Packed, scale: int = 2,
+              channels: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Returns {name: (lr, hr)} of a packed set."""
   found = {}
   rows = zip(packed_set.names, packed_set.table.tolist(), strict=True)
@@ -35,7 +40,7 @@ def images_of(packed_set, scale=2, channels=3):
   return found
 
 
-def test_images_are_packed_with_matlabs_lr(folder, tmp_path):
+def test_images_are_packed_with_matlabs_lr(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
   packed_set = pack(open_source(f'folder:{folder}', 2), tmp_path)
   assert packed_set.skipped == []
   for path in folder.iterdir():
@@ -45,7 +50,7 @@ def test_images_are_packed_with_matlabs_lr(folder, tmp_path):
     np.testing.assert_array_equal(lr, images.imresize(hr, 1 / 2))
 
 
-def test_pairs_keep_their_separate_lr(tmp_path, picture):
+def test_pairs_keep_their_separate_lr(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'hr' / 'a.png', picture(20, 24))
   images.write_image(tmp_path / 'lr' / 'a.png', 255 - picture(10, 12))
   found = open_source(f'pairs:HR={tmp_path / "hr"},LR={tmp_path / "lr"}', 2)
@@ -53,7 +58,8 @@ def test_pairs_keep_their_separate_lr(tmp_path, picture):
   np.testing.assert_array_equal(images_of(packed_set)['a.png'][0], 255 - picture(10, 12))
 
 
-def test_packing_wastes_little_space(tmp_path, picture, monkeypatch):
+def test_packing_wastes_little_space(tmp_path: pathlib.Path, picture: Callable,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(packed, 'MAX_ROW_BYTES', 60_000)  # several rows, as a set of gigabytes has
   rng = np.random.default_rng(0)
   need = 0
@@ -71,7 +77,7 @@ def test_packing_wastes_little_space(tmp_path, picture, monkeypatch):
         images.read_image(tmp_path / 'set' / f'{index:02}.png'), 2))
 
 
-def test_unusable_images_are_named_and_skipped(tmp_path, picture):
+def test_unusable_images_are_named_and_skipped(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'good.png', picture(20, 20))
   images.write_image(tmp_path / 'small.png', picture(12, 40))
   images.write_image(tmp_path / 'cut.png', picture(40, 40))
@@ -89,7 +95,7 @@ def test_unusable_images_are_named_and_skipped(tmp_path, picture):
     packed.drop_too_small(packed_set, 2, 24)
 
 
-def test_a_set_without_a_usable_image_is_refused(tmp_path):
+def test_a_set_without_a_usable_image_is_refused(tmp_path: pathlib.Path) -> None:
   (tmp_path / 'text.png').write_text('no picture')
   with pytest.raises(InputError, match=r'no usable image: .*text\.png'):
     pack(open_source(f'folder:{tmp_path}', 2), tmp_path / 'cache')
@@ -99,7 +105,8 @@ def test_a_set_without_a_usable_image_is_refused(tmp_path):
 @pytest.mark.parametrize(('lr', 'message'), [
     ((10, 11, 3), r'a\.png: 20x20 .* 2 times .*10x11 .*b\.png'),
     ((10, 10, 1), r'a\.png: .*\(20, 20, 3\).* 2 times .*\(20, 20, 1\)')])
-def test_a_pair_that_does_not_match_is_refused(tmp_path, picture, lr, message):
+def test_a_pair_that_does_not_match_is_refused(tmp_path: pathlib.Path, picture: Callable,
+                                               lr: tuple[int, int, int], message: str) -> None:
   images.write_image(tmp_path / 'a.png', picture(20, 20))
   images.write_image(tmp_path / 'b.png', picture(*lr[:2])[..., :lr[2]])
   with pytest.raises(InputError, match=message):
@@ -107,7 +114,8 @@ def test_a_pair_that_does_not_match_is_refused(tmp_path, picture, lr, message):
   assert not [path for path in tmp_path.glob('cache/*') if path.is_dir()]
 
 
-def test_grey_images_become_rgb_and_all_become_luma_with_one_channel(tmp_path, picture):
+def test_grey_images_become_rgb_and_all_become_luma_with_one_channel(tmp_path: pathlib.Path,
+                                                                     picture: Callable) -> None:
   images.write_image(tmp_path / 'grey.png', picture(20, 20)[..., :1])
   found = open_source(f'folder:{tmp_path}', 2)
   hr = images_of(pack(found, tmp_path / 'cache'))['grey.png'][1]
@@ -121,12 +129,13 @@ def test_grey_images_become_rgb_and_all_become_luma_with_one_channel(tmp_path, p
 
 
 @pytest.fixture
-def one(tmp_path, picture):
+def one(tmp_path: pathlib.Path, picture: Callable) -> list[Picture]:
   images.write_image(tmp_path / 'set' / 'a.png', picture(20, 20))
   return open_source(f'folder:{tmp_path / "set"}', 2)
 
 
-def test_the_next_start_decodes_nothing(one, tmp_path, monkeypatch):
+def test_the_next_start_decodes_nothing(one: list[Picture], tmp_path: pathlib.Path,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
   cache = tmp_path / 'cache'
   packed_set = pack(one, cache)
   monkeypatch.setattr(images, 'read_image', None)
@@ -136,8 +145,9 @@ def test_the_next_start_decodes_nothing(one, tmp_path, monkeypatch):
   assert (again.names, again.skipped) == (packed_set.names, packed_set.skipped)
 
 
-def test_the_folder_depends_on_contents_and_settings(one, tmp_path, picture):
-  def key(found, scale=2, channels=3):
+def test_the_folder_depends_on_contents_and_settings(one: list[Picture], tmp_path: pathlib.Path,
+                                                     picture: Callable) -> None:
+  def key(found: list[Picture], scale: int = 2, channels: int = 3) -> pathlib.Path:
     return packed.packed_folder(found, scale, channels, tmp_path)
 
   first = key(one)
@@ -154,7 +164,8 @@ def test_the_folder_depends_on_contents_and_settings(one, tmp_path, picture):
   assert key(one) != first
 
 
-def test_unchanged_files_are_not_read_again(one, tmp_path, monkeypatch):
+def test_unchanged_files_are_not_read_again(one: list[Picture], tmp_path: pathlib.Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
   first = packed.packed_folder(one, 2, 3, tmp_path)
   monkeypatch.setattr(file_hashes, '_hash', None)
   assert packed.packed_folder(one, 2, 3, tmp_path) == first
@@ -177,7 +188,8 @@ def test_unchanged_files_are_not_read_again(one, tmp_path, monkeypatch):
     lambda folder: np.save(folder / 'table.npy', np.int32([[9, 0, 0, 1, 1]])),
     lambda folder: np.save(folder / 'table.npy', np.int32([[0, -1, 0, 1, 1]])),
     lambda folder: (folder / 'index.json').write_text('null')])
-def test_a_set_that_is_not_intact_is_packed_again(one, tmp_path, damage):
+def test_a_set_that_is_not_intact_is_packed_again(one: list[Picture], tmp_path: pathlib.Path,
+                                                  damage: Callable) -> None:
   packed_set = pack(one, tmp_path / 'cache')
   pixels, folder = np.array(packed_set.pixels), packed.packed_folder(one, 2, 3, tmp_path / 'cache')
   damage(folder)
@@ -185,12 +197,13 @@ def test_a_set_that_is_not_intact_is_packed_again(one, tmp_path, damage):
   np.testing.assert_array_equal(pack(one, tmp_path / 'cache').pixels, pixels)
 
 
-def contents_of(cache):
+def contents_of(cache: pathlib.Path) -> list[str]:
   return sorted(path.name for path in cache.iterdir() if path.is_dir())
 
 
-def test_a_full_disk_leaves_nothing(one, tmp_path, monkeypatch):
-  def full(*arguments):
+def test_a_full_disk_leaves_nothing(one: list[Picture], tmp_path: pathlib.Path,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+  def full(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   for module, function in ((os, 'posix_fallocate'), (np, 'save')):
@@ -202,7 +215,8 @@ def test_a_full_disk_leaves_nothing(one, tmp_path, monkeypatch):
   assert pack(one, tmp_path / 'cache')
 
 
-def test_a_folder_that_cannot_be_created_is_named(one, tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(one: list[Picture],
+                                                  tmp_path: pathlib.Path) -> None:
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match=r'file/\w+: .*--config\.data\.cache'):
     pack(one, tmp_path / 'file')
@@ -219,13 +233,14 @@ print(packed.pack(packed.lay_out(found, 2, 3), 2, 3, folder).pixels.sum())
 '''
 
 
-def process(tmp_path, *more):
+def process(tmp_path: pathlib.Path, *more: str) -> subprocess.Popen:
   return subprocess.Popen([sys.executable, '-c', PACK, f'folder:{tmp_path / "set"}', *more],
                           env=os.environ | {'SR_JAX_CACHE': str(tmp_path)}, text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_leftovers_of_a_killed_process_are_removed_but_not_those_of_a_running_one(one, tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_but_not_those_of_a_running_one(
+    one: list[Picture], tmp_path: pathlib.Path) -> None:
   cache = tmp_path / 'packed'
   with process(tmp_path, 'slowly') as other:
     assert other.stdout.readline() == 'now\n'
@@ -242,14 +257,26 @@ def test_leftovers_of_a_killed_process_are_removed_but_not_those_of_a_running_on
   assert pack(one, cache)
 
 
-def test_processes_that_pack_the_same_images_share_one_set(one, tmp_path):
+def test_threads_that_pack_the_same_images_share_one_set(one: list[Picture],
+                                                         tmp_path: pathlib.Path) -> None:
+  """Locks of files opened twice exclude each other within a process as between processes."""
+  with ThreadPoolExecutor(3) as pool:
+    sums = list(pool.map(lambda _: pack(one, tmp_path / 'cache').pixels.sum(), range(3)))
+  assert sums == [pack(one, tmp_path / 'alone').pixels.sum()] * 3
+  assert len(contents_of(tmp_path / 'cache')) == 1
+
+
+@pytest.mark.slow
+def test_processes_that_pack_the_same_images_share_one_set(one: list[Picture],
+                                                           tmp_path: pathlib.Path) -> None:
   wanted = pack(one, tmp_path / 'alone').pixels.sum()
   others = [process(tmp_path) for _ in range(3)]
   assert [other.communicate()[0] for other in others] == [f'{wanted}\n'] * 3
   assert len(contents_of(tmp_path / 'packed')) == 1
 
 
-def test_one_large_image_among_small_ones_wastes_little_space(monkeypatch):
+def test_one_large_image_among_small_ones_wastes_little_space(
+    monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(packed, 'MAX_ROW_BYTES', 1000)
   needs = [10] * 300 + [900]
   places, (chunks, width) = packed._places(needs)

@@ -1,7 +1,9 @@
 """Pairs by image content and by a CSV table."""
 
 import io
+import pathlib
 import random
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +15,7 @@ from sr_jax.data.pairing import match_by_content, match_by_csv
 from sr_jax.errors import InputError
 
 
-def write(folder, pictures):
+def write(folder: pathlib.Path, pictures: Sequence[np.ndarray]) -> list[pathlib.Path]:
   """Writes the images to files with random names; returns the paths in the order of the images."""
   numbers = random.Random(len(pictures)).sample(range(1000), len(pictures))
   paths = [folder / f'{number:03}.png' for number in numbers]
@@ -22,17 +24,18 @@ def write(folder, pictures):
   return paths
 
 
-def smaller(picture, scale=4):
+def smaller(picture: np.ndarray, scale: int = 4) -> np.ndarray:
   return images.imresize(images.crop_to_multiple(picture, scale), Fraction(1, scale))
 
 
 @pytest.fixture
-def pictures(picture):
+def pictures(picture: Callable) -> list[np.ndarray]:
   """Six images, portrait and landscape, upscaled because photographs are coarser."""
   return [images.imresize(picture(16 + seed, 22 - seed, seed), 5) for seed in range(6)]
 
 
-def matched(tmp_path, hr, lr):
+def matched(tmp_path: pathlib.Path, hr: Sequence[np.ndarray],
+            lr: Sequence[np.ndarray]) -> tuple[list[tuple[int, int]], list[int], list[int]]:
   """(pairs of indices, unpaired indices in hr, in lr) of shuffled images."""
   hr_files, lr_files = write(tmp_path / 'HR', hr), write(tmp_path / 'LR', lr)
   pairs, alone = match_by_content(sorted(hr_files), sorted(lr_files))
@@ -43,37 +46,40 @@ def matched(tmp_path, hr, lr):
           [j for j, path in enumerate(lr_files) if path in alone])
 
 
-def test_each_image_finds_its_partner(tmp_path, pictures):
+def test_each_image_finds_its_partner(tmp_path: pathlib.Path, pictures: list[np.ndarray]) -> None:
   lr = [smaller(picture) for picture in pictures]
   assert matched(tmp_path, pictures, lr) == ([(i, i) for i in range(6)], [], [])
 
 
-def test_partners_with_other_brightness_contrast_and_colour(tmp_path, pictures):
+def test_partners_with_other_brightness_contrast_and_colour(tmp_path: pathlib.Path,
+                                                            pictures: list[np.ndarray]) -> None:
   lr = [smaller(picture) // 2 + 60 for picture in pictures]
   lr[0] = images.to_uint8(images.luma(images.to_float(lr[0])))
   assert matched(tmp_path, pictures, lr) == ([(i, i) for i in range(6)], [], [])
 
 
-def test_images_without_a_partner_stay_unpaired(tmp_path, pictures):
+def test_images_without_a_partner_stay_unpaired(tmp_path: pathlib.Path,
+                                                pictures: list[np.ndarray]) -> None:
   lr = [smaller(picture) for picture in pictures]
   assert matched(tmp_path, pictures[:4], lr[2:]) == ([(2, 0), (3, 1)], [0, 1], [2, 3])
 
 
-def test_one_pair_and_none(tmp_path, pictures):
+def test_one_pair_and_none(tmp_path: pathlib.Path, pictures: list[np.ndarray]) -> None:
   assert matched(tmp_path, pictures[:1], [smaller(pictures[0])]) == ([(0, 0)], [], [])
   hr, = (tmp_path / 'HR').iterdir()
   assert match_by_content([hr], []) == ([], [hr])
   assert match_by_content([], [hr]) == ([], [hr])
 
 
-def test_images_of_a_single_colour_stay_unpaired(tmp_path, pictures):
+def test_images_of_a_single_colour_stay_unpaired(tmp_path: pathlib.Path,
+                                                 pictures: list[np.ndarray]) -> None:
   flat = [np.full((40, 40, 3), level, np.uint8) for level in (0, 127, 254)]
   flat[2][::2] += 1  # almost a single colour
   hr, lr = [*flat, pictures[0]], [smaller(picture) for picture in (*flat, pictures[0])]
   assert matched(tmp_path, hr, lr) == ([(3, 3)], [0, 1, 2], [0, 1, 2])
 
 
-def test_copies_are_interchangeable(tmp_path, pictures):
+def test_copies_are_interchangeable(tmp_path: pathlib.Path, pictures: list[np.ndarray]) -> None:
   hr = [pictures[0]] * 3 + pictures[1:]
   lr = [smaller(picture) for picture in hr[1:]]
   pairs, alone, alone_lr = matched(tmp_path, hr, lr)
@@ -84,7 +90,7 @@ def test_copies_are_interchangeable(tmp_path, pictures):
   assert [(i, j) for i, j in pairs if i >= 3] == [(i, i - 1) for i in range(3, 8)]
 
 
-def test_near_copies_stay_unpaired(tmp_path, pictures):
+def test_near_copies_stay_unpaired(tmp_path: pathlib.Path, pictures: list[np.ndarray]) -> None:
   rng = np.random.default_rng(0)
   noisy = [np.uint8(np.clip(pictures[0] + rng.normal(0, 3, pictures[0].shape), 0, 255))
            for _ in range(2)]
@@ -93,7 +99,7 @@ def test_near_copies_stay_unpaired(tmp_path, pictures):
   assert matched(tmp_path / 'b', [noisy[0], pictures[1]], lr) == ([(0, 0), (1, 1)], [], [])
 
 
-def test_a_damaged_image_is_named(tmp_path, pictures):
+def test_a_damaged_image_is_named(tmp_path: pathlib.Path, pictures: list[np.ndarray]) -> None:
   path, = write(tmp_path, pictures[:1])
   damaged = tmp_path / 'damaged.png'
   damaged.write_bytes(path.read_bytes()[:1000])
@@ -101,13 +107,13 @@ def test_a_damaged_image_is_named(tmp_path, pictures):
     match_by_content([path, damaged], [path])
 
 
-def jpeg(picture, quality):
+def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
   file = io.BytesIO()
   Image.fromarray(picture).save(file, 'JPEG', quality=quality)
   return np.asarray(Image.open(file))
 
 
-def resized(picture, width, height):
+def resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
   return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -117,7 +123,7 @@ def resized(picture, width, height):
     lambda picture: np.uint8(np.minimum(smaller(picture) + 40.0, 255)),
     lambda picture: resized(picture, 64, 64)],
     ids=['bicubic', 'jpeg', 'aspect', 'brighter', 'square'])
-def test_photographs(tmp_path, assets, change):
+def test_photographs(tmp_path: pathlib.Path, assets: pathlib.Path, change: Callable) -> None:
   hr = [images.read_image(path)
         for path in sorted((assets / 'BSDS500' / 'train').iterdir())[:14]]
   lr = [change(picture) for picture in hr]
@@ -131,7 +137,7 @@ def test_photographs(tmp_path, assets, change):
 
 
 @pytest.fixture
-def table(tmp_path):
+def table(tmp_path: pathlib.Path) -> Callable:
   """table(text or bytes) -> names of the pairs; HR contains a, b, c and LR contains 1, 2, 3."""
   for folder, names in (('HR', 'abc'), ('LR', '123')):
     (tmp_path / folder / 'deep').mkdir(parents=True)
@@ -139,7 +145,7 @@ def table(tmp_path):
       (tmp_path / folder / f'{name}.png').touch()
       (tmp_path / folder / 'deep' / f'{name}.png').touch()
 
-  def read(text):
+  def read(text: str | bytes) -> list[tuple[str, str]]:
     path = tmp_path / 'pairs.csv'
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return [(hr.relative_to(tmp_path / 'HR').as_posix(), lr.relative_to(tmp_path / 'LR').as_posix())
@@ -151,11 +157,11 @@ def table(tmp_path):
     'b.png,1.png\na.png,deep/3.png\n', 'hr,lr\nb.png,1.png\na.png,deep/3.png',
     'LR, HR\r\n1.png, b.png\r\n\r\ndeep/3.png,a.png\r\n', '\n \n,\nb.png,1.png\n\na.png,deep/3.png',
     '\ufefflr,hr\n1.png,b.png\n"deep/3.png","a.png"\n'])
-def test_tables(table, text):
+def test_tables(table: Callable, text: str | bytes) -> None:
   assert table(text) == [('b.png', '1.png'), ('a.png', 'deep/3.png')]
 
 
-def test_absolute_names(table, tmp_path):
+def test_absolute_names(table: Callable, tmp_path: pathlib.Path) -> None:
   assert table(f'lr,hr\n1.png,{tmp_path}/HR/a.png\n') == [('a.png', '1.png')]
 
 
@@ -172,12 +178,12 @@ def test_absolute_names(table, tmp_path):
     (b'a\xff.png,1.png\n', 'not UTF-8'),
     ('a.png,1.png\n"b.png,2.png\n', 'line 2: unexpected end of data'),
     ('a\0.png,1.png\n', 'line 1: .*(no such file|NUL)')])
-def test_wrong_tables(table, text, complaint):
+def test_wrong_tables(table: Callable, text: str | bytes, complaint: str) -> None:
   with pytest.raises(InputError, match=rf'pairs\.csv.*{complaint}'):
     table(text)
 
 
-def test_a_missing_table(tmp_path):
+def test_a_missing_table(tmp_path: pathlib.Path) -> None:
   (tmp_path / 'long.csv').write_text('a' * 100_000 + ',b')
   with pytest.raises(InputError, match=r'long\.csv, line 1: .*a\.\.\.: no such file'):
     match_by_csv(tmp_path / 'long.csv', tmp_path, tmp_path)

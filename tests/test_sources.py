@@ -1,7 +1,9 @@
 """Data sources: every kind of spec, its errors, and splits."""
 
 import itertools
+import pathlib
 import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ from sr_jax.data.sources import SAMPLE_TRAIN, open_source, split
 from sr_jax.errors import InputError
 
 
-def write(folder, picture, names, size=(20, 24)):
+def write(folder: pathlib.Path, picture: Callable, names: Sequence[str],
+          size: tuple[int, int] = (20, 24)) -> None:
   for index, name in enumerate(names):
     images.write_image(folder / name, picture(*size, index))
 
 
-def test_sample_and_folder(folder):
+def test_sample_and_folder(folder: pathlib.Path) -> None:
   sample, valid = open_source('sample', 4), open_source('sample:valid', 4)
   assert [picture.hr.name for picture in sample] == list(SAMPLE_TRAIN)
   assert not {picture.hr for picture in sample} & {picture.hr for picture in valid}
@@ -28,7 +31,8 @@ def test_sample_and_folder(folder):
   assert {(picture.lr, picture.resize) for picture in found} == {(None, '64')}
 
 
-def test_pairs_by_name_whatever_the_order_and_endings(tmp_path, picture):
+def test_pairs_by_name_whatever_the_order_and_endings(tmp_path: pathlib.Path,
+                                                      picture: Callable) -> None:
   write(tmp_path / 'hr', picture, ('b.png', 'a.png', 'below/c.png'))
   write(tmp_path / 'lr', picture, ('ax4.png', 'b_x4.png', 'below/cx4.png'), (5, 6))
   found = open_source(f'pairs:HR={tmp_path / "hr"},LR={tmp_path / "lr"}', 4)
@@ -36,7 +40,7 @@ def test_pairs_by_name_whatever_the_order_and_endings(tmp_path, picture):
       ('a', 'a.png', 'ax4.png'), ('b', 'b.png', 'b_x4.png'), ('below/c', 'c.png', 'cx4.png')]
 
 
-def test_pairs_by_content_and_by_table(tmp_path):
+def test_pairs_by_content_and_by_table(tmp_path: pathlib.Path) -> None:
   rng = np.random.default_rng(0)
   order = [3, 1, 4, 0, 2]
   for index in range(5):  # coarse enough to be visible in thumbnails
@@ -54,7 +58,7 @@ def test_pairs_by_content_and_by_table(tmp_path):
     open_source(f'{spec},match=content', 4)
 
 
-def test_names_are_unique_and_stay_in_the_folder(tmp_path, picture):
+def test_names_are_unique_and_stay_in_the_folder(tmp_path: pathlib.Path, picture: Callable) -> None:
   """Evaluation writes files with these names."""
   write(tmp_path / 'hr', picture, ('a.png', 'a.bmp', 'b.png'))
   write(tmp_path / 'lr', picture, ('a.png', 'a.bmp', 'b.png'), (5, 6))
@@ -64,7 +68,7 @@ def test_names_are_unique_and_stay_in_the_folder(tmp_path, picture):
     assert sorted(picture.name for picture in found) == ['a.bmp', 'a.png', 'b']
 
 
-def test_pairs_of_any_size_are_resized(tmp_path, picture):
+def test_pairs_of_any_size_are_resized(tmp_path: pathlib.Path, picture: Callable) -> None:
   write(tmp_path / 'hr', picture, ['a.png'], (50, 61))
   write(tmp_path / 'lr', picture, ['a.png'], (17, 23))
   spec = f'pairs:HR={tmp_path / "hr"},LR={tmp_path / "lr"}'
@@ -75,7 +79,7 @@ def test_pairs_of_any_size_are_resized(tmp_path, picture):
     read(*open_source(spec, 4), 4)
 
 
-def test_files_without_a_partner_are_listed(tmp_path, picture):
+def test_files_without_a_partner_are_listed(tmp_path: pathlib.Path, picture: Callable) -> None:
   write(tmp_path / 'hr', picture, ('a.png', 'b.png'))
   write(tmp_path / 'lr', picture, ('a.png', 'c.png'))
   with pytest.raises(InputError, match=r'^2 .*without a partner.*match=content.*b\.png, .*c\.png$'):
@@ -95,24 +99,25 @@ def test_files_without_a_partner_are_listed(tmp_path, picture):
     ('pairs:HR=a,LR=b,csv=/nowhere', '/nowhere: no such file'),
     ('div2k:', "'div2k:'"), ('div2k:/nowhere', r'/nowhere: .*DIV2K.*download=True'),
     ('tfds:', "'tfds:'")])
-def test_invalid_specs_are_refused(spec, message):
+def test_invalid_specs_are_refused(spec: str, message: str) -> None:
   with pytest.raises(InputError, match=message):
     open_source(spec, 4)
 
 
 @pytest.mark.parametrize('resize', ['64', '64x128', '64xlarge', '0x0'])
-def test_resize_of_a_pair_must_match_the_scale(tmp_path, picture, resize):
+def test_resize_of_a_pair_must_match_the_scale(tmp_path: pathlib.Path, picture: Callable,
+                                               resize: str) -> None:
   write(tmp_path / 'a', picture, ['a.png'])
   with pytest.raises(InputError, match=f'resize={resize}: expected .*4 times'):
     open_source(f'pairs:HR={tmp_path / "a"},LR={tmp_path / "a"},resize={resize}', 4)
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path: pathlib.Path) -> None:
   with pytest.raises(InputError, match=f'{tmp_path}: no image'):
     open_source(f'folder:{tmp_path}', 4)
 
 
-def test_div2k_has_separate_lr(tmp_path, picture):
+def test_div2k_has_separate_lr(tmp_path: pathlib.Path, picture: Callable) -> None:
   write(tmp_path / 'DIV2K_valid_HR', picture, ['0801.png'])
   write(tmp_path / 'DIV2K_valid_LR_bicubic' / 'X4', picture, ['0801x4.png'], (5, 6))
   only, = open_source(f'div2k:{tmp_path}:valid', 4)
@@ -122,7 +127,7 @@ def test_div2k_has_separate_lr(tmp_path, picture):
 # Splits --------------------------------------------------------------------------------
 
 
-def test_parts_are_disjoint_and_complete(folder):
+def test_parts_are_disjoint_and_complete(folder: pathlib.Path) -> None:
   found = [Picture(f'{index:02}', None) for index in range(80)]
   parts = split(found, (0.8, 0.1, 0.1), 0)
   assert {name: len(part) for name, part in parts.items()} == {
@@ -135,6 +140,6 @@ def test_parts_are_disjoint_and_complete(folder):
 
 @pytest.mark.parametrize('fractions', [(0.8,), (0.8, 0.3), (0.5, -0.1), (0, 0), (0.9, 0.05, 0.05),
                                        (0.1, 0.2, 0.3, 0.4)])
-def test_invalid_fractions_are_refused(fractions):
+def test_invalid_fractions_are_refused(fractions: tuple[float, ...]) -> None:
   with pytest.raises(InputError, match=rf'config\.data\.fraction={re.escape(str(fractions))}: '):
     split([Picture(str(index), None) for index in range(5)], fractions, 0)

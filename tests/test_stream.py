@@ -3,8 +3,10 @@
 import hashlib
 import itertools
 import multiprocessing
+import pathlib
 import re
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from sr_jax import images
 from sr_jax.data import pictures, stream
 from sr_jax.data.bank import CropSpec
+from sr_jax.data.pictures import Picture
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
 
@@ -19,7 +22,7 @@ CROP_SPEC = CropSpec(4, 16, 2)
 
 
 @pytest.fixture(scope='module')
-def many(tmp_path_factory):
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
   """Eleven images; each has a different red value, green and blue are a ramp."""
   folder = tmp_path_factory.mktemp('many')
   ramp = np.mgrid[:24, :30].sum(0)[..., None].repeat(2, -1)
@@ -29,8 +32,9 @@ def many(tmp_path_factory):
   return open_source(f'folder:{folder}', 2)
 
 
-def take(found, count, start=0, crop_spec=CROP_SPEC, crops_per_image=4, workers=0, skipped=None,
-         seed=0):
+def take(found: list[Picture], count: int, start: int = 0, crop_spec: CropSpec = CROP_SPEC,
+         crops_per_image: int = 4, workers: int = 0, skipped: list[str] | None = None,
+         seed: int = 0) -> list[dict[str, np.ndarray]]:
   """Returns `count` batches."""
   source = stream.CropSource(found, seed, crop_spec, crops_per_image)
   made = stream.batches(source, start, workers, [] if skipped is None else skipped)
@@ -40,33 +44,33 @@ def take(found, count, start=0, crop_spec=CROP_SPEC, crops_per_image=4, workers=
     made.close()
 
 
-def digests(batches):
+def digests(batches: list[dict[str, np.ndarray]]) -> list[str]:
   return [hashlib.sha256(batch['lr'].tobytes() + batch['hr'].tobytes()).hexdigest()
           for batch in batches]
 
 
-def sources_of(batch):
+def sources_of(batch: dict[str, np.ndarray]) -> list[int]:
   """Returns the index of the image that each crop is from."""
   return [int(crop[0, 0, 0]) // 20 for crop in batch['hr']]
 
 
 @pytest.mark.parametrize('start', [0, 1, 6, 8, 13])
-def test_a_stream_may_start_at_any_step(many, start):
+def test_a_stream_may_start_at_any_step(many: list[Picture], start: int) -> None:
   assert digests(take(many, 20))[start:] == digests(take(many, 20 - start, start))
 
 
 @pytest.mark.parametrize('workers', [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_batches_do_not_depend_on_the_number_of_workers(many, workers):
+def test_batches_do_not_depend_on_the_number_of_workers(many: list[Picture], workers: int) -> None:
   assert digests(take(many, 12, 3, workers=workers)) == digests(take(many, 12, 3))
 
 
-def test_the_order_depends_on_the_seed(many):
+def test_the_order_depends_on_the_seed(many: list[Picture]) -> None:
   assert digests(take(many, 4)) != digests(take(many, 4, seed=1))
 
 
 @pytest.mark.parametrize('crops_per_image', [1, 3, 4])
-def test_crops_of_a_batch_are_from_different_images_each_decoded_once(many, monkeypatch,
-                                                                       crops_per_image):
+def test_crops_of_a_batch_are_from_different_images(
+    many: list[Picture], monkeypatch: pytest.MonkeyPatch, crops_per_image: int) -> None:
   read, decoded = images.read_image, []
   monkeypatch.setattr(images, 'read_image', lambda path: decoded.append(path.stem) or read(path))
   steps = 3 * crops_per_image  # three groups: the first order has two, the next order the third
@@ -81,7 +85,7 @@ def test_crops_of_a_batch_are_from_different_images_each_decoded_once(many, monk
   assert len(set(decoded[:8])) == 8  # no image occurs twice in an order
 
 
-def test_crops_occur_in_image_and_lr_at_all_positions(many):
+def test_crops_occur_in_image_and_lr_at_all_positions(many: list[Picture]) -> None:
   whole = [pictures.read(picture, 2) for picture in many]
   places = set()
   for batch in take(many, 60):
@@ -95,13 +99,14 @@ def test_crops_occur_in_image_and_lr_at_all_positions(many):
   assert places == set(range(0, 8 + 14 + 1, 2))
 
 
-def test_one_image_in_a_batch(many):
+def test_one_image_in_a_batch(many: list[Picture]) -> None:
   batches = take(many, 8, crop_spec=CROP_SPEC._replace(count=1))
   assert [batch['hr'].shape for batch in batches] == [(1, 16, 16, 3)] * 8
   assert sources_of(batches[0]) == sources_of(batches[3]) != sources_of(batches[4])
 
 
-def test_damaged_images_are_replaced_named_and_counted(tmp_path, picture, monkeypatch):
+def test_damaged_images_are_replaced_named_and_counted(tmp_path: pathlib.Path, picture: Callable,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(stream, 'MAX_DAMAGED_SHARE', 0.3)
   for index in range(10):
     images.write_image(tmp_path / f'{index}.png', picture(20, 20, index))
@@ -120,7 +125,8 @@ def test_damaged_images_are_replaced_named_and_counted(tmp_path, picture, monkey
 
 
 @pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_more_than_one_percent_damaged_images_are_refused(tmp_path, picture, workers):
+def test_more_than_one_percent_damaged_images_are_refused(tmp_path: pathlib.Path, picture: Callable,
+                                                          workers: int) -> None:
   for index in range(16):
     images.write_image(tmp_path / f'{index:02}.png', picture(20, 20, index))
   found = open_source(f'folder:{tmp_path}', 2)
@@ -133,7 +139,8 @@ def test_more_than_one_percent_damaged_images_are_refused(tmp_path, picture, wor
     take(found, 16, workers=workers)
 
 
-def test_an_image_of_the_dropped_group_replaces_a_damaged_one(tmp_path, picture):
+def test_an_image_of_the_dropped_group_replaces_a_damaged_one(tmp_path: pathlib.Path,
+                                                              picture: Callable) -> None:
   """Five images and a batch of four: each slot except the first has only one image."""
   for index in range(5):
     images.write_image(tmp_path / f'{index}.png', picture(20, 20, index))
@@ -144,7 +151,7 @@ def test_an_image_of_the_dropped_group_replaces_a_damaged_one(tmp_path, picture)
       assert batch['hr'].shape == (4, 16, 16, 3)
 
 
-def test_a_pair_that_does_not_match_is_refused(tmp_path, picture):
+def test_a_pair_that_does_not_match_is_refused(tmp_path: pathlib.Path, picture: Callable) -> None:
   for index in range(5):
     images.write_image(tmp_path / 'hr' / f'{index}.png', picture(20, 20, index))
     images.write_image(tmp_path / 'lr' / f'{index}.png', picture(10 - (index == 3), 10, index))
@@ -153,7 +160,7 @@ def test_a_pair_that_does_not_match_is_refused(tmp_path, picture):
     take(found, 8)
 
 
-def test_a_set_without_a_usable_image_is_refused(tmp_path, picture):
+def test_a_set_without_a_usable_image_is_refused(tmp_path: pathlib.Path, picture: Callable) -> None:
   for index in range(5):
     images.write_image(tmp_path / f'{index}.png', picture(20, 20, index))
   found = open_source(f'folder:{tmp_path}', 2)
@@ -163,7 +170,9 @@ def test_a_set_without_a_usable_image_is_refused(tmp_path, picture):
     take(found, 1)
 
 
-def test_workers_with_pending_results_end_at_once(tmp_path, picture):
+@pytest.mark.slow
+def test_workers_with_pending_results_end_at_once(tmp_path: pathlib.Path,
+                                                  picture: Callable) -> None:
   """Their results do not fit a pipe, and no process reads them."""
   for index in range(12):
     images.write_image(tmp_path / f'{index:02}.png', picture(120, 120, index))
@@ -180,7 +189,7 @@ def test_workers_with_pending_results_end_at_once(tmp_path, picture):
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_reported(many, monkeypatch):
+def test_a_lost_worker_is_reported(many: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
   made = stream.batches(stream.CropSource(many, 0, CROP_SPEC, 4), 0, 1, [])
   next(made)
   for process in multiprocessing.active_children():

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -41,16 +42,17 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 
 
 @pytest.fixture(autouse=True)
-def data(tfds_sets, monkeypatch):
+def data(tfds_sets: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setenv('TFDS_DATA_DIR', str(tfds_sets))
 
 
 @pytest.fixture
-def copied(tfds_sets, tmp_path, monkeypatch):
+def copied(tfds_sets: pathlib.Path, tmp_path: pathlib.Path,
+           monkeypatch: pytest.MonkeyPatch) -> Callable:
   """copied('coco', 'dataset_info.json', 'array', 'tf') -> a copy of the set with an edited file."""
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
 
-  def copy(name, file=None, *replacement):
+  def copy(name: str, file: str | None = None, *replacement: str) -> pathlib.Path:
     shutil.copytree(tfds_sets / name, tmp_path / name)
     if file:
       file = next((tmp_path / name).rglob(file))
@@ -60,11 +62,11 @@ def copied(tfds_sets, tmp_path, monkeypatch):
   return copy
 
 
-def decoded(record) -> np.ndarray:
+def decoded(record: tfds.Record) -> np.ndarray:
   return np.asarray(Image.open(io.BytesIO(record.read_bytes())))
 
 
-def check(spec, place, channels):
+def check(spec: str, place: str, channels: list[int]) -> None:
   """Checks that the records are the images below `place`, each once, in the order of TFDS."""
   made = {path: array.squeeze() for path, array in make_tfds.pictures().items()
           if path.startswith(place)}
@@ -88,25 +90,25 @@ def check(spec, place, channels):
 
 
 @pytest.mark.parametrize(('spec', 'place', 'channels'), SPLITS)
-def test_records_are_the_stored_images(spec, place, channels):
+def test_records_are_the_stored_images(spec: str, place: str, channels: list[int]) -> None:
   check(spec, place, channels)
 
 
-def test_slices_are_parts_of_a_split():
-  def contents(split):
+def test_slices_are_parts_of_a_split() -> None:
+  def contents(split: str) -> list[bytes]:
     return [hr.read_bytes() for _, hr, _ in find_records(f'celeb_a:{split}')]
   assert contents('train[:34%]') + contents('train[34%:]') == contents('train') != []
   assert contents('train[1:]+validation') == contents('train')[1:] + contents('validation')
 
 
-def test_the_text_of_a_record_identifies_its_image():
+def test_the_text_of_a_record_identifies_its_image() -> None:
   (_, hr, lr), *_ = find_records('div2k/bicubic_x4:train[1:]')
   assert str(hr) == 'tfds:div2k/bicubic_x4:train[1:][0] hr'
   assert str(lr) == 'tfds:div2k/bicubic_x4:train[1:][0] lr'
   assert str(find_records('celeb_a')[2][1]) == 'tfds:celeb_a:train[2]'
 
 
-def test_the_stamp_depends_on_set_version_and_position(copied):
+def test_the_stamp_depends_on_set_version_and_position(copied: Callable) -> None:
   folder = copied('celeb_a')
   stamps = [hr.stamp for _, hr, _ in find_records('celeb_a:all')]
   assert len(set(stamps)) == len(stamps)
@@ -116,14 +118,17 @@ def test_the_stamp_depends_on_set_version_and_position(copied):
   assert not set(stamps) & {hr.stamp for _, hr, _ in find_records('celeb_a:all')}
 
 
-def test_pickled_records_are_small():
+def test_pickled_records_are_small() -> None:
   (_, record, _), *_ = find_records('celeb_a')
   many = [record._replace(index=index) for index in range(10_000)]
   assert len(pickle.dumps(many)) < 20 * len(many)
 
 
-@pytest.mark.parametrize('prelude', ['', WITHOUT_TENSORFLOW])
-def test_reading_imports_no_tensorflow_and_prints_nothing(tfds_sets, tmp_path, prelude):
+@pytest.mark.parametrize('prelude', [
+    '', pytest.param(WITHOUT_TENSORFLOW, marks=pytest.mark.slow)], ids=['', 'hidden'])
+def test_reading_imports_no_tensorflow_and_prints_nothing(tfds_sets: pathlib.Path,
+                                                          tmp_path: pathlib.Path,
+                                                          prelude: str) -> None:
   """In a new process, such as that of a data loader: pickled records, read by several threads."""
   found = [record for spec, *_ in SPLITS for _, *pair in find_records(spec) for record in pair
            if record]
@@ -151,7 +156,7 @@ print(hashlib.sha256(b''.join(contents)).hexdigest())
   assert (run.stdout, run.stderr) == (f'{hashlib.sha256(contents).hexdigest()}\n', '')
 
 
-def train_without_tensorflow(folder) -> list[dict]:
+def train_without_tensorflow(folder: pathlib.Path) -> list[dict]:
   """Trains on pairs of DIV2K and on faces of CelebA in a new process; returns their run.json."""
   code = WITHOUT_TENSORFLOW + """
 from configs.common import defaults
@@ -174,7 +179,7 @@ assert 'tensorflow' not in sys.modules
 
 
 @pytest.mark.slow
-def test_training_on_pairs_and_resized_faces_needs_no_tensorflow(tmp_path):
+def test_training_on_pairs_and_resized_faces_needs_no_tensorflow(tmp_path: pathlib.Path) -> None:
   records = train_without_tensorflow(tmp_path)
   assert [record['data_mode'] for record in records] == ['bank', 'stream']
   for name in ('div2k', 'celeb_a'):
@@ -199,7 +204,7 @@ def test_training_on_pairs_and_resized_faces_needs_no_tensorflow(tmp_path):
     ('coco/2014:test', r"tfds:coco/2014: not prepared in /.*; run .*python -c \"import tensorflow_d"
                        r"atasets as tfds; tfds.builder\('coco/2014', file_format='array_record'\)"),
 ])
-def test_wrong_specs_are_refused_in_one_line(spec, message):
+def test_wrong_specs_are_refused_in_one_line(spec: str, message: str) -> None:
   with pytest.raises(InputError, match=message) as error:
     find_records(spec)
   assert '\n' not in str(error.value)
@@ -210,14 +215,15 @@ def test_wrong_specs_are_refused_in_one_line(spec, message):
     ('dataset_info.json', '"name"', '"nom"', r'/.*/coco/2017/1.1.0: TFDS cannot read it \('),
     ('features.json', 'image_feature.Image', 'image_feature.NoSuch', r'TFDS cannot read it \('),
 ])
-def test_a_set_that_cannot_be_read_is_refused(copied, file, old, new, message):
+def test_a_set_that_cannot_be_read_is_refused(copied: Callable, file: str, old: str, new: str,
+                                              message: str) -> None:
   copied('coco', file, old, new)
   with pytest.raises(InputError, match=message) as error:
     find_records('coco/2017')
   assert '\n' not in str(error.value)
 
 
-def test_which_feature_is_the_image(copied):
+def test_which_feature_is_the_image(copied: Callable) -> None:
   folder = copied('div2k', 'features.json', '"hr"', '"only"')
   with pytest.raises(InputError, match=r'tfds:div2k/bicubic_x4: several .*lr, only; expec'):
     find_records('div2k/bicubic_x4')
@@ -230,7 +236,7 @@ def test_which_feature_is_the_image(copied):
     find_records('div2k/bicubic_x4')
 
 
-def test_a_folder_without_a_builder_is_read(copied, tmp_path):
+def test_a_folder_without_a_builder_is_read(copied: Callable, tmp_path: pathlib.Path) -> None:
   folder = copied('celeb_a', 'dataset_info.json', '"name": "celeb_a"', '"name": "mine"')
   for file in folder.iterdir():
     file.rename(folder / file.name.replace('celeb_a-', 'mine-'))
@@ -250,7 +256,7 @@ def test_a_folder_without_a_builder_is_read(copied, tmp_path):
 @pytest.mark.parametrize('damage', [lambda shard: shard.unlink(),
                                     lambda shard: shard.write_bytes(b'x' * 2000),
                                     lambda shard: shard.write_bytes(shard.read_bytes()[:70_000])])
-def test_a_damaged_set_is_named(copied, damage):
+def test_a_damaged_set_is_named(copied: Callable, damage: Callable) -> None:
   folder = copied('celeb_a')
   damage(next(folder.glob('*-train.*')))
   record = find_records('celeb_a')[1][1]
@@ -259,7 +265,7 @@ def test_a_damaged_set_is_named(copied, damage):
   assert '\n' not in str(error.value)
 
 
-def test_missing_packages_are_named(monkeypatch):
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(InputError, match=r'bicubic_x2: .*: pip install tensorflow-cpu importlib_r'):
     find_records('div2k/bicubic_x2', download=True)
@@ -270,7 +276,9 @@ def test_missing_packages_are_named(monkeypatch):
     find_records('celeb_a')
 
 
-def test_preparing_runs_in_a_process_of_its_copied(tfds_sets, tmp_path, monkeypatch, capfd):
+def test_preparing_runs_in_a_process_of_its_copied(tfds_sets: pathlib.Path, tmp_path: pathlib.Path,
+                                                   monkeypatch: pytest.MonkeyPatch,
+                                                   capfd: pytest.CaptureFixture) -> None:
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
   monkeypatch.setattr(tfds, 'NEEDS', {})
   for code, reason in (('1 / 0', 'ZeroDivisionError: division by zero\n'), ('pass', '')):
@@ -285,7 +293,8 @@ def test_preparing_runs_in_a_process_of_its_copied(tfds_sets, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_tensorflow_prepares_what_is_read(tfds_sets, tmp_path, monkeypatch):
+def test_tensorflow_prepares_what_is_read(tfds_sets: pathlib.Path, tmp_path: pathlib.Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
   """Runs TFDS's builders with the command that the error message gives, then the same checks."""
   pytest.importorskip('importlib_resources')
   if not importlib.util.find_spec('tensorflow'):

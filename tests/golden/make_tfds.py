@@ -1,10 +1,10 @@
-"""Makes tfds.zip beside it: what TFDS's own builders make of a few generated pictures.
+"""Makes tfds.zip: what TFDS's own builders make of a few generated images.
 
   pip install tensorflow-cpu importlib_resources && python tests/golden/make_tfds.py [FOLDER]
 
-In it are div2k/bicubic_x4, coco/2017 and celeb_a as array_record, every split of them. The
-builders find generated pictures where their downloads would lie; nothing else is changed.
-It is a zip because an array_record file is 128 KiB long, most of it zeros.
+It contains div2k/bicubic_x4, coco/2017 and celeb_a as array_record, with all splits. The builders
+find generated images where their downloads would be; nothing else is changed. It is a zip file
+because an array_record file has 128 KiB, most of them zeros.
 """
 
 import json
@@ -18,33 +18,33 @@ from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
 NAMES = ('div2k/bicubic_x4', 'coco/2017', 'celeb_a')
-SPLITS = ('train', 'train', 'train', 'validation', 'test')  # of five pictures
+SPLITS = ('train', 'train', 'train', 'validation', 'test')  # of the five images
 
 
-def picture(height: int, width: int, seed: int, channels: int = 3) -> np.ndarray:
-  """uint8 [H, W, channels]: waves so smooth that JPEG changes them little."""
+def image(height: int, width: int, seed: int, channels: int = 3) -> np.ndarray:
+  """Returns uint8 [H, W, channels]: waves that are so smooth that JPEG changes them little."""
   a, b, c = np.random.default_rng(seed).uniform(0.02, 0.1, 3)
   y, x, channel = np.mgrid[:height, :width, :channels]
   return np.uint8(127.5 + 120 * np.sin(a * x + b * y + 50 * c * channel))
 
 
 def pictures() -> dict[str, np.ndarray]:
-  """By where a builder looks for them; the largest is 218x178."""
+  """Returns images by the path where a builder looks for them; the largest is 218x178."""
   found = {}
   for seed, split in enumerate(SPLITS):
     small = (40 + 8 * seed, 80 - 4 * seed)
-    if split != 'test':  # DIV2K's is not public
-      div2k, hr = split.removesuffix('ation'), picture(*small, seed)
+    if split != 'test':  # the test images of DIV2K are not public
+      div2k, hr = split.removesuffix('ation'), image(*small, seed)
       found[f'{div2k}_hr_url/DIV2K_{div2k}_HR/{seed:04}.png'] = hr
       found[f'{div2k}_lr_url/{seed:04}x4.png'] = hr[::4, ::4]
     coco = split.removesuffix('idation') + '2017'
-    found[f'{split}_images/{coco}/{seed:012}.jpg'] = picture(*small, seed, 1 if seed == 1 else 3)
-    found[f'img_align_celeba/{seed:06}.jpg'] = picture(218, 178, seed)
+    found[f'{split}_images/{coco}/{seed:012}.jpg'] = image(*small, seed, 1 if seed == 1 else 3)
+    found[f'img_align_celeba/{seed:06}.jpg'] = image(218, 178, seed)
   return found
 
 
 def texts() -> dict[str, str]:
-  """What COCO and CelebA say of their pictures: a box in each, a made-up face."""
+  """Returns the annotations of COCO and CelebA: a box in each image, invented faces."""
   from tensorflow_datasets.datasets.celeb_a import celeb_a_dataset_builder as celeb_a
   found = {}
   for split in set(SPLITS):
@@ -69,7 +69,7 @@ def texts() -> dict[str, str]:
 
 
 def replace_downloads(folder: pathlib.Path) -> None:
-  """TFDS in this process takes what it would download from `folder`, which is filled."""
+  """Fills `folder` and makes TFDS use its files, in this process, instead of downloads."""
   import tensorflow_datasets as tfds
   for name, array in pictures().items():
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
