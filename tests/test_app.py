@@ -11,6 +11,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +33,13 @@ class Nearest:
 
   scale, notes = 3, ()
 
-  def __call__(self, lr, on_progress=None):
+  def __call__(self, lr: np.ndarray,
+               on_progress: Callable[[int], None] | None = None) -> np.ndarray:
     return lr.repeat(3, axis=0).repeat(3, axis=1)
 
 
-def test_an_image_is_upscaled_and_shown_with_bicubic(tmp_path, picture):
+def test_an_image_is_upscaled_and_shown_with_bicubic(tmp_path: pathlib.Path,
+                                                     picture: Callable) -> None:
   lr = picture(9, 12)
   images.write_image(tmp_path / 'photo.png', lr)
   result = interface.upscale_image(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path)
@@ -50,7 +54,8 @@ def test_an_image_is_upscaled_and_shown_with_bicubic(tmp_path, picture):
   assert again.file != result.file  # two visitors may upload files of the same name
 
 
-def test_grey_stays_grey_and_a_large_result_is_shown_smaller(tmp_path, picture, monkeypatch):
+def test_grey_stays_grey_and_a_large_result_is_shrunk(tmp_path: pathlib.Path, picture: Callable,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(interface, 'MAX_SHOWN_PIXELS', 36 * 27 // 4)
   images.write_image(tmp_path / 'grey.png', picture(9, 12)[..., :1])
   result = interface.upscale_image(Nearest(), 'nearest', tmp_path / 'grey.png', tmp_path)
@@ -59,7 +64,8 @@ def test_grey_stays_grey_and_a_large_result_is_shown_smaller(tmp_path, picture, 
   assert re.search('nearest; .*18x13$', result.summary)
 
 
-def test_the_ensemble_is_used(tmp_path, picture, monkeypatch):
+def test_the_ensemble_is_used(tmp_path: pathlib.Path, picture: Callable,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(tiles, 'ensemble', lambda upscale, lr, on_progress: 1 - upscale(lr))
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
   result = interface.upscale_image(Nearest(), 'nearest', tmp_path / 'photo.png', tmp_path,
@@ -68,7 +74,7 @@ def test_the_ensemble_is_used(tmp_path, picture, monkeypatch):
   assert re.search('nearest, .*8$', result.summary)
 
 
-def test_errors_name_the_file_without_its_folder(tmp_path, picture):
+def test_errors_name_the_file_without_its_folder(tmp_path: pathlib.Path, picture: Callable) -> None:
   (tmp_path / 'notes.txt').write_text('no picture')
   images.write_image(tmp_path / 'large.png', picture(30, 40))
   (tmp_path / 'cut.png').write_bytes((tmp_path / 'large.png').read_bytes()[:300])
@@ -81,7 +87,7 @@ def test_errors_name_the_file_without_its_folder(tmp_path, picture):
       interface.upscale_image(Nearest(), 'nearest', tmp_path / name, tmp_path, max_pixels=limit)
 
 
-def test_a_scan_keeps_16_bits_and_alpha(tmp_path):
+def test_a_scan_keeps_16_bits_and_alpha(tmp_path: pathlib.Path) -> None:
   samples = np.arange(9 * 12 * 3, dtype=np.uint16).reshape(9, 12, 3) * 200
   alpha = np.uint16(60000) * np.ones((9, 12, 1), np.uint16)
   photos.write(tmp_path / 'scan.png', photos.Photo(samples, alpha), 'png')
@@ -92,9 +98,10 @@ def test_a_scan_keeps_16_bits_and_alpha(tmp_path):
   assert photos.read(result.before).alpha.dtype == np.uint8  # what is shown has 8 bits
 
 
-def test_an_image_too_large_for_memory_is_named(tmp_path, picture):
+def test_an_image_too_large_for_memory_is_named(tmp_path: pathlib.Path, picture: Callable) -> None:
   class Full(Nearest):
-    def __call__(self, lr, on_progress=None):
+    def __call__(self, lr: np.ndarray,
+                 on_progress: Callable[[int], None] | None = None) -> np.ndarray:
       raise InputError('no memory')
 
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
@@ -102,12 +109,13 @@ def test_an_image_too_large_for_memory_is_named(tmp_path, picture):
     interface.upscale_image(Full(), 'full', tmp_path / 'photo.png', tmp_path)
 
 
-def test_file_names_are_escaped():
+def test_file_names_are_escaped() -> None:
   assert interface._line('<img src=x>.png', 'error') == (
       '<p class="error" role="status">&lt;img src=x&gt;.png</p>')
 
 
-def test_networks_of_one_name_are_distinguished(weights, tmp_path):
+def test_networks_of_one_name_are_distinguished(weights: pathlib.Path,
+                                                tmp_path: pathlib.Path) -> None:
   other = tmp_path / weights.name
   shutil.copy(weights, other)
   networks = app.load_networks([weights, other])
@@ -115,7 +123,7 @@ def test_networks_of_one_name_are_distinguished(weights, tmp_path):
   assert all(upscaler.scale == 2 for upscaler in networks.values())
 
 
-def test_old_files_are_deleted(tmp_path):
+def test_old_files_are_deleted(tmp_path: pathlib.Path) -> None:
   for name in ('old.png', 'folder/old.png', 'folder/new.png'):
     (tmp_path / 'folder').mkdir(exist_ok=True)
     (tmp_path / name).write_text('')
@@ -126,7 +134,8 @@ def test_old_files_are_deleted(tmp_path):
   assert sorted(path.name for path in tmp_path.rglob('*')) == ['folder', 'new.png']
 
 
-def test_without_gradio_the_error_gives_the_command(monkeypatch, call):
+def test_without_gradio_the_error_gives_the_command(monkeypatch: pytest.MonkeyPatch,
+                                                    call: Callable) -> None:
   monkeypatch.setattr(os, 'environ', {**os.environ})
   monkeypatch.setitem(sys.modules, 'gradio', None)
   status, out, err = call(app.main, '--weights', 'x')
@@ -147,7 +156,9 @@ def test_without_gradio_the_error_gives_the_command(monkeypatch, call):
     (['--weights', 'W', '--port', 'TAKEN'], 'in use'),
     (['--weights', 'W', '--host', '203.0.113.1'], r'203\.0\.113\.1, port 0: Cannot assign'),
     (['--weights', 'W', '--port', 'x'], '--port: .*x')])
-def test_wrong_arguments_are_one_line(weights, call, monkeypatch, arguments, message):
+def test_wrong_arguments_are_one_line(weights: pathlib.Path, call: Callable,
+                                      monkeypatch: pytest.MonkeyPatch, arguments: list[str],
+                                      message: str) -> None:
   monkeypatch.setattr(app, 'import_gradio', lambda: None)
   with socket.create_server(('127.0.0.1', 0)) as taken:
     known = {'W': str(weights), 'TAKEN': str(taken.getsockname()[1])}
@@ -165,7 +176,7 @@ def test_wrong_arguments_are_one_line(weights, call, monkeypatch, arguments, mes
 
 
 @pytest.fixture
-def served(weights, tmp_path):
+def served(weights: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[tuple[str, subprocess.Popen]]:
   """Serves the page on a free port, for images of at most 1,200 pixels; (address, process)."""
   if importlib.util.find_spec('gradio') is None:  # importing it takes seconds
     pytest.skip('no Gradio on this machine')
@@ -184,7 +195,8 @@ def served(weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_in_a_browser(weights, browser, served, tmp_path, picture):
+def test_in_a_browser(weights: pathlib.Path, browser: Any, served: tuple[str, subprocess.Popen],
+                      tmp_path: pathlib.Path, picture: Callable) -> None:
   address, process = served
   lr = picture(30, 40)
   images.write_image(tmp_path / 'photo.png', lr)
@@ -196,12 +208,12 @@ def test_in_a_browser(weights, browser, served, tmp_path, picture):
   page.on('request', lambda request: requested.append(request.url))
   page.goto(address)
 
-  def upload(name):
+  def upload(name: str) -> None:
     with page.expect_file_chooser() as chooser:
       page.get_by_label('Click to upload or drop files').click()
     chooser.value.set_files(tmp_path / name)
 
-  def clear():
+  def clear() -> None:
     page.get_by_label('Clear').click()
     page.wait_for_function("document.querySelector('#status').innerText.trim() == ''")
 

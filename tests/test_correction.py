@@ -1,5 +1,7 @@
 """Tests of correction by bilinear interpolation: which samples are kept and replaced."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ THRESHOLDS = (0.05, 0.1, 0.2)
 
 
 @pytest.fixture(scope='module')
-def pair():
+def pair() -> tuple[np.ndarray, np.ndarray]:
   """Returns (sr, bilinear), float32 [7, 9, 3], whose deviations vary from zero to large."""
   rng = np.random.default_rng(0)
   bilinear = rng.uniform(0, 1, (7, 9, 3)).astype(np.float32)
@@ -20,7 +22,8 @@ def pair():
 
 
 @pytest.mark.parametrize('kind', correction.KINDS)
-def test_samples_within_the_thresholds_are_unchanged(pair, kind):
+def test_samples_within_the_thresholds_are_unchanged(pair: tuple[np.ndarray, np.ndarray],
+                                                     kind: str) -> None:
   sr, bilinear = pair
   for thresholds in (1.0, (1, 1, 1), float(np.abs(sr - bilinear).max())):
     np.testing.assert_array_equal(correction.correct(sr, bilinear, thresholds, kind), sr)
@@ -28,7 +31,7 @@ def test_samples_within_the_thresholds_are_unchanged(pair, kind):
   np.testing.assert_array_equal(correction.correct(sr, bilinear, 0, kind), bilinear)
 
 
-def test_replace_equals_a_loop_over_pixels(pair):
+def test_replace_equals_a_loop_over_pixels(pair: tuple[np.ndarray, np.ndarray]) -> None:
   sr, bilinear = pair
   expected = sr.copy()
   for y in range(sr.shape[0]):
@@ -47,7 +50,7 @@ def test_replace_equals_a_loop_over_pixels(pair):
 
 
 @pytest.mark.parametrize('kind', correction.KINDS)
-def test_channels_are_independent(pair, kind):
+def test_channels_are_independent(pair: tuple[np.ndarray, np.ndarray], kind: str) -> None:
   sr, bilinear = pair
   whole = correction.correct(sr, bilinear, THRESHOLDS, kind)
   for channel, threshold in enumerate(THRESHOLDS):
@@ -56,7 +59,7 @@ def test_channels_are_independent(pair, kind):
         correction.correct(sr[alone], bilinear[alone], threshold, kind), whole[alone])
 
 
-def test_smooth_fades_without_a_step():
+def test_smooth_fades_without_a_step() -> None:
   threshold, deviation = 0.1, np.linspace(0, 0.4, 4001, dtype=np.float32)[:, None, None]
   bilinear = np.full_like(deviation, 0.5)
   for sr in (bilinear + deviation, bilinear - deviation):
@@ -78,7 +81,7 @@ def test_smooth_fades_without_a_step():
 
 
 @pytest.mark.parametrize('kind', correction.KINDS)
-def test_injected_aberrant_samples_are_removed(picture, kind):
+def test_injected_aberrant_samples_are_removed(picture: Callable, kind: str) -> None:
   hr = picture(48, 64)
   good = images.imresize(images.imresize(hr, 1 / 2), 2)
   bilinear = images.to_float(images.imresize(images.imresize(hr, 1 / 2), 2, 'bilinear'))
@@ -91,14 +94,15 @@ def test_injected_aberrant_samples_are_removed(picture, kind):
   np.testing.assert_array_equal(result[places], bilinear[places])
   np.testing.assert_array_equal(result[~places], sr[~places])
 
-  def psnr(sr):
+  def psnr(sr: np.ndarray) -> float:
     return float(metrics.psnr(sr[None], images.to_float(hr)[None])[0])
   assert psnr(result) > psnr(broken) + 3
   assert psnr(result) == pytest.approx(psnr(sr), abs=0.3)
 
 
 @pytest.mark.parametrize('kind', correction.KINDS)
-def test_grey_uses_the_mean_of_three_thresholds(pair, kind):
+def test_grey_uses_the_mean_of_three_thresholds(pair: tuple[np.ndarray, np.ndarray],
+                                                kind: str) -> None:
   sr, bilinear = (one[..., :1] for one in pair)
   result = correction.correct(sr, bilinear, THRESHOLDS, kind)
   assert result.shape == sr.shape
@@ -107,13 +111,13 @@ def test_grey_uses_the_mean_of_three_thresholds(pair, kind):
 
 
 @pytest.mark.parametrize('kind', correction.KINDS)
-def test_non_finite_samples_are_replaced(kind):
+def test_non_finite_samples_are_replaced(kind: str) -> None:
   bilinear = np.full((1, 3, 1), 0.5, np.float32)
   sr = np.float32([np.nan, np.inf, 0.5]).reshape(1, 3, 1)
   np.testing.assert_array_equal(correction.correct(sr, bilinear, 0.1, kind), bilinear)
 
 
-def test_wrong_arguments_are_refused(pair):
+def test_wrong_arguments_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
   sr, bilinear = pair
   for arguments, message in (((sr, bilinear, 0.1, 'none'), "kind='none'.*replace, smooth"),
                              ((sr, bilinear[:1], 0.1), r'shapes.*\(7, 9, 3\).*\(1, 9, 3\)'),

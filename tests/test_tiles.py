@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from tests.conftest import filled
 @pytest.mark.parametrize(('side', 'window', 'halo'), [
     (10, 10, 3), (3, 3, 5), (100, 20, 3), (101, 20, 0), (47, 46, 22), (64, 63, 1), (5, 1, 0)])
 @pytest.mark.parametrize('fractions', [(0, 1), (0.3, 0.9)])
-def test_exact_parts_of_windows_cover_each_pixel_once(side, window, halo, fractions):
+def test_exact_parts_of_windows_cover_each_pixel_once(side: int, window: int, halo: int,
+                                                      fractions: tuple[float, float]) -> None:
   begin, end = (round(fraction * side) for fraction in fractions)
   spans = tiles.spans(side, window, halo, begin, end)
   assert [pixel for span in spans for pixel in range(span.begin, span.end)] == list(
@@ -27,13 +29,13 @@ def test_exact_parts_of_windows_cover_each_pixel_once(side, window, halo, fracti
     assert span.start + window == side or span.start + window - span.end >= halo
 
 
-def test_windows_without_an_exact_part_are_refused():
+def test_windows_without_an_exact_part_are_refused() -> None:
   with pytest.raises(ValueError, match=r'window of 6 .*halo of 3'):
     tiles.spans(10, 6, 3)
 
 
 @pytest.mark.parametrize('side', [7, 38, 39, 70, 71, 339, 510])
-def test_even_windows_are_as_few_and_as_small_as_possible(side):
+def test_even_windows_are_as_few_and_as_small_as_possible(side: int) -> None:
   window = tiles.even_window(side, 32, 3)
   assert window <= min(side, 38)
   count = len(tiles.spans(side, window, 3))
@@ -52,7 +54,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_reach_bounds_what_a_pixel_changes(name):
+def test_reach_bounds_what_a_pixel_changes(name: str) -> None:
   """One pixel is changed. The features and pixels of SR that change lie within the reach, and
   extend to at least two thirds of it: a reach that is too long costs time.
   """
@@ -79,7 +81,7 @@ def test_reach_bounds_what_a_pixel_changes(name):
   assert seen <= tail <= 2 * seen + 2
 
 
-def _distance(before, after, at, size=1):
+def _distance(before: np.ndarray, after: np.ndarray, at: int, size: int = 1) -> int:
   """Returns the distance from the block of pixels at `at` to the furthest changed row or column."""
   changed = np.abs(before - after).max((0, 3)) > 0
   assert changed.any()
@@ -87,7 +89,7 @@ def _distance(before, after, at, size=1):
   return max(max(at - index.min(), index.max() - (at + size - 1)) for index in (rows, columns))
 
 
-def test_canvases_fit_all_images_with_little_waste():
+def test_canvases_fit_all_images_with_little_waste() -> None:
   rng = np.random.default_rng(1)
   sizes = [tuple(size) for size in rng.integers(20, 200, (50, 2)).tolist()]
   canvases = tiles.canvases(sizes, 5)
@@ -99,18 +101,18 @@ def test_canvases_fit_all_images_with_little_waste():
   assert tiles.canvas_of((201, 10), canvases) is None
 
 
-def test_few_sizes_have_one_canvas_each():
+def test_few_sizes_have_one_canvas_each() -> None:
   sizes = [(30, 40)] * 9 + [(40, 30), (7, 7)]
   assert tiles.canvases(sizes, 3) == [(7, 7), (30, 40), (40, 30)]
 
 
-def test_a_frequent_size_keeps_its_canvas():
+def test_a_frequent_size_keeps_its_canvas() -> None:
   """A few larger images do not enlarge the canvas of a thousand images."""
   canvases = tiles.canvases([(30, 40)] * 1000 + [(50, 50), (52, 60), (33, 44)], 2)
   assert canvases[0] == (30, 40)
 
 
-def test_thousands_of_sizes_are_grouped_quickly():
+def test_thousands_of_sizes_are_grouped_quickly() -> None:
   rng = np.random.default_rng(2)
   sizes = [tuple(size) for size in rng.integers(20, 4000, (5000, 2)).tolist()]
   canvases = tiles.canvases(sizes, 5)
@@ -118,11 +120,11 @@ def test_thousands_of_sizes_are_grouped_quickly():
   assert all(tiles.canvas_of(size, canvases) for size in sizes)
 
 
-def test_an_ensemble_is_the_mean_of_eight(picture):
+def test_an_ensemble_is_the_mean_of_eight(picture: Callable) -> None:
   lr = np.float32(picture(6, 9)) / 255
   kernel = np.arange(9, dtype=np.float32).reshape(3, 3) / 36  # without any symmetry
 
-  def upscale(x):
+  def upscale(x: np.ndarray) -> np.ndarray:
     return np.stack([np.kron(x[..., c], kernel) for c in range(3)], axis=-1)
 
   # Rotating the image and the result back rotates the kernel: the mean over the eight remains.

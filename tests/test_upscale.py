@@ -4,6 +4,8 @@ import os
 import pathlib
 import re
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import av
 import numpy as np
@@ -18,7 +20,7 @@ from sr_jax.inference.strategies import PlanRunner
 from tests.conftest import interrupt
 
 
-def test_a_model_is_a_function_of_images(weights, picture):
+def test_a_model_is_a_function_of_images(weights: pathlib.Path, picture: Callable) -> None:
   model = sr_jax.load(weights)
   assert model.scale == 2
   lr = picture(9, 7)
@@ -33,7 +35,8 @@ def test_a_model_is_a_function_of_images(weights, picture):
       model(wrong)
 
 
-def test_image_files_and_folders(weights, tmp_path, picture, call):
+def test_image_files_and_folders(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
+                                 call: Callable) -> None:
   for name in ('one.jpg', 'in/a.png', 'in/below/b.bmp'):
     images.write_image(tmp_path / f'{name}.png', picture(12, 9))
     (tmp_path / f'{name}.png').rename(tmp_path / name)
@@ -76,7 +79,8 @@ def test_image_files_and_folders(weights, tmp_path, picture, call):
     (['in/a.png', '--output', 'in/a.png', '--weights', 'W'], 'in/a.png: .*file.*folder'),
     (['in', 'more', '--output', 'out', '--weights', 'W'], 'in/a.*more/a'),
     (['', '--output', 'out', '--weights', 'W'], 'IN.*empty')])
-def test_wrong_input_is_one_line(weights, tmp_path, picture, call, arguments, message):
+def test_wrong_input_is_one_line(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
+                                 call: Callable, arguments: list[str], message: str) -> None:
   for name in ('in', 'more'):
     images.write_image(tmp_path / name / 'a.png', picture(8, 8))
   arguments = [str(weights) if argument == 'W' else argument for argument in arguments]
@@ -88,10 +92,12 @@ def test_wrong_input_is_one_line(weights, tmp_path, picture, call, arguments, me
   assert not (tmp_path / 'out').exists()
 
 
-def test_an_image_too_large_for_memory_is_named(weights, tmp_path, picture, call, monkeypatch):
+def test_an_image_too_large_for_memory_is_named(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                                picture: Callable, call: Callable,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
   for name in ('a', 'b'):
     images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 8))
-  def full(*_):
+  def full(*_: Any) -> None:
     raise MemoryError
 
   monkeypatch.setattr(PlanRunner, 'bands', full)
@@ -106,7 +112,8 @@ def test_an_image_too_large_for_memory_is_named(weights, tmp_path, picture, call
   assert not list((tmp_path / 'out').glob('*'))
 
 
-def test_files_folders_and_glob_patterns(weights, tmp_path, picture, call):
+def test_files_folders_and_glob_patterns(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                         picture: Callable, call: Callable) -> None:
   """Paths below a folder or a pattern's fixed part are kept; files whose names differ only in the
   suffix keep it.
   """
@@ -120,7 +127,8 @@ def test_files_folders_and_glob_patterns(weights, tmp_path, picture, call):
                 ) == ['a.bmp.bmp', 'a.png.png', 'b.png', 'deep/down/c.png']
 
 
-def test_a_glob_of_folders_keeps_them_apart(weights, tmp_path, picture, call):
+def test_a_glob_of_folders_keeps_them_apart(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                            picture: Callable, call: Callable) -> None:
   """Benchmark sets have images of the same name; a cycle of links adds no image."""
   for name in ('data/Set5/LR/1.png', 'data/Set14/LR/1.png'):
     images.write_image(tmp_path / name, picture(8, 9))
@@ -133,7 +141,8 @@ def test_a_glob_of_folders_keeps_them_apart(weights, tmp_path, picture, call):
         'out/Set14/LR/1.png', 'out/Set5/LR/1.png']
 
 
-def test_existing_results_are_skipped(weights, tmp_path, picture, call):
+def test_existing_results_are_skipped(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                      picture: Callable, call: Callable) -> None:
   for name in ('a', 'b'):
     images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 9))
   (tmp_path / 'out').mkdir()
@@ -150,7 +159,8 @@ def test_existing_results_are_skipped(weights, tmp_path, picture, call):
   assert images.read_image(tmp_path / 'out' / 'a.png').shape == (16, 18, 3)
 
 
-def test_one_bad_input_does_not_stop_the_others(weights, tmp_path, picture, call):
+def test_one_bad_input_does_not_stop_the_others(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                                picture: Callable, call: Callable) -> None:
   """Each input that cannot be upscaled is one line of the error output."""
   images.write_image(tmp_path / 'good.png', picture(8, 9))
   images.write_image(tmp_path / 'cut.jpg', picture(64, 64))
@@ -177,7 +187,8 @@ def test_one_bad_input_does_not_stop_the_others(weights, tmp_path, picture, call
   assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['dir.png', 'good.png']
 
 
-def test_max_pixels_sets_the_limit(weights, tmp_path, picture, call):
+def test_max_pixels_sets_the_limit(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
+                                   call: Callable) -> None:
   images.write_image(tmp_path / 'a.png', picture(8, 9))
   arguments = ('a.png', '--output', 'out', '--weights', str(weights), '--max-pixels')
   status, _, err = call(upscale.main, *arguments, '71')
@@ -186,7 +197,8 @@ def test_max_pixels_sets_the_limit(weights, tmp_path, picture, call):
   assert call(upscale.main, *arguments, '72')[0] == 0
 
 
-def test_a_photo_keeps_its_metadata(weights, tmp_path, picture, call):
+def test_a_photo_keeps_its_metadata(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                    picture: Callable, call: Callable) -> None:
   """A rotated JPEG keeps its EXIF and its colour profile in every format."""
   exif = Image.Exif()
   exif[0x0112], exif[0x010F] = 6, 'maker'
@@ -203,7 +215,8 @@ def test_a_photo_keeps_its_metadata(weights, tmp_path, picture, call):
       assert sr.getexif()[0x010F] == 'maker'
 
 
-def test_a_video_is_upscaled_with_its_sound(weights, tmp_path, call):
+def test_a_video_is_upscaled_with_its_sound(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                            call: Callable) -> None:
   """Two seconds with sound; `test_video` tests the other properties of videos."""
   with av.open(tmp_path / 'clip.mp4', 'w') as clip:
     frames, sound = clip.add_stream('libx264', rate=12), clip.add_stream('aac', rate=8000)
@@ -226,7 +239,8 @@ def test_a_video_is_upscaled_with_its_sound(weights, tmp_path, call):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_only_complete_results(weights, tmp_path, picture):
+def test_ctrl_c_leaves_only_complete_results(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                             picture: Callable) -> None:
   """Ctrl-C in the middle of a folder exits with one line; the written images are complete."""
   for name in range(40):
     images.write_image(tmp_path / 'in' / f'{name:02d}.png', picture(200 + name, 300))

@@ -1,6 +1,8 @@
 """Tests of the processing of images around the network: alpha, colours, size, files."""
 
 import itertools
+import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,22 +18,22 @@ from tests.conftest import filled
 
 
 @pytest.fixture(scope='module')
-def upscaler():
+def upscaler() -> Upscaler:
   model = Compact(4, 1, scale=2)
   return Upscaler(model, filled(model, np.zeros((1, 8, 8, 3), np.float32)))
 
 
 @pytest.fixture(scope='module')
-def lr(picture):
+def lr(picture: Callable) -> np.ndarray:
   return picture(18, 23)
 
 
-def test_back_projection_removes_a_colour_shift(picture):
+def test_back_projection_removes_a_colour_shift(picture: Callable) -> None:
   """Each iteration brings the result's colours closer to LR's."""
   lr = images.to_float(picture(24, 31))
   shifted = images.imresize(lr, 4) + np.float32([0.1, 0, -0.05])
 
-  def distance(sr):
+  def distance(sr: np.ndarray) -> float:
     return np.abs(images.imresize(sr, size=lr.shape[:2]) - lr).max()
 
   results = [upscale_file.backproject(shifted, lr, times) for times in (0, 1, 2, 5)]
@@ -43,7 +45,7 @@ def test_back_projection_removes_a_colour_shift(picture):
   assert np.abs((results[3] - images.imresize(lr, 4)).mean((0, 1))).max() < 1e-3
 
 
-def test_outscale_resamples_the_result(upscaler, lr):
+def test_outscale_resamples_the_result(upscaler: Upscaler, lr: np.ndarray) -> None:
   full = upscaler(images.to_float(lr))
   for scale, size in ((3, (54, 69)), (1, (18, 23)), (0.5, (9, 12))):
     sr = upscale_file.upscale_samples(upscaler, lr, Extras(outscale=scale))
@@ -51,7 +53,7 @@ def test_outscale_resamples_the_result(upscaler, lr):
     np.testing.assert_array_equal(sr, images.to_uint8(images.imresize(full, size=size)))
 
 
-def test_an_ensemble_is_equivariant_to_rotation(upscaler, lr):
+def test_an_ensemble_is_equivariant_to_rotation(upscaler: Upscaler, lr: np.ndarray) -> None:
   extras = Extras(ensemble=True)
   sr = upscale_file.upscale_samples(upscaler, lr, extras)
   rotated = np.ascontiguousarray(np.rot90(lr)[:, ::-1])
@@ -60,7 +62,7 @@ def test_an_ensemble_is_equivariant_to_rotation(upscaler, lr):
   assert (sr != upscaler(lr)).any()
 
 
-def test_correction_replaces_deviating_samples(upscaler, lr):
+def test_correction_replaces_deviating_samples(upscaler: Upscaler, lr: np.ndarray) -> None:
   """With a threshold of 0 all samples are replaced; with 1 none."""
   bilinear = images.to_uint8(images.imresize(images.to_float(lr), 2, 'bilinear'))
   for threshold, want in ((0, bilinear), (1, upscaler(lr))):
@@ -68,7 +70,7 @@ def test_correction_replaces_deviating_samples(upscaler, lr):
     np.testing.assert_array_equal(sr, want)
 
 
-def test_all_extras_together_keep_dtype_and_channels(upscaler, lr):
+def test_all_extras_together_keep_dtype_and_channels(upscaler: Upscaler, lr: np.ndarray) -> None:
   extras = Extras(True, 2, (0.3, 0.2, 0.3), 'smooth', 3)
   for samples in (lr, np.uint16(lr) * 257, lr[..., :1]):
     sr = upscale_file.upscale_samples(upscaler, samples, extras)
@@ -77,7 +79,7 @@ def test_all_extras_together_keep_dtype_and_channels(upscaler, lr):
   assert np.abs(deep / 257 - upscale_file.upscale_samples(upscaler, lr, extras)).max() < 0.51
 
 
-def test_transparent_colours_do_not_bleed_in(upscaler):
+def test_transparent_colours_do_not_bleed_in(upscaler: Upscaler) -> None:
   """A red disc on transparent green: no visible pixel becomes green."""
   y, x = np.mgrid[:24, :24] - 11.5
   alpha = np.uint8(255 * (y**2 + x**2 < 64))[..., None]
@@ -91,7 +93,7 @@ def test_transparent_colours_do_not_bleed_in(upscaler):
 
 
 @pytest.mark.parametrize('level', [0, 128, 255])
-def test_constant_alpha_is_kept(upscaler, lr, level):
+def test_constant_alpha_is_kept(upscaler: Upscaler, lr: np.ndarray, level: int) -> None:
   photo = photos.Photo(lr, np.full((18, 23, 1), level, np.uint8))
   for extras, size in ((Extras(), (36, 46, 1)), (Extras(outscale=3), (54, 69, 1))):
     sr = upscale_file.upscale_photo(upscaler, photo, extras)
@@ -99,13 +101,15 @@ def test_constant_alpha_is_kept(upscaler, lr, level):
     assert (sr.alpha == level).all()
 
 
-def test_a_result_larger_than_memory_is_refused_at_once(upscaler, lr, monkeypatch):
+def test_a_result_larger_than_memory_is_refused_at_once(upscaler: Upscaler, lr: np.ndarray,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(upscale_file, 'host_memory', lambda: 3000)
   with pytest.raises(InputError, match=r'46x36 .*0\.0 GiB.*--format tiff'):
     upscale_file.upscale_samples(upscaler, lr, Extras())
 
 
-def test_a_tiff_need_not_fit_in_memory(upscaler, lr, tmp_path, monkeypatch):
+def test_a_tiff_need_not_fit_in_memory(upscaler: Upscaler, lr: np.ndarray, tmp_path: pathlib.Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
   images.write_image(tmp_path / 'a.png', lr)
   monkeypatch.setattr(upscale_file, 'host_memory', lambda: 3000)
   rows = []
@@ -119,7 +123,7 @@ def test_a_tiff_need_not_fit_in_memory(upscaler, lr, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_back_projection_and_ensemble_on_photographs(assets):
+def test_back_projection_and_ensemble_on_photographs(assets: pathlib.Path) -> None:
   """With a published network on Set5, an ensemble is closer to HR, and back-projection brings the
   colours of the result to those of LR.
   """
@@ -128,7 +132,7 @@ def test_back_projection_and_ensemble_on_photographs(assets):
   hr = images.to_float(images.read_image(assets / 'Set5' / 'HR_x4' / 'img_003.png'))
   sr = upscale(lr)
 
-  def error(x):
+  def error(x: np.ndarray) -> float:
     return np.square(np.clip(x, 0, 1) - hr).mean()
 
   assert error(tiles.ensemble(upscale, lr)) < error(sr)

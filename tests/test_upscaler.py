@@ -1,23 +1,30 @@
 """Tests that upscaling in tiles, windows and layers gives the result of the whole image."""
 
 import math
+import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import monitoring
 
 from sr_jax import images, restore
 from sr_jax.errors import InputError
 from sr_jax.inference import layerwise, planner, strategies, tiles
-from sr_jax.inference.compiled_parts import CompiledParts
+from sr_jax.inference.compiled_parts import CompiledParts, Program
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, SRResNet
 from tests.conftest import filled
 
 # The last bits of a convolution's result depend on the shape that it is compiled for.
 TOLERANCE = 2e-6
+
+# (generator, variables, function of lr [h, w, C] that applies it to the whole image)
+Network = tuple[nn.Module, dict, Callable[[np.ndarray], np.ndarray]]
 
 NETWORKS = {
     'rrdb': RRDB(4, 1, 2), 'unfolding': RRDB(4, 1, 2, scale=2, unshuffle=2),
@@ -37,11 +44,11 @@ NAMES = [pytest.param(name, marks=() if name in CORE else pytest.mark.slow) for 
 
 
 @pytest.fixture(scope='module')
-def network():
+def network() -> Callable[[str], Network]:
   """network(name) -> (generator, variables, untiled); untiled(lr) is the expected result."""
   cache = {}
 
-  def make(name):
+  def make(name: str) -> Network:
     if name not in cache:
       generator = NETWORKS[name]
       variables = filled(generator, np.zeros((1, 12, 12, 3), np.float32))
@@ -53,7 +60,7 @@ def network():
 
 
 @pytest.fixture(scope='module')
-def lr():
+def lr() -> np.ndarray:
   """An image whose sides are no multiples of 2 or 4, the height less than some windows'."""
   return np.random.default_rng(3).random((41, 55, 3), np.float32)
 
@@ -61,14 +68,15 @@ def lr():
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('tile', [16, *(pytest.param(tile, marks=pytest.mark.slow)
                                         for tile in (None, 25))])
-def test_tiles_do_not_change_the_result(network, lr, name, tile):
+def test_tiles_do_not_change_the_result(network: Callable[[str], Network], lr: np.ndarray,
+                                        name: str, tile: int | None) -> None:
   generator, variables, untiled = network(name)
   np.testing.assert_allclose(Upscaler(generator, variables, tile=tile)(lr), untiled(lr),
                              rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_a_canvas_does_not_change_the_result(network, name):
+def test_a_canvas_does_not_change_the_result(network: Callable[[str], Network], name: str) -> None:
   generator, variables, untiled = network(name)
   sizes = [(97, 113), (103, 119), (130, 160), (160, 120), (150, 150), (110, 160)]
   lr = np.random.default_rng(9).random((*sizes[0], 3), np.float32)
@@ -81,7 +89,9 @@ def test_a_canvas_does_not_change_the_result(network, name):
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('strategy', ['windows', 'layers'])
-def test_windows_and_layers_do_not_change_the_result(network, lr, name, strategy, monkeypatch):
+def test_windows_and_layers_do_not_change_the_result(network: Callable[[str], Network],
+                                                     lr: np.ndarray, name: str, strategy: str,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
   """Each strategy is forced although the trunk would fit, with small and so many windows."""
   generator, variables, untiled = network(name)
   upscale = Upscaler(generator, variables, tile=16)
@@ -100,16 +110,17 @@ def test_windows_and_layers_do_not_change_the_result(network, lr, name, strategy
 
 
 @pytest.fixture(scope='module')
-def large():
+def large() -> np.ndarray:
   return np.random.default_rng(4).random((130, 150, 3), np.float32)
 
 
-def _trunk_bytes(generator, variables, lr):
+def _trunk_bytes(generator: nn.Module, variables: dict, lr: np.ndarray) -> float:
   return CompiledParts(generator, variables).trunk(1, lr.shape[:2]).bytes
 
 
 @pytest.mark.parametrize('name', DEEP)
-def test_the_memory_decides_the_strategy(network, large, name):
+def test_the_memory_decides_the_strategy(network: Callable[[str], Network], large: np.ndarray,
+                                         name: str) -> None:
   """With less and less memory: untiled, in windows, by layers."""
   generator, variables, untiled = network(name)
   want, full = untiled(large), _trunk_bytes(generator, variables, large)
@@ -125,7 +136,9 @@ def test_the_memory_decides_the_strategy(network, large, name):
 
 @pytest.mark.parametrize(('name', 'reach'), [
     ('deep edsr', 13), pytest.param('rrdb', 20, marks=pytest.mark.slow)])
-def test_an_inexact_result_is_noted_once_with_its_error(network, large, name, reach, monkeypatch):
+def test_an_inexact_result_is_noted_once_with_its_error(network: Callable[[str], Network],
+                                                        large: np.ndarray, name: str, reach: int,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
   generator, variables, untiled = network(name)
   monkeypatch.setattr(planner, 'MAX_WORK', 1.2)
   memory = _trunk_bytes(generator, variables, large) // 8
@@ -140,7 +153,8 @@ def test_an_inexact_result_is_noted_once_with_its_error(network, large, name, re
   assert upscale.notes == [note]
 
 
-def test_a_canvas_larger_than_memory_is_not_used(network, large):
+def test_a_canvas_larger_than_memory_is_not_used(network: Callable[[str], Network],
+                                                 large: np.ndarray) -> None:
   """An image whose canvas does not fit runs in windows."""
   generator, variables, untiled = network('deep edsr')
   memory = _trunk_bytes(generator, variables, large) // 2
@@ -151,7 +165,7 @@ def test_a_canvas_larger_than_memory_is_not_used(network, large):
 
 
 @pytest.mark.slow
-def test_tiny_memory_is_noted_or_refused(network):
+def test_tiny_memory_is_noted_or_refused(network: Callable[[str], Network]) -> None:
   """Windows are almost all halo; each result is exact, noted as inexact, or an InputError."""
   generator, variables, untiled = network('rrdb')
   for size in ((1, 3), (36, 6)):
@@ -167,16 +181,18 @@ def test_tiny_memory_is_noted_or_refused(network):
 @pytest.mark.parametrize(('part', 'after'), [
     ('tail', 3), pytest.param('tail', 0, marks=pytest.mark.slow),
     pytest.param('trunk', 0, marks=pytest.mark.slow)])
-def test_exhausted_memory_halves_the_budget(network, large, part, after, monkeypatch):
+def test_exhausted_memory_halves_the_budget(network: Callable[[str], Network], large: np.ndarray,
+                                            part: str, after: int,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
   """The upscaler continues, whether the first call fails or one in the middle of the image."""
   generator, variables, untiled = network('deep edsr')
   upscale = Upscaler(generator, variables, tile=64, memory=1 << 26)
   compile_program, sides, calls = CompiledParts._program, set(), [0]
 
-  def program(self, key, run, *inputs):
+  def program(self: CompiledParts, key: tuple, run: Callable, *inputs: Any) -> Program:
     compiled = compile_program(self, key, run, *inputs)
 
-    def exhausted(*arguments):
+    def exhausted(*arguments: Any) -> jax.Array:
       if key[0] == part:
         sides.add(key[2])
         calls[0] += 1
@@ -195,10 +211,12 @@ def test_exhausted_memory_halves_the_budget(network, large, part, after, monkeyp
   assert len(sides) > 1  # smaller windows were used
 
 
-def test_memory_exhausted_at_every_size_is_one_error(network, large, monkeypatch):
+def test_memory_exhausted_at_every_size_is_one_error(network: Callable[[str], Network],
+                                                     large: np.ndarray,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
   generator, variables, _ = network('deep edsr')
 
-  def full(*_):
+  def full(*_: Any) -> None:
     raise MemoryError
 
   monkeypatch.setattr(planner.Planner, 'plan', full)
@@ -207,7 +225,8 @@ def test_memory_exhausted_at_every_size_is_one_error(network, large, monkeypatch
 
 
 @pytest.mark.parametrize('every', [25, pytest.param(1, marks=pytest.mark.slow)])
-def test_fifty_sizes_need_six_compilations(network, every, monkeypatch):
+def test_fifty_sizes_need_six_compilations(network: Callable[[str], Network], every: int,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
   generator, variables, untiled = network('edsr luma')
   rng = np.random.default_rng(5)
   sizes = list({tuple(size) for size in rng.integers(24, 120, (60, 2)).tolist()})[:50]
@@ -228,14 +247,15 @@ def test_fifty_sizes_need_six_compilations(network, every, monkeypatch):
 @pytest.mark.parametrize(('name', 'size'), [
     ('unfolding', (3, 150)), *(pytest.param(name, size, marks=pytest.mark.slow) for name, size in
                                (('unfolding', (1, 1)), ('srcnn', (1, 1)), ('srcnn', (2, 70))))])
-def test_the_smallest_and_the_narrowest_images(network, name, size):
+def test_the_smallest_and_the_narrowest_images(network: Callable[[str], Network], name: str,
+                                               size: tuple[int, int]) -> None:
   generator, variables, untiled = network(name)
   lr = np.random.default_rng(6).random((*size, 3), np.float32)
   np.testing.assert_allclose(Upscaler(generator, variables, tile=16)(lr), untiled(lr),
                              rtol=0, atol=TOLERANCE)
 
 
-def test_a_tiny_image_uses_no_shared_canvas(network):
+def test_a_tiny_image_uses_no_shared_canvas(network: Callable[[str], Network]) -> None:
   """Windows may not be larger than the image, so it would make the windows of all images tiny."""
   generator, variables, untiled = network('edsr luma')
   sizes = [(1, 1), (60, 70), (70, 60), (64, 64), (40, 90), (3, 20)]
@@ -247,7 +267,7 @@ def test_a_tiny_image_uses_no_shared_canvas(network):
 
 
 @pytest.mark.slow
-def test_dtypes_channels_and_batches(network, lr):
+def test_dtypes_channels_and_batches(network: Callable[[str], Network], lr: np.ndarray) -> None:
   """Integers are clipped and rounded; a grey result is the mean over the network's channels."""
   generator, variables, untiled = network('edsr luma')
   upscale = Upscaler(generator, variables, tile=16)
@@ -266,7 +286,7 @@ def test_dtypes_channels_and_batches(network, lr):
   np.testing.assert_allclose(upscale(both)[1], untiled(lr[::-1]), rtol=0, atol=TOLERANCE)
 
 
-def test_bands_are_parts_from_the_top(network, large):
+def test_bands_are_parts_from_the_top(network: Callable[[str], Network], large: np.ndarray) -> None:
   generator, variables, untiled = network('deep edsr')
   bands = list(Upscaler(generator, variables, tile=32).bands(large))
   assert len(bands) > 2
@@ -274,7 +294,7 @@ def test_bands_are_parts_from_the_top(network, large):
 
 
 @pytest.mark.slow
-def test_a_published_network_in_tiles(assets):
+def test_a_published_network_in_tiles(assets: pathlib.Path) -> None:
   """RRDB with 23 blocks, whose trunk sees 347 pixels, also layer by layer in windows of 60."""
   model = restore.load(assets / 'rrdb23_x4_realsr_df2k.safetensors')
   lr = images.read_image(assets / 'Set5' / 'LRbicx4' / 'img_003.png')
