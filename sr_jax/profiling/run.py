@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from sr_jax.experiment.check import check
 from sr_jax.profiling import ceilings, parts, table, timing, traces
 from sr_jax.profiling.bottleneck import Setup, Spent, bottleneck, verdict
 from sr_jax.runs import metadata
+from sr_jax.runs.folder import RunFolder
 from sr_jax.step import compilation
 from sr_jax.step.state import TrainState, begin_phase
 from sr_jax.system import files, threads
@@ -51,7 +51,8 @@ def profile_run(config: ConfigDict, workdir: os.PathLike | str) -> dict[str, Any
   """
   check(config)
   workdir = files.expand(workdir)
-  with _replaced_folder(workdir / 'profile') as folder, contextlib.ExitStack() as stack:
+  destination = RunFolder(workdir).profile
+  with _replaced_folder(destination) as folder, contextlib.ExitStack() as stack:
     found, data = _training_images(config)
     # Epochs are converted to steps with an assumed number of images if there are none.
     config = inputs.epochs_to_steps(config, len(found) if found else 1_000 * config.batch_size)
@@ -82,9 +83,9 @@ def profile_run(config: ConfigDict, workdir: os.PathLike | str) -> dict[str, Any
       result['phases'][phase.name] = measured
       print(table.table(phase.name, measured, result))
     files.write_json(folder / 'profile.json', result)
-  print(f'\n{workdir / "profile"}: profile.json, and a trace of each phase\n'
+  print(f'\n{destination}: profile.json, and a trace of each phase\n'
         '  for ui.perfetto.dev: PHASE/**/perfetto_trace.json.gz\n'
-        f'  for XProf: tensorboard --logdir {workdir / "profile"}')
+        f'  for XProf: tensorboard --logdir {destination}')
   return result
 
 
@@ -95,28 +96,17 @@ def _replaced_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     InputError: the folder cannot be written.
   """
-  parent_is_new = not folder.parent.exists()
-  try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and not folder.is_dir():
-      raise InputError(f'{folder}: cannot write the profile, this is not a folder')
-    # Left by a process that was killed.
-    for leftover in folder.parent.glob(f'{files.UNFINISHED}profile-*'):
-      shutil.rmtree(leftover, ignore_errors=True)
-    made = pathlib.Path(tempfile.mkdtemp(prefix=f'{files.UNFINISHED}profile-', dir=folder.parent))
-  except OSError as error:
-    raise InputError(f'{folder}: cannot write the profile ({error.strerror or error})') from None
-  try:
-    (made / 'new').mkdir()
-    yield made / 'new'
-    if folder.exists():
-      folder.rename(made / 'old')
-    (made / 'new').rename(folder)
-  finally:
-    shutil.rmtree(made, ignore_errors=True)
-    if parent_is_new:
-      with contextlib.suppress(OSError):  # not empty after a success
-        folder.parent.rmdir()
+  if folder.exists() and not folder.is_dir():
+    raise InputError(f'{folder}: cannot write the profile, this is not a folder')
+  # Left by a process that was killed.
+  for leftover in folder.parent.glob(f'{files.UNFINISHED}{folder.name}-*'):
+    shutil.rmtree(leftover, ignore_errors=True)
+  with contextlib.ExitStack() as stack:
+    try:
+      new = stack.enter_context(files.atomic_folder(folder, replace=True))
+    except OSError as error:
+      raise InputError(f'{folder}: cannot write the profile ({error.strerror or error})') from None
+    yield new
 
 
 # Data --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.images import montage
 from sr_jax.report.history import Evaluation, History
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.progress import quarters, read_progress_image
 
 JPEG_QUALITY = 90  # with colours at full resolution: its artefacts are below those of interest
@@ -48,9 +49,10 @@ def progress(histories: Sequence[History]) -> Iterator[Comparison]:
   For a single run the layers are its results at each quarter; for several runs, the last result of
   each.
   """
-  for name in _common([_image_folders(history.workdir / 'progress') for history in histories]):
-    versions = [_progress_layers(history.workdir / 'progress' / name, history)
-                for history in histories]
+  folders = [RunFolder(history.workdir).progress for history in histories]
+  for name in _common([_image_folders(folder) for folder in folders]):
+    versions = [_progress_layers(folder / name, history)
+                for folder, history in zip(folders, histories, strict=True)]
     yield from _compare(name, 'validation', histories, versions, [{} for _ in histories])
 
 

@@ -16,6 +16,7 @@ from sr_jax.errors import InputError
 from sr_jax.report.curves import Curve
 from sr_jax.runs import metadata, metrics_log
 from sr_jax.runs.checkpoint_index import CheckpointIndex
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
 # Only these are read from a log, and a limited number of them: a log that another program wrote
@@ -147,14 +148,14 @@ def _is_number(value: Any) -> bool:
 
 def _checkpoints(workdir: pathlib.Path) -> list[int]:
   try:
-    return CheckpointIndex(workdir / 'checkpoints', '', lambda message: None).steps()
+    return CheckpointIndex(RunFolder(workdir).checkpoints, '', lambda message: None).steps()
   except InputError:
     return []
 
 
 def _evaluations(workdir: pathlib.Path) -> list[Evaluation]:
   latest = {}
-  for path in sorted((workdir / 'eval').glob('*-*.json')):
+  for path in sorted(RunFolder(workdir).eval.glob('*-*.json')):
     name, _, step = path.stem.rpartition('-')
     try:
       scores = json.loads(path.read_text('utf-8'))
@@ -186,7 +187,7 @@ def _is_score_table(scores: Any) -> bool:
 
 def _is_locked(workdir: pathlib.Path) -> bool:
   try:
-    with open(workdir / '.lock', 'rb') as file:
+    with open(RunFolder(workdir).lock, 'rb') as file:
       fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
   except BlockingIOError:
     return True

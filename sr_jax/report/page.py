@@ -21,6 +21,7 @@ from sr_jax.report.benchmarks import benchmark_tables
 from sr_jax.report.history import History
 from sr_jax.report.html import anchor, score_text, section, table
 from sr_jax.runs import metadata
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 from sr_jax.system.text import format_seconds
 
@@ -41,7 +42,7 @@ def write(workdirs: Sequence[os.PathLike | str],
     InputError: a folder contains no run, or the file cannot be written.
   """
   histories = history.read_all(workdirs)
-  path = files.expand(output) if output else histories[0].workdir / 'report.html'
+  path = files.expand(output) if output else RunFolder(histories[0].workdir).report
   files.write_text(path, render(histories))
   return path
 
