@@ -1,4 +1,4 @@
-"""What versus_torch.py times is the same on both sides."""
+"""The steps that versus_torch.py times compute the same losses in JAX and in PyTorch."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from tests.benchmarks import versus_torch
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', versus_torch.STEPS)
-def test_both_sides_take_the_same_step(name, unoptimised):
+def test_both_steps_compute_the_same_losses(name, unoptimised):
   torch = pytest.importorskip('torch')
   patch = 64 if name == 'esrgan' else 48
   config = versus_torch.task_config(name, batch=3, patch=patch, blocks=1)
@@ -18,14 +18,15 @@ def test_both_sides_take_the_same_step(name, unoptimised):
     config.discriminator.widths, config.discriminator.hidden = (4, 8), 6
   experiment = versus_torch.build_experiment(config)
   state = experiment.new_state()
-  networks = versus_torch.torch_networks(config, experiment, state, torch, 'cpu')
-  other = versus_torch.torch_step(config, networks, torch, 'cpu')
+  device = versus_torch.Device(torch, 'cpu')
+  networks = versus_torch.torch_networks(config, experiment, state, device)
+  torch_step = versus_torch.torch_step(config, networks, device)
   step, rng = jax.jit(experiment.phases[-1].step), np.random.default_rng(0)
-  for tolerance in (1e-5, 1e-3):  # of the same weights; of those that both have made of them
+  for tolerance in (1e-5, 1e-3):  # of equal weights, and of the weights after one step
     batch = {'lr': rng.random((3, patch // 4, patch // 4, 3), np.float32),
              'hr': rng.random((3, patch, patch, 3), np.float32)}
     state, metrics = step(state, batch, experiment.frozen)
-    losses = other(*(versus_torch.to_torch(batch[side], torch, 'cpu') for side in ('lr', 'hr')))
+    losses = torch_step(*(versus_torch.to_torch(batch[side], device) for side in ('lr', 'hr')))
     assert losses.keys() == {key for key in metrics if key.endswith('/total')}
     for key, loss in losses.items():
       np.testing.assert_allclose(float(loss), float(metrics[key]), rtol=tolerance)
