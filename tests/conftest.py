@@ -1,4 +1,4 @@
-"""Fixtures: a cache of our own, small pictures, one small experiment for all tests."""
+"""Fixtures that all tests share: a compile cache, small images, one small experiment."""
 
 import contextlib
 import json
@@ -11,15 +11,28 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
-# Two workers share two cores: each computes on one, or they would wait for one another.
+# Tests compile many programs and run each for milliseconds, so compile time is what they cost.
+# Without most optimisations XLA compiles the networks of the tests in half the time, with its older
+# CPU emitters in a third of that, and with one thread per program faster than with several.
+# Processes that tests start inherit all of this. SR_JAX_TEST_OPTIMISED=1 compiles everything the
+# way a user's run does; tests marked `optimised` are compiled with all optimisations either way.
+OPTIMISED = os.environ.get('SR_JAX_TEST_OPTIMISED', '0') != '0'
+_FLAGS = []
+if not OPTIMISED:
+  os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  _FLAGS += ['--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters',
+             '--xla_cpu_parallel_codegen_split_count=1']
 if int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1)) > 1:
-  os.environ['XLA_FLAGS'] = ' '.join(
-      [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_multi_thread_eigen=false']).strip()
+  _FLAGS.append('--xla_cpu_multi_thread_eigen=false')  # the workers share the cores
+os.environ['XLA_FLAGS'] = ' '.join([*_FLAGS, os.environ.get('XLA_FLAGS', '')]).strip()
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import traverse_util
 from safetensors.numpy import save_file
 
@@ -36,10 +49,10 @@ GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 @pytest.fixture(scope='session', autouse=True)
 def _cache(tmp_path_factory):
-  """Keeps tests out of the user's cache, and compiles a program that several tests run once.
+  """Keeps tests out of the user's cache and compiles each program once for the entire suite.
 
-  All workers of pytest-xdist share the compile cache. With SR_JAX_TEST_CACHE it stays in that
-  folder for the next run of the suite.
+  All workers of pytest-xdist share the compile cache. SR_JAX_TEST_CACHE names a folder that keeps
+  it for the next run of the suite.
   """
   folder = tmp_path_factory.mktemp('cache')
   shared = tmp_path_factory.getbasetemp()
@@ -47,7 +60,7 @@ def _cache(tmp_path_factory):
     shared = shared.parent
   shared = pathlib.Path(os.environ.get('SR_JAX_TEST_CACHE') or shared / 'xla').absolute()
   shared.mkdir(parents=True, exist_ok=True)
-  (folder / 'xla').symlink_to(shared)  # where processes that tests start look for it
+  (folder / 'xla').symlink_to(shared)  # the place where processes that tests start look for it
   jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
@@ -57,17 +70,28 @@ def _cache(tmp_path_factory):
     yield
 
 
+@pytest.fixture(autouse=True)
+def _optimisation(request, monkeypatch):
+  """Compiles with all optimisations in tests marked `optimised`, and with few in all others."""
+  if OPTIMISED or not request.node.get_closest_marker('optimised'):
+    yield
+    return
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '0')
+  for disabled in (False, True):
+    jax.config.update('jax_disable_most_optimizations', disabled)
+    jax.clear_caches()  # in which functions are compiled the other way
+    if not disabled:
+      yield
+
+
 @pytest.fixture
 def unoptimised():
-  """XLA compiles in half the time what is slower then: for large networks and few steps."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+  """Does nothing: tests are compiled without most optimisations unless they are marked."""
 
 
 @pytest.fixture(scope='session')
 def assets():
-  """Pictures and weights beside the repository; tests that need them skip without."""
+  """The folder of images and weights outside the repository; without it, the test is skipped."""
   folder = os.environ.get('SR_JAX_ASSETS')
   if not folder:
     pytest.skip('SR_JAX_ASSETS is not set')
@@ -76,16 +100,16 @@ def assets():
 
 @pytest.fixture(scope='session')
 def golden():
-  """golden('srresnet') -> (variables, other arrays by name), made by PyTorch."""
+  """golden('srresnet') -> (variables, other arrays by name), computed by PyTorch."""
   with np.load(GOLDEN / 'pytorch.npz') as file:
     arrays = dict(file)
 
   def read(prefix):
-    mine = {name.removeprefix(f'{prefix}/'): array for name, array in arrays.items()
-            if name.startswith(f'{prefix}/')}
-    variables = {name: array for name, array in mine.items()
+    selected = {name.removeprefix(f'{prefix}/'): array for name, array in arrays.items()
+                if name.startswith(f'{prefix}/')}
+    variables = {name: array for name, array in selected.items()
                  if name.startswith(('params/', 'batch_stats/'))}
-    rest = {name: array for name, array in mine.items() if name not in variables}
+    rest = {name: array for name, array in selected.items() if name not in variables}
     return traverse_util.unflatten_dict(variables, sep='/'), rest
 
   return read
@@ -93,7 +117,7 @@ def golden():
 
 @pytest.fixture(scope='session')
 def picture():
-  """picture(height, width, seed) -> uint8 [H, W, 3]: smooth structure and some noise."""
+  """picture(height, width, seed) -> uint8 [H, W, 3]: smooth waves and some noise."""
   def make(height, width, seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
@@ -105,7 +129,7 @@ def picture():
 
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory, picture):
-  """Five pictures of mixed sizes, portrait and landscape."""
+  """A folder of five images of different sizes, portrait and landscape."""
   path = tmp_path_factory.mktemp('pictures')
   for seed, size in enumerate(((40, 52), (61, 34), (33, 33), (48, 90), (70, 45))):
     images.write_image(path / f'{seed}.png', picture(*size, seed))
@@ -114,7 +138,7 @@ def folder(tmp_path_factory, picture):
 
 @pytest.fixture(scope='session')
 def tfds_sets(tmp_path_factory):
-  """A TFDS_DATA_DIR with div2k/bicubic_x4, coco/2017 and celeb_a, each of a few pictures."""
+  """A TFDS_DATA_DIR with div2k/bicubic_x4, coco/2017 and celeb_a, a few images each."""
   path = tmp_path_factory.mktemp('tfds')
   with zipfile.ZipFile(GOLDEN / 'tfds.zip') as file:
     file.extractall(path)
@@ -123,7 +147,7 @@ def tfds_sets(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def pack_folder(tmp_path_factory):
-  """pack_folder(folder, scale, channels) -> packed.Packed of the pictures below a folder."""
+  """pack_folder(folder, scale, channels) -> packed.Packed of the images below a folder."""
   def pack(folder, scale=2, channels=3):
     found = sources.open_source(f'folder:{folder}', scale)
     return packed.pack(packed.lay_out(found, scale, channels), scale, channels,
@@ -133,7 +157,7 @@ def pack_folder(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory):
-  """A Compact of scale 2 in a file."""
+  """A weight file of a Compact network of scale 2."""
   model = Compact(4, 1, scale=2)
   path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
   variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
@@ -143,7 +167,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def config(folder):
-  """The smallest adversarial experiment: x2, 16-pixel crops, no VGG."""
+  """The config of the smallest adversarial experiment: x2, 16-pixel crops, no VGG."""
   config = smallest.get_config()
   config.data.source, config.eval.sets = f'folder:{folder}', str(folder)
   return config
@@ -151,7 +175,7 @@ def config(folder):
 
 @pytest.fixture
 def call(capsys, monkeypatch, tmp_path):
-  """call(main, 'ARGUMENT', ...) -> (exit status, stdout, stderr) of a command line, in tmp_path."""
+  """call(main, 'ARGUMENT', ...) -> (exit status, stdout, stderr); runs in tmp_path."""
   monkeypatch.chdir(tmp_path)
 
   def run(main, *arguments):
@@ -164,7 +188,7 @@ def call(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture(scope='session')
 def foreign(tmp_path_factory):
-  """foreign('edsr-x2') -> (tensors by name, lr, sr), made by PyTorch; and a file of them."""
+  """foreign('edsr-x2') -> (tensors by name, lr, sr, file of the tensors), computed by PyTorch."""
   folder = tmp_path_factory.mktemp('foreign')
 
   def read(name):
@@ -185,7 +209,7 @@ def weights_command(call):
 
 @pytest.fixture
 def browser():
-  """Chromium of the system."""
+  """The system's Chromium; without it, the test is skipped."""
   api = pytest.importorskip('playwright.sync_api')
   path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
               None)
@@ -199,8 +223,8 @@ def browser():
     browser.close()
 
 
-def foreign_network(name) -> tuple[dict, np.ndarray, np.ndarray]:
-  """(tensors by name, lr, sr) of a network in foreign.npz, made by PyTorch."""
+def foreign_network(name: str) -> tuple[dict, np.ndarray, np.ndarray]:
+  """Returns (tensors by name, lr, sr) of a network in foreign.npz, computed by PyTorch."""
   with np.load(GOLDEN / 'foreign.npz') as file:
     shapes, numbers = json.loads(str(file[f'{name}/shapes'])), file[f'{name}/numbers']
     lr, sr = file[f'{name}/lr'], file[f'{name}/sr']
@@ -210,8 +234,8 @@ def foreign_network(name) -> tuple[dict, np.ndarray, np.ndarray]:
           for (key, shape), part in zip(shapes.items(), parts, strict=True)}, lr, sr
 
 
-def filled(model, lr, seed=0) -> dict:
-  """Variables of a model with random numbers in them; its own initialisers compile for seconds."""
+def filled(model: nn.Module, lr: np.ndarray, seed: int = 0) -> dict:
+  """Returns random variables for a model. Its own initialisers would compile for seconds."""
   shapes = jax.eval_shape(model.init, jax.random.key(0), lr)
   rng = np.random.default_rng(seed)
   return jax.tree_util.tree_map_with_path(
@@ -219,8 +243,13 @@ def filled(model, lr, seed=0) -> dict:
                                     else rng.normal(0, 0.1, leaf.shape)), shapes)
 
 
-def interrupt(arguments: list[str], folder, ready, environment) -> tuple[int, str]:
-  """(exit status, stderr) of `python ARGUMENTS` in folder, sent Ctrl-C once `ready()` is true."""
+def interrupt(arguments: list[str], folder: pathlib.Path, ready: Callable[[], bool],
+              environment: dict[str, str]) -> tuple[int, str]:
+  """Runs `python ARGUMENTS` in a folder and sends it Ctrl-C as soon as `ready()` is true.
+
+  Returns:
+    (exit status, stderr).
+  """
   with subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, text=True,
                         stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
     deadline = time.monotonic() + 240
@@ -234,8 +263,8 @@ def interrupt(arguments: list[str], folder, ready, environment) -> tuple[int, st
 
 
 @contextlib.contextmanager
-def largest_file(size):
-  """Inside, no file can grow past `size` bytes: a full disk, for whoever writes."""
+def largest_file(size: int) -> Iterator[None]:
+  """Limits files to `size` bytes inside the context, as a full disk does."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
   try:
@@ -244,8 +273,11 @@ def largest_file(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def same_bits(a, b) -> list[str]:
-  """Names of the leaves that differ in a single bit, or in name, shape or type."""
+def same_bits(a: Any, b: Any) -> list[str]:
+  """Returns the names of the leaves that differ in any bit, or in name, shape or type.
+
+  `same_bits(a, b) == []` asserts that two trees are identical.
+  """
   a, b = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (a, b))
   if a.keys() != b.keys():
     return [jax.tree_util.keystr(path) for path in a.keys() ^ b.keys()]

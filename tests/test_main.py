@@ -1,10 +1,9 @@
-"""The command line: what a newcomer types, right and wrong."""
+"""The command line of sr_jax.main: correct and wrong input."""
 
 import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import textwrap
 import time
@@ -20,11 +19,10 @@ from tests.conftest import interrupt
 ROOT = pathlib.Path(main.__file__).parents[1]
 
 
-@pytest.fixture
-def config_file(tmp_path, folder):
-  """A config file beside the tests' own pictures: four steps, two of them adversarial."""
-  path = tmp_path / 'tiny.py'
-  path.write_text(textwrap.dedent(f'''
+def write_config(path, folder):
+  """A config file for the images of the tests: four steps, two of them adversarial."""
+  file = path / 'tiny.py'
+  file.write_text(textwrap.dedent(f'''
       from configs.common import defaults, parse_variants
 
       def get_config(variant=''):
@@ -40,7 +38,12 @@ def config_file(tmp_path, folder):
         config.eval.sets, config.eval.lpips = '{folder}', 'none'
         return config
       '''))
-  return path
+  return file
+
+
+@pytest.fixture
+def config_file(tmp_path, folder):
+  return write_config(tmp_path, folder)
 
 
 @pytest.fixture
@@ -114,16 +117,16 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--mode=dance'], 'dance'),
     (['--nonsense=1'], 'nonsense'),
     (['stray'], "'stray'"),
-    (['--config.data.augment={"a": 1}'], '--config.data.augment: is a section'),
-    (['--config.generator.features=9223372036854775808'], 'features=.*: expected at most'),
+    (['--config.data.augment={"a": 1}'], r'--config\.data\.augment: .*section'),
+    (['--config.generator.features=9223372036854775808'], r'config\.generator\.features=\d+: .*\d'),
     (['--config.seeed=1'], "'seeed'.*'seed'"),
     (['--config.data.nothing=1'], "'nothing'"),
     (['--config.steps=many'], 'config.steps.*many'),
     (['--config.steps=0'], 'config.steps=0'),
     (['--config.generator.name=unet'], 'config.generator.name.*unet.*srresnet'),
     (['--config.loss.pixel.kind=l3'], "config.loss.pixel.kind='l3'"),
-    (['--config.data.source=folder:/nowhere'], '/nowhere: no such folder'),
-    (['--config.hr_patch=1000'], r'0\.png: 40x52 is smaller than the 1000x1000 crop'),
+    (['--config.data.source=folder:/nowhere'], r'config\.data\.source.*/nowhere|/nowhere: .*folder'),
+    (['--config.hr_patch=1000'], r'0\.png: .*40x52.*1000x1000'),
     (['--workdir=/proc/none'], r'/proc/none: .*\('),
     (['--mode=evaluate', '--workdir=nothing'], 'nothing: .*config.json'),
     (['--config.loss.perceptual.weight=1', '--config.loss.perceptual.weights=/no.pth'], '/no.pth'),
@@ -131,31 +134,31 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--config.scale=5', '--config.hr_patch=20'], 'scale=5'),
     (['--config.generator.upsample=linear'], "upsample='linear'"),
     (['--config.optimizer.g.ramp=5', '--config.warmup_steps=2'],
-     'config.optimizer.g.ramp=5: its phase has no more than 2 steps'),
-    (['--config.warmup_steps=9'], 'config.warmup_steps=9: expected 0 to config.steps=4'),
+     r'config\.optimizer\.g\.ramp=5: .*\b2\b'),
+    (['--config.warmup_steps=9'], r'config\.warmup_steps=9: .*config\.steps=4'),
     (['--config.epochs=2', '--config.warmup_epochs=3'],
-     'config.warmup_epochs=3, which are 9 steps: expected 0 to config.epochs=2, which are 6 steps'),
-    (['--config.epochs=9999999999'], 'config.epochs=9999999999, which are .*: expected less than'),
-    (["--config.optimizer.g.boundaries=('a',)"], 'boundaries=.*: expected steps, or'),
+     r'config\.warmup_epochs=3\b.*\b9\b.*config\.epochs=2\b.*\b6\b'),
+    (['--config.epochs=9999999999'], r'config\.epochs=9999999999\b.*\d'),
+    (["--config.optimizer.g.boundaries=('a',)"], r"config\.optimizer\.g\.boundaries=.*'a'"),
     (['--config.optimizer.g.boundaries=(-5,)'], 'config.optimizer.g.boundaries='),
     (['--config.optimizer.g.weight_decay=nan'], 'config.optimizer.g.weight_decay=nan'),
     (['--config.loss.pixel.weight=inf'], 'config.loss.pixel.weight=inf'),
-    (['--config.optimizer.d.beta2=1.0'], 'config.optimizer.d.beta2=1.0: .*less than 1'),
-    (['--config.freeze=,'], "config.freeze=',': no pattern in it"),
+    (['--config.optimizer.d.beta2=1.0'], r'config\.optimizer\.d\.beta2=1\.0: .*\b1'),
+    (['--config.freeze=,'], r"config\.freeze=',': "),
     (['--config.init_from=nothing'], 'config.init_from: nothing: .*realsr-df2k'),
-    (['--config.train_only=boddy_*'], "config.train_only: .*'boddy_\\*'; there is body_"),
-    (['--config.freeze=*'], 'config.freeze=.*: every array is frozen'),
-    (['--config.generator.init=xaver'], "config.generator.init='xaver': expected one of xavier,"),
+    (['--config.train_only=boddy_*'], r"config\.train_only: .*'boddy_\*'.*body_"),
+    (['--config.freeze=*'], r'config\.freeze=.\*.: .*every array'),
+    (['--config.generator.init=xaver'], r"config\.generator\.init='xaver': .*\bxavier,"),
     (['--config.optimizer.d.schedule=linear'], "config.optimizer.d.schedule='linear'"),
     (['--mode=evaluate', '--config.dtype=float8'], "config.dtype='float8'"),
     (['--mode=evaluate', '--config.eval.lpips=squeeze'], "config.eval.lpips='squeeze'"),
     (['--mode=evaluate', '--config.eval.correct.thresholds=(0.1,-1,0)'], 'correct.thresholds'),
     (['--mode=evaluate', '--workdir=/proc/version'], '/proc/version: .*config.json'),
     (['--mode=replay', '--workdir=nothing', '--step=3'], 'nothing: .*config.json'),
-    (['--mode=replay'], '--step=latest: --mode replay expected the number of a step'),
-    (['--mode=summary', '--size=180'], "--size '180': expected HEIGHTxWIDTH"),
-    (['--config.max_bad_steps=0'], 'config.max_bad_steps=0: expected at least 1'),
-    (['--config.saturated_steps=-1'], 'config.saturated_steps=-1: expected at least 0'),
+    (['--mode=replay'], r'--step=latest: .*number'),
+    (['--mode=summary', '--size=180'], "--size.*180.*HEIGHTxWIDTH"),
+    (['--config.max_bad_steps=0'], r'config\.max_bad_steps=0: .*\b1'),
+    (['--config.saturated_steps=-1'], r'config\.saturated_steps=-1: .*\b0'),
 ])
 def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, message):
   status, _, err = command(*arguments)
@@ -194,36 +197,23 @@ def test_help_has_two_examples(command, monkeypatch):
     assert flag in out, flag
 
 
-def environment(tmp_path):
+def environment(*folders):
+  """The environment of a process that finds modules in these folders, then in the repository."""
   return os.environ | {
-      'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}', 'JAX_PLATFORMS': 'cpu',
-      # What the tests of this file have compiled is not compiled again.
+      'PYTHONPATH': os.pathsep.join(map(str, (*folders, ROOT))), 'JAX_PLATFORMS': 'cpu',
+      # Programs that the tests of this process have compiled are not compiled again.
       'JAX_COMPILATION_CACHE_DIR': str(jax.config.jax_compilation_cache_dir),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'}
 
 
-def test_training_never_imports_tensorflow_or_pytorch(tmp_path, config_file):
-  # Packages of those names which any import, also a guarded one, would find.
-  for name in ('tensorflow', 'torch'):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / '__init__.py').write_text('')
-  script = ('import sys; from sr_jax import main; '
-            f'status = main.main(["main", "--config={config_file}"]); '
-            'names = "tensorflow", "torch", "sr_jax.train"; '
-            'print(status, [name in sys.modules for name in names])')
-  done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, text=True, timeout=300,
-                        env=environment(tmp_path), capture_output=True, check=False)
-  assert done.stdout.splitlines()[-1] == '0 [False, False, True]', done.stderr
-
-
-def test_ctrl_c_is_not_lost_where_nothing_can_be_raised():
-  class Deaf:
+def test_ctrl_c_is_not_lost_if_the_exception_is_ignored():
+  class RaisesInDel:
     def __del__(self):
       raise KeyboardInterrupt
 
   def work():
-    Deaf()
+    RaisesInDel()
     time.sleep(60)
 
   hook = sys.unraisablehook
@@ -231,13 +221,38 @@ def test_ctrl_c_is_not_lost_where_nothing_can_be_raised():
   assert sys.unraisablehook is hook
 
 
-def test_ctrl_c_saves_and_exits_with_130(tmp_path, config_file):
-  metrics = tmp_path / 'run' / 'metrics.jsonl'
+# A run in a process of its own ---------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def interrupted(tmp_path_factory, folder):
+  """(exit status, stderr, folder) of a run of sr_jax.main that was sent Ctrl-C.
+
+  Packages called tensorflow and torch, found by any import of them, leave a file in the folder.
+  """
+  path = tmp_path_factory.mktemp('interrupted')
+  for name in ('tensorflow', 'torch'):
+    (path / name).mkdir()
+    (path / name / '__init__.py').write_text(f'open({str(path / "imported")!r}, "a")')
+  metrics = path / 'run' / 'metrics.jsonl'
   status, err = interrupt(
-      ['-m', 'sr_jax.main', f'--config={config_file}', '--workdir=run', '--config.steps=1000000',
-       '--config.warmup_steps=1000000', '--config.log_every=1'], tmp_path,
-      lambda: metrics.exists() and metrics.read_text().count('\n') > 5, environment(tmp_path))
+      ['-m', 'sr_jax.main', f'--config={write_config(path, folder)}', '--workdir=run',
+       '--config.steps=1000000', '--config.warmup_steps=2', '--config.log_every=1'], path,
+      lambda: metrics.exists() and '"gan"' in metrics.read_text(), environment(path))
+  return status, err, path
+
+
+def test_ctrl_c_saves_and_exits_with_130(interrupted):
+  status, err, path = interrupted
   assert status == 130
   assert 'Traceback' not in err
-  assert 'stopped by SIGINT; the same command goes on' in err
-  assert len(list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))) == 1
+  assert 'stopped by SIGINT' in err
+  steps = [int(folder.name) for folder in (path / 'run' / 'checkpoints').glob('[0-9]*')]
+  assert len(steps) == 2  # the end of the warm-up, and the step at which it was interrupted
+  assert max(steps) > min(steps) == 2
+
+
+def test_training_never_imports_tensorflow_or_pytorch(interrupted):
+  _, err, path = interrupted
+  assert (path / 'run' / 'report.html').exists(), err
+  assert not (path / 'imported').exists()

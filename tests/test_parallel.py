@@ -127,9 +127,8 @@ def test_rows_of_processes_are_the_batch(folder, pack_folder):
 
 
 def environment(devices=1, processes=0):
-  """Of each process: JAX shows it so many devices; what is compiled is compiled once, quickly."""
-  flags = (f'--xla_force_host_platform_device_count={devices} '
-           '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true')
+  """Returns the environment of each process, in which JAX finds this number of CPU devices."""
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}'
   mine = os.environ | {
       'PYTHONPATH': str(ROOT), 'XLA_FLAGS': flags,
       'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,

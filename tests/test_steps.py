@@ -1,4 +1,4 @@
-"""Training steps: which arrays move, which do not, and that every route gives one result."""
+"""Training steps: which arrays change, which do not, and that all ways to run a step agree."""
 
 import functools
 
@@ -12,8 +12,14 @@ from sr_jax import losses
 from sr_jax.data import bank, feed
 from sr_jax.data.augment import Augmentation
 from sr_jax.experiment import phases
-from sr_jax.step import train_step
+from sr_jax.step import device_loop
+from sr_jax.step.state import begin_phase
+from sr_jax.step.train_step import GanStep
+from tests import smallest
 from tests.conftest import same_bits
+
+batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 2), batch_size=4,
+                             augmentation=Augmentation())
 
 
 @pytest.fixture(scope='module')
@@ -21,37 +27,51 @@ def source(folder, pack_folder):
   return bank.to_device(pack_folder(folder))
 
 
-batch_at = functools.partial(feed.batch_of_bank, cut=bank.CropSpec(4, 16, 2), size=4,
-                             kinds=Augmentation())
+@pytest.fixture(scope='module')
+def experiment():
+  """The smallest experiment; every test of this module that changes no config shares it."""
+  return phases.build(smallest.get_config())
 
 
-@pytest.fixture
-def experiment(config):
-  return phases.build(config)
+@pytest.fixture(scope='module')
+def start(experiment):
+  """The state before the first step."""
+  return experiment.new_state()
+
+
+@pytest.fixture(scope='module')
+def one_step(experiment, source):
+  """one_step('gan', state) -> (state, metrics); each phase is traced and compiled once."""
+  steps = {phase.name: jitted(phase) for phase in experiment.phases}
+  return lambda name, state: steps[name](state, source, experiment.frozen)
+
+
+def jitted(phase):
+  return jax.jit(functools.partial(device_loop.one_step, step=phase.step, batch_at=batch_at))
 
 
 def phase(experiment, name):
   return next(phase for phase in experiment.phases if phase.name == name)
 
 
-def one_step(experiment, name, state, source):
-  step = functools.partial(train_step.one_step, step=phase(experiment, name).step,
-                           batch_at=batch_at)
-  return jax.jit(step)(state, source, experiment.frozen)
-
-
-def test_warm_up_moves_the_generator_alone(experiment, source):
+def gan_step(config, source):
+  """(the state before, the state after, metrics) of one adversarial step of a config."""
+  experiment = phases.build(config)
   before = experiment.new_state()
-  after, metrics = one_step(experiment, 'warm-up', before, source)
-  assert same_bits(before.d, after.d) == []
-  assert len(same_bits(before.g.params, after.g.params)) == len(jax.tree.leaves(before.g.params))
+  return before, *jitted(phase(experiment, 'gan'))(before, source, experiment.frozen)
+
+
+def test_warm_up_changes_the_generator_alone(start, one_step):
+  after, metrics = one_step('warm-up', start)
+  assert same_bits(start.d, after.d) == []
+  assert len(same_bits(start.g.params, after.g.params)) == len(jax.tree.leaves(start.g.params))
   assert after.step == 1
   assert set(metrics) == {'g/pixel', 'g/total', 'g/grad_norm', 'g/ema_distance', 'skipped', 'bad'}
 
 
-def test_gan_step_is_two_separate_updates(experiment, source, config):
-  """Against the plain way: two losses, two gradients, each network applied once more."""
-  state = experiment.new_state()
+def test_gan_step_is_two_separate_updates(experiment, start, source, config):
+  """Compares with the naive way: two losses, two gradients, each network applied once more."""
+  state = start
   generator, discriminator = experiment.generator, experiment.discriminator
   batch = jax.jit(batch_at)(source, state.seed, state.step)
   mutable = ['batch_stats']
@@ -84,8 +104,7 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
   sgd = optax.sgd(1.0)
   state = state._replace(g=state.g._replace(opt_state=sgd.init(state.g.params)),
                          d=state.d._replace(opt_state=sgd.init(state.d.params)))
-  step = functools.partial(train_step.gan_step, generator=generator, discriminator=discriminator,
-                           g_tx=sgd, d_tx=sgd, ema=0.9, loss=phases.build_loss(config))
+  step = GanStep(generator, discriminator, sgd, sgd, phases.build_loss(config), ema=0.9)
   after, metrics = jax.jit(step)(state, batch, {})
   for net, grads in (('g', g_grads), ('d', d_grads)):
     old, new = getattr(state, net).params, getattr(after, net).params
@@ -96,33 +115,31 @@ def test_gan_step_is_two_separate_updates(experiment, source, config):
   np.testing.assert_allclose(metrics['g/pixel'] + metrics['g/adversarial'], metrics['g/total'],
                              rtol=1e-6)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
-  jax.tree.map(close, after.d.batch_stats, d_stats)  # real, then fake, nothing else
+  jax.tree.map(close, after.d.batch_stats, d_stats)  # of the real batch, then of the generated one
   jax.tree.map(close, after.g.batch_stats, g_changed['batch_stats'])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['vanilla', 'relativistic'])  # one logit, and both at once
-def test_gradients_reach_only_the_network_they_should(config, source, kind, unoptimised):
+@pytest.mark.parametrize('kind', ['vanilla', 'relativistic'])  # D on one batch, D on both at once
+def test_gradients_reach_only_their_own_network(config, source, kind):
   """With a learning rate of zero for one network, the other's update must not change."""
   config.loss.adversarial.kind = kind
   results = {}
-  for frozen in ('none', 'g', 'd'):
+  for fixed in ('none', 'g', 'd'):
     changed = config.copy_and_resolve_references()
-    if frozen != 'none':
-      changed.optimizer[frozen].learning_rate = 0.0
-    experiment = phases.build(changed)
-    before = experiment.new_state()
-    results[frozen] = one_step(experiment, 'gan', before, source)[0]
+    if fixed != 'none':
+      changed.optimizer[fixed].learning_rate = 0.0
+    before, results[fixed], _ = gan_step(changed, source)
     for net in ('g', 'd'):
-      moved = len(same_bits(getattr(before, net).params, getattr(results[frozen], net).params))
-      assert bool(moved) == (frozen != net)
+      moved = len(same_bits(getattr(before, net).params, getattr(results[fixed], net).params))
+      assert bool(moved) == (fixed != net)
   assert same_bits(results['none'].g.params, results['d'].g.params) == []
   assert same_bits(results['none'].d.params, results['g'].d.params) == []
 
 
-def test_no_term_reaches_a_network_without_weight(config, source):
+def test_a_term_of_weight_zero_is_not_in_the_total(config, source):
   config.loss.pixel.weight, config.loss.total_variation.weight = 0.0, 0.5
-  _, metrics = one_step(phases.build(config), 'gan', phases.build(config).new_state(), source)
+  _, _, metrics = gan_step(config, source)
   assert 'g/pixel' not in metrics
   assert metrics['g/total'] == metrics['g/total_variation'] + metrics['g/adversarial']
 
@@ -130,100 +147,97 @@ def test_no_term_reaches_a_network_without_weight(config, source):
 @pytest.mark.slow
 def test_adversarial_term_alone_is_enough(config, source):
   config.loss.pixel.weight = 0.0
-  experiment = phases.build(config)
-  before = experiment.new_state()
-  after, metrics = one_step(experiment, 'gan', before, source)
+  before, after, metrics = gan_step(config, source)
   assert metrics['g/total'] == metrics['g/adversarial'] > 0
   assert same_bits(before.g.params, after.g.params)
 
 
-def test_ema_follows_weights_and_statistics(experiment, source):
-  state = experiment.new_state()
-  # A later step, where the configured decay of 0.999 counts and not its rising start.
-  state = state._replace(step=jnp.int32(100_000))
-  after, _ = one_step(experiment, 'gan', state, source)
+def test_ema_follows_weights_and_statistics(start, one_step):
+  # At a late step, the decay is the configured 0.999 and not its ramp at the start.
+  state = start._replace(step=jnp.int32(100_000))
+  after, _ = one_step('gan', state)
   for old, new, ema in zip(*map(jax.tree.leaves, (
       state.ema, {'params': after.g.params, 'batch_stats': after.g.batch_stats}, after.ema)),
                            strict=True):
     np.testing.assert_allclose(ema, 0.999 * old + 0.001 * new, rtol=1e-5, atol=1e-7)
-  young = state._replace(step=jnp.int32(0))
-  after, _ = one_step(experiment, 'gan', young, source)
+  after, _ = one_step('gan', state._replace(step=jnp.int32(0)))
   expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.ema['params'],
                           after.g.params)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
                after.ema['params'], expected)
 
 
-def test_adversarial_phase_starts_with_fresh_moments_once(experiment, source):
-  warm, _ = one_step(experiment, 'warm-up', experiment.new_state(), source)
+def test_adversarial_phase_starts_with_new_optimiser_state_once(experiment, start, one_step):
+  warm, _ = one_step('warm-up', start)
   tx = phase(experiment, 'gan').g_tx
-  begun = train_step.begin_phase(warm, tx)
+  begun = begin_phase(warm, tx)
   assert same_bits(begun.g.params, warm.g.params) == []
   assert all((leaf == 0).all() for leaf in jax.tree.leaves(begun.g.opt_state))
-  assert same_bits(train_step.begin_phase(begun, tx), begun) == []
-  new = experiment.new_state()
-  assert same_bits(train_step.begin_phase(new, phase(experiment, 'warm-up').g_tx), new) == []
+  assert same_bits(begin_phase(begun, tx), begun) == []
+  assert same_bits(begin_phase(start, phase(experiment, 'warm-up').g_tx), start) == []
 
 
 @pytest.mark.parametrize('name', ['warm-up', 'gan'])
-def test_device_loop_is_indifferent_to_how_it_is_cut(experiment, source, name):
-  run = jax.jit(functools.partial(train_step.train_steps, step=phase(experiment, name).step,
+def test_device_loop_does_not_depend_on_how_it_is_split(experiment, start, source, name):
+  run = jax.jit(functools.partial(device_loop.train_steps, step=phase(experiment, name).step,
                                   batch_at=batch_at), donate_argnames='state')
 
-  def cut(*lengths):
-    state, at = experiment.new_state(), 0
+  def split(*lengths):
+    state, at = jax.tree.map(jnp.copy, start), 0
     for length in lengths:
       state, metrics = run(state, source, experiment.frozen, at, at + length)
       at += length
     return state, metrics
 
-  whole = cut(40)
-  assert whole[0].step == 40
+  whole = split(12)
+  assert whole[0].step == 12
   assert np.isfinite(list(map(float, whole[1].values()))).all()
-  for lengths in ((20, 20), (7, 13, 20), (1,) * 40):
-    assert same_bits(cut(*lengths), whole) == [], lengths
+  for lengths in ((6, 6), (2, 3, 7), (1,) * 12):
+    assert same_bits(split(*lengths), whole) == [], lengths
 
 
 @pytest.mark.slow
-def test_loop_and_plain_steps_agree(experiment, source):
-  """Not in bits, the code is compiled differently, but in figures."""
-  run = jax.jit(functools.partial(train_step.train_steps, step=phase(experiment, 'gan').step,
+def test_loop_and_single_steps_agree(experiment, start, source, one_step):
+  """They agree in their values, not in every bit: the code is compiled differently."""
+  run = jax.jit(functools.partial(device_loop.train_steps, step=phase(experiment, 'gan').step,
                                   batch_at=batch_at))
-  looped, _ = run(experiment.new_state(), source, {}, 0, 3)
-  plain = experiment.new_state()
+  looped, _ = run(start, source, {}, 0, 3)
+  single = start
   for _ in range(3):
-    plain, _ = one_step(experiment, 'gan', plain, source)
+    single, _ = one_step('gan', single)
   a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.g.params)])
-          for state in (looped, plain))
-  # Adam moves a weight whose gradient is all rounding error by its full step either way.
+          for state in (looped, single))
+  # Adam moves a weight by its full step, in either direction, if its gradient is a rounding error.
   assert np.mean(np.abs(a - b) > 1e-4) < 0.02
 
 
 @pytest.mark.parametrize('loop', [False, True])
-def test_a_restored_state_makes_the_same_program(experiment, source, loop):
-  """So that the compile cache has it: what comes of a checkpoint was put on its device."""
+def test_a_restored_state_gives_the_same_program(experiment, start, source, loop):
+  """The arrays of a checkpoint are committed to a device; the compile cache must still hit."""
   run = phases.jit_step(experiment._replace(device_loop=loop), phase(experiment, 'gan'), batch_at)
-  new = jax.tree.map(jnp.asarray, experiment.new_state())
+  new = jax.tree.map(jnp.asarray, start)
   restored = jax.device_put(new, jax.local_devices()[0])
   texts = [run.lower(state, source, {}, 0, 1).as_text() for state in (new, restored)]
   assert texts[0] == texts[1]
 
 
-def test_donated_state_is_gone(experiment, source):
+def test_the_donated_state_is_deleted(experiment, start, source):
   run = phases.jit_step(experiment, phase(experiment, 'gan'), batch_at)
-  state = experiment.new_state()
+  state = jax.tree.map(jnp.copy, start)
   run(state, source, experiment.frozen, 0, 1)
-  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.g))
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.g, state.d)))
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(config, source):
   config.dtype = 'bfloat16'
   experiment = phases.build(config)
-  state, metrics = one_step(experiment, 'gan', experiment.new_state(), source)
-  kinds = {leaf.dtype for leaf in jax.tree.leaves((state.g, state.d, state.ema, metrics))}
-  assert kinds == {jnp.dtype('float32'), jnp.dtype('int32')}
-  batch = batch_at(source, 0, 0)
-  text = jax.jit(phase(experiment, 'gan').step).lower(state, batch, {}).as_text()
-  convolutions = [line for line in text.splitlines() if 'stablehlo.convolution' in line]
+  state = jax.eval_shape(experiment.new_state)
+  arguments = state, source, experiment.frozen
+  step = jitted(phase(experiment, 'gan'))
+  after, metrics = jax.eval_shape(step, *arguments)
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves((after.g, after.d, after.ema, metrics))}
+  assert dtypes == {jnp.dtype('float32'), jnp.dtype('int32')}
+  convolutions = [line for line in step.lower(*arguments).as_text().splitlines()
+                  if 'stablehlo.convolution' in line]
   assert convolutions
   assert all('bf16' in line for line in convolutions)
