@@ -149,7 +149,7 @@ def test_errors_of_the_thread_are_raised_where_batches_are_taken(tmp_path: pathl
 def test_one_crop_and_its_variants(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
   made = feed.open_feed(open_source(f'folder:{folder}', 2), dataclasses.replace(
       SPEC, crop_spec=CropSpec(1, 16, 2), batch_size=6, mode='mapped', cache=tmp_path))
-  batch = made.batch_at(made.source_for(0, 1), 0, 0)
+  batch = jax.jit(made.batch_at)(made.source_for(0, 1), 0, 0)
   made.close()
   assert batch['hr'].shape == (6, 16, 16, 3)
   levels = np.sort(np.asarray(batch['hr']).reshape(6, -1), axis=1)
