@@ -1,6 +1,7 @@
 """The guard: what a bad number stops, what it leaves, what is counted and what is said."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from flax import linen as nn
 from sr_jax import losses
 from sr_jax.experiment import phases
 from sr_jax.runs.checkpoints import Checkpoints, flat
-from sr_jax.step import nonfinite, train_step
+from sr_jax.step import device_loop, nonfinite
 from sr_jax.step.freezing import Trainable
-from sr_jax.step.state import Health, NetState, TrainState
+from sr_jax.step.state import Health, NetState, TrainState, begin_phase
+from sr_jax.step.train_step import PixelStep
 from tests.conftest import same_bits
 
 MOST = 3  # bad steps in a row
@@ -34,7 +36,8 @@ def pretended(state, batch, frozen):
   return state._replace(seed=state.seed - 1, g=g, d=d), metrics
 
 
-step = jax.jit(functools.partial(nonfinite.skip_nonfinite, step=pretended, max_bad=MOST))
+guarded = nonfinite.SkipNonfinite(pretended, MOST)
+step = jax.jit(guarded)
 
 
 def batch_at(source, seed, index):
@@ -42,8 +45,7 @@ def batch_at(source, seed, index):
 
 
 loop = jax.jit(functools.partial(
-    train_step.train_steps, step=functools.partial(nonfinite.skip_nonfinite, step=pretended, max_bad=MOST),
-    batch_at=batch_at, max_bad=MOST))
+    device_loop.train_steps, step=guarded, batch_at=batch_at, max_bad=MOST))
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def test_weights_that_leave_the_numbers_are_not_taken(state, net):
     old = getattr(new, net)  # an update of finite gradients, as Adam's without epsilon is
     return new._replace(**{net: old._replace(params={'kernel': old.params['kernel'] / 0})}), metrics
 
-  moved, _ = nonfinite.skip_nonfinite(state, WELL, {}, step=leaves, max_bad=MOST)
+  moved, _ = nonfinite.SkipNonfinite(leaves, MOST)(state, WELL, {})
   assert same_bits(nets(moved), nets(state)) == []
   assert counts(moved) == (11, 1, 1)
 
@@ -126,15 +128,15 @@ def test_rewound_is_the_state_before(state):
   assert good.health == (1, 0, 2)
   for bad in range(MOST + 2):
     later, _ = after(good, *[BAD] * bad) if bad else (good, None)
-    assert same_bits(nonfinite.rewound(later), good) == [], bad
+    assert same_bits(nonfinite.rewind(later), good) == [], bad
   # Anew from there it is as if nothing had been.
-  assert same_bits(after(nonfinite.rewound(later), None), after(good, None)) == []
+  assert same_bits(after(nonfinite.rewind(later), None), after(good, None)) == []
 
 
 def test_a_phase_begins_with_no_row(state):
   tx = optax.sgd(0.1)
   state = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
-  assert train_step.begin_phase(state, tx).health == (5, 0, 0)
+  assert begin_phase(state, tx).health == (5, 0, 0)
 
 
 def test_saturation_is_counted_in_good_steps(state):
@@ -178,7 +180,7 @@ def test_a_device_loop_ends_where_the_state_stands(state, lengths):
     if length > 1:
       assert float(metrics['bad']) == max(0, min(int(begin.step) - 14, MOST))
   assert counts(state) == (17, 3, 3)
-  expected, _ = after(nonfinite.rewound(state)._replace(health=Health()), *[BAD] * MOST)
+  expected, _ = after(nonfinite.rewind(state)._replace(health=Health()), *[BAD] * MOST)
   assert same_bits(state, expected) == []
   still, metrics = loop(state, WELL, {}, 22, 24)  # a dispatch that was on its way
   assert same_bits(still, state) == []
@@ -202,9 +204,8 @@ def test_a_gradient_without_end_under_a_finite_loss():
   tx = optax.adam(0.1)
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, {}, tx.init(params)), None,
                      {'params': params, 'batch_stats': {}})
-  bound = functools.partial(train_step.pixel_step, generator=Rooted(), tx=tx, ema=0.9,
-                            loss=losses.GeneratorLoss())
-  run = jax.jit(functools.partial(nonfinite.skip_nonfinite, step=bound, max_bad=MOST))
+  step = PixelStep(Rooted(), tx, losses.GeneratorLoss(), ema=0.9)
+  run = jax.jit(nonfinite.SkipNonfinite(step, MOST))
   moved, metrics = run(state, {'lr': picture, 'hr': picture}, {})
   assert nonfinite.nonfinite_names(metrics) == ['g/grad_norm']
   assert same_bits(nets(moved), nets(state)) == []
@@ -236,7 +237,7 @@ def test_a_bad_crop_moves_nothing(gan):
     assert counts(stayed) == (2, 1, 1)
     assert np.isnan(metrics['g/pixel'])
     assert np.isfinite([metrics[name] for name in NEW]).all()
-    assert same_bits(nonfinite.rewound(stayed), state) == []
+    assert same_bits(nonfinite.rewind(stayed), state) == []
 
 
 @pytest.mark.slow
@@ -287,12 +288,12 @@ def test_causes_are_named(bad, named):
 
 
 def test_what_is_said():
-  assert nonfinite.nonfinite_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0}) == (
-      'steps 31 to 40 gave no finite numbers (g/perceptual): batch of seed 0, step 31; the state '
-      'before is checkpoint 30; --mode replay --step 31 runs it again')
-  assert nonfinite.nonfinite_message(7, 1, 5, {}, 'replay/7.png').startswith(
-      'step 7 gave no finite numbers (new weights or BatchNorm statistics): batch of seed 5, '
-      'step 7, shown in replay/7.png; the state before is checkpoint 6;')
+  message = nonfinite.nonfinite_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0})
+  assert re.fullmatch(r'steps 31 to 40 .*\(g/perceptual\).* seed 0, step 31; .*checkpoint 30; '
+                      r'--mode replay --step 31 .*', message)
+  message = nonfinite.nonfinite_message(7, 1, 5, {}, 'replay/7.png')
+  assert re.match(r'step 7 .*\(new weights or BatchNorm statistics\).* seed 5, step 7, .*'
+                  r'replay/7\.png; .*checkpoint 6; ', message)
   text = nonfinite.saturation_warning(5000, 1000)
   assert '\n' not in text
   for part in ('5000', '1000', 'D ', 'config.'):

@@ -1,5 +1,6 @@
 """A step in parts is the step: what the parts take is what it takes, and nothing is left out."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -13,10 +14,12 @@ from sr_jax.data import bank, feed
 from sr_jax.data.augment import Augmentation
 from sr_jax.experiment import phases
 from sr_jax.profiling import parts, timing
-from sr_jax.step import nonfinite, train_step
+from sr_jax.step import device_loop, nonfinite
+from sr_jax.step.state import begin_phase
+from sr_jax.step.train_step import PixelStep
 
-batch_at = functools.partial(feed.batch_of_bank, cut=bank.CropSpec(4, 16, 2), size=4,
-                             kinds=Augmentation())
+batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 2), batch_size=4,
+                             augmentation=Augmentation())
 
 
 class Features(nn.Module):
@@ -34,14 +37,13 @@ def source(folder, pack_folder):
 
 def perceptual(phase):
   """phase.step with another loss, which sees features; and what is frozen in it."""
-  fixed = dict(phase.step.keywords['step'].keywords)
+  step = phase.step.step
   loss = losses.GeneratorLoss(
       pixel='l1', perceptual_weight=0.5, layers={'a': 1.0}, total_variation_weight=0.1,
-      adversarial=fixed['loss'].adversarial, adversarial_weight=fixed['loss'].adversarial_weight)
-  step = phase.step.keywords['step'].func
-  bound = functools.partial(step, **fixed | {'loss': loss, 'vgg': Features()})
+      adversarial=step.loss.adversarial, adversarial_weight=step.loss.adversarial_weight)
+  step = dataclasses.replace(step, loss=loss, vgg=Features())
   frozen = {'vgg': Features().init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))}
-  return functools.partial(nonfinite.skip_nonfinite, **phase.step.keywords | {'step': bound}), frozen
+  return dataclasses.replace(phase.step, step=step), frozen
 
 
 @pytest.mark.parametrize(('number', 'kind'), [
@@ -53,8 +55,8 @@ def test_parts_make_the_step(config, source, number, kind):
   step, frozen = perceptual(experiment.phases[number])
   state = experiment.new_state()
   if number == 0:
-    state = train_step.begin_phase(state, experiment.phases[0].g_tx)
-  whole = jax.jit(functools.partial(train_step.one_step, step=step, batch_at=batch_at)).lower(
+    state = begin_phase(state, experiment.phases[0].g_tx)
+  whole = jax.jit(functools.partial(device_loop.one_step, step=step, batch_at=batch_at)).lower(
       state, source, frozen).compile()
   expected, metrics = whole(state, source, frozen)
   timed = timing.Timed({})
@@ -83,8 +85,8 @@ def test_parts_of_an_accumulated_batch_count_as_often_as_they_run():
   timed.programs = {name: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
                     for name in ('batch', 'generator forward', 'update')}
   timed.products, timed.median = {}, lambda name: 0.5
-  step = functools.partial(nonfinite.skip_nonfinite, step=functools.partial(train_step.pixel_step, accumulate=4))
-  figures = parts.figures(step, timed)
+  step = nonfinite.SkipNonfinite(PixelStep(None, None, losses.GeneratorLoss(), 0.9, accumulate=4), 1)
+  figures = parts.part_costs(step, timed)
   assert [figures[name]['seconds'] for name in figures] == [0.5, 2.0, 0.5]
   assert figures['generator forward']['flops'] == 4 * figures['batch']['flops'] > 0
 
@@ -93,8 +95,8 @@ def test_scopes_name_every_part_of_a_step(config, source):
   experiment = phases.build(config)
   phase = experiment.phases[1]
   state = jax.eval_shape(experiment.new_state)
-  step = functools.partial(train_step.one_step, step=phase.step, batch_at=batch_at)
+  step = functools.partial(device_loop.one_step, step=phase.step, batch_at=batch_at)
   text = jax.jit(step).lower(state, source, experiment.frozen).as_text(debug_info=True)
-  for name in ('batch', 'optimiser', 'average', 'guard', 'jvp(generator)', 'jvp(discriminator)',
+  for name in ('batch', 'optimiser', 'ema', 'guard', 'jvp(generator)', 'jvp(discriminator)',
                'jvp(losses)', 'transpose(jvp(generator))', 'transpose(jvp(discriminator))'):
     assert f'/{name}/' in text, name

@@ -157,27 +157,27 @@ def test_a_bad_step_is_told(run, tmp_path, capsys):
   assert '(not logged)' in out
   assert re.search('^not finite: .*d/total.*; the update was left out$', out, re.M)
   # Past what the run takes in a row it stands still, and that step was never taken.
-  with pytest.raises(InputError, match=r'step=33: was never taken; after 10 steps .* at step 30$'):
+  with pytest.raises(InputError, match=r'step=33: was never taken; .* step 30 after 10 '):
     replay.replay_run(config, tmp_path, 33)
 
 
 def test_null_in_the_log_is_no_number():
   metrics = {'g/pixel': float('nan'), 'g/total': float('inf'), 'd/total': 1.0, 'bad': 1.0}
   logged = {'g/pixel': None, 'g/total': 2.0, 'd/total': 1.0, 'bad': 1.0}
-  assert [name for name in metrics if not replay._same(metrics[name], logged[name])] == ['g/total']
-  lines = replay._describe('gan step 3', metrics, logged, ['g/total'])
+  assert [name for name in metrics if not replay._equal(metrics[name], logged[name])] == ['g/total']
+  lines = replay._describe_metrics('gan step 3', metrics, logged, ['g/total'])
   assert [line.split()[1:] for line in lines[1:4]] == [
       ['nan', 'null', 'equal'], ['inf', '2', 'differs'], ['1', '1', 'equal']]
-  assert lines[-1] == 'not finite: g/pixel, g/total; the update was left out'
+  assert lines[-1] == 'non-finite: g/pixel, g/total; the update was skipped'
 
 
 def test_a_picture_of_a_bad_batch_and_of_a_large_one(tmp_path):
   hr = np.full((20, 8, 8, 1), np.nan, np.float32)
   crops = replay.ReplayedBatch(np.full((20, 4, 4, 1), np.inf, np.float32), hr, hr - 1)
-  picture = images.read_image(replay._write(tmp_path, 3, crops))
+  picture = images.read_image(replay.write_batch(tmp_path, 3, crops))
   assert picture.shape == (16 * 8 + 15 * 4, 3 * 8 + 2 * 4, 3)
   assert set(picture[0, :, 0]) == {0, 255}
-  assert 'nan' in replay._describe_crops(crops)[1]
+  assert 'nan' in replay._describe_batch(crops)[1]
 
 
 @pytest.mark.slow

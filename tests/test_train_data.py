@@ -16,6 +16,7 @@ from sr_jax.data import feed, pictures
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.train import announce
+from sr_jax.train.loop import Trainer
 from tests.conftest import same_bits
 from tests.test_main import environment
 from tests.test_train import run, stop_after
@@ -37,7 +38,7 @@ def pixels(config):
         ('mapped', 'yes'), ('mapped', 'no'), ('stream', 'yes')))])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, mode, loop,
                                                             monkeypatch):
-  monkeypatch.setattr(feed, 'WINDOW', 4)  # shorter than what lies between logs
+  monkeypatch.setattr(feed, 'MAX_WINDOW', 4)  # shorter than what lies between logs
   pixels.data.mode, pixels.device_loop = mode, loop
   whole = run(pixels, tmp_path / 'whole')
   stop_after(pixels, tmp_path / 'parts', 6)
@@ -79,7 +80,7 @@ def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, p
   with pytest.MonkeyPatch.context() as patch:
     meet_after_the_opening(patch)
     run(pixels, tmp_path / 'run', steps=16)
-  assert '03.png: not a picture' in capsys.readouterr().out
+  assert '03.png: not a supported image' in capsys.readouterr().out
   record, = json.loads((tmp_path / 'run' / 'run.json').read_text())
   assert len(record['skipped_pictures']) == 1
   taken = feed._take
@@ -96,27 +97,30 @@ def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, p
 
 
 def meet_after_the_opening(patch):
-  """What a stream meets is met between the lines a run opens with and its first step."""
-  opened, plain = threading.Event(), (announce.opening, pictures.read_crops, train.run.run_steps)
+  """A stream skips an image after the lines that open a run are printed, before its first step."""
+  opened = threading.Event()
+  before_training, read_crops, train_loop = (announce.before_training, pictures.read_crops,
+                                             Trainer.train)
 
-  def opening(*arguments):
-    said = plain[0](*arguments)
+  def print_then_open(*arguments):
+    printed = before_training(*arguments)
     opened.set()
-    return said
+    return printed
 
-  def read_crops(*arguments):
+  def wait_then_read(*arguments):
     assert opened.wait(60)
-    return plain[1](*arguments)
+    return read_crops(*arguments)
 
-  def run_steps(config, experiment, mesh, state, feed, *rest):
+  def wait_then_train(self):
     deadline = time.monotonic() + 60
-    while not feed.skipped:
+    while not self._run.feed.skipped:
       assert time.monotonic() < deadline
       time.sleep(0.01)
-    return plain[2](config, experiment, mesh, state, feed, *rest)
+    return train_loop(self)
 
-  for place, function in ((announce, opening), (pictures, read_crops), (train.run, run_steps)):
-    patch.setattr(place, function.__name__, function)
+  patch.setattr(announce, 'before_training', print_then_open)
+  patch.setattr(pictures, 'read_crops', wait_then_read)
+  patch.setattr(Trainer, 'train', wait_then_train)
 
 
 @pytest.mark.slow
@@ -134,7 +138,7 @@ def test_one_channel_is_trained_scored_and_enlarged(config, tmp_path, picture, c
   state = run(config, tmp_path / 'run')
   assert state.g.params['head']['kernel'].shape[2] == 1
   assert state.d.params['Conv_0']['kernel'].shape[2] == 1
-  assert '3 pictures are 1,800 bytes packed' in capsys.readouterr().out
+  assert '3 images take 1,800 bytes packed' in capsys.readouterr().out
   config.eval.sets = str(tmp_path / 'set')
   table = evaluate.evaluate_run(config, tmp_path / 'run')['set']
   assert table['mean']['psnr_y'] > 5
@@ -147,7 +151,7 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
   pixels.data.fraction, pixels.data.valid = (0.6, 0.2, 0.2), 'split:valid'
   pixels.eval.sets = 'split:valid,split:test'
   run(pixels, tmp_path, steps=1)
-  assert '3 pictures are' in capsys.readouterr().out
+  assert '3 images take' in capsys.readouterr().out
   # What was left to test is asked of the run.
   pixels.data.fraction, pixels.data.split_seed = (), 5
   pixels.data.source = 'folder:/nowhere'
@@ -169,7 +173,7 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
     ('valid', 'split:valid', "config.data.valid: 'split:valid': expected"),
     ('test', 'split:test', "config.data.test: 'split:test': expected"),
     ('split_seed', -1, 'split_seed=-1'),
-    ('fraction', ('a', 'b'), 'config.data.fraction'), ('fraction', (0.0, 1.0), 'nothing to train'),
+    ('fraction', ('a', 'b'), 'config.data.fraction'), ('fraction', (0.0, 1.0), 'config.data.fraction='),
     ('augment.contrast', ('a', 'b'), 'expected numbers')])
 def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
   with config.ignore_type():
@@ -204,7 +208,7 @@ def in_a_process(config, tmp_path, workdir, before_taking, at_the_end=''):
   ''').replace('BEFORE_TAKING', textwrap.indent(textwrap.dedent(before_taking), '  '))
   (tmp_path / 'train.py').write_text(script.replace('AT_THE_END', at_the_end))
   return subprocess.run([sys.executable, tmp_path / 'train.py', tmp_path / 'config.json', workdir],
-                        env=environment(ROOT), text=True, timeout=300,
+                        env=environment(), text=True, timeout=300,
                         capture_output=True, check=False)
 
 

@@ -10,11 +10,12 @@ from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.images import montage
+from sr_jax.metrics import scorer
 from sr_jax.runs import progress
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.state import NetState, TrainState
-from sr_jax.train import loop, overfitting, validation
+from sr_jax.train import overfitting, schedule, validation
 from tests.conftest import filled
 from tests.test_logs import read_events
 from tests.test_train import iter_scores, run
@@ -118,14 +119,14 @@ def test_the_device_loop_stops_at_each_quarter(config):
   config.steps, config.log_every, config.checkpoint_every = 41, 1000, 1000
   stops = [0]
   while stops[-1] < 41:
-    stops.append(loop.next_event(config, stops[-1], 41))
+    stops.append(schedule.Schedule(config).next_event(stops[-1], 41))
   assert stops == [0, 11, 21, 31, 41]
 
 
 def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypatch, capsys):
   watched.progress_pictures = 1
   # By turns of valid and of test; the best of validation is step 4, of test 6.
-  monkeypatch.setattr(loop, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
+  monkeypatch.setattr(scorer, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
   run(watched, tmp_path / 'run')
   lines = [line for line in read_metrics(tmp_path / 'run') if 'valid/psnr_y' in line]
   assert [(line['step'], line['valid/psnr_y'], line['test/psnr_y']) for line in lines] == [
@@ -136,8 +137,8 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
                '\n\ndata.valid\n    step  phase           psnr_y\n       0  bicubic ',
                '\n\ndata.test\n    step  phase           psnr_y\n       0  bicubic         1.0',
                '       6  pixel          99.0000\n',
-               '\n\nLoss terms of the phase pixel, raw weights, on the middle of pictures (2 for '
-               'training, 2 for validation)\npixel: train 0.'):
+               '\n\nLoss terms of the phase pixel on fixed centre crops (2 of the training set, '
+               '2 of the validation set; ', 'first to last\npixel: train 0.'):
     assert text in out, text
   assert {path.name for path in (tmp_path / 'run' / 'progress' / 'sub').iterdir()} == {
       '0', '0.png'}
@@ -151,7 +152,7 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
 
 def test_a_test_set_that_can_not_be_scored_is_told(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
-  with pytest.raises(InputError, match=r'config\.data\.test: no usable picture.*0\.png: not a'):
+  with pytest.raises(InputError, match=r'config\.data\.test: no usable image.*0\.png: not a'):
     validation.open_validation(watched, [])
   (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture, but one of two')
   images.write_image(tmp_path / 'test' / 'sub' / '0.png', np.zeros((20, 20, 3), np.uint8))
@@ -172,12 +173,12 @@ def test_crops_are_the_middles_of_what_is_usable(tmp_path, picture, config):
     images.write_image(tmp_path / f'{index}.png', picture(*size, index))
   (tmp_path / '3.png').write_text('no picture')
   found = sources.open_source(f'folder:{tmp_path}', 2)
-  batch = validation.centre_crops(found, inputs.build_cut(config))
+  batch = validation.centre_crops(found, inputs.build_crop_spec(config))
   expected = [middle_of(found[index], y, x) for index, y, x in ((0, 6, 9), (2, 4, 0))]
   for name in ('lr', 'hr'):
     np.testing.assert_array_equal(batch[name], np.stack([crop[name] for crop in expected]))
     assert batch[name].dtype == np.float32
-  assert validation.centre_crops(found[1:2], inputs.build_cut(config)) == {}
+  assert validation.centre_crops(found[1:2], inputs.build_crop_spec(config)) == {}
 
 
 def middle_of(picture, y, x):
@@ -201,9 +202,9 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   found = sources.open_source(f'folder:{folder}', 2)
   crops = {'train': [middle_of(found[0], 6, 9), middle_of(found[1], 11, 5)],
            'valid': [middle_of(found[2], 4, 4)]}
-  batches = {kind: validation.centre_crops(mine, inputs.build_cut(config))
+  batches = {kind: validation.centre_crops(mine, inputs.build_crop_spec(config))
              for kind, mine in (('train', found[:2]), ('valid', found[2:3]))}
-  terms = validation.terms_of(jax.jit(phase.terms), state, batches, {})
+  terms = validation.loss_terms(jax.jit(phase.terms), state, batches, {})
 
   generate, judge = (
       jax.jit(lambda picture, apply=network.apply, net=net: apply(
@@ -269,7 +270,7 @@ def test_the_lines_at_the_end():
                       terms__perceptual__train=None, terms__perceptual__valid=1.0))
     lines.append({'step': 10 * step + 15, 'phase': 'gan', 'g/pixel': 1.0})
   assert overfitting.describe_terms(lines) == [
-      'pixel: train 0.04 to 0.03, validation 0.05 to 0.06, lowest 0.04545 at step 60: it rose '
-      'while train fell on, the generator overfits',
+      'pixel: train 0.04 to 0.03, validation 0.05 to 0.06, lowest 0.04545 at step 60: rising '
+      'on validation while train falls, so the generator overfits',
       'adversarial: train 0.04 to 0.03, validation 0.05 to 0.06, lowest 0.04545 at step 60',
       'd_real: train 54% to 53%, validation 46% to 47%']

@@ -3,6 +3,7 @@
 import collections
 
 import optax
+from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
 from sr_jax.step import freezing
@@ -11,14 +12,13 @@ from sr_jax.step.freezing import Trainable
 SCHEDULES = ('constant', 'multistep', 'cosine')
 
 
-def build_schedule(config, steps: int) -> optax.Schedule:
-  """Learning rate against steps of the phase, counted from its start.
+def build_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
+  """Returns the learning rate as a function of the step, counted from the start of the phase.
 
   Args:
-    config: `learning_rate`; `schedule`, one of 'constant', 'multistep' (times `factor` at
-      each of `boundaries`, of which one below 1 is a share of the phase) and 'cosine' (to
-      `final` times the rate at the phase's end);
-      `ramp`, steps of linear rise from zero.
+    config: a section with `learning_rate`; `schedule`: 'constant', 'multistep' (times `factor` at
+      each of `boundaries`; a boundary below 1 is a share of the phase) or 'cosine' (down to
+      `final` times the rate at the end of the phase); `ramp`: steps of linear rise from zero.
     steps: length of the phase.
   """
   rate = config.learning_rate
@@ -39,15 +39,20 @@ def build_schedule(config, steps: int) -> optax.Schedule:
   return lambda count: rise(count + 1) * schedule(count)
 
 
-def build_optimizer(config, steps: int, trainable: Trainable | None = None
+def build_optimizer(config: ConfigDict, steps: int, trainable: Trainable | None = None
                     ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """Adam with config's betas and epsilon, gradients clipped and weights decayed where asked.
+  """Builds Adam with gradient clipping and weight decay where they are configured.
 
-  Every phase of a run has the same chain of transformations, whatever its figures, so that
-  one checkpoint layout fits all of them.
+  Every phase of a run has the same chain of transformations, whatever its settings, so that one
+  checkpoint layout fits all of them.
 
   Args:
-    trainable: which arrays it is for; None is all.
+    config: a section of config.optimizer.
+    steps: length of the phase.
+    trainable: the arrays to train; None is all of them.
+
+  Returns:
+    (transformation, learning rate against the step of the phase).
   """
   schedule = build_schedule(config, steps)
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()

@@ -1,7 +1,4 @@
-"""config -> networks, optimisers, losses and the phases of a run.
-
-The one place that turns a config's words into objects; below it nothing knows a config.
-"""
+"""config -> networks, optimisers, losses and the phases of a run."""
 
 import functools
 from collections.abc import Callable
@@ -10,49 +7,73 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
 
 from sr_jax import losses, metrics
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs, optimizer
+from sr_jax.experiment import inputs
 from sr_jax.experiment.check import check, check_phases
+from sr_jax.experiment.optimizer import build_optimizer
 from sr_jax.models import variable_shapes
 from sr_jax.models.factory import build_discriminator, build_generator
 from sr_jax.models.vgg import VGGS
 from sr_jax.pretrained.vgg import load_vgg
-from sr_jax.step import freezing, nonfinite, train_step
+from sr_jax.step import device_loop, freezing
 from sr_jax.step.freezing import Trainable
-from sr_jax.step.state import TrainState, init_state
+from sr_jax.step.nonfinite import SkipNonfinite
+from sr_jax.step.state import Metrics, PyTree, TrainState, begin_phase, init_state
+from sr_jax.step.train_step import GanStep, PixelStep
 from sr_jax.system import sharding
+
+# run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
+RunSteps = Callable[[TrainState, Any, dict[str, PyTree], int, int], tuple[TrainState, Metrics]]
 
 
 class Phase(NamedTuple):
-  """Steps start .. stop - 1 of a run, which share a loss and optimisers.
+  """The steps start .. stop - 1 of a run, which share a loss and optimisers.
 
-  `step` is `pixel_step` or `gan_step`, guarded, with everything bound but state, batch and
-  frozen; `terms` is `pixel_terms` or `gan_terms`, of the same loss, likewise; `schedules` are
-  learning rates against the phase's own steps.
+  Attributes:
+    name: 'pixel', 'perceptual', 'warm-up' or 'gan'.
+    start, stop: the first step, and the first step after the phase.
+    step: a `PixelStep` or `GanStep` that skips non-finite updates.
+    schedules: learning rate against the phase's own steps, for 'g' and 'd'.
   """
 
   name: str
   start: int
   stop: int
-  step: Callable
-  terms: Callable
-  g_tx: optax.GradientTransformation
+  step: SkipNonfinite
   schedules: dict[str, optax.Schedule]
+
+  @property
+  def g_tx(self) -> optax.GradientTransformation:
+    """The generator's optimiser."""
+    return self.step.step.g_tx
+
+  @property
+  def terms(self) -> Callable[[TrainState, Any, dict[str, PyTree]], Metrics]:
+    """The weighted loss terms on a batch, without an update."""
+    return self.step.step.terms
 
 
 class Experiment(NamedTuple):
-  """What a config means: static objects, and `frozen` arrays that are never trained.
+  """What a config stands for.
 
-  `trainable` says which arrays of the generator are; None is all. `max_bad` is how many bad
-  steps in a row the phases' steps take before they stand still (guard.py).
+  Attributes:
+    generator, discriminator: the networks; the second may be None.
+    phases: in order; the last one stops at `config.steps`.
+    frozen: arrays that are never trained, {} or {'vgg': variables}.
+    trainable: which arrays of the generator are trained; None is all of them.
+    max_bad: number of skipped steps in a row after which a run stops (step/nonfinite.py).
+    new_state: makes the state at step 0.
+    device_loop: whether many steps run in one loop on the device.
   """
 
-  generator: Any
-  discriminator: Any
+  generator: nn.Module
+  discriminator: nn.Module | None
   phases: list[Phase]
-  frozen: dict
+  frozen: dict[str, PyTree]
   trainable: Trainable | None
   max_bad: int
   new_state: Callable[[], TrainState]
@@ -62,20 +83,82 @@ class Experiment(NamedTuple):
     return next(phase for phase in self.phases if step < phase.stop)
 
 
+def build(config: ConfigDict) -> Experiment:
+  """Builds everything that a training step needs except the data.
+
+  Raises:
+    InputError: a value, a field or a combination that makes no sense; VGG weights are missing.
+  """
+  check(config)
+  check_phases(config)
+  measured = metrics.metric_names(config.eval.lpips)
+  if config.best_metric not in measured:
+    raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
+                     f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
+  generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
+  discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
+  vgg, frozen = build_vgg(config)
+  trainable = _trainable(config, generator)
+  phases = _build_phases(config, generator, discriminator, vgg, trainable)
+  d_tx, _ = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
+  lr_patch, channels = config.hr_patch // config.scale, inputs.batch_channels(config)
+
+  def new_state() -> TrainState:
+    try:
+      return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
+                        discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels))
+    except ValueError as error:
+      raise InputError(f'config.generator or config.discriminator: {error}') from None
+
+  loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
+  return Experiment(generator, discriminator, phases, frozen, trainable,
+                    config.max_bad_steps, new_state, loop)
+
+
+def _build_phases(config: ConfigDict, generator: nn.Module, discriminator: nn.Module | None,
+                  vgg: nn.Module | None, trainable: Trainable | None) -> list[Phase]:
+  loss, steps = build_loss(config), config.steps - config.warmup_steps
+  shared = {'generator': generator, 'ema': config.ema, 'trainable': trainable,
+            'accumulate': config.accumulate}
+  skip = functools.partial(SkipNonfinite, max_bad=config.max_bad_steps, trainable=trainable)
+  g_tx, g_schedule = build_optimizer(config.optimizer.g, steps, trainable)
+  phases = []
+  if config.warmup_steps:
+    warmup_loss = losses.GeneratorLoss(pixel=config.loss.pixel.kind)
+    tx, schedule = build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
+    step = PixelStep(g_tx=tx, loss=warmup_loss, **shared)
+    phases.append(Phase('warm-up', 0, config.warmup_steps, skip(step), {'g': schedule}))
+  if discriminator is None:
+    step = PixelStep(g_tx=g_tx, loss=loss, vgg=vgg, **shared)
+    name = 'perceptual' if loss.perceptual_weight else 'pixel'
+    phases.append(Phase(name, 0, config.steps, skip(step), {'g': g_schedule}))
+  elif steps:
+    d_tx, d_schedule = build_optimizer(config.optimizer.d, steps)
+    step = GanStep(discriminator=discriminator, g_tx=g_tx, d_tx=d_tx, loss=loss, vgg=vgg, **shared)
+    phases.append(Phase('gan', config.warmup_steps, config.steps, skip(step),
+                        {'g': g_schedule, 'd': d_schedule}))
+  return phases
+
+
 def parse_layers(text: str) -> dict[str, float]:
-  """'relu2_2:0.5,relu5_4' to {'relu2_2': 0.5, 'relu5_4': 1.0}."""
+  """Parses 'relu2_2:0.5,relu5_4' to {'relu2_2': 0.5, 'relu5_4': 1.0}.
+
+  Raises:
+    InputError: a weight is not a number.
+  """
   layers = {}
   for part in text.split(','):
     name, _, weight = part.strip().partition(':')
     try:
       layers[name] = float(weight or 1)
     except ValueError:
-      raise InputError(f'config.loss.perceptual.layers={text!r}: {weight!r} is no number') from None
+      raise InputError(f'config.loss.perceptual.layers={text!r}: {weight!r} is not a number'
+                       ) from None
   return layers
 
 
-def build_loss(config) -> losses.GeneratorLoss:
-  """The generator's loss of the main phase."""
+def build_loss(config: ConfigDict) -> losses.GeneratorLoss:
+  """Builds the generator's loss of the main phase."""
   loss = config.loss
   return losses.GeneratorLoss(
       pixel=loss.pixel.kind, pixel_weight=loss.pixel.weight,
@@ -85,8 +168,15 @@ def build_loss(config) -> losses.GeneratorLoss:
       total_variation_weight=loss.total_variation.weight)
 
 
-def build_vgg(config) -> tuple[Any, dict]:
-  """(module or None, frozen arrays); real weights or an error, never random ones."""
+def build_vgg(config: ConfigDict) -> tuple[nn.Module | None, dict[str, PyTree]]:
+  """Builds the feature extractor of the perceptual term and loads its weights.
+
+  Returns:
+    (module, {'vgg': variables}), or (None, {}) if the term has no weight.
+
+  Raises:
+    InputError: the weights are missing, a layer does not exist or has no pixel left.
+  """
   perceptual = config.loss.perceptual
   if not perceptual.weight:
     return None, {}
@@ -100,104 +190,44 @@ def build_vgg(config) -> tuple[Any, dict]:
     raise InputError(f'config.loss.perceptual.layers: {error}') from None
   for name, feature in features.items():
     if not feature.size:
-      raise InputError(f'config.loss.perceptual.layers: nothing is left of a {config.hr_patch}-'
-                       f'pixel patch at {name}; hr_patch must be larger')
+      raise InputError(f'config.loss.perceptual.layers: {name} has no pixel left for a patch of '
+                       f'hr_patch={config.hr_patch} pixels; use a larger hr_patch')
   return vgg, {'vgg': variables}
 
 
-def _trainable(config, generator) -> Trainable | None:
+def _trainable(config: ConfigDict, generator: nn.Module) -> Trainable | None:
   if not config.train_only and not config.freeze:
     return None
   try:
     shapes = variable_shapes(generator)
-  except ValueError as error:  # a field that the module itself refuses
+  except ValueError as error:  # the module itself refuses a field
     raise InputError(f'config.generator: {error}') from None
   return freezing.select(shapes, config.train_only, config.freeze)
 
 
-def build(config) -> Experiment:
-  """Everything that a training step needs but the data.
-
-  Raises:
-    InputError: a value, a field or a combination that makes no sense; no VGG weights.
-  """
-  check(config)
-  check_phases(config)
-  measured = metrics.metric_names(config.eval.lpips)
-  if config.best_metric not in measured:
-    raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
-                     f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
-  generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
-  discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
-  vgg, frozen = build_vgg(config)
-  loss = build_loss(config)
-  main_steps = config.steps - config.warmup_steps
-  trainable = _trainable(config, generator)
-  g_tx, g_schedule = optimizer.build_optimizer(config.optimizer.g, main_steps, trainable)
-  d_tx, d_schedule = optimizer.build_optimizer(config.optimizer.d, main_steps)
-  # What a step and the terms that are watched have in common, so that they are of one loss.
-  objective = {'generator': generator, 'loss': loss, 'vgg': vgg}
-  update = {'ema': config.ema, 'trainable': trainable, 'accumulate': config.accumulate}
-  warm = {'generator': generator, 'loss': losses.GeneratorLoss(pixel=config.loss.pixel.kind)}
-
-  def guarded(step, **bound):
-    return functools.partial(nonfinite.skip_nonfinite, step=functools.partial(step, **update, **bound),
-                             max_bad=config.max_bad_steps, trainable=trainable)
-
-  phases = []
-  if config.warmup_steps:
-    tx, schedule = optimizer.build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
-    step = guarded(train_step.pixel_step, tx=tx, **warm)
-    terms = functools.partial(train_step.pixel_terms, **warm)
-    phases.append(Phase('warm-up', 0, config.warmup_steps, step, terms, tx, {'g': schedule}))
-  if discriminator is None:
-    step = guarded(train_step.pixel_step, tx=g_tx, **objective)
-    terms = functools.partial(train_step.pixel_terms, **objective)
-    name = 'perceptual' if loss.perceptual_weight else 'pixel'
-    phases.append(Phase(name, 0, config.steps, step, terms, g_tx, {'g': g_schedule}))
-  elif main_steps:
-    objective['discriminator'] = discriminator
-    step = guarded(train_step.gan_step, g_tx=g_tx, d_tx=d_tx, **objective)
-    terms = functools.partial(train_step.gan_terms, **objective)
-    phases.append(Phase('gan', config.warmup_steps, config.steps, step, terms, g_tx,
-                        {'g': g_schedule, 'd': d_schedule}))
-
-  lr_patch, channels = config.hr_patch // config.scale, inputs.build_channels(config)
-  def new_state():
-    try:
-      return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
-                        discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels))
-    except ValueError as error:
-      raise InputError(f'config.generator or config.discriminator: {error}') from None
-
-  loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
-  return Experiment(generator, discriminator, phases, frozen, trainable,
-                    config.max_bad_steps, new_state, loop)
-
-
-def enter_phase(experiment: Experiment, state: TrainState, step: int, batch_at: Callable,
-                mesh: jax.sharding.Mesh | None = None) -> tuple[Phase, TrainState, Callable]:
-  """(the phase of `step`, the state that it goes on from, its `dispatcher`)."""
+def enter_phase(experiment: Experiment, state: TrainState, step: int,
+                batch_at: device_loop.BatchAt, mesh: jax.sharding.Mesh | None = None
+                ) -> tuple[Phase, TrainState, RunSteps]:
+  """Returns the phase of `step`, the state to continue from, and the jitted step."""
   phase = experiment.phase_at(step)
   if step == phase.start:
-    state = sharding.replicate(train_step.begin_phase(sharding.local_copy(state), phase.g_tx), mesh)
+    state = sharding.replicate(begin_phase(sharding.local_copy(state), phase.g_tx), mesh)
   return phase, state, jit_step(experiment, phase, batch_at, mesh)
 
 
-def jit_step(experiment: Experiment, phase: Phase, batch_at: Callable,
-               mesh: jax.sharding.Mesh | None = None) -> Callable:
-  """run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
+def jit_step(experiment: Experiment, phase: Phase, batch_at: device_loop.BatchAt,
+             mesh: jax.sharding.Mesh | None = None) -> RunSteps:
+  """Jits run(state, source, frozen, start, stop) -> (state, metrics of the last step).
 
-  The state given is gone afterwards (donated). Without the device loop only one step is
-  taken, start, and the caller goes on from there.
+  The state that is passed is donated. Without the device loop one call takes one step, `start`.
 
   Args:
-    batch_at: a `feed.Feed`'s.
-    mesh: of `parallel.make_mesh`; the arrays given are replicated on it.
+    batch_at: of a `feed.Feed`.
+    mesh: of `sharding.make_mesh`; the arrays that are passed are replicated on it.
   """
   bound = {'step': phase.step, 'batch_at': sharding.sharded(batch_at, mesh)}
   options = {'donate_argnames': 'state', **sharding.jit_shardings(mesh)}
   if experiment.device_loop:
-    return jax.jit(functools.partial(train_step.train_steps, max_bad=experiment.max_bad, **bound),
+    return jax.jit(functools.partial(device_loop.train_steps, max_bad=experiment.max_bad, **bound),
                    **options)
-  return jax.jit(functools.partial(train_step.one_step, **bound), **options)
+  return jax.jit(functools.partial(device_loop.one_step, **bound), **options)

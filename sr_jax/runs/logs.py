@@ -18,11 +18,11 @@ import numpy as np
 import tqdm
 
 from sr_jax import images
-from sr_jax.errors import InputError, brief
+from sr_jax.errors import InputError
 from sr_jax.runs import event_file, lock
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.metrics_log import forget_after
-from sr_jax.system import files, memory
+from sr_jax.system import files
 from sr_jax.system.text import format_seconds
 
 # Bytes that are kept while a file cannot be written; beyond that the oldest are dropped.

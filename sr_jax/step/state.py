@@ -1,16 +1,21 @@
 """What a run carries from step to step, and nothing else. All of it is in the checkpoint."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import linen as nn
 
 PyTree = Any
+Batch = Mapping[str, jax.Array]  # {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]
+Metrics = dict[str, jax.Array]  # float32 scalars by name
 
 
 class NetState(NamedTuple):
-  """One network: its weights, its BatchNorm statistics, its optimiser's moments."""
+  """One network: its weights, its BatchNorm statistics and the state of its optimiser."""
 
   params: PyTree
   batch_stats: PyTree  # {} without BatchNorm
@@ -18,42 +23,59 @@ class NetState(NamedTuple):
 
 
 class Health(NamedTuple):
-  """How a run has fared, counted on the device; int32 (sr_jax/step/nonfinite.py counts)."""
+  """Counters that are kept on the device, int32; sr_jax/step/nonfinite.py updates them."""
 
-  skipped: jax.Array = np.int32(0)  # updates that were left out, in all
-  bad: jax.Array = np.int32(0)  # of them, the last in a row, up to now
-  # Steps in a row in which D took every real and every generated picture for what it is.
+  skipped: jax.Array = np.int32(0)  # updates skipped since the start of the run
+  bad: jax.Array = np.int32(0)  # the last so many steps in a row were skipped
+  # The last so many steps in a row, D classified every real and every generated image correctly.
   saturated: jax.Array = np.int32(0)
 
 
 class TrainState(NamedTuple):
-  """A run. `d` is None where there is no discriminator."""
+  """The state of a run. `d` is None if there is no discriminator."""
 
-  step: jax.Array  # int32: steps done, which is also the number of the next batch
-  seed: jax.Array  # int32: with `step`, all the randomness there is
+  step: jax.Array  # int32: steps taken, which is also the number of the next batch
+  seed: jax.Array  # int32: with `step`, the source of all randomness
   g: NetState
   d: NetState | None
   ema: dict[str, PyTree]  # {'params', 'batch_stats'}: the generator's moving average
   health: Health = Health()
 
 
-def init_state(seed: int, generator, g_tx, lr_shape, discriminator=None, d_tx=None,
-               hr_shape=None) -> TrainState:
-  """The state at step 0, a function of the seed alone.
+# A training step: (state, batch, frozen arrays) -> (state, metrics).
+Step = Callable[[TrainState, Batch, Mapping[str, PyTree]], tuple[TrainState, Metrics]]
+
+
+def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformation,
+               lr_shape: tuple[int, ...], discriminator: nn.Module | None = None,
+               d_tx: optax.GradientTransformation | None = None,
+               hr_shape: tuple[int, ...] | None = None) -> TrainState:
+  """Returns the state at step 0, a function of the seed alone.
 
   Args:
-    lr_shape, hr_shape: [B, H, W, C] of what generator and discriminator will see.
+    lr_shape, hr_shape: [B, H, W, C] of the inputs of the generator and the discriminator.
   """
-  @jax.jit  # both in one program: most of the time goes into compiling the random numbers
-  def variables():
+  @jax.jit  # one program for both: most of the time goes into compiling the random numbers
+  def variables() -> tuple[PyTree, PyTree]:
     g_key, d_key = jax.random.split(jax.random.key(seed))
     return (generator.init(g_key, jnp.zeros(lr_shape)),
             discriminator and discriminator.init(d_key, jnp.zeros(hr_shape)))
 
-  g, d = (found and NetState(found['params'], found.get('batch_stats', {}),
-                             tx.init(found['params']))
-          for found, tx in zip(variables(), (g_tx, d_tx), strict=True))
-  # Copies: the step donates the state, and a buffer can't be given away twice.
+  g, d = (initial and NetState(initial['params'], initial.get('batch_stats', {}),
+                               tx.init(initial['params']))
+          for initial, tx in zip(variables(), (g_tx, d_tx), strict=True))
+  # Copies, because the step donates the state and a buffer can't be donated twice.
   ema = jax.tree.map(jnp.copy, {'params': g.params, 'batch_stats': g.batch_stats})
   return TrainState(jnp.int32(0), jnp.int32(seed), g, d, ema,
                     Health(jnp.int32(0), jnp.int32(0), jnp.int32(0)))
+
+
+def begin_phase(state: TrainState, g_tx: optax.GradientTransformation) -> TrainState:
+  """Returns the state that a phase starts from: a new optimiser state for G, counters at zero.
+
+  The gradients of another loss have another size: with the optimiser state of the old loss the
+  first hundreds of steps would be too long. A second call changes nothing, and neither does a call
+  at step 0, so a run that resumes at the boundary continues as an uninterrupted one.
+  """
+  health = state.health._replace(bad=jnp.int32(0), saturated=jnp.int32(0))
+  return state._replace(g=state.g._replace(opt_state=g_tx.init(state.g.params)), health=health)

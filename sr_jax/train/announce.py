@@ -1,41 +1,147 @@
-"""What is printed before and after a run."""
+"""What is printed before and after training."""
 
+import contextlib
 import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clu import parameter_overview
 from flax import traverse_util
 
+from sr_jax.experiment.check import describe_steps
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
 from sr_jax.step.freezing import Trainable
-from sr_jax.train import announce
-from sr_jax.train.start import layers
+from sr_jax.step.state import PyTree, TrainState
+from sr_jax.train.start import Origin, Run
+
+
+def before_training(run: Run, origin: Origin, state: TrainState, changed: Mapping[str, list],
+                    environment: Mapping[str, Any]) -> int:
+  """Prints the networks, skipped images, phases, and where weights and settings come from.
+
+  Args:
+    changed: {key: [before, now]} of what changed in the config since the previous start.
+    environment: of `metadata.environment`.
+
+  Returns:
+    The number of lines of `run.feed.skipped` that were printed. A stream decodes ahead and may add
+    another one at any moment.
+  """
+  printed, say = len(run.feed.skipped), run.log.say
+  skipped = run.feed.skipped[:printed] + run.validation.skipped
+  say(describe_networks(run, origin, state, skipped))
+  for line in (*describe_origin(run, origin, changed),
+               *describe_devices(environment, origin.last_record)):
+    say(line)
+  folder = RunFolder(run.folder.workdir)
+  if (origin.resumed or origin.restarted) and not origin.records and folder.run_json.exists():
+    damaged = folder.run_json.with_name('run.json.damaged')
+    with contextlib.suppress(OSError):
+      folder.run_json.rename(damaged)
+    say(f'{folder.run_json}: cannot read it, renamed it to {damaged.name}; whether batches are made '
+        'as before is unknown')
+  if origin.restarted:
+    say('found a run without checkpoints; starting over. Its log was moved to metrics.jsonl.lost')
+  if origin.last_record.get('data_digest', run.feed.digest) != run.feed.digest:
+    say('warning: images, data settings or batch settings have changed since the last start; the '
+        'resumed run will differ from an uninterrupted one')
+  return printed
+
+
+def describe_networks(run: Run, origin: Origin, state: TrainState,
+                      skipped: Sequence[str]) -> str:
+  """Returns tables of the networks' arrays, the skipped images and the phases."""
+  lines = ['Generator', parameter_table(state.g.params, run.experiment.trainable)]
+  if state.d is not None:
+    lines += ['Discriminator', parameter_table(state.d.params)]
+  lines += [f'skipped {reason}' for reason in skipped]
+  if skipped:
+    lines.append(f'{len(skipped)} skipped')
+  phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in run.experiment.phases)
+  begins = f'resuming from step {origin.step}' if origin.step else 'training from scratch'
+  epochs = f'; {describe_steps(run.config, "")}' if run.config.epochs else ''
+  lines.append(f'{run.folder.workdir}: {begins}; {phases}{epochs}')
+  return '\n'.join(lines)
+
+
+def describe_devices(environment: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+  """Returns lines on the number of devices, if there are several or if it has changed.
+
+  Args:
+    environment, last: entries of run.json of this start and of the previous one.
+  """
+  lines, count, processes = [], environment['devices'], environment['processes']
+  if count > 1:
+    lines.append(f'{count} devices share each batch' + (
+        f', in {processes} processes' if processes > 1 else ''))
+  if last.get('devices', count) != count:
+    lines.append(f'resuming on {count} devices, the last start had {last["devices"]}: sums are '
+                 'rounded in another order, so bits will differ')
+  return lines
+
+
+def describe_origin(run: Run, origin: Origin, changed: Mapping[str, list]) -> list[str]:
+  """Returns lines on where a start takes its settings and weights from."""
+  lines = [f'config.{key} changed since the last start: {before!r} -> {now!r}'
+           for key, (before, now) in changed.items()]
+  if origin.resumed and run.config.init_from:
+    lines.append('config.init_from is only used when a run starts from scratch; ignored')
+  random = set(freezing.frozen_names(run.experiment.trainable)) - set(origin.loaded)
+  if random and not origin.resumed:
+    lines.append(f'warning: frozen at random initial values: {layers(sorted(random))}; '
+                 'config.init_from loads no weights for them')
+  if origin.model:
+    model = origin.model
+    lines.append(
+        f'starting from {model.origin}: {len(origin.loaded)} arrays loaded '
+        f'({layers(origin.loaded)})'
+        + (f', {len(origin.initialised)} newly initialised ({layers(origin.initialised)})'
+           if origin.initialised else '')
+        + ''.join(f'; {field} {model.fields[field]} is assumed, the file does not state it'
+                  for field in model.assumed))
+  return lines
+
+
+def layers(names: Sequence[str]) -> str:
+  """Summarises names of arrays as 'head, body_0 to body_15'."""
+  numbers: dict[str, list[int] | None] = {}
+  for layer in dict.fromkeys(name.split('/')[1] for name in names):
+    stem, _, number = layer.rpartition('_')
+    numbers.setdefault(*((stem, []) if number.isdecimal() else (layer, None)))
+    if number.isdecimal():
+      numbers[stem].append(int(number))
+  return ', '.join(stem if not series else f'{stem}_{min(series)}' + (
+      f' to {stem}_{max(series)}' if len(series) > 1 else '') for stem, series in numbers.items())
 
 
 @dataclasses.dataclass
-class _Row:
+class _Row:  # the names of its fields are the heads of clu's table
   name: str
   shape: str
   size: str
-  trains: str
+  trainable: str
 
 
-def overview(params, trainable: Trainable | None = None) -> str:
-  """A table of a network's arrays; where some are frozen, it says which."""
+def parameter_table(params: PyTree, trainable: Trainable | None = None) -> str:
+  """Returns a table of a network's arrays; if some are frozen, it says which."""
   if trainable is None:
     return parameter_overview.get_parameter_overview(params)
-  arrays, learns = (traverse_util.flatten_dict(tree, sep='/')
-                    for tree in (params, trainable.params))
-  rows = [_Row(name, str(array.shape), f'{array.size:,}', 'yes' if learns[name] else 'frozen')
+  arrays, flags = (traverse_util.flatten_dict(tree, sep='/')
+                   for tree in (params, trainable.params))
+  rows = [_Row(name, str(array.shape), f'{array.size:,}', 'yes' if flags[name] else 'frozen')
           for name, array in sorted(arrays.items())]
-  sizes = [sum(array.size for name, array in arrays.items() if learns[name] == kind)
-           for kind in (True, False)]
+  trained, frozen = (sum(array.size for name, array in arrays.items() if flags[name] == flag)
+                     for flag in (True, False))
   return (f'{parameter_overview.make_table(rows)}\n'
-          f'Total: {sum(sizes):,}, of which {sizes[0]:,} train and {sizes[1]:,} are frozen')
+          f'Total: {trained + frozen:,}, of which {trained:,} are trainable and {frozen:,} are '
+          'frozen')
 
 
-def print_validations(workdir) -> None:
-  """The run at a glance: figures against step, bicubic first; a table for each set."""
+def print_validations(workdir: pathlib.Path) -> None:
+  """Prints metrics against step, bicubic first: one table for each set."""
   lines = read_metrics(workdir)
   rows = {kind: [line for line in lines if any(name.startswith(f'{kind}/') for name in line)]
           for kind in ('valid', 'test')}
@@ -48,58 +154,6 @@ def _print_table(rows: list[dict], prefix: str, title: str) -> None:
   heads = (name.removeprefix(prefix) for name in names)
   print(f'\n{title}' if title else '')
   print(f'{"step":>8}  {"phase":10}' + ''.join(f'  {head:>10}' for head in heads))
-  for row in rows:  # null is an infinite PSNR; a figure may be missing of an earlier start
+  for row in rows:  # null is an infinite PSNR; an earlier start may lack a metric
     cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
     print(f'{row["step"]:>8}  {row["phase"]:10}' + ''.join(f'  {cell:>10}' for cell in cells))
-
-
-def opening(experiment, state, skipped, workdir, begin) -> str:
-  """The networks, what was left out of the data, the phases."""
-  lines = ['Generator', announce.overview(state.g.params, experiment.trainable)]
-  if state.d is not None:
-    lines += ['Discriminator', announce.overview(state.d.params)]
-  lines += [f'skipped {reason}' for reason in skipped]
-  if skipped:
-    lines.append(f'{len(skipped)} skipped')
-  phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in experiment.phases)
-  lines.append(f'{workdir}: {f"goes on from step {begin}" if begin else "begins"}; {phases}')
-  return '\n'.join(lines)
-
-
-def devices(around: dict, last: dict) -> list[str]:
-  """On how many a run trains, where they are several; that it goes on with another number.
-
-  Args:
-    around, last: of run.json, of this start and of the one before.
-  """
-  lines, count, processes = [], around['devices'], around['processes']
-  if count > 1:
-    lines.append(f'{count} devices share each batch' + (
-        f', in {processes} processes' if processes > 1 else ''))
-  if last.get('devices', count) != count:
-    lines.append(f'goes on with {count} of the devices where it had {last["devices"]}: sums are '
-                 'rounded in another order, so bits will differ')
-  return lines
-
-
-def start(config, experiment, resumes, initial, taken, fresh, changed) -> list[str]:
-  """Where a start takes its weights and settings from.
-
-  Args:
-    initial, taken, fresh: of `restore.start_from`; None and [] where it does not.
-    changed: of `runs.differences`.
-  """
-  lines = [f'config.{key} was {before!r} and is {now!r}' for key, (before, now) in changed.items()]
-  if resumes and config.init_from:
-    lines.append('config.init_from is for the start alone, and not read again')
-  random = set(freezing.frozen_names(experiment.trainable)) - set(taken)
-  if random and not resumes:
-    lines.append(f'frozen as they are at random: {layers(sorted(random))}; '
-                 'config.init_from gives them no weights')
-  if initial:
-    lines.append(
-        f'starts from {initial.origin}: {len(taken)} arrays taken ({layers(taken)})'
-        + (f', {len(fresh)} fresh ({layers(fresh)})' if fresh else '')
-        + ''.join(f'; {field} {initial.fields[field]}, which the file does not tell'
-                  for field in initial.assumed))
-  return lines

@@ -1,222 +1,171 @@
-"""The training loop: dispatch, look, log, score, save; the host one dispatch ahead."""
+"""The training loop: dispatch a call, report the one before, do what is due."""
 
-import functools
-import math
-import time
+from typing import Any
 
-import jax
-
-from sr_jax import images
 from sr_jax.errors import InputError
-from sr_jax.experiment import compatibility, phases
-from sr_jax.images import montage
-from sr_jax.inference import upscaler
-from sr_jax.metrics.scorer import make_scorer, mean, score_set
-from sr_jax.runs import progress
+from sr_jax.experiment import phases
+from sr_jax.experiment.phases import Phase, RunSteps
 from sr_jax.step import compilation, nonfinite
-from sr_jax.system import files, multihost, sharding
-from sr_jax.train import out_of_memory, validation
+from sr_jax.step.compilation import Compiled
+from sr_jax.step.state import TrainState
+from sr_jax.system import sharding
+from sr_jax.train.out_of_memory import explain_oom
+from sr_jax.train.reporting import write_report
+from sr_jax.train.schedule import Due, Schedule
+from sr_jax.train.start import Run
+from sr_jax.train.step_log import Call, StepLog
+from sr_jax.train.validation import Validator
 
 
-def run_steps(config, experiment, mesh, state, feed, watched, kept, log, held, started, told=0,
-              hold=None):
-  """Runs to config.steps. The host stays one dispatch ahead of what it looks at.
+class Trainer:
+  """Trains a run to `config.steps`. The host stays one call ahead of what it reports.
 
-  On a mesh `state` is on every device, and what is looked at and saved is the first's copy. Of
-  several processes only the first has `kept` and something to watch. Of the lines in `feed.skipped`
-  the first `told` have been said; a stream adds to them at any time. `hold` is the folder's.
-
-  Returns:
-    (the last state, which is saved; {} or, where only bad steps came, the last one's metrics).
+  Attributes:
+    step: the last step that was dispatched.
+    stalled: {}, or the metrics of the last step once only non-finite steps came.
   """
-  begin = step = int(state.step)
-  left_out, saturated = int(state.health.skipped), False
-  several, gathered = jax.process_count() > 1, set()
-  saved = now = time.monotonic()
-  longest = config.checkpoint_every_seconds or math.inf
-  phase = pending = bad = compiled = None
-  upscale = upscaler.make_upscaler(experiment.generator)
-  scorer = make_scorer(config.scale, config.eval.lpips) if watched.sets else None
 
-  measures = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
+  def __init__(self, run: Run, state: TrainState, printed: int = 0):
+    """Prepares a run that continues from `state`, which is donated to the first call.
 
-  def validate(step, name, upscale, measure=None):
-    figures = {kind: mean(score_set(pairs, upscale, scorer))
-               for kind, pairs in watched.sets.items()}
-    log.validation(step, name, figures, {} if measure is None else validation.terms_of(
-        measure, sharding.local_copy(state), watched.crops, sharding.local_copy(experiment.frozen)))
-    return figures.get('valid', {})  # the test set decides nothing
-
-  def keep_progress(step, ema):
-    for pair in watched.valid[:config.progress_pictures]:
-      sr = upscale(ema, pair.lr)
-      with log.trying(log.workdir / 'progress'):
-        strip = progress.keep_progress(log.workdir / 'progress', pair, sr, step, config.steps)
-        log.show(step, f'progress/{pair.name}', strip)
-
-  def settled():
-    """The state to save: none is amid bad steps, of which more may come, but at a phase's end,
-    where they are counted anew.
+    Args:
+      printed: the number of lines in `run.feed.skipped` that were printed before.
     """
-    end, own = phase.stop if phase else config.steps, sharding.local_copy(state)
-    return own if step == end and not bad else nonfinite.rewind(own)
+    self._run, self._state, self._printed = run, state, printed
+    self.step = self._begin = int(state.step)
+    self.stalled: dict[str, float] = {}
+    self._phase: Phase | None = None
+    self._run_steps: RunSteps | None = None
+    self._compiled: Compiled | None = None
+    self._pending: Call | None = None  # dispatched and not yet reported
+    self._schedule = Schedule(run.config)
+    self._step_log = StepLog(run, state)
+    self._validator = Validator(run.config, run.experiment, run.validation, run.log)
 
-  def ending(due: bool) -> bool:
-    """Whether a signal asks for it. Several processes must hear of it at one step, whoever was
-    sent it: they ask one another where it is `due`, at the logs and where they wait anyway.
+  def train(self) -> TrainState:
+    """Takes all steps, or those before a signal or too many non-finite steps; returns the state.
+
+    Raises:
+      InputError: the data can't be read on, memory is exhausted, or the last state couldn't be
+        saved.
     """
-    if not several:
-      return bool(held.caught)
-    if not due:
-      return False
-    # A thread adds to them meanwhile: what it adds while we wait is told the next time.
-    mine = [line for line in feed.skipped if line not in gathered]
-    heard = multihost.gather([held.caught, mine])
-    lines = [line for _, theirs in heard for line in theirs]
-    gathered.update(lines)
-    feed.skipped.extend(line for line in dict.fromkeys(lines) if line not in feed.skipped)
-    caught = next((number for number, _ in heard if number), 0)
-    held.caught = held.caught or caught
-    return bool(caught)
-
-  def own(anew=False):
-    """Sees that the folder is still this run's; one that is gone is made `anew`."""
-    if hold is None:
-      return
-    there = (log.workdir / 'config.json').exists()  # without it no run is read
-    if (there and hold.still_held()) or not (anew or log.workdir.exists()):
-      return
-    with log.trying(log.workdir / 'config.json'):
-      log.workdir.mkdir(parents=True, exist_ok=True)
-      if not hold.still_held():
-        hold.acquire()
-      if not there:
-        files.write_json(log.workdir / 'config.json', compatibility.as_json(config))
-        log.say(f'{log.workdir}: its files are gone; what comes from here on is written there anew')
-
-  def save(figures=None):
-    nonlocal saved
-    if kept is None:
-      return
-    own(anew=True)
-    kept.save(settled(), figures)
-    saved = time.monotonic()
-
-  def show(entry):
-    """The figures of a dispatch; those of one after which the state stands still."""
-    nonlocal left_out, saturated
-    number, name, metrics = entry
-    with out_of_memory.explain_oom(config, feed.mode, compiled):  # on a CPU what was dispatched fails here
-      values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-    if values['bad'] >= config.max_bad_steps:
-      number = int(state.step)  # a device loop ends there
-    log.progress(number, name, values)
-    if number == begin + 1:
-      log.say(f'first step after {time.monotonic() - started:.1f} s')
-    if number in (begin + 1, phase.start + 1):
-      log.say(f'{name} step {number}, weighted terms: ' + ', '.join(
-          f'{key} {value:.4g}' for key, value in values.items()
-          if key.startswith('g/') and key not in ('g/grad_norm', 'g/ema_distance')))
-    if number == 1 or number % config.log_every == 0 or number == config.steps:
-      own()
-      rates = {f'learning_rate/{net}': float(schedule(number - 1 - phase.start))
-               for net, schedule in phase.schedules.items()}
-      log.scalars(number, name, values | rates)
-    if values['skipped'] > left_out:
-      log.say(f'step {number}: {values["skipped"] - left_out:.0f} more without finite numbers'
-              + (f' ({", ".join(nonfinite.root_causes(values))})' if values['bad'] else '')
-              + f', left out; {values["skipped"]:.0f} in all')
-      left_out = values['skipped']
-    was, saturated = saturated, 0 < config.saturated_steps <= values.get('d/saturated', 0)
-    if saturated and not was:
-      log.say(nonfinite.saturation_warning(number, int(values['d/saturated'])))
-    return values if values['bad'] >= config.max_bad_steps else {}
-
-  if watched.sets and step == 0:
-    validate(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
-    if config.init_from:  # what is to be bettered
-      validate(0, 'start', functools.partial(upscale, sharding.local_copy(state.ema)),
-               measures[experiment.phase_at(0).name])
-    keep_progress(0, sharding.local_copy(state.ema))
-  ending(True)  # nobody's devices wait for those of who scores yet
-  while step < config.steps:
-    if phase is None or step >= phase.stop:
-      phase, state, run = phases.enter_phase(experiment, state, step, feed.batch_at, mesh)
-      compiled = None
-    # One step at first, whose terms are shown at once; then as many as fit, in a device loop.
-    stop = step + 1
-    if experiment.device_loop and step not in (begin, phase.start):
-      stop = min(next_event(config, step, phase.stop), step + feed.max_steps)
-    try:
-      source = feed.source_for(step, stop)
-    except InputError:  # a stream met too many damaged pictures or has lost a worker
-      if step > begin:
-        if pending:
-          show(pending)
-        save()
-        if kept:
-          kept.wait()
-      if held.caught and not several:  # by the signal that stops us, too
+    if self.step == 0:
+      self._validator.before_training(self._state)
+    self._run.stop.agreed(True)  # no device waits for the process that validates
+    while self.step < self._run.config.steps:
+      self._enter_phase()
+      stop = self._next_stop()
+      try:
+        source = self._run.feed.source_for(self.step, stop)
+      except InputError:  # a stream met too many damaged images or lost a worker
+        self._save_what_there_is()
+        if self._run.stop.received:  # the signal may be what ended the worker
+          break
+        raise
+      previous, self._pending = self._pending, self._dispatch(source, stop)
+      if previous and self._report(previous):
         break
-      raise
-    for line in feed.skipped[told:]:
-      log.say(f'skipped {line}')
-      told += 1
-    with out_of_memory.explain_oom(config, feed.mode, compiled):
-      arguments = state, source, experiment.frozen, step, stop
-      if compiled is None:
-        compiled = compilation.compile_step(run, *arguments)
-        log.say(compilation.describe_compilation(phase.name, compiled))
-      state, metrics = run(*arguments)
-    step = stop
-    if pending and (bad := show(pending)):
-      break
-    pending = (step, phase.name, metrics)
-    now, then = time.monotonic(), now
-    # By the end of another such dispatch.
-    overdue, last = kept and now - saved + (now - then) > longest, step == phase.stop
-    scoring, sampling, saving = (last or step % every == 0 for every in (
-        config.eval.every, config.sample_every, config.checkpoint_every))
-    keeping = step in progress.quarters(config.steps).values()
-    looking = scoring or sampling or saving or keeping
-    leaving = ending(step % config.log_every == 0 and not looking)
-    if not (leaving or looking or overdue):
-      continue  # its figures are shown once the next dispatch is on its way
-    if bad := show(pending):
-      break
-    pending, figures = None, {}
-    own()
-    with log.pause():
-      ema = sharding.local_copy(state.ema)
-      if watched.sets and scoring:
-        figures = validate(step, phase.name, functools.partial(upscale, ema),
-                           measures[phase.name])
-      for pair in watched.valid[:1] if sampling else ():
-        row = montage.centre_row(pair.lr, pair.hr, images.imresize(pair.lr, config.scale),
-                           upscale(ema, pair.lr))
-        log.picture(step, pair.name, montage.side_by_side(row))
-      if keeping:
-        keep_progress(step, ema)
-      leaving = ending(looking) or leaving  # it may have come meanwhile
-      if leaving or saving or overdue or (kept and kept.is_best(figures)):
-        save(figures or None)
-      if watched.sets and scoring and step < config.steps:  # after the last train.py writes it
-        log.page()
-    now = time.monotonic()
-    if leaving:
-      break
-  if bad:
-    save()
-  if kept:
-    kept.wait()
-  state = settled()
-  if kept and int(state.step) > begin and kept.latest() != int(state.step):
-    raise InputError(f'{kept.folder}: step {int(state.step)} could not be saved')
-  return state, bad
+      due = self._schedule.due(self.step, self._phase.stop)
+      leaving = self._run.stop.agreed(
+          self.step % self._run.config.log_every == 0 and not due.by_step)
+      if (leaving or due.by_step or self._may_save(due)) and self._look(due, leaving):
+        break
+    return self._finish()
 
+  def _enter_phase(self) -> None:
+    if self._phase is None or self.step >= self._phase.stop:
+      self._phase, self._state, self._run_steps = phases.enter_phase(
+          self._run.experiment, self._state, self.step, self._run.feed.batch_at, self._run.mesh)
+      self._compiled = None
 
-def next_event(config, step: int, phase_stop: int) -> int:
-  """The first step after `step` at which the host has something to do."""
-  every = config.log_every, config.sample_every, config.checkpoint_every, config.eval.every
-  quarters = (at for at in progress.quarters(config.steps).values() if at > step)
-  return min(phase_stop, *quarters, *(step - step % interval + interval for interval in every))
+  def _next_stop(self) -> int:
+    """Returns the step before which the next call ends."""
+    run = self._run
+    # The first call of a phase takes one step, so that its terms are logged at once.
+    if not run.experiment.device_loop or self.step in (self._begin, self._phase.start):
+      return self.step + 1
+    return min(self._schedule.next_event(self.step, self._phase.stop),
+               self.step + run.feed.max_steps)
+
+  def _dispatch(self, source: Any, stop: int) -> Call:
+    """Starts the steps up to `stop` and returns without waiting for them."""
+    run = self._run
+    for line in run.feed.skipped[self._printed:]:
+      run.log.say(f'skipped {line}')
+      self._printed += 1
+    arguments = self._state, source, run.experiment.frozen, self.step, stop
+    with explain_oom(run.config, run.feed.mode, self._compiled):
+      if self._compiled is None:
+        self._compiled = compilation.compile_step(self._run_steps, *arguments)
+        run.log.say(compilation.describe_compilation(self._phase.name, self._compiled))
+      self._state, metrics = self._run_steps(*arguments)
+    self.step = stop
+    return Call(stop, self._phase, metrics)
+
+  def _report(self, call: Call) -> bool:
+    """Reports a call; returns whether the state no longer changes."""
+    self.stalled = self._step_log.report(call, self._state, self._compiled)
+    return bool(self.stalled)
+
+  def _look(self, due: Due, leaving: bool) -> bool:
+    """Waits for the last call and does what is due; returns whether the run ends here."""
+    run, pending, scores = self._run, self._pending, {}
+    if self._report(pending):
+      return True
+    self._pending = None
+    if run.folder:
+      run.folder.ensure()
+    with run.log.pause():
+      ema = sharding.local_copy(self._state.ema)
+      if due.validation:
+        scores = self._validator.validate(self.step, self._phase, self._state)
+      if due.sample:
+        self._validator.sample(self.step, ema)
+      if due.progress:
+        self._validator.keep_progress(self.step, ema)
+      leaving = run.stop.agreed(due.by_step) or leaving  # a signal may have come meanwhile
+      if run.checkpoints and (leaving or due.checkpoint or due.overdue
+                              or run.checkpoints.is_best(scores)):
+        self._save(scores)
+      if due.validation and run.validation.sets and self.step < run.config.steps:
+        write_report(run.log)  # train() writes the last one
+    self._schedule.resume()
+    return leaving
+
+  def _may_save(self, due: Due) -> bool:
+    return due.overdue and self._run.checkpoints is not None
+
+  def _save(self, scores: dict[str, float] | None = None) -> None:
+    if self._run.checkpoints:
+      self._run.folder.ensure(recreate=True)
+      self._run.checkpoints.save(self._settled_state(), scores or None)
+      self._schedule.saved()
+
+  def _settled_state(self) -> TrainState:
+    """Returns the state to save: rewound past non-finite steps at its end.
+
+    More of them may follow, and they are counted in a row. At the end of a phase the counter starts
+    anew, so nothing is rewound there.
+    """
+    end = self._phase.stop if self._phase else self._run.config.steps
+    state = sharding.local_copy(self._state)
+    return state if self.step == end and not self.stalled else nonfinite.rewind(state)
+
+  def _save_what_there_is(self) -> None:
+    if self.step > self._begin:
+      if self._pending:
+        self._step_log.report(self._pending, self._state, self._compiled)
+      self._save()
+      if self._run.checkpoints:
+        self._run.checkpoints.wait()
+
+  def _finish(self) -> TrainState:
+    saved = self._run.checkpoints
+    if self.stalled:
+      self._save()
+    if saved:
+      saved.wait()
+    state = self._settled_state()
+    if saved and int(state.step) > self._begin and saved.latest() != int(state.step):
+      raise InputError(f'{saved.folder}: cannot save step {int(state.step)}')
+    return state

@@ -1,22 +1,24 @@
-"""What needs less memory, where a step had too little."""
+"""Explains which config keys make a training step need less memory, when it had too little."""
 
 import contextlib
 from collections.abc import Iterator
 
 import jax
+from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
-from sr_jax.step.compilation import Compiled, mebibytes
+from sr_jax.step.compilation import Compiled
 from sr_jax.system import memory
+from sr_jax.system.text import format_bytes
 
 
 @contextlib.contextmanager
-def explain_oom(config, mode: str, compiled: Compiled | None) -> Iterator[None]:
-  """Inside, no memory for a step is an InputError that names what needs less.
+def explain_oom(config: ConfigDict, data_mode: str, compiled: Compiled | None) -> Iterator[None]:
+  """Turns an out-of-memory error inside the context into an InputError that names the remedies.
 
   Args:
-    mode: of the `feed.Feed`.
-    compiled: of the step, once that is known.
+    data_mode: of the `feed.Feed`.
+    compiled: the step, once it is compiled.
   """
   try:
     yield
@@ -24,15 +26,18 @@ def explain_oom(config, mode: str, compiled: Compiled | None) -> Iterator[None]:
     if not memory.exhausted(error):
       raise
     device = jax.local_devices()[0].device_kind
-    needs = f', which needs {mebibytes(compiled.argument_bytes + compiled.working_bytes)}' if compiled else ''
-    less = ['a smaller config.hr_patch or config.batch_size']
-    if jax.default_backend() != 'cpu':  # where the parts are compiled as one
-      less.append('config.accumulate, parts of a batch one after another')
+    needs = ''
+    if compiled:
+      size = format_bytes(compiled.argument_bytes + compiled.working_bytes)
+      needs = f', which needs {size}'
+    remedies = ['a smaller config.hr_patch or config.batch_size']
+    if jax.default_backend() != 'cpu':  # where the parts of a batch are not compiled as one
+      remedies.append('config.accumulate=2 or more, which computes a batch in parts')
     if config.generator.name not in ('srcnn', 'compact') and not config.generator.remat:
-      less.append('config.generator.remat=True')
+      remedies.append('config.generator.remat=True')
     if config.dtype == 'float32':
-      less.append('config.dtype=bfloat16')
-    if mode == 'bank':
-      less.append('config.data.mode=mapped, pictures off the device')
-    raise InputError(f'no memory on {device} for a training step{needs}; less takes '
-                     + '; '.join(less)) from None
+      remedies.append('config.dtype=bfloat16')
+    if data_mode == 'bank':
+      remedies.append('config.data.mode=mapped, which keeps images off the device')
+    raise InputError(f'out of memory on {device} in a training step{needs}. To use less: '
+                     + '; '.join(remedies)) from None

@@ -1,25 +1,31 @@
-"""What the loss terms on fixed crops say at the end of a run."""
+"""What the loss terms on fixed crops of both sets tell at the end of a run."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from sr_jax.runs import metrics_log
+from sr_jax.runs.metrics_log import read_metrics
 
 
-def print_terms(workdir, crops: Mapping[str, dict]) -> None:
-  """At a run's end: `describe_terms`, and of what they are."""
-  lines = metrics_log.read_metrics(workdir)
+def print_terms(workdir: pathlib.Path, crops: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+  """Prints what `describe_terms` returns, with the number of crops.
+
+  Args:
+    crops: of `validation.ValidationData`.
+  """
+  lines = read_metrics(workdir)
   described = describe_terms(lines)
   if described and crops:
     train, valid = (len(crops[kind]['hr']) for kind in ('train', 'valid'))
-    print(f'\nLoss terms of the phase {lines[-1]["phase"]}, raw weights, on the middle of pictures '
-          f'({train} for training, {valid} for validation)')
+    print(f'\nLoss terms of the phase {lines[-1]["phase"]} on fixed centre crops ({train} of the '
+          f'training set, {valid} of the validation set; weights without EMA), first to last')
     print('\n'.join(described))
 
 
-def describe_terms(lines: Sequence[dict]) -> list[str]:
-  """A line for each term of the last phase: where it began and ended, and the lowest.
+def describe_terms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns a line for each term of the last phase: its first, last and lowest value.
 
   Args:
     lines: of metrics.jsonl.
@@ -35,36 +41,36 @@ def describe_terms(lines: Sequence[dict]) -> list[str]:
   for term in terms:
     curve = [(line['step'], *values) for line in lines if None not in (
         values := [line.get(f'terms/{term}/{kind}') for kind in ('train', 'valid')])]
-    if curve:  # null is no number: the run came to nothing there
+    if curve:  # null stands for a non-finite value and is skipped
       described.append(f'{term}: {_describe(term, *zip(*curve, strict=True))}')
   return described
 
 
 def _describe(term: str, steps: Sequence[int], train: Sequence[float],
               valid: Sequence[float]) -> str:
-  share = term in ('d_real', 'd_fake')
-  ends = [' to '.join(f'{value:.0%}' if share else f'{value:.4g}' for value in (
+  is_accuracy = term in ('d_real', 'd_fake')
+  ends = [' to '.join(f'{value:.0%}' if is_accuracy else f'{value:.4g}' for value in (
       (curve[0], curve[-1]) if len(curve) > 1 else curve)) for curve in (train, valid)]
   text = f'train {ends[0]}, validation {ends[1]}'
-  if share:  # of right answers, not to be low
+  if is_accuracy:  # lower is not better
     return text
   lowest = int(np.argmin(valid))
   text += f', lowest {valid[lowest]:.4g} at step {steps[lowest]}'
   if term in ('pixel', 'perceptual') and overfits(train, valid):
-    text += ': it rose while train fell on, the generator overfits'
+    text += ': rising on validation while train falls, so the generator overfits'
   return text
 
 
 def overfits(train: Sequence[float], valid: Sequence[float]) -> bool:
-  """Whether a loss fell on where it was trained on while, for good, it rose elsewhere.
+  """Returns whether a loss kept falling on the training set while it rose for good elsewhere.
 
-  The last quarter of the validations, four at least, is held against as many in a row whose
-  validation values are the lowest. Every validation value of the one must lie above every one
-  of the other, on average by 1%, and every training value below: what goes up and down by
-  chance does not keep apart so, and on pictures that a network has learnt by heart it does.
+  Compares the last quarter of the validations, at least four, with as many in a row whose
+  validation values are the lowest. Every validation value of the last must be above every one of
+  the lowest, on average by 1%, and every training value below. Chance fluctuations do not separate
+  like this; images that a network memorises do.
 
-  A term that rises on both has been given up for another (pixels, in an adversarial phase);
-  one that falls on both is learnt, however far apart the two are. Neither is overfitting.
+  A term that rises on both sets was given up for another one (pixels, in an adversarial phase), and
+  one that falls on both is being learnt, however far apart the two are. Neither is overfitting.
 
   Args:
     train, valid: values of one term, oldest first.

@@ -1,196 +1,223 @@
-"""One step of a run again: what it was given, what came of it, and what the log says of it."""
+"""--mode replay: runs one step of a run again and compares it with the log."""
 
 import contextlib
-import functools
 import math
+import os
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from sr_jax import images
+from sr_jax.data.feed import Feed
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check
+from sr_jax.experiment.phases import Experiment
 from sr_jax.images import montage
-from sr_jax.runs import metadata, metrics_log
+from sr_jax.runs import metadata
 from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.runs.folder import RunFolder
+from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import nonfinite, train_step
+from sr_jax.step.device_loop import BatchAt
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, sharding
-from sr_jax.train.start import run_state
+from sr_jax.train import start
+from sr_jax.train.start import Run
 
-FOLDER = 'replay'
-SHOWN = 16  # crops of a batch in a picture
+MAX_ROWS = 16  # crops of a batch in an image
 
-# What a step goes by, beside what `runs.check_resumable` looks at and the digest of the data.
+# What determines a step, besides what `check_resumable` compares and the digest of the data.
 KEYS = ('steps', 'warmup_steps', 'batch_size', 'hr_patch', 'dtype', 'ema', 'loss', 'optimizer',
         'max_bad_steps', 'accumulate')
-SURROUNDINGS = ('device', 'devices', 'jax', 'device_loop')  # of run.json: another, other bits
+ENVIRONMENT = ('device', 'devices', 'jax', 'device_loop')  # of run.json; bits depend on them
 
 
 class ReplayedBatch(NamedTuple):
-  """A step's batch and what the generator makes of it: float32 [B, H, W, C]."""
+  """A step's batch and the output of the generator for it: float32 [B, H, W, C]."""
 
   lr: np.ndarray
   hr: np.ndarray
   sr: np.ndarray
 
 
-def replay_run(config, workdir, step: str | int) -> dict:
+class Replayed(NamedTuple):
+  """A replayed step: the name of its phase, its batch and its metrics."""
+
+  phase: str
+  batch: ReplayedBatch
+  metrics: dict[str, float]
+
+
+def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) -> dict[str, Any]:
   """Runs the step that the log calls `step` again, from the checkpoint before it, and prints it.
 
-  That is the step that takes `state.step` from step - 1 to step, on the way there every one
-  before it. On the machine and with the JAX that the run had its figures have the run's bits, if
-  the run was on one device, as this is. Its batch goes to WORKDIR/replay/STEP.png; nothing else
-  of the run is touched, which may be training meanwhile.
+  This is the step that takes `state.step` from step - 1 to step; the steps from the checkpoint
+  up to it are run too. On the same machine, with the same JAX, and if the run used one device as
+  this does, the metrics have the bits of the run. The batch is written to WORKDIR/replay/STEP.png;
+  nothing else of the run is changed, which may be training meanwhile.
 
   Args:
     config: the run's own.
 
   Returns:
-    {'step', 'phase', 'checkpoint', 'metrics', 'logged' (as metrics.jsonl has it, or {}),
-    'differing' (names, of those logged), 'not_finite' (names), 'picture'}.
+    {'step', 'phase', 'checkpoint', 'metrics', 'logged' (as in metrics.jsonl, or {}), 'differing'
+    (names, of those logged), 'not_finite' (names), 'picture'}.
 
   Raises:
-    InputError: no run there, or of another config or other data; `step` is no number, before
-      the first checkpoint or past the config's last step.
+    InputError: there is no run, or it has another config or other data; `step` is not a number,
+      not after the first checkpoint, or after the config's last step.
   """
   if not str(step).isdecimal() or int(step) < 1:
-    raise InputError(f'--step={step}: --mode replay expected the number of a step')
+    raise InputError(f'--step={step}: --mode replay takes the number of a step, at least 1')
   number = int(step)
   check(config)
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
   begin = _checkpoint_before(workdir, number)
-  found = inputs.training_set(config)
-  config = inputs.epochs_to_steps(config, len(found), trained)
+  training_set = inputs.training_set(config)
+  config = inputs.epochs_to_steps(config, len(training_set), trained)
   compatibility.check_resumable(workdir, trained, begin, config)
-  _refuse_unless_its_own(workdir, trained, config)
+  _refuse_other_config(workdir, trained, config)
   if number > config.steps:
     raise InputError(f'--step={number}: the run in {workdir} has {config.steps} steps')
   experiment = phases.build(config)
-  state = run_state(experiment.new_state(), workdir, begin)
-  start, changed = _start_that_took(workdir, number)
-  with contextlib.closing(inputs.build_feed(config, found, begin, experiment.device_loop,
-                                                start.get('data_mode', ''), print)) as feed:
-    if start.get('data_digest', feed.digest) != feed.digest:
-      raise InputError(f'config.data: batches are not made as they were when {workdir} took step '
-                       f'{number} (other pictures, data or batch settings)')
+  state = start.run_state(experiment.new_state(), workdir, begin)
+  record, changed = _record_of_step(workdir, number)
+  with contextlib.closing(inputs.build_feed(config, training_set, begin, experiment.device_loop,
+                                            record.get('data_mode', ''), print)) as feed:
+    if record.get('data_digest', feed.digest) != feed.digest:
+      raise InputError(f'config.data: images, data settings or batch settings have changed since '
+                       f'{workdir} took step {number}')
     print(f'{workdir}: from checkpoint {begin}, step {number}'
           + (f' after {number - 1 - begin} before it' if number - 1 > begin else ''), flush=True)
-    phase, crops, metrics = _run_again(experiment, feed, state, number)
+    replayed = _run_again(experiment, feed, state, number)
   try:
-    path = _write(workdir, number, crops)
-  except InputError as error:  # the figures are what was asked for
+    path = write_batch(workdir, number, replayed.batch)
+  except InputError as error:  # the metrics were asked for first of all
     path = error
-  logged = next((line for line in metrics_log.read_metrics(workdir)
+  metrics = replayed.metrics
+  logged = next((line for line in read_metrics(workdir)
                  if line['step'] == number and 'g/total' in line), {})
-  differing = [name for name in metrics if logged and not _same(metrics[name], logged.get(name))]
-  here = {'device': jax.devices()[0].device_kind, 'devices': 1, 'jax': jax.__version__,
-          'device_loop': experiment.device_loop}
-  print('\n'.join([*_describe(f'{phase} step {number}', metrics, logged, differing),
-                   *(f'then {key} was {start[key]!r}, now it is {here[key]!r}'
-                     for key in SURROUNDINGS if start.get(key, here[key]) != here[key]),
-                   *(f'then config.{key} was {before!r}, now it is {now!r}'
-                     for key, (before, now) in changed.items()),
-                   *_describe_crops(crops), str(path)]))
-  return {'step': number, 'phase': phase, 'checkpoint': begin, 'metrics': metrics,
-          'logged': logged, 'differing': differing, 'not_finite': nonfinite.nonfinite_names(metrics),
-          'picture': path}
+  differing = [name for name in metrics if logged and not _equal(metrics[name], logged.get(name))]
+  print('\n'.join([*_describe_metrics(f'{replayed.phase} step {number}', metrics, logged, differing),
+                   *_describe_environment(experiment, record, changed),
+                   *_describe_batch(replayed.batch), str(path)]))
+  return {'step': number, 'phase': replayed.phase, 'checkpoint': begin, 'metrics': metrics,
+          'logged': logged, 'differing': differing,
+          'not_finite': nonfinite.nonfinite_names(metrics), 'picture': path}
 
 
-def keep_batch(workdir, experiment: phases.Experiment, before: TrainState, source,
-               batch_at: Callable) -> pathlib.Path:
-  """Writes WORKDIR/replay/STEP.png of the step that `before` is the state before.
+def stop_message(run: Run, state: TrainState, metrics: Mapping[str, float]) -> str:
+  """Returns the message of a run that only non-finite steps have stopped, and draws a batch.
 
   Args:
-    before: not given away (donated) yet; `guard.rewound` of a state that stands still.
-    source, batch_at: of a `feed.Feed`, the source of that very step.
-
-  Returns:
-    The file: a row for each crop, low (its pixels repeated), generated by `before`, original.
-
-  Raises:
-    InputError: it can not be written.
+    state: before the first of these steps, whose batch is drawn.
+    metrics: of the last of them.
   """
-  return _write(workdir, int(before.step) + 1, _crops(experiment, before, source, batch_at))
-
-
-def stop_message(config, experiment, before, feed, found, workdir, bad) -> str:
-  """What is said where only bad steps came; the first one's batch is drawn.
-
-  Args:
-    before: the state before it.
-    bad: the last one's metrics.
-  """
-  step, count = int(before.step), int(bad['bad'])
+  step, count, feed = int(state.step), int(metrics['bad']), run.feed
+  workdir = run.folder.workdir
   with contextlib.ExitStack() as stack:
-    if feed.mode != 'bank':  # its batches are past
+    if feed.mode != 'bank':  # this feed is past the batch
       feed = stack.enter_context(contextlib.closing(inputs.build_feed(
-          config, found, step, experiment.device_loop, feed.mode, lambda _: None)))
+          run.config, run.training_set, step, run.experiment.device_loop, feed.mode,
+          lambda _: None)))
     try:
       source = sharding.local_copy(feed.source_for(step, step + 1))
-      picture = keep_batch(workdir, experiment, before, source, feed.batch_at)
+      image = keep_batch(workdir, run.experiment, state, source, feed.batch_at)
     except InputError:
-      picture = ''
-  return f'{workdir}: ' + nonfinite.nonfinite_message(step + count, count, config.seed, bad, picture)
+      image = ''
+  return f'{workdir}: ' + nonfinite.nonfinite_message(step + count, count, run.config.seed, metrics,
+                                                      image)
+
+
+def keep_batch(workdir: pathlib.Path, experiment: Experiment, before: TrainState, source: Any,
+               batch_at: BatchAt) -> pathlib.Path:
+  """Writes WORKDIR/replay/STEP.png of the step that follows the state `before`.
+
+  Args:
+    before: not donated yet; `nonfinite.rewind` of a state that no longer changes.
+    source, batch_at: of a `feed.Feed`, for that step.
+
+  Returns:
+    The file. It has a row for each crop: low (with repeated pixels), generated, original.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  return write_batch(workdir, int(before.step) + 1,
+                     _replayed_batch(experiment, before, source, batch_at))
+
+
+def write_batch(workdir: pathlib.Path, number: int, batch: ReplayedBatch) -> pathlib.Path:
+  """Writes WORKDIR/replay/NUMBER.png of a batch, at most `MAX_ROWS` crops of it."""
+  scale = batch.hr.shape[1] // batch.lr.shape[1]
+  low = batch.lr.repeat(scale, 1).repeat(scale, 2)
+  rows = []
+  for crops in list(zip(low, batch.sr, batch.hr, strict=True))[:MAX_ROWS]:
+    # NaN has no colour and is shown black.
+    crops = (images.to_uint8(np.nan_to_num(crop, posinf=1, neginf=0)) for crop in crops)
+    rows.append(montage.side_by_side([images.as_rgb(crop) for crop in crops]))
+  path = RunFolder(pathlib.Path(workdir)).replay / f'{number}.png'
+  images.write_image(
+      path, montage.side_by_side([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
+  return path
 
 
 # Before the step ---------------------------------------------------------------------------
 
 
-def _checkpoint_before(workdir, number: int) -> int:
-  """The step of the last whole one that `number` can be reached from."""
-  checkpoints = Checkpoints(workdir, read_only=True)
-  try:
-    kept = checkpoints.steps()
-    if not kept and checkpoints.latest() is None:  # it raises where there are, and none is whole
-      raise InputError(f'{checkpoints.folder}: no checkpoint in it')
-  finally:
-    checkpoints.close()
+def _checkpoint_before(workdir: pathlib.Path, number: int) -> int:
+  """Returns the step of the last intact checkpoint before step `number`."""
+  with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+    steps = checkpoints.steps()
+    if not steps and checkpoints.latest() is None:  # raises if there are some and none is intact
+      raise InputError(f'{checkpoints.folder}: contains no checkpoint')
   for step, fault in checkpoints.damaged.items():
-    print(f'{checkpoints.folder / str(step)}: damaged ({fault}), passed over')
-  if kept[0] >= number:
-    raise InputError(f'--step={number}: the first checkpoint of {workdir} is of step {kept[0]}, '
-                     f'the first step that can be run again is {kept[0] + 1}')
-  return max(step for step in kept if step < number)
+    print(f'{checkpoints.folder / str(step)}: damaged ({fault}), skipped')
+  if steps[0] >= number:
+    raise InputError(f'--step={number}: the first checkpoint of {workdir} is of step {steps[0]}, so '
+                     f'the first step that can be replayed is {steps[0] + 1}')
+  return max(step for step in steps if step < number)
 
 
-def _refuse_unless_its_own(workdir, trained: dict, config) -> None:
+def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any], config: ConfigDict) -> None:
   have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
                 for tree in (trained, compatibility.as_json(config)))
   for key in want:
-    if have.get(key, want[key]) != want[key]:  # a key that is not there is younger than the run
-      raise InputError(f'{workdir}: the run has {key}={have[key]!r}, the config {want[key]!r}; a '
-                       'step is run again by the config that it was taken by')
+    if have.get(key) != want[key]:
+      raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config {want[key]!r}; a '
+                       'step is replayed with the config that it was taken with')
 
 
-def _start_that_took(workdir, number: int) -> tuple[dict, dict]:
-  """Of run.json, the start of the run whose step it was, and what later ones changed in the
-  config: {key: [then, now]}. ({}, {}) where that is not known.
+def _record_of_step(workdir: pathlib.Path, number: int) -> tuple[dict[str, Any], dict[str, list]]:
+  """Returns the entry of run.json of the start that took step `number`, and later changes.
+
+  The changes are those of the config, {key: [then, now]}. Returns ({}, {}) if no entry is known.
   """
-  starts = metadata.start_records(workdir)
-  at = max((index for index, start in enumerate(starts) if start.get('from_step', 0) < number),
-           default=None)
-  if at is None:
+  records = metadata.start_records(workdir)
+  index = max((index for index, record in enumerate(records)
+               if record.get('from_step', 0) < number), default=None)
+  if index is None:
     return {}, {}
-  changed = {}
-  for start in starts[at + 1:]:
-    found = start.get('changed')
-    for key, values in found.items() if isinstance(found, dict) else ():
+  changed: dict[str, list] = {}
+  for record in records[index + 1:]:
+    changes = record.get('changed')
+    for key, values in changes.items() if isinstance(changes, dict) else ():
       if isinstance(values, list) and len(values) == 2:
         changed[key] = [changed.get(key, values)[0], values[1]]
-  return starts[at], changed
+  return records[index], changed
 
 
 # The step ----------------------------------------------------------------------------------
 
 
-def _run_again(experiment, feed, state: TrainState, number: int):
-  """(phase, Crops, metrics) of step `number`, the steps before it taken as training takes them."""
+def _run_again(experiment: Experiment, feed: Feed, state: TrainState, number: int) -> Replayed:
+  """Takes the steps up to `number` as training takes them."""
   step, phase = int(state.step), None
   while True:
     if phase is None or step >= phase.stop:
@@ -200,38 +227,38 @@ def _run_again(experiment, feed, state: TrainState, number: int):
     source = feed.source_for(step, stop)
     if stop == number:
       if int(state.step) < step:
-        raise InputError(f'--step={number}: was never taken; after {experiment.max_bad} steps in a '
-                         f'row without finite numbers the run stands still at step '
-                         f'{int(state.step)}')
-      crops = _crops(experiment, state, source, feed.batch_at)
+        raise InputError(f'--step={number}: was never taken; the run stopped at step '
+                         f'{int(state.step)} after {experiment.max_bad} non-finite steps in a row')
+      batch = _replayed_batch(experiment, state, source, feed.batch_at)
     state, metrics = run(state, source, experiment.frozen, step, stop)
     step = stop
     if step == number:
-      return phase.name, crops, {name: float(value)
-                                 for name, value in jax.device_get(metrics).items()}
+      return Replayed(phase.name, batch, {name: float(value) for name, value
+                                          in jax.device_get(metrics).items()})
 
 
-def _crops(experiment, state: TrainState, source, batch_at: Callable) -> ReplayedBatch:
-  generate = functools.partial(train_step.generated, generator=experiment.generator,
-                               trainable=experiment.trainable)
-
+def _replayed_batch(experiment: Experiment, state: TrainState, source: Any,
+                    batch_at: BatchAt) -> ReplayedBatch:
   @jax.jit
-  def look(state, source):
+  def generate(state: TrainState, source: Any) -> ReplayedBatch:
     batch = batch_at(source, state.seed, state.step)
-    return ReplayedBatch(batch['lr'], batch['hr'], generate(state, batch))
+    sr, _ = train_step.generate(experiment.generator, state.g.params, state.g.batch_stats,
+                                batch['lr'], experiment.trainable)
+    return ReplayedBatch(batch['lr'], batch['hr'], sr)
 
-  return ReplayedBatch(*(np.asarray(array, np.float32) for array in look(state, source)))
+  return ReplayedBatch(*(np.asarray(array, np.float32) for array in generate(state, source)))
 
 
-# What is shown -----------------------------------------------------------------------------
+# What is printed ---------------------------------------------------------------------------
 
 
-def _same(value: float, logged: float | None) -> bool:
-  """A number that is none is null in the log."""
+def _equal(value: float, logged: float | None) -> bool:
+  """Compares a metric with the log, where a non-finite number is null."""
   return value == logged if math.isfinite(value) else logged is None
 
 
-def _describe(title: str, metrics: Mapping[str, float], logged: dict, differing: list) -> list[str]:
+def _describe_metrics(title: str, metrics: Mapping[str, float], logged: Mapping[str, float | None],
+                      differing: list[str]) -> list[str]:
   lines = [f'\n{title:22}{"again":>16}' + (f'{"logged":>16}' if logged else '  (not logged)')]
   for name, value in metrics.items():
     then = logged.get(name)
@@ -239,32 +266,27 @@ def _describe(title: str, metrics: Mapping[str, float], logged: dict, differing:
         f'{"null" if then is None else format(then, ".9g"):>16}  '
         f'{"differs" if name in differing else "equal"}' if logged else ''))
   if metrics['bad']:
-    lines.append(f'not finite: {listed(nonfinite.nonfinite_names(metrics) or nonfinite.root_causes(metrics))}; the '
-                 'update was left out')
+    names = nonfinite.nonfinite_names(metrics) or nonfinite.root_causes(metrics)
+    lines.append(f'non-finite: {listed(names)}; the update was skipped')
   return lines
 
 
-def _describe_crops(crops: ReplayedBatch) -> list[str]:
-  """Min, mean and max of each crop's pictures, and whether a sample of one is no number."""
+def _describe_environment(experiment: Experiment, record: Mapping[str, Any],
+                          changed: Mapping[str, list]) -> list[str]:
+  here = {'device': jax.devices()[0].device_kind, 'devices': 1, 'jax': jax.__version__,
+          'device_loop': experiment.device_loop}
+  return [*(f'{key} was {record[key]!r} then and is {here[key]!r} now'
+            for key in ENVIRONMENT if record.get(key, here[key]) != here[key]),
+          *(f'config.{key} was {before!r} then and is {now!r} now'
+            for key, (before, now) in changed.items())]
+
+
+def _describe_batch(batch: ReplayedBatch) -> list[str]:
+  """Returns a table with the minimum, mean and maximum of each crop."""
   lines = [f'\n{"crop":>4}' + ''.join(f'  {f"{name} min":>9}{"mean":>9}{"max":>9}'
                                       for name in ReplayedBatch._fields)]
   with np.errstate(all='ignore'):
-    for index, pictures in enumerate(zip(*crops, strict=True)):
+    for index, crops in enumerate(zip(*batch, strict=True)):
       lines.append(f'{index:>4}' + ''.join(
-          f'  {picture.min():9.4g}{picture.mean():9.4g}{picture.max():9.4g}'
-          for picture in pictures))
+          f'  {crop.min():9.4g}{crop.mean():9.4g}{crop.max():9.4g}' for crop in crops))
   return lines
-
-
-def _write(workdir, number: int, crops: ReplayedBatch) -> pathlib.Path:
-  scale = crops.hr.shape[1] // crops.lr.shape[1]
-  low = crops.lr.repeat(scale, 1).repeat(scale, 2)
-  rows = []
-  for pictures in list(zip(low, crops.sr, crops.hr, strict=True))[:SHOWN]:
-    # What is no number has no colour: nan is shown black.
-    pictures = (images.to_uint8(np.nan_to_num(picture, posinf=1, neginf=0))
-                for picture in pictures)
-    rows.append(montage.side_by_side([images.as_rgb(picture) for picture in pictures]))
-  path = pathlib.Path(workdir) / FOLDER / f'{number}.png'
-  images.write_image(path, montage.side_by_side([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
-  return path

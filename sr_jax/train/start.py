@@ -1,101 +1,247 @@
-"""A run's first state: fresh, resumed, or from other weights."""
+"""Opens a run: from scratch, resumed, or from other weights."""
 
+import contextlib
+import dataclasses
+import pathlib
+import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import traverse_util
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from sr_jax.data.feed import Feed
+from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment.check import check
+from sr_jax.experiment.phases import Experiment
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.restore import Model, load
+from sr_jax.runs import checkpoints, lock, metadata, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
-from sr_jax.runs.metadata import read_config
+from sr_jax.runs.folder import RunFolder
+from sr_jax.runs.logs import Logs, NullLogs
 from sr_jax.step.state import TrainState
+from sr_jax.system import files, multihost, sharding
+from sr_jax.system.signals import DeferredSignals
+from sr_jax.train import validation
+from sr_jax.train.ownership import OwnedFolder
+from sr_jax.train.stopping import StopVote
 
 
-def stopped_at(workdir) -> tuple[int | None, dict]:
-  """(latest step, config.json) of a run that is there to go on with; or (None, {}).
+class Origin(NamedTuple):
+  """Where a start takes its weights and settings from.
 
-  A damaged checkpoint is passed over, and a line says so.
-
-  Raises:
-    InputError: there are checkpoints and none is whole; or no config.json beside them.
+  Attributes:
+    step: the step that training starts after.
+    resumed: whether there was a checkpoint to resume from.
+    restarted: whether the folder holds a run without a checkpoint, which starts over.
+    config: config.json of the previous start of a resumed run, else {}.
+    records: run.json, the entries of all previous starts.
+    model: what `config.init_from` names, if this start has read it.
+    loaded, initialised: names of the arrays that come from `model`, and of those that do not.
   """
-  checkpoints = Checkpoints(workdir, read_only=True)
-  try:
-    latest = checkpoints.latest()
-  finally:
-    checkpoints.close()
-  return latest, {} if latest is None else read_config(workdir)
+
+  step: int
+  resumed: bool
+  restarted: bool
+  config: dict[str, Any]
+  records: list[dict[str, Any]]
+  model: Model | None
+  loaded: list[str]
+  initialised: list[str]
+
+  @property
+  def last_record(self) -> dict[str, Any]:
+    """The entry of the previous start of a resumed run, else {}."""
+    return self.records[-1] if self.resumed and self.records else {}
 
 
-def run_state(target: TrainState, workdir, step: int) -> TrainState:
-  """What the checkpoint of `step` of a run holds; `target` gives names, shapes and places.
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """An opened run. Only the first of several processes has a folder, checkpoints and logs.
 
-  Raises:
-    InputError: none there, damaged, or of another architecture or optimiser.
+  Attributes:
+    config: of the run; all durations are in steps.
+    experiment: what the config stands for.
+    training_set: the images that the feed takes batches from.
+    feed: makes batches.
+    mesh: the devices that share a batch, or None for one device.
+    validation: what the run is validated on.
+    log: metrics.jsonl, TensorBoard and the terminal.
+    checkpoints: of the run.
+    folder: the run's folder, locked.
+    stop: whether a signal asks the run to end.
+    started: `time.monotonic()` at the start.
   """
-  checkpoints = Checkpoints(workdir, read_only=True)
-  try:
-    return checkpoints.restore(target, step)
-  finally:
-    checkpoints.close()
+
+  config: ConfigDict
+  experiment: Experiment
+  training_set: Sequence[Picture]
+  feed: Feed
+  mesh: Mesh | None
+  validation: validation.ValidationData
+  log: Logs | NullLogs
+  checkpoints: Checkpoints | None
+  folder: OwnedFolder | None
+  stop: StopVote
+  started: float
 
 
-def initial(config) -> Model:
-  """The generator that `config.init_from` names, if the config's may start from it.
+def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitStack,
+             signals: DeferredSignals) -> tuple[Run, Origin, TrainState]:
+  """Opens the run in `workdir`, new or resumed; everything is closed with `stack`.
+
+  Nothing is written before the config, the data and the weights are known to be usable, so a start
+  that is refused leaves the run as it was.
+
+  Args:
+    workdir: folder of the run; only the first process uses it.
+    signals: deferred by the caller while the run trains.
 
   Raises:
-    InputError: it can not be read, or is another network; another scale is none.
+    InputError: anything that the user can put right.
+  """
+  started = time.monotonic()
+  check(config)
+  # Compared before the devices of one process wait for those of another with another program.
+  multihost.refuse_different(metadata.flat(compatibility.as_json(config), 'config.')
+                             | {'JAX': jax.__version__})
+  first = multihost.is_first()
+  mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
+  if first and config.wandb:
+    wandb_sync.check_installed()
+  existed = first and RunFolder(workdir).config.exists()
+  run_lock = stack.enter_context(lock.run_lock(workdir)) if existed else None
+  training_set = inputs.training_set(config)
+  reached, before, records = multihost.broadcast_json(
+      lambda: (*stopped_at(workdir), metadata.start_records(workdir)))
+  config = inputs.epochs_to_steps(config, len(training_set), before)
+  if reached is not None and first:
+    compatibility.check_resumable(workdir, before, reached, config)
+  model = load_initial(config) if first and config.init_from and reached is None else None
+  data = (validation.open_validation(config, training_set) if first
+          else validation.ValidationData({}, {}, []))
+  experiment = phases.build(config)
+  state, loaded, initialised = experiment.new_state(), [], []
+  if reached is not None and first:
+    state = run_state(state, workdir, reached)
+  elif model:
+    state, loaded, initialised = start_from(state, experiment.generator, model)
+  state = sharding.replicate(multihost.broadcast_arrays(state), mesh)
+  origin = Origin(int(state.step), reached is not None, existed and reached is None, before,
+                  records, model, loaded, initialised)
+  # Decoding comes last: it takes longest, and a mistake elsewhere should not wait for it.
+  feed = stack.enter_context(contextlib.closing(inputs.build_feed(
+      config, training_set, origin.step, experiment.device_loop,
+      origin.last_record.get('data_mode', ''), print if first else lambda _: None, mesh)))
+  multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
+  experiment = experiment._replace(frozen=sharding.replicate(
+      multihost.broadcast_arrays(experiment.frozen), mesh))
+  log, saved, folder = NullLogs(), None, None
+  if first:
+    log, saved, folder = _open_folder(
+        config, workdir, run_lock, origin.step, inputs.steps_per_epoch(config, len(training_set)),
+        stack)
+  stop = StopVote(signals, feed.skipped)
+  return Run(config, experiment, training_set, feed, mesh, data, log, saved, folder, stop,
+             started), origin, state
+
+
+def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLock | None,
+                 begin: int, epoch: int, stack: contextlib.ExitStack
+                 ) -> tuple[Logs, Checkpoints, OwnedFolder]:
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if run_lock is None:
+      run_lock = stack.enter_context(lock.run_lock(workdir))
+      if RunFolder(workdir).config.exists():
+        raise InputError(f'{workdir}: another run has started there meanwhile')
+    files.remove_leftovers(workdir, 'samples', 'progress')
+    checkpoints.clear(workdir)
+    log = Logs(workdir, begin, config.steps, config.batch_size, epoch)
+    stack.callback(log.close)
+    saved = Checkpoints(workdir, config.best_metric, (config.warmup_steps,), begin=begin,
+                        warn=log.say)
+    stack.callback(saved.close)
+    if config.wandb:
+      stack.callback(wandb_sync.start(config.wandb, compatibility.as_json(config), workdir))
+  except OSError as error:
+    path = error.filename or workdir
+    raise InputError(f'{path}: cannot write ({error.strerror})') from None
+  return log, saved, OwnedFolder(workdir, run_lock, compatibility.as_json(config), log)
+
+
+def stopped_at(workdir: pathlib.Path) -> tuple[int | None, dict[str, Any]]:
+  """Returns (latest step, config.json) of a run that can be resumed, or (None, {}).
+
+  A damaged checkpoint is skipped, and a line says so.
+
+  Raises:
+    InputError: there are checkpoints and none is intact, or there is no config.json beside them.
+  """
+  with contextlib.closing(Checkpoints(workdir, read_only=True)) as saved:
+    latest = saved.latest()
+  return latest, {} if latest is None else metadata.read_config(workdir)
+
+
+def run_state(target: TrainState, workdir: pathlib.Path, step: int) -> TrainState:
+  """Restores a run's checkpoint of `step`; `target` gives names, shapes and devices.
+
+  Raises:
+    InputError: it does not exist, is damaged, or is of another architecture or optimiser.
+  """
+  with contextlib.closing(Checkpoints(workdir, read_only=True)) as saved:
+    return saved.restore(target, step)
+
+
+def load_initial(config: ConfigDict) -> Model:
+  """Loads the generator that `config.init_from` names.
+
+  Raises:
+    InputError: it can't be read or is another network than the config's; its scale may differ.
   """
   generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
-  try:  # what nobody can know of a file's network is as the config has it
+  try:  # fields that a weight file can't tell are assumed to be the config's
     model = load(config.init_from, assumed=architecture(generator))
   except InputError as error:
     raise InputError(f'config.init_from: {error}') from None
   factory.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
-                           '--config.generator.')
+                              '--config.generator.')
   return model
 
 
-def start_from(state: TrainState, generator, model: Model) -> tuple[TrainState, list, list]:
-  """`state` with the weights of `model`, as weights and as average.
+def start_from(state: TrainState, generator: nn.Module,
+               model: Model) -> tuple[TrainState, list[str], list[str]]:
+  """Puts the weights of `model` into `state`, as weights and as their average.
 
-  Of another scale, what `generator.trunk` computes with is taken and the upsampling stays
-  fresh (EDSR, Lim et al. 2017, section 3.3, trains x3 and x4 so from x2).
+  If the scales differ, the arrays that `generator.trunk` uses are loaded and the upsampling
+  stays newly initialised. EDSR (Lim et al. 2017, section 3.3) trains x3 and x4 from x2 like this.
 
   Returns:
-    (state, names of the arrays taken, names of those left fresh).
+    (state, names of the loaded arrays, names of the newly initialised ones).
 
   Raises:
-    InputError: another scale, and a network without a trunk.
+    InputError: the scales differ and the network has no trunk.
   """
-  fresh = traverse_util.flatten_dict(state.ema, sep='/')
+  arrays = traverse_util.flatten_dict(state.ema, sep='/')
   given = traverse_util.flatten_dict(model.variables, sep='/')
-  taken = list(fresh)
+  loaded = list(arrays)
   if model.scale != generator.scale:
     trunk = traverse_util.flatten_dict(variable_shapes(generator, 'trunk'), sep='/')
-    taken = [name for name in fresh if name in trunk]
-    if not taken:
-      raise InputError(f'{model.origin}: of scale {model.scale}; at scale {generator.scale} '
-                       f'nothing of a {type(generator).__name__} can be taken over')
-  ema = {name: jnp.asarray(given[name]) if name in taken else array
-         for name, array in fresh.items()}
+    loaded = [name for name in arrays if name in trunk]
+    if not loaded:
+      raise InputError(f'{model.origin}: has scale {model.scale}, the config {generator.scale}, and '
+                       f'a {type(generator).__name__} has no arrays that both scales share')
+  ema = {name: jnp.asarray(given[name]) if name in loaded else array
+         for name, array in arrays.items()}
   ema = {'batch_stats': {}} | traverse_util.unflatten_dict(ema, sep='/')
-  # Copies: the step donates the state, and a buffer can't be given away twice.
+  # Copies, because the step donates the state and a buffer can't be donated twice.
   copies = jax.tree.map(jnp.copy, ema)
   g = state.g._replace(params=copies['params'], batch_stats=copies['batch_stats'])
-  return state._replace(g=g, ema=ema), taken, [name for name in fresh if name not in taken]
-
-
-def layers(names: Sequence[str]) -> str:
-  """'head, body_0 to body_15' of the names of arrays."""
-  numbers = {}
-  for layer in dict.fromkeys(name.split('/')[1] for name in names):
-    stem, _, number = layer.rpartition('_')
-    numbers.setdefault(*((stem, []) if number.isdecimal() else (layer, None)))
-    if number.isdecimal():
-      numbers[stem].append(int(number))
-  return ', '.join(stem if not found else f'{stem}_{min(found)}' + (
-      f' to {stem}_{max(found)}' if len(found) > 1 else '') for stem, found in numbers.items())
+  return state._replace(g=g, ema=ema), loaded, [name for name in arrays if name not in loaded]

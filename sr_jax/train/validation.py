@@ -1,33 +1,43 @@
-"""What is looked at while a run trains: sets that are scored, pictures, loss terms on fixed crops.
+"""Validation while a run trains: scored sets, sample images, loss terms on fixed crops.
 
-  valid, test   figures of whole pictures, by the averaged weights
-  progress/     the same pictures at the start and at each quarter of the run
-  terms         the loss on crops that were trained on and on crops that were not
+- 'valid' and 'test': metrics of complete images, with the averaged weights.
+- samples/ and progress/: the same images over and over, during the run and at each quarter of it.
+- terms: the loss on crops of the training set and on crops of the validation set.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from sr_jax import images
 from sr_jax.data import benchmarks, pictures
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs
-from sr_jax.step.state import TrainState
+from sr_jax.experiment.phases import Experiment, Phase
+from sr_jax.images import montage
+from sr_jax.inference.upscaler import make_upscaler
+from sr_jax.metrics import scorer
+from sr_jax.runs import progress
+from sr_jax.runs.logs import Logs
+from sr_jax.step.state import PyTree, TrainState
+from sr_jax.system import sharding
 
-CROPS = 8  # of a kind, or as many as a batch has: they go through the networks at once
+CROPS = 8  # of each kind, or as many as a batch has: they go through the networks at once
 
 
-class Validation(NamedTuple):
-  """What a run is watched by, read once.
+class ValidationData(NamedTuple):
+  """What a run is validated on, read once.
 
   Attributes:
-    sets: 'valid' and 'test', those that there are, as `evaluate.score_set` takes them.
-    crops: {'train': batch, 'valid': batch}, as a step takes them; {} where one is missing.
-    skipped: a line for each unusable picture of the sets.
+    sets: the pairs of 'valid' and 'test', those that are configured.
+    crops: {'train': batch, 'valid': batch} as a step takes them; {} if one of them is missing.
+    skipped: one line for each unusable image of the sets.
   """
 
   sets: dict[str, list[Pair]]
@@ -39,65 +49,118 @@ class Validation(NamedTuple):
     return self.sets.get('valid', [])
 
 
-def open_validation(config, found: Sequence[Picture]) -> Validation:
-  """Reads the sets that `config` names, and crops of them and of `found`, the training set.
+def open_validation(config: ConfigDict, training_set: Sequence[Picture]) -> ValidationData:
+  """Reads the sets that `config` names, and crops of them and of the training set.
 
   Raises:
-    InputError: a set that can't be read, or with no usable picture.
+    InputError: a set can't be read or has no usable image.
   """
-  named = {key: inputs.scored_set(config, key)[:config.eval.pictures]
-           for key in ('valid', 'test') if config.data[key]}
+  pictures_of = {key: inputs.scored_set(config, key)[:config.eval.pictures]
+                 for key in ('valid', 'test') if config.data[key]}
   skipped, sets = [], {}
-  for key, mine in named.items():
+  for key, members in pictures_of.items():
     before = len(skipped)
-    sets[key] = list(benchmarks.read_set(mine, config.scale, skipped))
+    sets[key] = list(benchmarks.read_set(members, config.scale, skipped))
     if not sets[key]:
-      raise InputError(f'config.data.{key}: no usable picture'
+      raise InputError(f'config.data.{key}: no usable image'
                        + ''.join(f': {reason}' for reason in skipped[before:before + 1]))
   crops = {}
-  if 'valid' in named:
-    most = min(config.eval.pictures, max(CROPS, config.batch_size))
-    crops = {kind: centre_crops(mine[:most], inputs.build_cut(config))
-             for kind, mine in (('train', found), ('valid', named['valid']))}
+  if 'valid' in pictures_of:
+    count = min(config.eval.pictures, max(CROPS, config.batch_size))
+    spec = inputs.build_crop_spec(config)
+    crops = {'train': centre_crops(training_set[:count], spec),
+             'valid': centre_crops(pictures_of['valid'][:count], spec)}
     if not all(crops.values()):
-      skipped.append('no loss terms on pictures that are not trained on: none of the first of '
-                     f'config.data.valid holds a {config.hr_patch}-pixel crop')
+      skipped.append(f'no loss terms for validation: none of the first {count} images of '
+                     f'config.data.valid holds a crop of {config.hr_patch} pixels')
       crops = {}
-    # As many of either: means over a batch are then of the same kind, and compiled once.
+    # The same number of both, so that their means are comparable and one program serves both.
     count = min((len(batch['hr']) for batch in crops.values()), default=0)
     crops = {kind: {name: array[:count] for name, array in batch.items()}
              for kind, batch in crops.items()}
-  return Validation(sets, crops, skipped)
+  return ValidationData(sets, crops, skipped)
 
 
-def centre_crops(found: Sequence[Picture], cut) -> dict[str, np.ndarray]:
-  """A batch of the middles of the usable pictures: {'lr', 'hr'}, float32 in [0, 1]; or {}."""
+def centre_crops(members: Sequence[Picture], spec: CropSpec) -> dict[str, np.ndarray]:
+  """Returns a batch of the centres of the usable images, {'lr', 'hr'} float32 in [0, 1], or {}."""
   crops = []
-  for picture in found:
+  for picture in members:
     try:
-      crops.append(pictures.read_crops(picture, cut.scale, cut.channels, cut.patch, [(0.5, 0.5)]))
-    except InputError:  # damaged, which is told elsewhere, or too small for a crop
+      crops.append(pictures.read_crops(picture, spec.scale, spec.channels, spec.patch,
+                                       [(0.5, 0.5)]))
+    except InputError:  # damaged, which is reported elsewhere, or too small for a crop
       continue
   return {name: images.to_float(np.concatenate([crop[name] for crop in crops]))
           for name in crops[0]} if crops else {}
 
 
-# Pictures ----------------------------------------------------------------------------------
+class Validator:
+  """Scores, samples and measures the networks of a run. Without validation sets it does nothing."""
+
+  def __init__(self, config: ConfigDict, experiment: Experiment, data: ValidationData, log: Logs):
+    self._config, self._experiment, self._data, self._log = config, experiment, data, log
+    self._upscale = make_upscaler(experiment.generator)
+    self._score = scorer.make_scorer(config.scale, config.eval.lpips) if data.sets else None
+    self._terms = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
+
+  def before_training(self, state: TrainState) -> None:
+    """Scores bicubic and the initial weights, for comparison, and keeps progress images."""
+    if not self._data.sets:
+      return
+    config, ema = self._config, sharding.local_copy(state.ema)
+    self._score_sets(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
+    if config.init_from:
+      terms = self._loss_terms(state, self._experiment.phase_at(0))
+      self._score_sets(0, 'start', functools.partial(self._upscale, ema), terms)
+    self.keep_progress(0, ema)
+
+  def validate(self, step: int, phase: Phase, state: TrainState) -> dict[str, float]:
+    """Scores the sets, logs the result, and returns the mean metrics of 'valid'.
+
+    The test set is logged too; it decides nothing.
+    """
+    if not self._data.sets:
+      return {}
+    upscale = functools.partial(self._upscale, sharding.local_copy(state.ema))
+    return self._score_sets(step, phase.name, upscale, self._loss_terms(state, phase))
+
+  def sample(self, step: int, ema: PyTree) -> None:
+    """Writes a low / bicubic / generated / original montage of the first validation image."""
+    for pair in self._data.valid[:1]:
+      row = montage.centre_row(pair.lr, pair.hr, images.imresize(pair.lr, self._config.scale),
+                               self._upscale(ema, pair.lr))
+      self._log.picture(step, pair.name, montage.side_by_side(row))
+
+  def keep_progress(self, step: int, ema: PyTree) -> None:
+    """Writes the progress montages of the first `config.progress_pictures` images."""
+    for pair in self._data.valid[:self._config.progress_pictures]:
+      folder = self._log.workdir / 'progress'
+      sr = self._upscale(ema, pair.lr)
+      with self._log.trying(folder):
+        row = progress.keep_progress(folder, pair, sr, step, self._config.steps)
+        self._log.show(step, f'progress/{pair.name}', row)
+
+  def _score_sets(self, step: int, name: str, upscale: Callable[[np.ndarray], np.ndarray],
+                  terms: Mapping[str, float] | None = None) -> dict[str, float]:
+    scores = {kind: scorer.mean(scorer.score_set(pairs, upscale, self._score))
+              for kind, pairs in self._data.sets.items()}
+    self._log.validation(step, name, scores, terms or {})
+    return scores.get('valid', {})
+
+  def _loss_terms(self, state: TrainState, phase: Phase) -> dict[str, float]:
+    return loss_terms(self._terms[phase.name], sharding.local_copy(state), self._data.crops,
+                      sharding.local_copy(self._experiment.frozen))
 
 
-# Loss terms --------------------------------------------------------------------------------
-
-
-def terms_of(measure: Callable, state: TrainState, crops: Mapping[str, dict],
-             frozen) -> dict[str, float]:
-  """{'terms/<term>/train': ..., 'terms/<term>/valid': ...} of the weights as they are.
+def loss_terms(terms: Callable[[TrainState, Any, PyTree], dict[str, jax.Array]],
+               state: TrainState, crops: Mapping[str, dict[str, np.ndarray]],
+               frozen: PyTree) -> dict[str, float]:
+  """Returns {'terms/<term>/train': ..., 'terms/<term>/valid': ...} of the weights without EMA.
 
   Args:
-    measure: a `build.Phase`'s `terms`, jitted.
-    crops: of `Watched`.
+    terms: of a `Phase`, jitted.
+    crops: of `ValidationData`.
   """
-  found = {kind: measure(state, batch, frozen) for kind, batch in crops.items()}
-  return {f'terms/{name}/{kind}': float(value) for kind, terms in jax.device_get(found).items()
-          for name, value in terms.items()}
-
-
+  measured = {kind: terms(state, batch, frozen) for kind, batch in crops.items()}
+  return {f'terms/{name}/{kind}': float(value) for kind, values in jax.device_get(measured).items()
+          for name, value in values.items()}
