@@ -125,7 +125,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--config.steps=0'], 'config.steps=0'),
     (['--config.generator.name=unet'], 'config.generator.name.*unet.*srresnet'),
     (['--config.loss.pixel.kind=l3'], "config.loss.pixel.kind='l3'"),
-    (['--config.data.source=folder:/nowhere'], r'config\.data\.source.*/nowhere|/nowhere: .*folder'),
+    (['--config.data.source=folder:/nowhere'], r'/nowhere: .*folder'),
     (['--config.hr_patch=1000'], r'0\.png: .*40x52.*1000x1000'),
     (['--workdir=/proc/none'], r'/proc/none: .*\('),
     (['--mode=evaluate', '--workdir=nothing'], 'nothing: .*config.json'),

@@ -41,6 +41,7 @@ def test_psnr_agrees_with_scikit_image(picture: Callable) -> None:
   assert metrics.image_psnr(a, a) == float('inf')
 
 
+@pytest.mark.optimised  # at 2e-6
 def test_ssim_agrees_with_scikit_image(picture: Callable) -> None:
   a, b = picture(40, 30, 0), picture(40, 30, 1)
   near = a + np.uint8(3)

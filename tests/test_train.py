@@ -1,18 +1,20 @@
-"""Whole runs at the smallest size: resuming, what is written, what is refused."""
+"""Complete runs at the smallest size: resuming, what is written, what is refused."""
 
 import contextlib
+import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
-import threading
-import time
 import types
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from sr_jax import images, losses, restore, train
@@ -30,6 +32,7 @@ from sr_jax.step.train_step import PixelStep
 from sr_jax.system import files
 from sr_jax.train import replay, schedule, stopping, validation
 from sr_jax.train.start import load_initial, start_from
+from tests import smallest
 from tests.conftest import filled, same_bits
 
 
@@ -40,48 +43,81 @@ def run(config, workdir, **changes):
   return train.train(config, workdir)
 
 
+class Uninterrupted(NamedTuple):
+  """A run of 40 steps, 20 of them the warm-up's, that is validated every ten steps.
+
+  Several tests share it: they may read the folder and copy the config, but not change either.
+  """
+
+  config: ConfigDict
+  workdir: pathlib.Path
+  state: TrainState
+  out: str
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory, folder, picture):
+  path = tmp_path_factory.mktemp('uninterrupted')
+  config = smallest.get_config()
+  config.data.source = f'folder:{folder}'
+  images.write_image(path / 'valid' / 'sub' / 'a.png', picture(20, 24))
+  config.data.valid = f'folder:{path / "valid"}'
+  config.eval.every = config.sample_every = 10
+  with contextlib.redirect_stdout(io.StringIO()) as out:
+    state = run(config, path / 'run')
+  return Uninterrupted(config, path / 'run', state, out.getvalue())
+
+
+def test_a_run_killed_at_the_end_of_the_warm_up_continues_to_the_same_bits(uninterrupted, tmp_path):
+  stop_after(uninterrupted.config, tmp_path, 20)
+  check_resumed(tmp_path, run(uninterrupted.config, tmp_path), uninterrupted.workdir,
+                uninterrupted.state)
+  montage = images.read_image(tmp_path / 'progress' / 'sub' / 'a.png')
+  assert montage.shape == (20, 8 * 24 + 7 * 4, 3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(('warmup', 'loop'), [
-    pytest.param(40, 'no', marks=pytest.mark.slow),  # all pixel
-    pytest.param(0, 'no', marks=pytest.mark.slow),  # all adversarial
-    (20, 'no'),  # the restart is at the boundary
-    pytest.param(30, 'no', marks=pytest.mark.slow),  # the boundary is after the restart
-    # Before it, through the device loop, with frozen arrays.
-    pytest.param(10, 'yes', marks=pytest.mark.slow)])
-def test_forty_steps_are_twenty_a_restart_and_twenty(config, tmp_path, picture, warmup, loop):
+    (40, 'no'),  # all pixel
+    (0, 'no'),  # all adversarial
+    (30, 'no'),  # the boundary is after the restart
+    (10, 'yes')])  # before it, through the device loop, with frozen arrays
+def test_a_run_killed_within_a_phase_continues_to_the_same_bits(config, tmp_path, picture, warmup,
+                                                                loop):
   config.warmup_steps, config.device_loop = warmup, loop
   if loop == 'yes':
     config.freeze, config.optimizer.g.weight_decay = 'head,body_0', 0.01
-  if loop == 'yes' or warmup == 20:  # and is watched meanwhile
     images.write_image(tmp_path / 'valid' / 'sub' / 'a.png', picture(20, 24))
     config.data.valid = f'folder:{tmp_path / "valid"}'
   whole = run(config, tmp_path / 'whole')
-  # A run that is killed at 20: its config says 40, its last checkpoint is 20.
   stop_after(config, tmp_path / 'parts', 20)
-  parts = run(config, tmp_path / 'parts')
-  assert int(parts.step) == 40
-  assert same_bits(whole, parts) == []
+  check_resumed(tmp_path / 'parts', run(config, tmp_path / 'parts'), tmp_path / 'whole', whole)
   if config.freeze:
     start = phases.build(config).new_state()
     for name in ('head', 'body_0'):
       assert same_bits(whole.g.params[name], start.g.params[name]) == []
     assert len(same_bits(whole.d.params, start.d.params)) == len(jax.tree.leaves(start.d.params))
-  # What was restored from disk last is the state too, moments and averages included.
-  target = jax.tree.map(np.zeros_like, whole)
-  assert same_bits(Checkpoints(tmp_path / 'parts', read_only=True).restore(target), whole) == []
-  # The log holds each step once.
-  assert [line['step'] for line in read_metrics(tmp_path / 'parts')] == [
-      line['step'] for line in read_metrics(tmp_path / 'whole')]
-  if config.data.valid:
-    seen, again = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob('*.png')}
-                   for folder in (tmp_path / name / 'progress' for name in ('whole', 'parts')))
-    assert seen == again
-    assert len(set(seen.values())) == len(seen) == 9  # it has learnt from each to the next
-    assert images.read_image(tmp_path / 'parts' / 'progress' / 'sub' / 'a.png').shape == (
-        20, 8 * 24 + 7 * 4, 3)
+
+
+def check_resumed(workdir, state, whole_workdir, whole_state):
+  """Asserts that a resumed run ended as an uninterrupted one did."""
+  assert int(state.step) == 40
+  assert same_bits(whole_state, state) == []
+  # The last checkpoint holds that state, with optimiser state and averages.
+  target = jax.tree.map(np.zeros_like, whole_state)
+  assert same_bits(Checkpoints(workdir, read_only=True).restore(target), whole_state) == []
+  # The log contains each step once.
+  assert [line['step'] for line in read_metrics(workdir)] == [
+      line['step'] for line in read_metrics(whole_workdir)]
+  resumed, whole = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob('*.png')}
+                    for folder in (workdir / 'progress', whole_workdir / 'progress'))
+  assert resumed == whole
+  if resumed:  # low, bicubic, original, five quarters and the montage, all of them different
+    assert len(set(resumed.values())) == len(resumed) == 9
 
 
 def stop_after(config, workdir, step):
-  """Runs and takes the plug out after the checkpoint of `step`."""
+  """Runs until the checkpoint of `step` is saved and stops there, as a kill would."""
   save = Checkpoints.save
 
   class Unplugged(Exception):  # noqa: N818
@@ -99,46 +135,45 @@ def stop_after(config, workdir, step):
       run(config, workdir)
 
 
-def test_logs_and_validation_do_not_change_the_result(config, tmp_path):
-  plain = run(config, tmp_path / 'plain')
-  config.data.valid, config.eval.every = config.data.source, 7
+def test_logs_and_validation_do_not_change_the_result(config, uninterrupted, tmp_path):
   config.log_every, config.sample_every, config.checkpoint_every = 3, 11, 13
-  assert same_bits(run(config, tmp_path / 'busy'), plain) == []
+  assert same_bits(run(config, tmp_path), uninterrupted.state) == []
 
 
-def test_what_a_run_leaves(config, tmp_path, capsys):
-  config.data.valid = config.data.source
-  config.eval.every = config.sample_every = 20
-  state = run(config, tmp_path)
-  out = capsys.readouterr().out
+def test_files_and_output_of_a_run(uninterrupted):
+  config, workdir, state, out = uninterrupted
   for text in ('Generator', 'Discriminator', 'last/kernel',
                'warm-up step 1, weighted terms: g/pixel',
                'gan step 21, weighted terms: g/adversarial',
                '5 images', 'warm-up to step 20, gan to step 40', 'Started', 'in all'):
     assert text in out, text
-  assert {path.name for path in tmp_path.iterdir()} == {
+  assert {path.name for path in workdir.iterdir()} == {
       'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'progress',
       'checkpoints', 'report.html', '.lock'}
-  lines = read_metrics(tmp_path)
+  lines = read_metrics(workdir)
   steps = [line['step'] for line in lines if 'g/total' in line]
   assert steps == [1, 10, 20, 30, 40]
   assert lines[0]['phase'] == 'bicubic'
   last = [line for line in lines if 'g/total' in line][-1]
   assert {'g/pixel', 'g/adversarial', 'd/total', 'd/real', 'd/fake', 'learning_rate/g',
           'learning_rate/d', 'images_per_second'} <= set(last)
-  warm, gan = ({name for name in line if name.startswith('terms/')} for line in lines
-               if 'valid/psnr_y' in line and line['step'])
+  validations = [line for line in lines if 'valid/psnr_y' in line]
+  assert [line['step'] for line in validations] == [0, 10, 20, 30, 40]
+  _, warm, warm_again, gan, gan_again = ({name for name in line if name.startswith('terms/')}
+                                         for line in validations)
+  assert (warm, gan) == (warm_again, gan_again)
   assert warm == {'terms/pixel/train', 'terms/pixel/valid'}
   experiment = phases.build(config)
-  figures = validation.loss_terms(jax.jit(experiment.phases[-1].terms), state,
-                           validation.open_validation(config, inputs.training_set(config)).crops, {})
-  assert figures.keys() == gan > warm
-  assert {name: lines[-1][name] for name in gan} == figures  # of this very state
-  strips = sorted((tmp_path / 'samples').iterdir())
-  assert [path.name for path in strips] == ['0-0000020.png', '0-0000040.png']
-  # low, bicubic, generated, original of the first picture, 40x52, with white between
-  assert images.read_image(strips[0]).shape == (40, 4 * 52 + 3 * 4, 3)
-  record, = json.loads((tmp_path / 'run.json').read_text())
+  crops = validation.open_validation(config, inputs.training_set(config)).crops
+  terms = validation.loss_terms(jax.jit(experiment.phases[-1].terms), state, crops, {})
+  assert terms.keys() == gan > warm
+  assert {name: lines[-1][name] for name in gan} == terms  # computed from the last state
+  samples = sorted((workdir / 'samples').rglob('*.png'))
+  assert [path.relative_to(workdir / 'samples').as_posix() for path in samples] == [
+      f'sub/a-00000{step}.png' for step in (10, 20, 30, 40)]
+  # Low, bicubic, generated and original, 20x24, separated by four white columns.
+  assert images.read_image(samples[0]).shape == (20, 4 * 24 + 3 * 4, 3)
+  record, = json.loads((workdir / 'run.json').read_text())
   assert record['from_step'] == 0
   assert record['device_loop'] is False
   assert record['skipped_pictures'] == []
@@ -186,15 +221,15 @@ def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
   assert checkpoints.steps() == [4, 20, 24]
 
 
-def test_bad_validation_pictures_are_skipped_and_flat_ones_are_scored(config, tmp_path, capsys):
+def test_bad_validation_images_are_skipped_and_flat_ones_are_scored(config, tmp_path, capsys):
   images.write_image(tmp_path / 'valid' / 'flat.png', np.full((24, 24, 3), 90, np.uint8))
   (tmp_path / 'valid' / 'text.png').write_text('no picture')
-  config.data.valid, config.eval.every = f'folder:{tmp_path / "valid"}', 10
-  run(config, tmp_path / 'run')
+  config.data.valid = f'folder:{tmp_path / "valid"}'
+  run(config, tmp_path / 'run', steps=2, warmup_steps=2)
   out = capsys.readouterr().out
   assert 'text.png: not a supported image' in out
   assert '1 skipped' in out
-  # Bicubic is exact on a picture of one colour: an infinite figure, shown as none.
+  # Bicubic is exact on an image of one colour: its PSNR is infinite, and the cell stays empty.
   assert '       0  bicubic                   ' in out
   (tmp_path / 'valid' / 'flat.png').unlink()
   with pytest.raises(InputError, match=r'config\.data\.valid: no usable image.*text\.png'):
@@ -300,42 +335,28 @@ def test_a_network_without_a_trunk_is_of_its_scale_alone(tmp_path):
     if taken:
       assert len(start_from(state, generator, given)[1]) == taken
     else:
-      with pytest.raises(InputError, match='a run: .*scale 2, .*3, .*SRCNN'):
+      with pytest.raises(InputError, match=r'a run: .*scale 2, .*3, .*SRCNN'):
         start_from(state, generator, given)
 
 
 @pytest.mark.parametrize('number', [
     signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_signal_saves_and_the_same_command_goes_on(config, tmp_path, number):
-  whole = run(config, tmp_path / 'whole')
+def test_a_signal_saves_and_the_same_command_continues(config, uninterrupted, tmp_path, number):
   config.checkpoint_every = 1000
+  scalars = logs.Logs.scalars
 
-  def interrupt():
-    while len(read_metrics(tmp_path / 'parts')) < 2:
-      time.sleep(0.01)
-    signal.raise_signal(number)
+  def interrupted(log, step, *rest):
+    scalars(log, step, *rest)
+    if step == 10:
+      signal.raise_signal(number)
 
-  save = Checkpoints.save
-  saved = []
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(Checkpoints, 'save', lambda self, state, metrics=None: (
-        saved.append(int(state.step)), save(self, state, metrics)))
-    patch.setattr(schedule.Schedule, 'next_event', slow(schedule.Schedule.next_event))
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    patch.setattr(logs.Logs, 'scalars', interrupted)
     with pytest.raises(stopping.Stopped) as stopped:
-      run(config, tmp_path / 'parts')
-    thread.join()
+      run(config, tmp_path)
   assert stopped.value.signal == number
-  assert saved[-1] < 40
-  assert same_bits(run(config, tmp_path / 'parts'), whole) == []
-
-
-def slow(function):
-  def slowed(*args):
-    time.sleep(0.05)
-    return function(*args)
-  return slowed
+  assert 10 <= Checkpoints(tmp_path, read_only=True).latest() < 20
+  assert same_bits(run(config, tmp_path), uninterrupted.state) == []
 
 
 def test_one_run_at_a_time(config, tmp_path):
@@ -482,8 +503,8 @@ def test_a_discriminator_that_has_won_is_told(config, tmp_path, capsys):
   assert len(re.findall('warning: D .* 2 steps in a row up to step 2', out)) == 1
 
 
-def test_a_picture_that_can_not_be_written_does_not_end_a_run(config, tmp_path, capsys):
-  config.data.valid, config.sample_every = config.data.source, 2
+def test_an_image_that_cannot_be_written_does_not_end_a_run(config, tmp_path, capsys):
+  config.data.valid, config.sample_every, config.eval.pictures = config.data.source, 2, 1
   for name in ('samples', 'progress'):
     (tmp_path / name).write_text('in the way')
   run(config, tmp_path, steps=4, warmup_steps=4)
@@ -527,8 +548,10 @@ def test_the_end_of_the_warm_up_is_kept_where_its_last_step_was_bad(config, tmp_
   assert same_bits(run(config, tmp_path / 'again', steps=5, warmup_steps=3), whole) == []
 
 
-def test_another_architecture_is_refused(config, tmp_path):
-  run(config, tmp_path, steps=20, warmup_steps=20)
+def test_another_architecture_is_refused(config, uninterrupted, tmp_path):
+  # A run that was killed after its checkpoint of step 20.
+  shutil.copytree(uninterrupted.workdir, tmp_path, ignore=shutil.ignore_patterns('40'),
+                  dirs_exist_ok=True)
 
   def contents():
     return {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
@@ -569,7 +592,8 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('[]', 'config.json.*generator'), ('3', 'no readable config.json'), ('{', 'no readable config.json'),
+    ('[]', 'config.json.*generator'), ('3', 'no readable config.json'),
+    ('{', 'no readable config.json'),
     ('{}', 'config.json.*generator'),
     ('{"scale": 2, "dtype": "float32", "generator": {"name": "unet"}}', 'config.json.*generator'),
     ('{"scale": 2, "dtype": "float32", "generator": {"name": "srresnet", "depth": 3}}',
@@ -611,5 +635,5 @@ def test_what_can_not_be_written_is_named(config, tmp_path):
 def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
   (tmp_path / 'file').write_text('')
   for workdir in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    with pytest.raises(InputError, match='file.*\\('):
+    with pytest.raises(InputError, match=r'file.*\('):
       run(config, workdir)
