@@ -1,4 +1,4 @@
-"""The layout of sr_jax: imports go one way, and what must not be imported at module level is not."""
+"""The layout of sr_jax: imports go one way, and some packages are never imported early."""
 
 import ast
 import pathlib
@@ -46,13 +46,13 @@ def imported_names(tree: ast.AST) -> list[str]:
 def at_module_level(tree: ast.Module) -> ast.Module:
   """Returns the tree without functions and without what only a type checker reads."""
   class Cut(ast.NodeTransformer):
-    def visit_If(self, node: ast.If) -> ast.If | None:  # noqa: N802, ast's name
+    def visit_If(self, node: ast.If) -> ast.If | None:
       return None if ast.unparse(node.test).endswith('TYPE_CHECKING') else node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802, ast's name
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
       return None
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+    visit_AsyncFunctionDef = visit_FunctionDef
 
   return Cut().visit(tree)
 

@@ -53,7 +53,7 @@ def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
       or in another phase than it would be with `config`; or it holds imported weights.
   """
   if before.get('imported'):
-    raise InputError(f'{workdir}: holds imported weights and can not be resumed; train in a new '
+    raise InputError(f'{workdir}: holds imported weights and cannot be resumed; train in a new '
                      f'--workdir with --config.init_from={workdir}')
   check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
                                   'freeze'))

@@ -38,11 +38,10 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
     say(line)
   folder = RunFolder(run.folder.workdir)
   if (origin.resumed or origin.restarted) and not origin.records and folder.run_json.exists():
-    damaged = folder.run_json.with_name('run.json.damaged')
     with contextlib.suppress(OSError):
-      folder.run_json.rename(damaged)
-    say(f'{folder.run_json}: cannot read it, renamed it to {damaged.name}; whether batches are made '
-        'as before is unknown')
+      folder.run_json.rename(folder.damaged_run_json)
+    say(f'{folder.run_json}: cannot read it, renamed it to {folder.damaged_run_json.name}; whether '
+        'batches are made as before is unknown')
   if origin.restarted:
     say('found a run without checkpoints; starting over. Its log was moved to metrics.jsonl.lost')
   if origin.last_record.get('data_digest', run.feed.digest) != run.feed.digest:
