@@ -52,8 +52,6 @@ def at_module_level(tree: ast.Module) -> ast.Module:
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
       return None
 
-    visit_AsyncFunctionDef = visit_FunctionDef
-
   return Cut().visit(tree)
 
 
@@ -88,8 +86,8 @@ def test_modules_of_a_package_import_one_another_without_a_cycle():
     if name not in done:
       active.append(name)
       for other in sorted(graph[name]):
-        # `from sr_jax.images import color` names the package as well, whose __init__ hands on names.
-        if not names[other].name == '__init__.py':
+        # `from sr_jax.images import color` names the package, too; its __init__ hands on names.
+        if names[other].name != '__init__.py':
           visit(other)
       active.pop()
       done.add(name)

@@ -85,7 +85,8 @@ def test_parts_of_an_accumulated_batch_count_as_often_as_they_run():
   timed.programs = {name: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
                     for name in ('batch', 'generator forward', 'update')}
   timed.products, timed.median = {}, lambda name: 0.5
-  step = nonfinite.SkipNonfinite(PixelStep(None, None, losses.GeneratorLoss(), 0.9, accumulate=4), 1)
+  inner = PixelStep(None, None, losses.GeneratorLoss(), 0.9, accumulate=4)
+  step = nonfinite.SkipNonfinite(inner, 1)
   figures = parts.part_costs(step, timed)
   assert [figures[name]['seconds'] for name in figures] == [0.5, 2.0, 0.5]
   assert figures['generator forward']['flops'] == 4 * figures['batch']['flops'] > 0

@@ -106,7 +106,8 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
   # A run that stops has a state that stands; the picture is of the first bad step.
   standing = state._replace(step=state.step + 3, health=state.health._replace(
       skipped=state.health.skipped + 3, bad=state.health.bad + 3))
-  path = replay.keep_batch(tmp_path, experiment, nonfinite.rewind(standing), feed.source_for(20, 21),
+  path = replay.keep_batch(tmp_path, experiment, nonfinite.rewind(standing),
+                           feed.source_for(20, 21),
                            feed.batch_at)
   assert path == tmp_path / 'replay' / '21.png'
   np.testing.assert_array_equal(images.read_image(path), picture)
@@ -191,7 +192,7 @@ def test_what_can_not_be_run_again(run, tmp_path):
     with pytest.raises(InputError, match=message) as refused:
       replay.replay_run(config, folder, step)
     assert '\n' not in str(refused.value)
-  with pytest.raises(InputError, match='config.json'):
+  with pytest.raises(InputError, match=r'config\.json'):
     replay.replay_run(config, tmp_path, 9)
   for key, value, message in (
       ('optimizer.d.learning_rate', 0.5, r'optimizer\.d\.learning_rate=0\.001, the config 0\.5'),

@@ -8,7 +8,8 @@ from sr_jax.system.text import format_bytes, format_seconds
 
 @pytest.mark.parametrize(('count', 'unit', 'text'), [
     (0, 'MiB', '0 MiB'), (273.4 * 2**20, 'MiB', '273 MiB'), (4_156 * 2**20, 'MiB', '4,156 MiB'),
-    (2_500_000_000, 'GB', '2.5 GB'), (3_530_603_713, 'MB', '3,531 MB'), (3 * 2**29, 'GiB', '1.5 GiB')])
+    (2_500_000_000, 'GB', '2.5 GB'),
+    (3_530_603_713, 'MB', '3,531 MB'), (3 * 2**29, 'GiB', '1.5 GiB')])
 def test_bytes_have_their_unit_and_its_digits(count, unit, text):
   assert format_bytes(count, unit) == text
 

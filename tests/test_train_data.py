@@ -173,7 +173,8 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
     ('valid', 'split:valid', "config.data.valid: 'split:valid': expected"),
     ('test', 'split:test', "config.data.test: 'split:test': expected"),
     ('split_seed', -1, 'split_seed=-1'),
-    ('fraction', ('a', 'b'), 'config.data.fraction'), ('fraction', (0.0, 1.0), 'config.data.fraction='),
+    ('fraction', ('a', 'b'), 'config.data.fraction'),
+    ('fraction', (0.0, 1.0), 'config.data.fraction='),
     ('augment.contrast', ('a', 'b'), 'expected numbers')])
 def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
   with config.ignore_type():

@@ -82,7 +82,7 @@ def health_metrics(health: Health, adversarial: bool) -> Metrics:
 
 
 def ema_distance(state: TrainState, trainable: Trainable | None = None) -> jax.Array:
-  """Returns ||weights - average|| / ||average||, Euclidean, over the generator's trainable arrays."""
+  """Returns ||weights - average|| / ||average||, Euclidean, over G's trainable arrays."""
   trees = state.g.params, state.ema['params']
   selected = trainable.params if trainable else jax.tree.map(lambda _: True, trees[0])
   weights, average = (_flat_vector([leaf for leaf, chosen in zip(
@@ -150,7 +150,8 @@ def nonfinite_message(step: int, bad: int, seed: int, metrics: Mapping[str, floa
   """
   first = step - bad + 1
   which = f'steps {first} to {step} were' if bad > 1 else f'step {first} was'
-  return (f'{which} non-finite ({", ".join(root_causes(metrics))}); batch: seed {seed}, step {first}'
+  causes = ', '.join(root_causes(metrics))
+  return (f'{which} non-finite ({causes}); batch: seed {seed}, step {first}'
           + (f', shown in {image}' if image else '')
           + f'; the state before is checkpoint {first - 1}; --mode replay --step {first} runs the '
           'step again')
@@ -159,5 +160,5 @@ def nonfinite_message(step: int, bad: int, seed: int, metrics: Mapping[str, floa
 def saturation_warning(step: int, saturated: int) -> str:
   """Returns a warning about a discriminator that has been right `saturated` steps in a row."""
   return (f'warning: D has classified every real and every generated image correctly for '
-          f'{saturated} steps in a row up to step {step}. A saturated D gives G no useful gradient: '
-          'lower config.optimizer.d.learning_rate or raise config.warmup_steps')
+          f'{saturated} steps in a row up to step {step}. A saturated D gives G no useful '
+          'gradient: lower config.optimizer.d.learning_rate or raise config.warmup_steps')

@@ -25,7 +25,7 @@ class Trainer:
     stalled: {}, or the metrics of the last step once only non-finite steps came.
   """
 
-  def __init__(self, run: Run, state: TrainState, printed: int = 0):
+  def __init__(self, run: Run, state: TrainState, printed: int = 0) -> None:
     """Prepares a run that continues from `state`, which is donated to the first call.
 
     Args:

@@ -15,7 +15,8 @@ class OwnedFolder:
   folder of the same name.
   """
 
-  def __init__(self, workdir: pathlib.Path, lock: RunLock, config: dict[str, Any], log: Logs):
+  def __init__(self, workdir: pathlib.Path, lock: RunLock, config: dict[str, Any],
+               log: Logs) -> None:
     """Takes over a locked folder; `config` is what config.json holds."""
     self.workdir, self.lock = workdir, lock
     self._config, self._log = config, log
@@ -39,5 +40,5 @@ class OwnedFolder:
         self.lock.acquire()
       if not complete:
         files.write_json(config_file, self._config)
-        self._log.say(f'{self.workdir}: the files of this run were deleted; everything from here on '
-                      'is written there again')
+        self._log.say(f'{self.workdir}: the files of this run were deleted; everything from here '
+                      'on is written there again')

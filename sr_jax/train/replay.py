@@ -104,7 +104,8 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   logged = next((line for line in read_metrics(workdir)
                  if line['step'] == number and 'g/total' in line), {})
   differing = [name for name in metrics if logged and not _equal(metrics[name], logged.get(name))]
-  print('\n'.join([*_describe_metrics(f'{replayed.phase} step {number}', metrics, logged, differing),
+  title = f'{replayed.phase} step {number}'
+  print('\n'.join([*_describe_metrics(title, metrics, logged, differing),
                    *_describe_environment(experiment, record, changed),
                    *_describe_batch(replayed.batch), str(path)]))
   return {'step': number, 'phase': replayed.phase, 'checkpoint': begin, 'metrics': metrics,
@@ -180,18 +181,19 @@ def _checkpoint_before(workdir: pathlib.Path, number: int) -> int:
   for step, fault in checkpoints.damaged.items():
     print(f'{checkpoints.folder / str(step)}: damaged ({fault}), skipped')
   if steps[0] >= number:
-    raise InputError(f'--step={number}: the first checkpoint of {workdir} is of step {steps[0]}, so '
-                     f'the first step that can be replayed is {steps[0] + 1}')
+    raise InputError(f'--step={number}: the first checkpoint of {workdir} is of step {steps[0]}, '
+                     f'so the first step that can be replayed is {steps[0] + 1}')
   return max(step for step in steps if step < number)
 
 
-def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any], config: ConfigDict) -> None:
+def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any],
+                         config: ConfigDict) -> None:
   have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
                 for tree in (trained, compatibility.as_json(config)))
   for key in want:
     if have.get(key) != want[key]:
-      raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config {want[key]!r}; a '
-                       'step is replayed with the config that it was taken with')
+      raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config {want[key]!r}; '
+                       'a step is replayed with the config that it was taken with')
 
 
 def _record_of_step(workdir: pathlib.Path, number: int) -> tuple[dict[str, Any], dict[str, list]]:

@@ -31,7 +31,7 @@ class Due(NamedTuple):
 class Schedule:
   """Tells what is due, from the step numbers and from the time since the last checkpoint."""
 
-  def __init__(self, config: ConfigDict):
+  def __init__(self, config: ConfigDict) -> None:
     self._config = config
     self._progress_steps = set(progress.quarters(config.steps).values())
     self._saved = self._last = time.monotonic()

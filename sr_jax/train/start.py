@@ -236,8 +236,8 @@ def start_from(state: TrainState, generator: nn.Module,
     trunk = traverse_util.flatten_dict(variable_shapes(generator, 'trunk'), sep='/')
     loaded = [name for name in arrays if name in trunk]
     if not loaded:
-      raise InputError(f'{model.origin}: has scale {model.scale}, the config {generator.scale}, and '
-                       f'a {type(generator).__name__} has no arrays that both scales share')
+      raise InputError(f'{model.origin}: has scale {model.scale}, the config {generator.scale}, '
+                       f'and a {type(generator).__name__} has no arrays that both scales share')
   ema = {name: jnp.asarray(given[name]) if name in loaded else array
          for name, array in arrays.items()}
   ema = {'batch_stats': {}} | traverse_util.unflatten_dict(ema, sep='/')

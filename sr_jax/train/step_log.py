@@ -30,7 +30,7 @@ class Call(NamedTuple):
 class StepLog:
   """Reports the calls of a run in order."""
 
-  def __init__(self, run: Run, state: TrainState):
+  def __init__(self, run: Run, state: TrainState) -> None:
     self._run, self._begin = run, int(state.step)
     self._skipped, self._saturated = int(state.health.skipped), False
 

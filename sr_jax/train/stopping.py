@@ -12,7 +12,7 @@ from sr_jax.system.signals import DeferredSignals
 class Stopped(Exception):  # noqa: N818, it is no error
   """A signal ended the run early; everything is saved. `.signal` is the signal's number."""
 
-  def __init__(self, number: int):
+  def __init__(self, number: int) -> None:
     super().__init__(signal.Signals(number).name)
     self.signal = number
 
@@ -25,7 +25,7 @@ class StopVote:
   images that they skipped, so that the first process can log them.
   """
 
-  def __init__(self, signals: DeferredSignals, skipped: list[str]):
+  def __init__(self, signals: DeferredSignals, skipped: list[str]) -> None:
     """Takes the deferred signals of this process and the growing list of its feed."""
     self._signals, self._skipped = signals, skipped
     self._sent: set[str] = set()

@@ -97,7 +97,8 @@ def centre_crops(members: Sequence[Picture], spec: CropSpec) -> dict[str, np.nda
 class Validator:
   """Scores, samples and measures the networks of a run. Without validation sets it does nothing."""
 
-  def __init__(self, config: ConfigDict, experiment: Experiment, data: ValidationData, log: Logs):
+  def __init__(self, config: ConfigDict, experiment: Experiment, data: ValidationData,
+               log: Logs) -> None:
     self._config, self._experiment, self._data, self._log = config, experiment, data, log
     self._upscale = make_upscaler(experiment.generator)
     self._score = scorer.make_scorer(config.scale, config.eval.lpips) if data.sets else None
