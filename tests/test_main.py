@@ -172,7 +172,7 @@ def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, mess
 def test_wrong_config_files(command, tmp_path, config_file):
   for config, message in ((tmp_path / 'none.py', 'none.py: no such config file'),
                           (f'{config_file}:three', "sr_jax: unknown variant 'three'"),
-                          (ROOT / 'configs' / 'common.py', 'no experiment')):
+                          (ROOT / 'configs' / 'common.py', 'get_config()')):
     status, _, err = command(config=config)
     assert status == 1
     assert err.count('\n') == 1
@@ -246,7 +246,7 @@ def test_ctrl_c_saves_and_exits_with_130(interrupted):
   status, err, path = interrupted
   assert status == 130
   assert 'Traceback' not in err
-  assert 'stopped by SIGINT' in err
+  assert 'by SIGINT' in err
   steps = [int(folder.name) for folder in (path / 'run' / 'checkpoints').glob('[0-9]*')]
   assert len(steps) == 2  # the end of the warm-up, and the step at which it was interrupted
   assert max(steps) > min(steps) == 2
