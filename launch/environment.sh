@@ -1,5 +1,5 @@
-# Sourced by the other scripts: .venv with requirements.txt in it, made or brought up to
-# date where needed, and activated. Uses $PYTHON, or the first Python that fits.
+# Sourced by the other scripts: creates .venv, or updates it if requirements.txt has changed, and
+# activates it. Uses $PYTHON, or the first Python of a supported version.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -11,11 +11,11 @@ find_python() {
       return
     fi
   done
-  echo "No Python 3.11, 3.12 or 3.13 found; install one or set PYTHON to its path." >&2
+  echo "No Python 3.11, 3.12 or 3.13 found. Install one, or set PYTHON to its path." >&2
   return 1
 }
 
-# install_requirements FILE...: nothing happens when the files are those installed last.
+# install_requirements FILE... installs these files, unless their content has been installed before.
 install_requirements() {
   local wanted stamp=.venv/installed-$(cat "$@" | cksum | cut -d ' ' -f 1)
   if [ -e "$stamp" ]; then return; fi
@@ -27,7 +27,7 @@ install_requirements() {
 
 if [ ! -e .venv/bin/activate ]; then
   chosen=$(find_python) || exit 1
-  echo "Making .venv with $("$chosen" --version) ..."
+  echo "Creating .venv with $("$chosen" --version) ..."
   "$chosen" -m venv .venv || { rm -rf .venv; exit 1; }
 fi
 source .venv/bin/activate

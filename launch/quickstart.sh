@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh clone: environment, install, SRGAN on the pictures inside scikit-image,
-# evaluation. Minutes on two CPU cores; the package index is the only host asked.
+# Works from a fresh clone: makes the environment, installs the requirements, trains SRGAN on the
+# images inside scikit-image and evaluates it. Takes minutes on two CPU cores; the only host that it
+# contacts is the package index.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
@@ -9,7 +10,7 @@ python -m sr_jax.main --config configs/srgan.py:sample --workdir "$run"
 python -m sr_jax.main --config configs/srgan.py:sample --workdir "$run" --mode evaluate
 
 echo
-echo "All of it to look at, one page:                           $run/report.html"
-echo "Strips low / bicubic / generated / original through time: $run/samples"
-echo "The held-out picture, enlarged:                           $run/eval"
+echo "Report of the run, one HTML page:                         $run/report.html"
+echo "LR, bicubic, SR and HR side by side, every 100 steps:     $run/samples"
+echo "The upscaled validation image, with its scores:           $run/eval"
 echo "Curves:  .venv/bin/pip install tensorboard && .venv/bin/tensorboard --logdir $run/tensorboard"

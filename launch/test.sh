@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# The tests, from a fresh clone: environment, install, run. --all adds what needs PyTorch,
-# TensorFlow or minutes; --faults kills runs, takes their disk away, damages their checkpoints,
-# reads hostile files and trains for 20,000 steps instead, and prints tables of it (half an hour).
-# Tests that need images and weights from outside the repository find them through SR_JAX_ASSETS.
-# One worker a core runs the tests, at most four (TEST_WORKERS); SR_JAX_TEST_CACHE names a folder
-# that keeps what XLA compiled for the next run.
+# Runs the tests, from a fresh clone: makes the environment, installs the requirements, runs pytest.
+#
+#   bash launch/test.sh            the core tests
+#   bash launch/test.sh --all      also those that need PyTorch, TensorFlow, a browser or minutes
+#   bash launch/test.sh --faults   instead kills runs, fills their disk, damages their checkpoints,
+#                                  reads malicious files and trains for 20,000 steps, and prints
+#                                  tables of the results (half an hour)
+#
+# Further arguments are passed to pytest (not with --faults). Environment variables:
+#   SR_JAX_ASSETS       folder of images and weights that are not in the repository; tests that need
+#                       them are skipped without it
+#   TEST_WORKERS        number of test processes; by default one for each core, at most four
+#   SR_JAX_TEST_CACHE   folder that keeps the programs that XLA compiled for the next run
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
