@@ -37,7 +37,8 @@ def like(shape):
 
 
 @pytest.mark.parametrize(('flops', 'rtol'), [
-    (traced_flops, 1e-6), pytest.param(compiled_flops, 0.01, marks=pytest.mark.slow)])
+    (traced_flops, 1e-6), pytest.param(compiled_flops, 0.01,
+                                      marks=[pytest.mark.slow, pytest.mark.optimised])])
 @pytest.mark.parametrize('kind', ['relativistic', 'vanilla'])
 @pytest.mark.parametrize('batch_norm', [True, False])
 def test_each_network_is_evaluated_once(kind, batch_norm, flops, rtol):
@@ -112,7 +113,7 @@ def batch():
 
 
 @pytest.mark.parametrize('number', [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_accumulation_gives_the_gradient_of_the_batch(small, batch, number, unoptimised):
+def test_accumulation_gives_the_gradient_of_the_batch(small, batch, number):
   full, full_metrics = stepped(small, number, batch)
   small.accumulate = 4
   parts, part_metrics = stepped(small, number, batch)
@@ -145,6 +146,7 @@ def test_batchnorm_sees_one_part_at_a_time(config, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_accumulation_needs_less_memory():
   config = common.defaults()
   config.batch_size, config.hr_patch, config.generator.blocks = 16, 48, 4

@@ -14,7 +14,7 @@ from tests.conftest import filled
 @pytest.mark.parametrize('network', [
     SRResNet(16, 1, kernel=3, scale=2, batch_norm=False),
     Discriminator(widths=(8, 16), batch_norm=False, head='dense', hidden=16)])  # strided
-def test_counts_agree_with_xla(network, unoptimised):
+def test_counts_agree_with_xla(network):
   images = jnp.zeros((2, 48, 48, 3))
   variables = filled(network, images)
 

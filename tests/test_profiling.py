@@ -66,6 +66,7 @@ def test_profile_of_a_trained_run(config, tmp_path, capsys, quick):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_a_slow_feed_is_the_bottleneck(config, tmp_path, quick, picture):
   for number in range(4):
     images.write_image(tmp_path / 'large' / f'{number}.png', picture(1200, 1600, number))
@@ -83,6 +84,7 @@ def test_a_slow_feed_is_the_bottleneck(config, tmp_path, quick, picture):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_a_larger_network_is_limited_by_arithmetic(config, tmp_path, quick):
   config.steps, config.warmup_steps, config.discriminator.name = 4, 0, 'none'
   config.loss.adversarial.weight = 0.0

@@ -262,7 +262,7 @@ def test_images_beyond_the_budget_are_counted():
 
 
 def test_a_run_updates_its_page_and_survives_a_page_that_fails(config, tmp_path, picture,
-                                                               monkeypatch, capsys, unoptimised):
+                                                               monkeypatch, capsys):
   images.write_image(tmp_path / 'valid' / 'sub' / 'a.png', picture(20, 24))
   config.data.valid, config.eval.every = f'folder:{tmp_path / "valid"}', 20
   config.discriminator.name, config.loss.adversarial.weight, config.warmup_steps = 'none', 0.0, 0

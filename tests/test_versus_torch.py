@@ -9,7 +9,7 @@ from tests.benchmarks import versus_torch
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', versus_torch.STEPS)
-def test_both_steps_compute_the_same_losses(name, unoptimised):
+def test_both_steps_compute_the_same_losses(name):
   torch = pytest.importorskip('torch')
   patch = 64 if name == 'esrgan' else 48
   config = versus_torch.task_config(name, batch=3, patch=patch, blocks=1)
