@@ -1,4 +1,4 @@
-"""Whole runs on data held in every way: exact resumes, one channel, splits, damage."""
+"""Complete runs in each data mode: exact resumes, one channel, splits, damaged images."""
 
 import json
 import pathlib
@@ -17,6 +17,7 @@ from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.train import announce
 from sr_jax.train.loop import Trainer
+from tests import smallest
 from tests.conftest import same_bits
 from tests.test_main import environment
 from tests.test_train import run, stop_after
@@ -24,32 +25,58 @@ from tests.test_train import run, stop_after
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.fixture
-def pixels(config):
-  """Twelve steps of the generator alone."""
+def pixels_only(config):
+  """Makes a config one of twelve steps of the generator alone."""
   config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
   config.warmup_steps, config.steps, config.checkpoint_every = 0, 12, 6
   config.data.workers = 0
   return config
 
 
-@pytest.mark.parametrize(('mode', 'loop'), [
-    ('stream', 'no'), *(pytest.param(*ways, marks=pytest.mark.slow) for ways in (
-        ('mapped', 'yes'), ('mapped', 'no'), ('stream', 'yes')))])
+@pytest.fixture
+def pixels(config):
+  return pixels_only(config)
+
+
+@pytest.fixture
+def short_windows(monkeypatch):
+  """Batches are made for fewer steps at once than lie between two logs."""
+  monkeypatch.setattr(feed, 'MAX_WINDOW', 4)
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory, folder):
+  """The last state of an uninterrupted run whose images are streamed."""
+  config = pixels_only(smallest.get_config())
+  config.data.source, config.data.mode = f'folder:{folder}', 'stream'
+  return run(config, tmp_path_factory.mktemp('streamed'))
+
+
+def test_a_resumed_stream_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, streamed,
+                                                               short_windows):
+  pixels.data.mode = 'stream'
+  check_resumed(pixels, tmp_path, streamed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('mode', 'loop'), [('mapped', 'yes'), ('mapped', 'no'), ('stream', 'yes')])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(pixels, tmp_path, mode, loop,
-                                                            monkeypatch):
-  monkeypatch.setattr(feed, 'MAX_WINDOW', 4)  # shorter than what lies between logs
+                                                            short_windows):
   pixels.data.mode, pixels.device_loop = mode, loop
-  whole = run(pixels, tmp_path / 'whole')
-  stop_after(pixels, tmp_path / 'parts', 6)
-  assert same_bits(run(pixels, tmp_path / 'parts'), whole) == []
-  first, second = json.loads((tmp_path / 'parts' / 'run.json').read_text())
-  assert first['data_mode'] == second['data_mode'] == mode
+  check_resumed(pixels, tmp_path / 'parts', run(pixels, tmp_path / 'whole'))
+
+
+def check_resumed(config, workdir, expected):
+  """Stops a run after six steps, resumes it and compares its last state with `expected`."""
+  stop_after(config, workdir, 6)
+  assert same_bits(run(config, workdir), expected) == []
+  first, second = json.loads((workdir / 'run.json').read_text())
+  assert first['data_mode'] == second['data_mode'] == config.data.mode
   assert first['data_digest'] == second['data_digest']
 
 
 @pytest.mark.slow
-def test_a_stream_stays_one_and_a_changed_set_is_told(pixels, tmp_path, picture, capsys):
+def test_a_stream_stays_one_and_a_changed_set_is_reported(pixels, tmp_path, picture, capsys):
   for index in range(6):
     images.write_image(tmp_path / 'set' / f'{index}.png', picture(20, 20, index))
   pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
@@ -70,13 +97,12 @@ def test_a_stream_stays_one_and_a_changed_set_is_told(pixels, tmp_path, picture,
   assert [record['data_mode'] for record in records] == ['stream'] * 4 + ['mapped']
 
 
-def test_a_stream_of_damaged_pictures_stops_with_what_it_has(pixels, tmp_path, picture, capsys,
-                                                            monkeypatch):
+def test_a_stream_of_damaged_images_saves_and_stops(pixels, tmp_path, picture, capsys, monkeypatch):
   for index in range(16):
     images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(20, 20, index))
   pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
   (tmp_path / 'set' / '03.png').write_text('no picture')
-  pixels.data.crops_per_picture = 1  # 16 steps are an epoch and more, so it is met for certain
+  pixels.data.crops_per_picture = 1  # so 16 steps are more than an epoch, which has every image
   with pytest.MonkeyPatch.context() as patch:
     meet_after_the_opening(patch)
     run(pixels, tmp_path / 'run', steps=16)
@@ -124,8 +150,8 @@ def meet_after_the_opening(patch):
 
 
 @pytest.mark.slow
-def test_one_channel_is_trained_scored_and_enlarged(config, tmp_path, picture, capsys):
-  """Luma in and out, a third of the bytes; colour comes back when it is used."""
+def test_one_channel_is_trained_scored_and_upscaled(config, tmp_path, picture, capsys):
+  """Luma in and out, a third of the bytes; upscaling adds the colour."""
   for index in range(3):
     channels = slice(0, 1 if index == 1 else 3)
     images.write_image(tmp_path / 'set' / f'{index}.png', picture(20, 24, index)[..., channels])
@@ -134,7 +160,7 @@ def test_one_channel_is_trained_scored_and_enlarged(config, tmp_path, picture, c
   config.data.channels = 1
   with pytest.raises(InputError, match=r'channels=1: .*add --config\.generator\.channels=1'):
     run(config, tmp_path / 'run')
-  config.generator.channels, config.data.channels = 1, None  # which makes it one, too
+  config.generator.channels, config.data.channels = 1, None  # None is the generator's number
   state = run(config, tmp_path / 'run')
   assert state.g.params['head']['kernel'].shape[2] == 1
   assert state.d.params['Conv_0']['kernel'].shape[2] == 1
@@ -152,7 +178,7 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
   pixels.eval.sets = 'split:valid,split:test'
   run(pixels, tmp_path, steps=1)
   assert '3 images take' in capsys.readouterr().out
-  # What was left to test is asked of the run.
+  # The split is read from the run's config.
   pixels.data.fraction, pixels.data.split_seed = (), 5
   pixels.data.source = 'folder:/nowhere'
   results = evaluate.evaluate_run(pixels, tmp_path)
@@ -176,7 +202,7 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
     ('fraction', ('a', 'b'), 'config.data.fraction'),
     ('fraction', (0.0, 1.0), 'config.data.fraction='),
     ('augment.contrast', ('a', 'b'), 'expected numbers')])
-def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
+def test_invalid_values_are_refused(config, tmp_path, key, value, message):
   with config.ignore_type():
     config.update_from_flattened_dict({f'data.{key}': value})
   with pytest.raises(InputError) as error:
@@ -186,7 +212,7 @@ def test_values_that_no_run_can_have(config, tmp_path, key, value, message):
 
 
 def in_a_process(config, tmp_path, workdir, before_taking, at_the_end=''):
-  """`train` in a process of its own, code run before each take of a batch, for `start`."""
+  """Trains in a process of its own that runs code before it takes the batch of step `start`."""
   (tmp_path / 'config.json').write_text(config.to_json_best_effort())
   script = textwrap.dedent('''
     import json, multiprocessing, os, pathlib, signal, sys, time
@@ -213,9 +239,9 @@ def in_a_process(config, tmp_path, workdir, before_taking, at_the_end=''):
                         capture_output=True, check=False)
 
 
-def test_a_run_killed_between_a_save_and_its_manifest_goes_on(pixels, tmp_path):
-  """The second save's, so that one is there to go on from."""
-  pixels.data.mode, pixels.device_loop, pixels.checkpoint_every = 'mapped', 'no', 3
+def test_a_run_killed_between_a_save_and_its_manifest_continues(pixels, tmp_path, streamed):
+  """Killed at the second save, so that it resumes from the first."""
+  pixels.data.mode, pixels.checkpoint_every = 'stream', 3
   done = in_a_process(pixels, tmp_path, tmp_path / 'killed', '''
     if not seen:
       from sr_jax.runs import manifest
@@ -230,13 +256,13 @@ def test_a_run_killed_between_a_save_and_its_manifest_goes_on(pixels, tmp_path):
   assert done.returncode == -signal.SIGKILL, done.stderr
   assert Checkpoints(tmp_path / 'killed', read_only=True).steps() == [3]
   assert (tmp_path / 'killed' / 'checkpoints' / '6.saving').exists()
-  assert same_bits(run(pixels, tmp_path / 'killed'), run(pixels, tmp_path / 'whole')) == []
+  assert same_bits(run(pixels, tmp_path / 'killed'), streamed) == []
   assert Checkpoints(tmp_path / 'killed', read_only=True).steps() == [9, 12]
 
 
 @pytest.mark.slow
-def test_a_killed_stream_goes_on_and_its_workers_end(pixels, tmp_path, picture):
-  """SIGKILL between checkpoints, two workers, crops larger than a pipe holds."""
+def test_a_killed_stream_continues_and_its_workers_end(pixels, tmp_path, picture):
+  """SIGKILL between checkpoints, two workers, crops larger than the buffer of a pipe."""
   for index in range(12):
     images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(220 + index, 210, index))
   pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
@@ -265,7 +291,7 @@ def test_a_killed_stream_goes_on_and_its_workers_end(pixels, tmp_path, picture):
 
 @pytest.mark.slow
 def test_two_thousand_streamed_steps_take_no_more_memory(pixels, tmp_path, picture):
-  """Of the process and its workers, after step 200 and at the end."""
+  """Compares the memory of the process and its workers after step 200 and at the end."""
   for index in range(40):
     images.write_image(tmp_path / 'set' / f'{index:02}.png', picture(200 + 3 * index, 300, index))
   pixels.data.source, pixels.data.mode = f'folder:{tmp_path / "set"}', 'stream'
