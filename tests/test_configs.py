@@ -182,11 +182,11 @@ def test_the_papers_esrgan_and_the_reports_epochs():
   discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)
   d = jax.eval_shape(discriminator.init, jax.random.key(0), jnp.zeros((1, 96, 96, 3)))
   assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
-  config = inputs.in_steps(config, 800)
+  config = inputs.epochs_to_steps(config, 800)
   assert (config.steps, config.warmup_steps, config.eval.every) == (2_000, 500, 250)
   # As many epochs of a run that goes on are the steps that they were.
-  again = inputs.in_steps(config, 900, {'epochs': 40, 'warmup_epochs': 5, 'steps': 2_000,
+  again = inputs.epochs_to_steps(config, 900, {'epochs': 40, 'warmup_epochs': 5, 'steps': 2_000,
                                             'warmup_steps': 250})
   assert (again.steps, again.warmup_steps, again.eval.every) == (2_000, 570, 285)
   report = importlib.import_module('configs.edsr').get_config('report,x4')
-  assert inputs.in_steps(report, 800).steps == 80_000  # a batch is of one picture
+  assert inputs.epochs_to_steps(report, 800).steps == 80_000  # a batch is of one picture
