@@ -1,4 +1,4 @@
-"""Every config and variant describes an experiment that can be built."""
+"""Every config and variant describes an experiment that can be built and trained."""
 
 import functools
 import importlib
@@ -47,7 +47,7 @@ def test_networks_losses_and_schedules_can_be_built(name, variant):
     assert schedule(config.steps // 2) > 0
 
 
-def test_the_papers_srgan():
+def test_srgan_matches_the_paper():
   config = importlib.import_module('configs.srgan').get_config()
   generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   state = jax.eval_shape(generator.init, jax.random.key(0), jnp.zeros((1, 24, 24, 3)))
@@ -60,7 +60,7 @@ def test_the_papers_srgan():
       [1e-4, 1e-4, 1e-5])
 
 
-def test_schedules_by_hand():
+def test_schedules_have_the_values_of_their_formulas():
   config = common.defaults().optimizer.g
   config.learning_rate, config.schedule, config.ramp = 1.0, 'cosine', 4
   _, schedule = optimizer.build_optimizer(config, 100)
@@ -72,8 +72,8 @@ def test_schedules_by_hand():
 
 
 @pytest.mark.slow
-def test_the_original_vggs_term_is_where_published_logs_have_torchvisions(assets):
-  """RCAN's Set5 against the originals; trainers with torchvision's VGG19 log 0.77 to 1.04."""
+def test_the_perceptual_term_of_the_original_vgg_is_in_the_range_of_torchvisions(assets):
+  """RCAN's Set5 against the originals; logs of torchvision's VGG19 show 0.77-1.04."""
   config = importlib.import_module('configs.esrgan').get_config('caffe')
   config.loss.perceptual.weights = str(assets / 'vgg19_features.safetensors')
   vgg, frozen = phases.build_vgg(config)
@@ -91,15 +91,15 @@ def test_the_original_vggs_term_is_where_published_logs_have_torchvisions(assets
   assert 0.77 < float(terms['perceptual']) < 1.04
 
 
-def test_a_boundary_below_one_is_a_share_of_the_phase():
+def test_a_boundary_below_one_is_a_fraction_of_the_phase():
   config = common.defaults().optimizer.g
   config.learning_rate, config.schedule, config.boundaries = 1.0, 'multistep', (0.5, 80)
   _, schedule = optimizer.build_optimizer(config, 100)
   assert [float(schedule(step)) for step in (49, 50, 79, 80)] == [1, 0.5, 0.5, 0.25]
-  config.boundaries = (0.29, 0.57)  # times 100, just below 29 and 57 in binary
+  config.boundaries = (0.29, 0.57)  # times 100, they round to just below 29 and 57
   _, schedule = optimizer.build_optimizer(config, 100)
   assert [float(schedule(step)) for step in (28, 29, 56, 57)] == [1, 0.5, 0.5, 0.25]
-  config.boundaries = (0.5, 0.6)  # of three steps, both at the second
+  config.boundaries = (0.5, 0.6)  # both at the second of three steps
   assert float(optimizer.build_optimizer(config, 3)[1](2)) == 0.25
 
 
@@ -109,7 +109,7 @@ def test_weight_decay_is_adamw():
   tx, _ = optimizer.build_optimizer(config, 100)
   params, grads = {'w': jnp.array([2.0, -3.0])}, {'w': jnp.array([0.5, 0.0])}
   updates, _ = tx.update(grads, tx.init(params), params)
-  # Adam's first step is the sign of the gradient; a tenth of the weight is taken off besides.
+  # Adam's first step is the sign of the gradient; weight decay subtracts a tenth of the weight.
   assert updates['w'].tolist() == pytest.approx([-0.01 * (1 + 0.2), -0.01 * -0.3], rel=1e-5)
 
 
@@ -117,8 +117,8 @@ def test_weight_decay_is_adamw():
     ('xavier', 2 / (9 * 16 + 9 * 64)), ('xavier_normal', 2 / (9 * 16 + 9 * 64)),
     ('kaiming', 2 / (9 * 16)), ('kaiming_uniform', 2 / (9 * 16)), ('kaiming_0.1', 0.02 / (9 * 16)),
     ('lecun', 1 / (9 * 16)), ('pytorch', 1 / 3 / (9 * 16))])
-def test_initialisations_have_their_variance(name, spread):
-  """Of a 3x3 convolution from 16 to 64 channels, by the papers' formulas."""
+def test_initialisers_have_the_variance_of_their_papers(name, spread):
+  """Checks a 3x3 convolution from 16 to 64 channels."""
   kernel = INITIALIZERS[name](jax.random.key(0), (3, 3, 16, 64))
   assert float(jnp.var(kernel)) == pytest.approx(spread, rel=0.05)
   config = common.defaults()
@@ -131,7 +131,7 @@ def test_initialisations_have_their_variance(name, spread):
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_each_opens_with_paper_command_and_result(name):
+def test_docstrings_name_the_paper_the_command_and_the_result(name):
   text = inspect.getdoc(importlib.import_module(f'configs.{name}'))
   assert f'python -m sr_jax.main --config configs/{name}.py' in text
   assert re.match(r'[^\n]*\n\n(Paper|Report): ', text)
@@ -141,7 +141,7 @@ def test_each_opens_with_paper_command_and_result(name):
 
 
 @pytest.mark.parametrize('name', ['usc_srgan', 'celeba_srgan', 'esrgan', 'esrgan_finetune'])
-def test_a_sample_takes_vgg16_whatever_vgg19_was_meant(name):
+def test_samples_use_vgg16_whichever_vgg19_the_variant_names(name):
   config = importlib.import_module(f'configs.{name}').get_config('caffe,sample')
   perceptual = config.loss.perceptual
   assert (perceptual.network, perceptual.identity, perceptual.scale) == ('vgg16', 'torchvision', 1)
@@ -154,7 +154,7 @@ SAMPLES = [(name, 'sample') for name in EXPERIMENTS] + [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'variant'), SAMPLES)
-def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path, unoptimised):
+def test_samples_train_two_steps_of_each_phase(name, variant, tmp_path):
   config = importlib.import_module(f'configs.{name}').get_config(variant)
   config.warmup_steps = 2 * bool(config.warmup_steps)
   config.steps = config.warmup_steps + 2
@@ -173,7 +173,7 @@ def test_sample_runs_two_steps_of_each_phase(name, variant, tmp_path, unoptimise
       f'g/{term}' for term, fields in config.loss.items() if fields.weight}
 
 
-def test_the_papers_esrgan_and_the_reports_epochs():
+def test_esrgan_matches_the_paper_and_epochs_become_steps():
   config = importlib.import_module('configs.esrgan').get_config()
   _, schedule = optimizer.build_optimizer(config.optimizer.g, 400_000)
   assert [float(schedule(step)) for step in (0, 49_999, 50_000, 100_000, 200_000, 300_000)] == (
@@ -184,9 +184,9 @@ def test_the_papers_esrgan_and_the_reports_epochs():
   assert sum(leaf.size for leaf in jax.tree.leaves(d['params'])) == 5_215_425
   config = inputs.epochs_to_steps(config, 800)
   assert (config.steps, config.warmup_steps, config.eval.every) == (2_000, 500, 250)
-  # As many epochs of a run that goes on are the steps that they were.
+  # In a resumed run, an epoch keeps its number of steps.
   again = inputs.epochs_to_steps(config, 900, {'epochs': 40, 'warmup_epochs': 5, 'steps': 2_000,
                                             'warmup_steps': 250})
   assert (again.steps, again.warmup_steps, again.eval.every) == (2_000, 570, 285)
   report = importlib.import_module('configs.edsr').get_config('report,x4')
-  assert inputs.epochs_to_steps(report, 800).steps == 80_000  # a batch is of one picture
+  assert inputs.epochs_to_steps(report, 800).steps == 80_000  # a batch is cut from one image

@@ -1,4 +1,4 @@
-"""Frozen arrays keep their bits and cost nothing; the others train as they would without."""
+"""Frozen arrays keep their bits and cost nothing; the others train as without freezing."""
 
 import functools
 import re
@@ -35,7 +35,7 @@ def trained(train_only='', freeze=''):
     ('', 'body_*,stages_*', ['head', 'last', 'refinement']),
     ('body_*', 'body_1,body_end', ['body_0']),
     ('body_0/DenseBlock_?/Conv_4/bias', '', ['body_0'])])
-def test_patterns_name_arrays_or_the_front_of_them(train_only, freeze, expected):
+def test_patterns_match_arrays_by_name_or_by_the_start_of_it(train_only, freeze, expected):
   assert trained(train_only, freeze) == expected
 
 
@@ -45,7 +45,7 @@ def test_patterns_name_arrays_or_the_front_of_them(train_only, freeze, expected)
     ('zzzz', '', r"'zzzz' .*\bbody_0, body_1, body_end, head, last and 3 more"),
     ('', '*', r"config\.train_only='', config\.freeze='\*': every array is frozen"),
     ('head', 'head', 'nothing is left to train')])
-def test_patterns_that_say_nothing_are_refused(train_only, freeze, message):
+def test_patterns_that_match_nothing_are_refused(train_only, freeze, message):
   with pytest.raises(InputError, match=message):
     freezing.select(SHAPES, train_only, freeze)
 
@@ -62,7 +62,7 @@ def step(config, batch, **changes):
   experiment = phases.build(config)
   phase = experiment.phases[-1]
   state = begin_phase(experiment.new_state(), phase.g_tx)
-  # A zero below zero: an update of nothing would turn its sign.
+  # Negative zero: adding an update of zero would change its sign bit.
   state.g.params['last']['bias'] = jnp.full_like(state.g.params['last']['bias'], -0.0)
   state = state._replace(ema=jax.tree.map(jnp.copy, {
       'params': state.g.params, 'batch_stats': state.g.batch_stats}))
@@ -72,24 +72,24 @@ def step(config, batch, **changes):
 
 @pytest.fixture
 def short(config):
-  """The generator alone, with weights that decay."""
+  """The config of ten steps of the generator alone, with weight decay."""
   config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
   config.warmup_steps, config.steps = 0, 10
   config.optimizer.g.weight_decay = 0.1
   return config
 
 
-def test_frozen_arrays_keep_their_bits_and_have_no_moments(short, batch):
+def test_frozen_arrays_keep_their_bits_and_have_no_optimiser_state(short, batch):
   experiment, before, after, _ = step(short, batch, train_only='body_0')
   moved = {name.strip("[]'").split("']['")[0] for name in same_bits(before.g.params,
                                                                    after.g.params)}
   assert moved == {'body_0'}
   assert len(same_bits(before.g.params['body_0'], after.g.params['body_0'])) == len(
       jax.tree.leaves(before.g.params['body_0']))
-  # The average of what is frozen is what is frozen.
+  # The average of a frozen array is that array.
   for name in before.g.params.keys() - {'body_0'}:
     assert same_bits(before.g.params[name], after.ema['params'][name]) == []
-  # Of BatchNorm's statistics only those move whose scale and bias train.
+  # BatchNorm's statistics change only where its scale and bias are trainable.
   assert {name.split("'")[1] for name in same_bits(before.g.batch_stats, after.g.batch_stats)} == {
       'body_0'}
   moments = [name for name in flat(after.g.opt_state) if '/mu/' in name or '/nu/' in name]
@@ -98,18 +98,18 @@ def test_frozen_arrays_keep_their_bits_and_have_no_moments(short, batch):
   assert 'frozen' in announce.parameter_table(after.g.params, experiment.trainable)
 
 
-def test_what_trains_moves_as_without_freezing(short, batch):
-  """But for BatchNorm, which then sees other statistics: here none is frozen."""
+def test_trainable_arrays_are_updated_as_without_freezing(short, batch):
+  """This holds as long as no BatchNorm is frozen, because that would change its statistics."""
   *_, whole, all_metrics = step(short.copy_and_resolve_references(), batch)
   *_, part, metrics = step(short, batch, freeze='head,stages_*')
   for name in ('body_0', 'last', 'body_end'):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
                  part.g.params[name], whole.g.params[name])
   assert metrics['g/total'] == pytest.approx(float(all_metrics['g/total']), rel=1e-5)
-  assert metrics['g/grad_norm'] < all_metrics['g/grad_norm']  # of what trains alone
+  assert metrics['g/grad_norm'] < all_metrics['g/grad_norm']  # of trainable arrays only
 
 
-def test_a_frozen_batchnorm_is_as_in_evaluation(short, batch):
+def test_a_frozen_batchnorm_behaves_as_in_evaluation(short, batch):
   experiment = phases.build(short)
   generator, state = experiment.generator, experiment.new_state()
   variables = {'params': state.g.params, 'batch_stats': jax.tree.map(
@@ -130,8 +130,8 @@ def test_a_frozen_batchnorm_is_as_in_evaluation(short, batch):
                                                    variables['batch_stats'])} == {'body_end_norm'}
 
 
-def test_a_run_in_epochs_says_what_is_frozen_and_keeps_to_it(short, tmp_path, capsys):
-  short.epochs, short.train_only, short.log_every = 2, 'last', 1  # 5 pictures, batches of 4
+def test_a_run_in_epochs_prints_what_is_frozen_and_keeps_it_frozen(short, tmp_path, capsys):
+  short.epochs, short.train_only, short.log_every = 2, 'last', 1  # 5 images, batches of 4
   state = train.train(short, tmp_path)
   assert int(state.step) == 4
   assert [line['epoch'] for line in read_metrics(tmp_path)] == [0.5, 1.0, 1.5, 2.0]
@@ -144,7 +144,7 @@ def test_a_run_in_epochs_says_what_is_frozen_and_keeps_to_it(short, tmp_path, ca
     train.train(short, tmp_path)
 
 
-def test_no_gradient_is_computed_for_what_is_frozen(short, batch):
+def test_no_gradient_is_computed_for_frozen_arrays(short, batch):
   def flops(**changes):
     config = short.copy_and_resolve_references()
     config.update(changes)
@@ -155,7 +155,7 @@ def test_no_gradient_is_computed_for_what_is_frozen(short, batch):
   assert flops(train_only='last') < 0.8 * flops()
 
 
-def test_the_overview_counts_both():
+def test_the_parameter_table_counts_trainable_and_frozen_arrays():
   trainable = freezing.select(SHAPES, 'head', '')
   text = announce.parameter_table(SHAPES['params'], trainable)
   head = [line for line in text.splitlines() if line.startswith('| head/kernel')]

@@ -1,4 +1,4 @@
-"""The guard: what a bad number stops, what it leaves, what is counted and what is said."""
+"""Non-finite steps: what they stop, what they leave unchanged, what is counted and printed."""
 
 import functools
 import re
@@ -19,14 +19,14 @@ from sr_jax.step.state import Health, NetState, TrainState, begin_phase
 from sr_jax.step.train_step import PixelStep
 from tests.conftest import same_bits
 
-MOST = 3  # bad steps in a row
-WELL = {'g/pixel': 1.0, 'g/total': 1.0, 'g/grad_norm': 1.0, 'd/total': 1.0, 'd/grad_norm': 1.0,
-        'd/real': 0.5, 'd/fake': 1.0, 'g': 0.0, 'd': 0.0}
+MAX_BAD = 3  # non-finite steps in a row
+FINITE = {'g/pixel': 1.0, 'g/total': 1.0, 'g/grad_norm': 1.0, 'd/total': 1.0, 'd/grad_norm': 1.0,
+          'd/real': 0.5, 'd/fake': 1.0, 'g': 0.0, 'd': 0.0}
 NEW = {'skipped', 'bad', 'g/ema_distance', 'd/saturated'}
 
 
-def pretended(state, batch, frozen):
-  """A step that moves every array, with figures and statistics as the batch says."""
+def fake_step(state, batch, frozen):
+  """A step that changes every array; the batch contains its metrics and what statistics add."""
   del frozen
   metrics = {name: jnp.float32(value) for name, value in batch.items() if '/' in name}
   state = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), state._replace(health=None))
@@ -36,7 +36,7 @@ def pretended(state, batch, frozen):
   return state._replace(seed=state.seed - 1, g=g, d=d), metrics
 
 
-guarded = nonfinite.SkipNonfinite(pretended, MOST)
+guarded = nonfinite.SkipNonfinite(fake_step, MAX_BAD)
 step = jax.jit(guarded)
 
 
@@ -45,7 +45,7 @@ def batch_at(source, seed, index):
 
 
 loop = jax.jit(functools.partial(
-    device_loop.train_steps, step=guarded, batch_at=batch_at, max_bad=MOST))
+    device_loop.train_steps, step=guarded, batch_at=batch_at, max_bad=MAX_BAD))
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def state():
 
 
 def after(state, *batches):
-  """(state, metrics of the last): None is a good step, a dict is what is other than well."""
+  """(state, metrics of the last step); None is a finite step, a dict changes FINITE."""
   for batch in batches:
-    state, metrics = step(state, WELL | (batch or {}), {})
+    state, metrics = step(state, FINITE | (batch or {}), {})
   return state, {name: float(value) for name, value in metrics.items()}
 
 
@@ -72,82 +72,82 @@ def nets(state):
   return state.g, state.d, state.ema
 
 
-BAD = {'g/pixel': float('nan')}
+NONFINITE = {'g/pixel': float('nan')}
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
-@pytest.mark.parametrize('name', [name for name in WELL if name not in ('d/real', 'd/fake')])
-def test_whatever_is_bad_nothing_moves(state, name, value):
-  """A term, a total, a gradient, G's or D's statistics: neither network, moment nor average."""
+@pytest.mark.parametrize('name', [name for name in FINITE if name not in ('d/real', 'd/fake')])
+def test_a_nonfinite_value_anywhere_changes_nothing(state, name, value):
+  """A term, a total, a gradient, statistics of G or D: networks and optimisers stay as they are."""
   moved, metrics = after(state, {name: value})
   assert same_bits(nets(moved), nets(state)) == []
   assert (counts(moved), int(moved.seed)) == ((11, 1, 1), 3)
-  assert nonfinite.nonfinite_names(metrics) == ([name] if '/' in name else [])  # as it was measured
+  assert nonfinite.nonfinite_names(metrics) == ([name] if '/' in name else [])  # not replaced
   assert {metrics['skipped'], metrics['bad']} == {1}
 
 
 @pytest.mark.parametrize('net', ['g', 'd'])
-def test_weights_that_leave_the_numbers_are_not_taken(state, net):
+def test_nonfinite_weights_are_not_applied(state, net):
   def leaves(state, batch, frozen):
-    new, metrics = pretended(state, batch, frozen)
-    old = getattr(new, net)  # an update of finite gradients, as Adam's without epsilon is
+    new, metrics = fake_step(state, batch, frozen)
+    old = getattr(new, net)  # finite gradients may do this, for example in Adam without epsilon
     return new._replace(**{net: old._replace(params={'kernel': old.params['kernel'] / 0})}), metrics
 
-  moved, _ = nonfinite.SkipNonfinite(leaves, MOST)(state, WELL, {})
+  moved, _ = nonfinite.SkipNonfinite(leaves, MAX_BAD)(state, FINITE, {})
   assert same_bits(nets(moved), nets(state)) == []
   assert counts(moved) == (11, 1, 1)
 
 
-def test_a_good_step_is_the_step(state):
+def test_a_finite_step_is_the_step_itself(state):
   moved, metrics = after(state, None)
-  bare, measured = pretended(state, WELL, {})
+  bare, measured = fake_step(state, FINITE, {})
   assert same_bits(moved._replace(health=None), bare._replace(health=None)) == []
   assert metrics.keys() - measured.keys() == NEW
   assert {name: metrics[name] for name in measured} == {
-      name: value for name, value in WELL.items() if '/' in name}
+      name: value for name, value in FINITE.items() if '/' in name}
 
 
-def test_bad_steps_are_counted_and_a_good_one_ends_the_row(state):
-  assert counts(after(state, BAD, BAD)[0]) == (12, 2, 2)
-  assert counts(after(state, BAD, BAD, None)[0]) == (13, 2, 0)
-  assert counts(after(state, BAD, BAD, None, BAD)[0]) == (14, 3, 1)
+def test_nonfinite_steps_are_counted_and_a_finite_one_resets_the_row(state):
+  assert counts(after(state, NONFINITE, NONFINITE)[0]) == (12, 2, 2)
+  assert counts(after(state, NONFINITE, NONFINITE, None)[0]) == (13, 2, 0)
+  assert counts(after(state, NONFINITE, NONFINITE, None, NONFINITE)[0]) == (14, 3, 1)
 
 
-def test_after_the_most_in_a_row_the_state_stands_still(state):
-  stopped, metrics = after(state, None, *[BAD] * MOST)
+def test_after_max_bad_in_a_row_the_state_no_longer_changes(state):
+  stopped, metrics = after(state, None, *[NONFINITE] * MAX_BAD)
   assert counts(stopped) == (14, 3, 3)
-  assert metrics['bad'] == MOST
-  for batches in ((None,), (BAD, BAD), (None, BAD, None)):
+  assert metrics['bad'] == MAX_BAD
+  for batches in ((None,), (NONFINITE, NONFINITE), (None, NONFINITE, None)):
     later, metrics = after(stopped, *batches)
     assert same_bits(later, stopped) == []
-    assert (metrics['bad'], metrics['skipped']) == (MOST, MOST)
+    assert (metrics['bad'], metrics['skipped']) == (MAX_BAD, MAX_BAD)
 
 
-def test_rewound_is_the_state_before(state):
-  good, _ = after(state, BAD, None, {'d/real': 1.0}, {'d/real': 1.0})
+def test_rewind_returns_the_state_before(state):
+  good, _ = after(state, NONFINITE, None, {'d/real': 1.0}, {'d/real': 1.0})
   assert good.health == (1, 0, 2)
-  for bad in range(MOST + 2):
-    later, _ = after(good, *[BAD] * bad) if bad else (good, None)
+  for bad in range(MAX_BAD + 2):
+    later, _ = after(good, *[NONFINITE] * bad) if bad else (good, None)
     assert same_bits(nonfinite.rewind(later), good) == [], bad
-  # Anew from there it is as if nothing had been.
+  # From there, training continues as if they had not happened.
   assert same_bits(after(nonfinite.rewind(later), None), after(good, None)) == []
 
 
-def test_a_phase_begins_with_no_row(state):
+def test_a_phase_resets_the_row(state):
   tx = optax.sgd(0.1)
   state = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
   assert begin_phase(state, tx).health == (5, 0, 0)
 
 
-def test_saturation_is_counted_in_good_steps(state):
+def test_saturation_is_counted_in_finite_steps(state):
   sure = {'d/real': 1.0, 'd/fake': 1.0}
   assert after(state, sure, sure)[1]['d/saturated'] == 2
-  assert after(state, sure, BAD | sure, sure)[1]['d/saturated'] == 2
+  assert after(state, sure, NONFINITE | sure, sure)[1]['d/saturated'] == 2
   for unsure in ({'d/real': 0.99}, {'d/real': 1.0, 'd/fake': 0.0}):
     assert after(state, sure, unsure)[1]['d/saturated'] == 0
 
 
-def test_distance_of_the_average_is_of_what_trains(state):
+def test_ema_distance_is_that_of_trainable_arrays(state):
   def distance(weights, averages, learns=None):
     made = state._replace(g=state.g._replace(params=weights), ema={'params': averages})
     return float(nonfinite.ema_distance(made, learns and Trainable(learns, {})))
@@ -156,14 +156,14 @@ def test_distance_of_the_average_is_of_what_trains(state):
   assert distance({'a': a, 'b': b}, {'a': b, 'b': b}) == pytest.approx(4 / 50**0.5)
   assert distance({'a': a, 'b': b}, {'a': b, 'b': b}, {'a': True, 'b': False}) == pytest.approx(0.8)
   assert distance({'a': 0 * a}, {'a': 0 * a}) == 0
-  assert distance({'a': a}, {'a': 0 * a}) == 0  # of nothing, no share
+  assert distance({'a': a}, {'a': 0 * a}) == 0  # the average is zero
 
 
-def test_counts_are_in_the_checkpoint(state, tmp_path):
+def test_counts_are_saved_in_checkpoints(state, tmp_path):
   assert {'health/skipped', 'health/bad', 'health/saturated'} <= flat(state).keys()
   checkpoints = Checkpoints(tmp_path)
   known = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
-  for number, saved in ((1, state), (2, known)):  # the default, too
+  for number, saved in ((1, state), (2, known)):  # the default as well
     checkpoints.save(saved._replace(step=jnp.int32(number)))
     checkpoints.wait()
     assert same_bits(checkpoints.restore(state, number).health, saved.health) == []
@@ -171,41 +171,41 @@ def test_counts_are_in_the_checkpoint(state, tmp_path):
 
 
 @pytest.mark.parametrize('lengths', [(12,), (5, 7), (4, 1, 7), (1,) * 12])
-def test_a_device_loop_ends_where_the_state_stands(state, lengths):
-  """Steps 15, 16 and 17 are bad, and it is cut anywhere; the metrics are those of 17."""
+def test_a_device_loop_ends_where_the_state_stalls(state, lengths):
+  """Steps 15 to 17 are non-finite; however the loop is split, the metrics are those of step 17."""
   begin = state
   for length in lengths:
-    state, metrics = loop(state, WELL, {}, begin.step, begin.step + length)
+    state, metrics = loop(state, FINITE, {}, begin.step, begin.step + length)
     begin = begin._replace(step=begin.step + length)
     if length > 1:
-      assert float(metrics['bad']) == max(0, min(int(begin.step) - 14, MOST))
+      assert float(metrics['bad']) == max(0, min(int(begin.step) - 14, MAX_BAD))
   assert counts(state) == (17, 3, 3)
-  expected, _ = after(nonfinite.rewind(state)._replace(health=Health()), *[BAD] * MOST)
+  expected, _ = after(nonfinite.rewind(state)._replace(health=Health()), *[NONFINITE] * MAX_BAD)
   assert same_bits(state, expected) == []
-  still, metrics = loop(state, WELL, {}, 22, 24)  # a dispatch that was on its way
+  still, metrics = loop(state, FINITE, {}, 22, 24)  # a call that was dispatched before
   assert same_bits(still, state) == []
-  assert (metrics['bad'], metrics['skipped']) == (MOST, MOST)
+  assert (metrics['bad'], metrics['skipped']) == (MAX_BAD, MAX_BAD)
 
 
 # Real steps --------------------------------------------------------------------------------
 
 
 class Rooted(nn.Module):
-  """sr = lr times the root of a weight that begins at zero, where the root has no slope."""
+  """sr = lr * sqrt(weight); the weight starts at zero, where the derivative is infinite."""
 
   @nn.compact
   def __call__(self, lr, train=False):
     return lr * jnp.sqrt(self.param('weight', nn.initializers.zeros, ()))
 
 
-def test_a_gradient_without_end_under_a_finite_loss():
+def test_an_infinite_gradient_of_a_finite_loss():
   picture = jnp.ones((1, 4, 4, 3))
   params = Rooted().init(jax.random.key(0), picture)['params']
   tx = optax.adam(0.1)
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, {}, tx.init(params)), None,
                      {'params': params, 'batch_stats': {}})
   step = PixelStep(Rooted(), tx, losses.GeneratorLoss(), ema=0.9)
-  run = jax.jit(nonfinite.SkipNonfinite(step, MOST))
+  run = jax.jit(nonfinite.SkipNonfinite(step, MAX_BAD))
   moved, metrics = run(state, {'lr': picture, 'hr': picture}, {})
   assert nonfinite.nonfinite_names(metrics) == ['g/grad_norm']
   assert same_bits(nets(moved), nets(state)) == []
@@ -214,7 +214,7 @@ def test_a_gradient_without_end_under_a_finite_loss():
 
 @pytest.fixture
 def gan(config):
-  """(the phase, a state, a good batch) of the smallest adversarial step."""
+  """(phase, state, finite batch) of the smallest adversarial step."""
   config.discriminator.widths = (4,)
   experiment = phases.build(config)
   rng = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def gan(config):
 
 
 @pytest.mark.slow
-def test_a_bad_crop_moves_nothing(gan):
+def test_a_nonfinite_crop_changes_nothing(gan):
   phase, state, batch = gan
   run = jax.jit(phase.step)
   state, metrics = run(state, batch, {})
@@ -241,9 +241,10 @@ def test_a_bad_crop_moves_nothing(gan):
 
 
 @pytest.mark.slow
-def test_a_healthy_step_is_what_it_is_without_the_guard(gan):
-  """On a CPU not in bits: with a select behind it, XLA fuses a moment's or a running mean's
-  a * x + b * y into another program, which rounds the other product first."""
+def test_a_finite_step_is_the_same_without_skipping(gan):
+  """Up to rounding: before a select, XLA on the CPU fuses a * x + b * y, as in moments and running
+  means, in another way and rounds the other product first.
+  """
   phase, state, batch = gan
   bare, guarded = jax.jit(phase.step.keywords['step']), jax.jit(phase.step)
   for number in range(4):
@@ -257,8 +258,8 @@ def test_a_healthy_step_is_what_it_is_without_the_guard(gan):
 
 
 @pytest.mark.slow
-def test_the_guard_costs_next_to_nothing(config):
-  """G's forward pass is computed once, under the guard too: FLOPs tell."""
+def test_skipping_costs_hardly_any_flops(config):
+  """G's forward pass is still computed once."""
   config.generator.update({'features': 16, 'blocks': 4})
   experiment = phases.build(config)
   phase, state = experiment.phases[-1], jax.eval_shape(experiment.new_state)
@@ -269,7 +270,7 @@ def test_the_guard_costs_next_to_nothing(config):
   assert without < with_it < 1.01 * without
 
 
-# In words ----------------------------------------------------------------------------------
+# Messages ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(('bad', 'named'), [
@@ -278,9 +279,9 @@ def test_the_guard_costs_next_to_nothing(config):
      ['g/pixel', 'g/adversarial', 'd/total']),
     (('g/total', 'g/grad_norm'), ['g/total']),
     (('d/grad_norm',), ['d/grad_norm']), ((), ['new weights or BatchNorm statistics'])])
-def test_causes_are_named(bad, named):
+def test_root_causes_are_named(bad, named):
   metrics = {'g/perceptual': 1.0, 'g/adversarial': 1.0} | {
-      name: 1.0 for name in WELL if '/' in name}
+      name: 1.0 for name in FINITE if '/' in name}
   metrics |= dict.fromkeys(bad, float('nan'))
   assert sorted(nonfinite.root_causes(metrics)) == sorted(named)
   in_a_log = metrics | dict.fromkeys(bad)  # a log has null for them
@@ -288,7 +289,7 @@ def test_causes_are_named(bad, named):
   assert sorted(nonfinite.nonfinite_names(metrics)) == sorted(bad)
 
 
-def test_what_is_said():
+def test_messages():
   message = nonfinite.nonfinite_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0})
   assert re.fullmatch(r'steps 31 to 40 .*\(g/perceptual\).* seed 0, step 31; .*checkpoint 30; '
                       r'--mode replay --step 31 .*', message)

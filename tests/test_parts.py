@@ -1,4 +1,4 @@
-"""A step in parts is the step: what the parts take is what it takes, and nothing is left out."""
+"""A step timed in parts: the parts compute what the step computes, and none is missing."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 
 
 
 class Features(nn.Module):
-  """In place of VGG."""
+  """A stand-in for VGG."""
 
   @nn.compact
   def __call__(self, pictures):
@@ -36,7 +36,7 @@ def source(folder, pack_folder):
 
 
 def perceptual(phase):
-  """phase.step with another loss, which sees features; and what is frozen in it."""
+  """(phase.step with a perceptual loss, its frozen arrays)."""
   step = phase.step.step
   loss = losses.GeneratorLoss(
       pixel='l1', perceptual_weight=0.5, layers={'a': 1.0}, total_variation_weight=0.1,
@@ -49,7 +49,7 @@ def perceptual(phase):
 @pytest.mark.parametrize(('number', 'kind'), [
     (0, 'vanilla'), pytest.param(1, 'relativistic', marks=pytest.mark.slow),
     pytest.param(1, 'vanilla', marks=pytest.mark.slow)])
-def test_parts_make_the_step(config, source, number, kind):
+def test_parts_compute_the_step(config, source, number, kind):
   config.loss.adversarial.kind = kind
   experiment = phases.build(config)
   step, frozen = perceptual(experiment.phases[number])
@@ -63,23 +63,23 @@ def test_parts_make_the_step(config, source, number, kind):
   made, measured = parts.take_step(timed, step, batch_at, jax.tree.map(jnp.copy, state), source,
                                    frozen)
   assert measured.keys() == metrics.keys()
-  for name, value in metrics.items():  # gradient norms and finiteness among them
-    # Of weights that have just begun to move; see below.
+  for name, value in metrics.items():  # among them gradient norms and the non-finite counters
+    # The distance of weights after a single step is inexact, see below.
     rtol = 1e-2 if name == 'g/ema_distance' else 2e-5
     np.testing.assert_allclose(measured[name], value, rtol=rtol, atol=1e-7, err_msg=name)
   assert made.step == expected.step == 1
-  # A first step of Adam is the gradient's sign: of one near zero it may be either.
+  # Adam's first step is the sign of the gradient; near zero it may be either.
   moved = np.concatenate([np.ravel(a - b) for a, b in zip(
       jax.tree.leaves((expected.g.params, expected.d)), jax.tree.leaves((made.g.params, made.d)),
       strict=True)])
   assert np.mean(np.abs(moved) > 1e-5) < 0.01
   flops = sum(timing.cost(program)['flops'] for program in timed.programs.values())
-  assert flops == pytest.approx(timing.cost(whole)['flops'], rel=0.1)  # the smaller, the looser
+  assert flops == pytest.approx(timing.cost(whole)['flops'], rel=0.1)  # a small network
   assert next(iter(timed.programs)) == 'batch'
   assert list(timed.programs)[-1] == 'update'
 
 
-def test_parts_of_an_accumulated_batch_count_as_often_as_they_run():
+def test_parts_of_an_accumulated_batch_are_counted_as_often_as_they_run():
   def timed(name, function, *arguments):
     raise AssertionError
   timed.programs = {name: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()

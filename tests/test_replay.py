@@ -1,4 +1,4 @@
-"""Replay: the log's figures to the last bit, the batch that they were of, nothing else moved."""
+"""Replay: the logged metrics to the last bit, the batch they belong to, no other file changed."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ def folder_of_run(tmp_path_factory):
 
 
 def keeping(*more):
-  """Checkpoints that keep those of more steps."""
+  """A `Checkpoints` that also keeps the checkpoints of these steps."""
   return lambda workdir, metric='', keep=(), **rest: Checkpoints(
       workdir, metric, (*keep, *more), **rest)
 
@@ -37,7 +37,7 @@ def run(config, folder_of_run, monkeypatch):
     with monkeypatch.context() as patch:
       patch.setattr(train.run.checkpoints, 'Checkpoints', keeping(5))
       train.train(config, folder_of_run)
-  config.log_every, config.eval.every, config.max_bad_steps = 7, 9, 10  # of no matter to a step
+  config.log_every, config.eval.every, config.max_bad_steps = 7, 9, 10  # which do not affect a step
   return config, folder_of_run
 
 
@@ -47,7 +47,7 @@ def contents(folder):
 
 
 def replayed(config, folder, number):
-  """What is known of a step after it was run again, whose figures must be those of the log."""
+  """Replays a step, whose metrics must be those of the log, and returns the result."""
   before = contents(folder)
   again = replay.replay_run(config, folder, str(number))
   assert contents(folder) == before
@@ -60,8 +60,8 @@ def replayed(config, folder, number):
 
 
 @pytest.mark.slow
-def test_figures_are_the_log_s(run):
-  """In the warm-up; the first step after it; far from a checkpoint."""
+def test_metrics_equal_the_logged_ones(run):
+  """In the warm-up, in the first step after it and far from a checkpoint."""
   assert Checkpoints(run[1], read_only=True).steps() == [5, 20, 35, 40]
   for number, name, start in ((7, 'warm-up', 5), (20, 'warm-up', 5), (21, 'gan', 20),
                               (34, 'gan', 20)):
@@ -80,13 +80,13 @@ def test_a_step_far_from_its_checkpoint(run, tmp_path, capsys):
   out = capsys.readouterr().out
   assert 'differs' not in out
   assert out.count('  equal') == 12
-  # Of four crops low, made and original.
+  # LR, generated and original of four crops.
   assert images.read_image(again['picture']).shape == (4 * 16 + 3 * 4, 3 * 16 + 2 * 4, 3)
 
 
 @pytest.mark.slow
-def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
-  """By another way: the feed's batch, and the generator of the checkpoint before."""
+def test_the_image_shows_the_batch(run, tmp_path, capsys):
+  """Compares with the feed's batch and the generator of the checkpoint before."""
   config, whole = run
   picture = images.read_image(replayed(config, whole, 21)['picture'])
   out = capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
                for function in (np.min, np.mean, np.max)]
     np.testing.assert_allclose([float(cell) for cell in row], [index, *figures], rtol=1e-3,
                                atol=1e-4)
-  # A run that stops has a state that stands; the picture is of the first bad step.
+  # The image of a run that stops shows the batch of the first non-finite step.
   standing = state._replace(step=state.step + 3, health=state.health._replace(
       skipped=state.health.skipped + 3, bad=state.health.bad + 3))
   path = replay.keep_batch(tmp_path, experiment, nonfinite.rewind(standing),
@@ -114,7 +114,7 @@ def test_what_is_shown_is_the_batch(run, tmp_path, capsys):
 
 
 def at_checkpoint(config, folder, step):
-  """(experiment, feed from there on, state of that checkpoint)."""
+  """(experiment, feed from that step, state) of a checkpoint."""
   experiment = phases.build(config)
   checkpoints = Checkpoints(folder, read_only=True)
   state = checkpoints.restore(experiment.new_state(), step)
@@ -126,7 +126,7 @@ def at_checkpoint(config, folder, step):
 @pytest.mark.slow
 @pytest.mark.parametrize(('mode', 'loop', 'numbers'), [
     ('stream', 'no', (4, 11)), ('mapped', 'yes', (4, 8, 9, 12))])
-def test_however_a_run_is_fed_and_dispatched(config, tmp_path, monkeypatch, mode, loop, numbers):
+def test_data_modes_and_the_device_loop(config, tmp_path, monkeypatch, mode, loop, numbers):
   config.data.mode, config.device_loop, config.data.workers = mode, loop, 0
   config.steps, config.warmup_steps, config.log_every, config.checkpoint_every = 12, 8, 1, 3
   monkeypatch.setattr(train.run.checkpoints, 'Checkpoints', keeping(3))
@@ -140,8 +140,8 @@ def test_however_a_run_is_fed_and_dispatched(config, tmp_path, monkeypatch, mode
 
 
 @pytest.mark.slow
-def test_a_bad_step_is_told(run, tmp_path, capsys):
-  """D's weights are no numbers in the checkpoint: its loss and what comes of it are none."""
+def test_a_nonfinite_step_is_reported(run, tmp_path, capsys):
+  """D's weights are NaN in the checkpoint, so its loss and all that depends on it is NaN."""
   config, folder = run
   shutil.copy(folder / 'config.json', tmp_path / 'config.json')
   _, _, state = at_checkpoint(config, folder, 20)
@@ -157,12 +157,12 @@ def test_a_bad_step_is_told(run, tmp_path, capsys):
   out = capsys.readouterr().out
   assert '(not logged)' in out
   assert re.search('^not finite: .*d/total.*; the update was left out$', out, re.M)
-  # Past what the run takes in a row it stands still, and that step was never taken.
+  # After max_bad_steps in a row the state stalls, so later steps were never taken.
   with pytest.raises(InputError, match=r'step=33: was never taken; .* step 30 after 10 '):
     replay.replay_run(config, tmp_path, 33)
 
 
-def test_null_in_the_log_is_no_number():
+def test_null_in_the_log_is_nonfinite():
   metrics = {'g/pixel': float('nan'), 'g/total': float('inf'), 'd/total': 1.0, 'bad': 1.0}
   logged = {'g/pixel': None, 'g/total': 2.0, 'd/total': 1.0, 'bad': 1.0}
   assert [name for name in metrics if not replay._equal(metrics[name], logged[name])] == ['g/total']
@@ -172,7 +172,7 @@ def test_null_in_the_log_is_no_number():
   assert lines[-1] == 'non-finite: g/pixel, g/total; the update was skipped'
 
 
-def test_a_picture_of_a_bad_batch_and_of_a_large_one(tmp_path):
+def test_the_image_of_a_nonfinite_and_large_batch(tmp_path):
   hr = np.full((20, 8, 8, 1), np.nan, np.float32)
   crops = replay.ReplayedBatch(np.full((20, 4, 4, 1), np.inf, np.float32), hr, hr - 1)
   picture = images.read_image(replay.write_batch(tmp_path, 3, crops))
@@ -182,7 +182,7 @@ def test_a_picture_of_a_bad_batch_and_of_a_large_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_can_not_be_run_again(run, tmp_path):
+def test_steps_that_cannot_be_replayed(run, tmp_path):
   config, folder = run
   before = contents(folder)
   for step, message in (('latest', '--step=latest: .* number'), ('-3', 'number'), (0, 'number'),
@@ -208,7 +208,7 @@ def test_what_can_not_be_run_again(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_can_not_be_read_is_passed_over(run, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped(run, tmp_path, capsys):
   config, folder = run
   shutil.copytree(folder, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '20' / 'state')

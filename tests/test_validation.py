@@ -1,4 +1,4 @@
-"""What a run is watched by: progress pictures, the test set, train against validation terms."""
+"""Validation of a run: progress images, the test set, loss terms on fixed crops."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from tests.conftest import filled
 from tests.test_logs import read_events
 from tests.test_train import iter_scores, run
 
-# Pictures ----------------------------------------------------------------------------------
+# Images ----------------------------------------------------------------------------------
 
 
 def test_quarters_are_rounded_up():
@@ -32,7 +32,7 @@ def test_quarters_are_rounded_up():
 
 @pytest.fixture
 def pair(picture):
-  """pair(height, width, scale, channels) -> the pair of a picture, LR and HR of other content."""
+  """pair(height, width, scale, channels) -> a pair whose LR and HR images are unrelated."""
   def make(height, width, scale=2, channels=3):
     hr = picture(height * scale, width * scale)[..., :channels]
     return Pair('a', picture(height, width, 1)[..., :channels], hr)
@@ -42,7 +42,7 @@ def pair(picture):
 @pytest.mark.parametrize(('scale', 'size', 'kept'), [
     (2, (9, 8), (18, 16)), (2, (241, 9), (480, 18)), (4, (130, 140), (480, 480)),
     (7, (80, 20), (476, 140))])  # 480 is no multiple of 7
-def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
+def test_the_centre_of_large_images_is_shown(pair, scale, size, kept):
   whole = pair(*size, scale)
   sr = 255 - whole.hr
   low, bicubic, generated, original = montage.centre_row(
@@ -59,7 +59,7 @@ def test_of_large_pictures_the_middle_is_shown(pair, scale, size, kept):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_progress_is_put_together_from_its_files(pair, tmp_path, channels):
+def test_the_progress_montage_is_assembled_from_its_files(pair, tmp_path, channels):
   whole = pair(9, 8, 2, channels)
   for index, step in enumerate((0, 2, 4, 6, 7)):  # of 7
     progress.keep_progress(tmp_path, whole, np.full_like(whole.hr, 50 * index), step, 7)
@@ -78,7 +78,7 @@ def test_progress_is_put_together_from_its_files(pair, tmp_path, channels):
                                   strip[:, place:place + 16 or None])
 
 
-def test_progress_of_another_plan_or_picture_is_left_out(pair, tmp_path):
+def test_progress_images_of_other_quarters_or_sizes_are_skipped(pair, tmp_path):
   whole, other = pair(9, 8), pair(8, 8)
 
   def width(whole, step, steps):
@@ -87,8 +87,8 @@ def test_progress_of_another_plan_or_picture_is_left_out(pair, tmp_path):
 
   assert width(whole, 1, 4) == 4 * 16 + 3 * 4
   assert width(whole, 2, 4) == 5 * 16 + 4 * 4
-  assert width(whole, 6, 8) == 4 * 16 + 3 * 4  # 2 and 4 are its first quarters, 1 and 2 theirs
-  assert width(other, 8, 8) == 4 * 16 + 3 * 4  # of the name, of another size
+  assert width(whole, 6, 8) == 4 * 16 + 3 * 4  # the quarters begin 2, 4, not 1, 2
+  assert width(other, 8, 8) == 4 * 16 + 3 * 4  # the same name with another size
   (tmp_path / 'a' / '050.png').write_text('no picture')
   assert width(whole, 3, 4) == 5 * 16 + 4 * 4
 
@@ -104,8 +104,8 @@ def test_fewer_steps_than_quarters(pair, tmp_path):
 
 @pytest.fixture
 def watched(config, tmp_path, picture):
-  """Eight steps of the generator alone, seen at each second; pictures for valid and for test."""
-  for name, count in (('valid', 2), ('test', 1)):  # of one size: each is compiled for
+  """Eight steps of the generator alone, validated every two steps on a valid and a test set."""
+  for name, count in (('valid', 2), ('test', 1)):  # of one size, to compile once
     for index in range(count):
       images.write_image(tmp_path / name / 'sub' / f'{index}.png', picture(20, 24, index))
     config.data[name] = f'folder:{tmp_path / name}'
@@ -123,9 +123,9 @@ def test_the_device_loop_stops_at_each_quarter(config):
   assert stops == [0, 11, 21, 31, 41]
 
 
-def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypatch, capsys):
+def test_the_test_set_is_scored_but_chooses_nothing(watched, tmp_path, monkeypatch, capsys):
   watched.progress_pictures = 1
-  # By turns of valid and of test; the best of validation is step 4, of test 6.
+  # Alternately of valid and test; the best step of valid is 4, that of test is 6.
   monkeypatch.setattr(scorer, 'mean', iter_scores([0, 1, 2, 3, 9, 4, 5, 99, 6, 7]))
   run(watched, tmp_path / 'run')
   lines = [line for line in read_metrics(tmp_path / 'run') if 'valid/psnr_y' in line]
@@ -144,13 +144,13 @@ def test_the_test_set_is_scored_and_decides_nothing(watched, tmp_path, monkeypat
       '0', '0.png'}
   assert [step for step, tags in read_events(tmp_path / 'run')
           if tags == ['progress/sub/0']] == [0, 2, 4, 6, 8]
-  # Alone it is scored, too, and there is nothing to choose by and nothing to show.
+  # A test set alone is scored too; there is no best checkpoint and there are no images.
   watched.data.valid = ''
   opened = validation.open_validation(watched, [])
   assert (list(opened.sets), opened.crops, opened.valid) == (['test'], {}, [])
 
 
-def test_a_test_set_that_can_not_be_scored_is_told(watched, tmp_path):
+def test_a_test_set_that_cannot_be_scored_is_reported(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
   with pytest.raises(InputError, match=r'config\.data\.test: no usable image.*0\.png: not a'):
     validation.open_validation(watched, [])
@@ -168,7 +168,7 @@ def test_a_test_set_that_can_not_be_scored_is_told(watched, tmp_path):
 # Loss terms --------------------------------------------------------------------------------
 
 
-def test_crops_are_the_middles_of_what_is_usable(tmp_path, picture, config):
+def test_crops_are_the_centres_of_usable_images(tmp_path, picture, config):
   for index, size in enumerate(((40, 52), (12, 40), (33, 17))):  # the second is too small
     images.write_image(tmp_path / f'{index}.png', picture(*size, index))
   (tmp_path / '3.png').write_text('no picture')
@@ -182,7 +182,7 @@ def test_crops_are_the_middles_of_what_is_usable(tmp_path, picture, config):
 
 
 def middle_of(picture, y, x):
-  """The 16-pixel crop whose LR begins at (y, x), of the whole picture."""
+  """The 16-pixel crop of an image whose LR part begins at (y, x)."""
   whole = pictures.read(picture, 2, 3)
   return {'lr': np.float32(whole.lr[y:y + 8, x:x + 8]) / 255,
           'hr': np.float32(whole.hr[2 * y:2 * y + 16, 2 * x:2 * x + 16]) / 255}
@@ -190,7 +190,7 @@ def middle_of(picture, y, x):
 
 @pytest.mark.parametrize('name', ['warm-up', 'gan'])
 def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
-  """Against each network applied to each crop by itself."""
+  """Compares with each network applied to each crop by itself."""
   config.loss.adversarial.kind, config.loss.total_variation.weight = 'relativistic', 0.5
   config.generator.batch_norm = config.discriminator.batch_norm = True
   experiment = phases.build(config)
@@ -198,7 +198,7 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   nets = [NetState(made['params'], made['batch_stats'], ()) for made in (
       filled(experiment.generator, np.zeros((1, 8, 8, 3), np.float32)),
       filled(experiment.discriminator, np.zeros((1, 16, 16, 3), np.float32)))]
-  state = TrainState(0, 0, *nets, {})  # that there is no average shows that it is not used
+  state = TrainState(0, 0, *nets, {})  # without an average, which is not used
   found = sources.open_source(f'folder:{folder}', 2)
   crops = {'train': [middle_of(found[0], 6, 9), middle_of(found[1], 11, 5)],
            'valid': [middle_of(found[2], 4, 4)]}
@@ -226,25 +226,25 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
 
 
 def curve(*values, count=12):
-  """Straight lines through values."""
+  """`count` samples of the polyline through values."""
   return np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(values)), values)
 
 
 @pytest.mark.parametrize(('train_curve', 'valid_curve', 'expected'), [
     (curve(4, 3, 2.5), curve(4.2, 3.5, 4.0), True),
     (curve(4, 3, 2), curve(4, 4.5, 5), True),  # from the start
-    (curve(4, 3, 2), curve(4.2, 3.9, 3.8), False),  # learns, far apart as they are
-    (curve(3, 3.5, 4), curve(3.1, 3.6, 4.2), False),  # gives it up on both
+    (curve(4, 3, 2), curve(4.2, 3.9, 3.8), False),  # both fall, though they are far apart
+    (curve(3, 3.5, 4), curve(3.1, 3.6, 4.2), False),  # both rise
     (curve(3, 2.5, 2.5), curve(3, 2.5, 2.5), False),  # has converged
     (curve(4, 3, 2), curve(4, 4.005, 4.01), False),  # by a quarter of a percent
-    (curve(4, 3, 2), curve(4, 3, 3, 3, 3, 3.5), False),  # at the very end: once is no fact
+    (curve(4, 3, 2), curve(4, 3, 3, 3, 3, 3.5), False),  # only in the last sample
     (curve(4, 2), curve(4, 5, count=2), False)])
-def test_overfitting_is_what_is_better_here_and_worse_there(train_curve, valid_curve, expected):
+def test_overfitting_falls_in_training_and_rises_in_validation(train_curve, valid_curve, expected):
   assert overfitting.overfits(train_curve[:len(valid_curve)], valid_curve) == expected
 
 
-def test_chance_is_no_overfitting():
-  """Validation values about one level, training values that fall."""
+def test_noise_is_not_overfitting():
+  """Validation values fluctuate around a level while training values fall."""
   rng = np.random.default_rng(0)
   claims = [overfitting.overfits(np.linspace(4, 3, count) + rng.normal(0, 0.04, count),
                            4 + rng.normal(0, 0.04, count))
@@ -252,7 +252,7 @@ def test_chance_is_no_overfitting():
   assert sum(claims) <= 12  # of 400
 
 
-def test_the_lines_at_the_end():
+def test_the_summary_of_loss_terms():
   def line(step, phase, **terms):
     return {'step': step, 'phase': phase, **{name.replace('__', '/'): value
                                              for name, value in terms.items()}}
