@@ -84,11 +84,6 @@ def _optimisation(request, monkeypatch):
       yield
 
 
-@pytest.fixture
-def unoptimised():
-  """Does nothing: tests are compiled without most optimisations unless they are marked."""
-
-
 @pytest.fixture(scope='session')
 def assets():
   """The folder of images and weights outside the repository; without it, the test is skipped."""

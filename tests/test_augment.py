@@ -12,7 +12,6 @@ from sr_jax import images
 from sr_jax.data.augment import NO_AUGMENTATION, Augmentation, augment
 
 COUNT = 64
-pytestmark = pytest.mark.usefixtures('unoptimised')  # many programs, each run a few times
 
 
 @pytest.fixture(scope='module')

@@ -47,8 +47,8 @@ def test_kernel_gradient_agrees_with_lax(side: tuple[int, int], channels: int, o
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [
     (np.float32, 1e-5), pytest.param(jnp.bfloat16, 0.04, marks=pytest.mark.slow)])
-def test_gradients_of_a_layer_agree_with_lax(monkeypatch: pytest.MonkeyPatch, unoptimised: None,
-                                             dtype: Any, tolerance: float) -> None:
+def test_gradients_of_a_layer_agree_with_lax(monkeypatch: pytest.MonkeyPatch, dtype: Any,
+                                             tolerance: float) -> None:
   monkeypatch.setattr(convolution, 'MIN_TILE_SIDE', 8)
   monkeypatch.setattr(convolution, 'MIN_TILED_PIXELS', 100)
   calls = []

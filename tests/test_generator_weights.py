@@ -46,7 +46,6 @@ def described(model: restore.Model) -> dict[str, Any]:
   return generators.architecture(model.generator)
 
 
-@pytest.mark.usefixtures('unoptimised')
 @pytest.mark.parametrize('case', CASES)
 def test_agreement_with_pytorch_and_round_trip(foreign: Callable, tmp_path: pathlib.Path,
                                                case: str) -> None:

@@ -168,7 +168,7 @@ def test_parameter_counts_of_edsr_rrdb_and_compact() -> None:
   assert parameters(Compact(blocks=32)) == 1_213_296  # realesr-general-x4v3
 
 
-def test_initial_weights(unoptimised: None) -> None:
+def test_initial_weights() -> None:
   key, lr = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
   def init(model: nn.Module, *path: str) -> jax.Array:  # XLA compiles only what is returned
     return jax.jit(lambda: functools.reduce(lambda tree, name: tree[name], (*path, 'kernel'),
@@ -188,7 +188,7 @@ def test_initial_weights(unoptimised: None) -> None:
 @pytest.mark.parametrize('make', [
     partial(SRRESNET, 4, 2, kernel=3), *(pytest.param(make, marks=pytest.mark.slow) for make in (
         partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2)))], ids=['srresnet', 'edsr', 'rrdb'])
-def test_rematerialisation_changes_only_memory(unoptimised: None, make: Callable) -> None:
+def test_rematerialisation_changes_only_memory(make: Callable) -> None:
   lr = jax.random.uniform(jax.random.key(1), (2, 5, 6, 3))
   plain, remat = make(scale=2), make(scale=2, remat=True)
   variables = filled(plain, lr)
@@ -210,8 +210,7 @@ def test_rematerialisation_changes_only_memory(unoptimised: None, make: Callable
 @pytest.mark.parametrize('make', [
     partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
     partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=name_of)
-def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(unoptimised: None,
-                                                                      make: Callable) -> None:
+def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(make: Callable) -> None:
   model = make(scale=2, channels=1)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
   variables = filled(model, lr)
@@ -247,7 +246,7 @@ def test_pixel_unshuffle_and_nearest_upscaling() -> None:
   np.testing.assert_array_equal(upscaled[:, 1::3, 2::3], x)
 
 
-def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(unoptimised: None) -> None:
+def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection() -> None:
   model = RRDB(4, 1, 2, scale=2, unshuffle=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 7, 3))
   variables = filled(model, lr)
@@ -266,7 +265,7 @@ def test_parameter_count_of_srcnn() -> None:
   assert count() == 57_184  # 9-5-5
 
 
-def test_srcnn_predicts_luma_and_keeps_grey_images_grey(unoptimised: None) -> None:
+def test_srcnn_predicts_luma_and_keeps_grey_images_grey() -> None:
   model = SRCNN((4,), (5, 3), scale=2)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
   variables = filled(model, lr)
@@ -285,7 +284,7 @@ def test_srcnn_predicts_luma_and_keeps_grey_images_grey(unoptimised: None) -> No
   assert filled(colour, lr)['params']['layers_0']['kernel'].shape == (5, 5, 3, 4)
 
 
-def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_input(unoptimised: None) -> None:
+def test_tanh_stays_in_range_and_bilinear_skip_starts_near_the_input() -> None:
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
   ledig = SRRESNET(features=4, blocks=1, scale=2)
   sr = jax.jit(ledig.apply)(filled(ledig, lr), lr)
