@@ -76,6 +76,7 @@ def test_batch_is_a_function_of_seed_and_step(packed_set: packed.Packed) -> None
     assert (np.asarray(batch['hr']) != same[0]['hr']).any()
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(('channels', 'chunk'), [(3, 20_000), (1, 1 << 30)])
 def test_mapped_batches_equal_those_of_the_bank_bit_for_bit(folder: pathlib.Path,
                                                             pack_folder: Callable,
