@@ -3,10 +3,18 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
+is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; }
+version_of() { "$1" -c 'import platform; print(platform.python_version())'; }
+
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+  if [ -n "${PYTHON:-}" ]; then
+    if is_supported "$PYTHON"; then echo "$PYTHON"; return; fi
+    echo "PYTHON=$PYTHON: expected Python 3.11, 3.12 or 3.13." >&2
+    return 1
+  fi
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if is_supported "$candidate" 2>/dev/null; then
       echo "$candidate"
       return
     fi
@@ -31,4 +39,8 @@ if [ ! -e .venv/bin/activate ]; then
   "$chosen" -m venv .venv || { rm -rf .venv; exit 1; }
 fi
 source .venv/bin/activate
+if [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of python)" ]; then
+  echo "PYTHON=$PYTHON: .venv was created with Python $(version_of python); delete .venv first." >&2
+  exit 1
+fi
 install_requirements requirements.txt || exit 1
