@@ -1,4 +1,4 @@
-"""What test_parallel.py starts: a config for `python -m sr_jax.main`, and steps on several devices.
+"""Processes of test_parallel.py: a config for `python -m sr_jax.main`, steps on several devices.
 
   python -m tests.parallel_worker steps PICTURES OUT float64 10 8,1
   python -m tests.parallel_worker batches PICTURES OUT 8,1
@@ -19,7 +19,7 @@ KINDS = ('pixel', 'gan', 'relativistic')
 
 
 def get_config(variant=''):
-  """conftest's smallest experiment, for a process of its own; every kind has BatchNorm."""
+  """The smallest experiment of the tests; all variants have BatchNorm."""
   config = smallest.get_config()
   config.batch_size, config.loss.adversarial.weight = 8, 1e-2
   if variant == 'pixel':
@@ -46,11 +46,11 @@ def begin(kind, pictures, devices):
   """(experiment, mesh, feed, state on the mesh)."""
   from sr_jax.experiment import phases
   from sr_jax.system import sharding
-  # In float64 a bank's places would be, too.
+  # In float64 the positions in a bank would be float64 as well.
   mode = 'mapped' if jnp.float32 is jnp.float64 else 'bank'
   config, mesh, feed = feed_of(kind, pictures, devices, mode)
   if jnp.float32 is jnp.float64:
-    phases.check, config.dtype = lambda config: None, 'float64'  # which no run may have
+    phases.check, config.dtype = lambda config: None, 'float64'  # which is refused otherwise
   experiment = phases.build(config)
   state = experiment.new_state()
   if jnp.float32 is jnp.float64:
@@ -59,7 +59,7 @@ def begin(kind, pictures, devices):
 
 
 def take(experiment, mesh, feed, state, steps):
-  """(state, a list of each step's metrics, and `norm`, of all weights)."""
+  """(state, metrics of each step with `norm`, the norm of all weights)."""
   import optax
 
   from sr_jax.experiment import phases
@@ -88,7 +88,7 @@ def steps(pictures, dtype, count, devices):
 
 
 def batches(pictures, devices):
-  """{'mode/devices': [mean, digest of each of three batches]} with every kind of augmentation."""
+  """{'mode/devices': [(mean, digest) of three batches]}, with every kind of augmentation."""
   import hashlib
 
   from sr_jax.data import feed as feeds
@@ -120,7 +120,7 @@ def batches(pictures, devices):
 
 
 def checkpoint(pictures, kinds, before, after):
-  """Takes a step on `before` devices, saves, restores on `after`, takes one more on either."""
+  """Takes a step on `before` devices, saves it, and continues there and on `after` devices."""
   import tempfile
 
   from sr_jax.runs.checkpoints import Checkpoints
@@ -140,7 +140,7 @@ def checkpoint(pictures, kinds, before, after):
                         own, restored)
     found[kind] = {
         'same': all(jax.tree.leaves(same)), 'first': told[0],
-        'goes on': take(experiment, mesh, feed, state, 1)[1][0],
+        'continued': take(experiment, mesh, feed, state, 1)[1][0],
         'restored': take(other, mesh_after, other_feed,
                          sharding.replicate(restored, mesh_after), 1)[1][0]}
   return found
@@ -150,7 +150,7 @@ if __name__ == '__main__':
   what, pictures, out, *rest = sys.argv[1:]
   if 'float64' in rest:
     jax.config.update('jax_enable_x64', True)
-    jnp.float32 = jnp.float64  # before anything of ours, and Flax, takes its own from there
+    jnp.float32 = jnp.float64  # before Flax and sr_jax are imported and read it
   from sr_jax.system import multihost
   with multihost.distributed(120):
     told = {'steps': steps, 'batches': batches, 'checkpoint': checkpoint}[what](pictures, *rest)

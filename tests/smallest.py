@@ -1,14 +1,15 @@
-"""The smallest adversarial experiment, and sr_jax.main's flags as a new process has them."""
+"""The smallest adversarial experiment, and a reset of sr_jax.main's flags."""
 
 import sys
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from configs.common import defaults
 
 
-def get_config():
-  """x2, 16-pixel crops, no VGG, 40 steps of which 20 are a warm-up; without data."""
+def get_config() -> ConfigDict:
+  """Returns a config without data: x2, 16-pixel crops, no VGG, 40 steps with a warm-up of 20."""
   config = defaults()
   config.scale, config.batch_size, config.hr_patch = 2, 4, 16
   config.steps, config.warmup_steps = 40, 20
@@ -25,10 +26,10 @@ def get_config():
 
 
 def forget_flags() -> None:
-  """What an earlier command line in this process has left in sr_jax.main's flags."""
+  """Resets the flags of sr_jax.main that an earlier command line in this process has set."""
   for name in [name for name in flags.FLAGS if name.startswith('config.')]:
     delattr(flags.FLAGS, name)
-  sys.modules.pop('config_config', None)  # where ml_collections keeps the last one
+  sys.modules.pop('config_config', None)  # ml_collections keeps the last config file there
   flags.FLAGS.unparse_flags()
   for name in ('config', 'workdir', 'mode', 'step', 'size'):
     flags.FLAGS[name].unparse()

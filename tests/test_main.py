@@ -169,7 +169,7 @@ def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, mess
   assert not (tmp_path / 'runs').exists()
 
 
-def test_wrong_config_files(command, tmp_path, config_file):
+def test_invalid_config_files(command, tmp_path, config_file):
   for config, message in ((tmp_path / 'none.py', 'none.py: no such config file'),
                           (f'{config_file}:three', "sr_jax: unknown variant 'three'"),
                           (ROOT / 'configs' / 'common.py', 'get_config()')):
@@ -179,7 +179,7 @@ def test_wrong_config_files(command, tmp_path, config_file):
     assert message in err
 
 
-def test_a_summary_needs_no_pictures_and_leaves_nothing(command, tmp_path, config_file):
+def test_a_summary_needs_no_images_and_writes_nothing(command, tmp_path, config_file):
   before = sorted(tmp_path.iterdir())
   status, out, err = command('--mode=summary', '--config.data.source=folder:nowhere',
                              '--size=20x30')

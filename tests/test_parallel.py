@@ -1,8 +1,9 @@
-"""One device, several, and several processes: the same run but for rounding."""
+"""One device, several devices and several processes give the same run up to rounding."""
 
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -40,11 +41,11 @@ POD = {'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '0'}
     (THREE, (2, 1)),
     (SLURM | {'JAX_NUM_PROCESSES': '1'}, (1, 0)),  # jobs of one process each, side by side
     ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, (1, 0))])
-def test_who_was_started(environment, expected):
+def test_number_and_index_of_processes(environment, expected):
   assert multihost.process_env(environment) == expected
 
 
-def test_pods_of_a_job_are_counted_by_jax(monkeypatch):
+def test_jax_counts_the_pods_of_a_job(monkeypatch):
   for package, expected in ((True, (None, 0)), (None, (1, 0))):
     monkeypatch.setattr(multihost.importlib.util, 'find_spec', lambda name, found=package: found)
     assert multihost.process_env(POD) == expected
@@ -57,12 +58,12 @@ def test_pods_of_a_job_are_counted_by_jax(monkeypatch):
     ({**THREE, 'JAX_PROCESS_ID': '2'}, 'JAX_PROCESS_ID=2'),
     ({**THREE, 'JAX_NUM_PROCESSES': 'two'}, 'two'),
     ({**THREE, 'JAX_COORDINATOR_ADDRESS': 'a'}, 'JAX_COORDINATOR_ADDRESS=a: expected HOST:PORT')])
-def test_half_said_is_refused(environment, name):
+def test_incomplete_environments_are_refused(environment, name):
   with pytest.raises(InputError, match=name):
     multihost.process_env(environment)
 
 
-def test_a_pod_without_an_address_is_waited_for(monkeypatch):
+def test_joining_waits_for_a_pod_without_an_address(monkeypatch):
   asked = []
 
   def initialize(**_):
@@ -92,7 +93,7 @@ def eight(monkeypatch):
     (20, 8, 1, ('batch_size=16', 'batch_size=24', 'devices=5')),
     (8, 8, 2, ('2 parts (config.accumulate)', 'batch_size=16', 'devices=4')),
     (8, 9, 1, ('config.devices=9', 'there are 8'))])
-def test_devices_that_do_not_fit(config, eight, size, devices, accumulate, words):
+def test_unsuitable_numbers_of_devices(config, eight, size, devices, accumulate, words):
   config.batch_size, config.devices, config.accumulate = size, devices, accumulate
   with pytest.raises(InputError) as caught:
     sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
@@ -107,7 +108,7 @@ def test_one_device_is_no_mesh(config):
 
 
 def test_rows_of_processes_are_the_batch(folder, pack_folder):
-  """Whoever makes which: put together they are the crops that one process makes."""
+  """The rows of all processes, concatenated, are the batch that one process makes."""
   packed, cut = pack_folder(folder), CropSpec(4, 16, 2)
   found = sources.open_source(f'folder:{folder}', 2)
 
@@ -143,36 +144,40 @@ def environment(devices=1, processes=0):
                   'JAX_PROCESS_ID': str(number)} for number in range(processes)]
 
 
-def begun(environments, *arguments):
+def start_all(environments, *arguments):
   return [subprocess.Popen([sys.executable, '-u', '-m', *map(str, arguments)], cwd=ROOT, env=mine,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
           for mine in environments]
 
 
-def ended(processes, seconds=400):
-  """[(exit status, stdout, stderr), ...]; whoever is not through by then is killed."""
-  deadline, told = time.monotonic() + seconds, []
+def wait_all(processes, seconds=400):
+  """Waits for processes and kills those that need more than `seconds`.
+
+  Returns:
+    [(exit status, stdout, stderr), ...].
+  """
+  deadline, results = time.monotonic() + seconds, []
   for process in processes:
     try:
       out, err = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
       process.kill()
       out, err = process.communicate()
-    told.append((process.returncode, out, err))
-  return told
+    results.append((process.returncode, out, err))
+  return results
 
 
-def worked(tmp_path, folder, what, *rest, devices=1, processes=0):
-  """What parallel_worker found."""
+def run_worker(tmp_path, folder, what, *rest, devices=1, processes=0):
+  """Runs parallel_worker and returns its result."""
   out = tmp_path / f'{what}-{"-".join(map(str, rest))}-{processes}.json'
-  told = ended(begun(environment(devices, processes),
+  results = wait_all(start_all(environment(devices, processes),
                      'tests.parallel_worker', what, folder, out, *rest))
-  assert [status for status, _, _ in told] == [0] * len(told), told
+  assert [status for status, _, _ in results] == [0] * len(results), results
   return json.loads(out.read_text())
 
 
-def furthest(a, b, upto):
-  """The largest relative distance of losses and norms of the first so many steps, and of what."""
+def largest_difference(a, b, upto):
+  """(largest relative difference of losses and norms in the first `upto` steps, its name)."""
   names = [name for name in a[0] if name.startswith(('g/', 'd/', 'norm')) and name not in (
       'd/real', 'd/fake', 'd/saturated', 'g/ema_distance')]
   return max((abs(mine[name] - theirs[name]) / abs(theirs[name]), name)
@@ -180,32 +185,32 @@ def furthest(a, b, upto):
 
 
 def test_two_devices_and_their_checkpoint_on_one(tmp_path, folder):
-  found = worked(tmp_path, folder, 'checkpoint', 'gan', 2, 1, devices=2)['gan']
+  found = run_worker(tmp_path, folder, 'checkpoint', 'gan', 2, 1, devices=2)['gan']
   assert found['same']
-  assert furthest([found['goes on']], [found['restored']], 1)[0] < 1e-5
+  assert largest_difference([found['continued']], [found['restored']], 1)[0] < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('dtype', 'first', 'tenth'), [
     ('float64', 1e-10, 1e-10), ('float32', 1e-6, 1e-3)])
 def test_as_on_one_device(tmp_path, folder, dtype, first, tenth):
-  alone = worked(tmp_path, folder, 'steps', dtype, 10, '8,1', devices=8)
-  both = worked(tmp_path, folder, 'steps', dtype, 10, 0, devices=1, processes=2)
+  alone = run_worker(tmp_path, folder, 'steps', dtype, 10, '8,1', devices=8)
+  both = run_worker(tmp_path, folder, 'steps', dtype, 10, 0, devices=1, processes=2)
   for kind in parallel_worker.KINDS:
     for several in (alone[f'{kind}/8'], both[f'{kind}/0']):
       if dtype == 'float32':  # in which D's gradients, small differences, are apart by 2% at ten
         several = [{name: value for name, value in step.items() if 'norm' not in name}
                    for step in several]
-      assert furthest(several, alone[f'{kind}/1'], 1)[0] < first
-      assert furthest(several, alone[f'{kind}/1'], 10)[0] < tenth
+      assert largest_difference(several, alone[f'{kind}/1'], 1)[0] < first
+      assert largest_difference(several, alone[f'{kind}/1'], 10)[0] < tenth
 
 
 @pytest.mark.slow
 def test_batches_are_the_same(tmp_path, picture):
   for seed in range(9):  # a stream takes each for one crop of a batch
     images.write_image(tmp_path / 'set' / f'{seed}.png', picture(24, 30, seed))
-  alone = worked(tmp_path, tmp_path / 'set', 'batches', '8,1', devices=8)
-  both = worked(tmp_path, tmp_path / 'set', 'batches', 0, processes=2)
+  alone = run_worker(tmp_path, tmp_path / 'set', 'batches', '8,1', devices=8)
+  both = run_worker(tmp_path, tmp_path / 'set', 'batches', 0, processes=2)
   for mode in ('bank', 'mapped', 'stream'):
     for several in (alone[f'{mode}/8'], both[f'{mode}/0']):
       for (mean, levels), (other, others) in zip(several, alone[f'{mode}/1'], strict=True):
@@ -216,10 +221,10 @@ def test_batches_are_the_same(tmp_path, picture):
 @pytest.mark.slow
 @pytest.mark.parametrize(('before', 'after'), [(8, 1), (1, 8)])
 def test_checkpoint_of_other_devices(tmp_path, folder, before, after):
-  found = worked(tmp_path, folder, 'checkpoint', 'pixel,gan', before, after, devices=8)
+  found = run_worker(tmp_path, folder, 'checkpoint', 'pixel,gan', before, after, devices=8)
   for kind in found.values():
     assert kind['same']
-    assert furthest([kind['goes on']], [kind['restored']], 1)[0] < 1e-5
+    assert largest_difference([kind['continued']], [kind['restored']], 1)[0] < 1e-5
 
 
 def command_line(folder, workdir, *more):
@@ -229,36 +234,36 @@ def command_line(folder, workdir, *more):
 
 
 def run(environments, *arguments):
-  told = ended(begun(environments, *arguments))
-  assert [status for status, _, _ in told] == [0] * len(told), told
-  return told[0][1]
+  results = wait_all(start_all(environments, *arguments))
+  assert [status for status, _, _ in results] == [0] * len(results), results
+  return results[0][1]
 
 
 def when(ready, processes, seconds=300):
   deadline = time.monotonic() + seconds
   while not ready():
     assert time.monotonic() < deadline
-    assert all(process.poll() is None for process in processes), ended(processes)
+    assert all(process.poll() is None for process in processes), wait_all(processes)
     time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_stopped_gone_on_with_by_one_and_by_two(tmp_path, folder):
+def test_a_run_of_two_processes_is_resumed_by_one_and_by_two(tmp_path, folder):
   alone, two = tmp_path / 'alone', tmp_path / 'two'
   run(environment(), *command_line(folder, alone, '--config.steps=200'))
 
-  processes = begun(environment(processes=2),
+  processes = start_all(environment(processes=2),
                     *command_line(folder, two, '--config.steps=200'))
   when(lambda: start_records(two), processes)
-  processes[1].send_signal(signal.SIGTERM)  # to one: both hear of it at the next log
-  told = ended(processes)
-  assert [status for status, _, _ in told] == [143, 143], told
+  processes[1].send_signal(signal.SIGTERM)  # to one of them; both stop at the next log
+  results = wait_all(processes)
+  assert [status for status, _, _ in results] == [143, 143], results
   reached = Checkpoints(two, read_only=True).latest()
   assert reached % 10 == 0
   assert reached < 150
 
   out = run(environment(), *command_line(folder, two, '--config.steps=150'))
-  assert 'goes on with 1 of the devices where it had 2' in out
+  assert re.search(r'\b1 devices.*\b2:', out)
   out = run(environment(processes=2), *command_line(folder, two, '--config.steps=200'))
   assert 'in 2 processes' in out
   assert [(start['processes'], start['from_step']) for start in start_records(two)] == [
@@ -276,14 +281,14 @@ def test_a_run_of_two_processes_stopped_gone_on_with_by_one_and_by_two(tmp_path,
 
 
 @pytest.mark.slow
-def test_all_end_where_one_is_lost(tmp_path, folder):
-  """Killed, it says nothing; the other ends by itself, and the run goes on from its checkpoint."""
+def test_all_processes_end_if_one_is_killed(tmp_path, folder):
+  """The other ends by itself, and the run can be resumed from its checkpoint."""
   line = command_line(folder, tmp_path / 'run', '--config.steps=100000')
-  both = begun(environment(processes=2), *line)
+  both = start_all(environment(processes=2), *line)
   when(lambda: (tmp_path / 'run/checkpoints/40').exists(), both)
   both[1].kill()
   begin = time.monotonic()
-  (status, _, err), _ = ended(both)
+  (status, _, err), _ = wait_all(both)
   assert time.monotonic() - begin < 2 * multihost.HEARTBEAT_TIMEOUT_SECONDS
   assert status not in (0, None)
   assert 'process' in err
@@ -295,7 +300,7 @@ def test_all_end_where_one_is_lost(tmp_path, folder):
     (8, '--config.batch_size=6', ('config.batch_size=6', '8 devices', 'devices=6')),
     (2, '--config.devices=9', ('config.devices=9', 'there are 2'))])
 def test_bad_input_on_devices(tmp_path, folder, devices, flag, words):
-  (status, _, err), = ended(begun(environment(devices),
+  (status, _, err), = wait_all(start_all(environment(devices),
                                   *command_line(folder, tmp_path / 'run', flag)))
   assert status == 1
   assert err.startswith('sr_jax: ')
@@ -307,7 +312,7 @@ def test_bad_input_on_devices(tmp_path, folder, devices, flag, words):
 def test_a_process_that_never_joins(tmp_path, folder):
   for mine in environment(processes=2):
     begin = time.monotonic()
-    (status, _, err), = ended(begun([mine], *command_line(
+    (status, _, err), = wait_all(start_all([mine], *command_line(
         folder, tmp_path / 'run', '--config.join_seconds=5')))
     assert status == 1
     assert time.monotonic() - begin < 60
@@ -315,32 +320,33 @@ def test_a_process_that_never_joins(tmp_path, folder):
 
 
 @pytest.mark.slow
-def test_processes_that_are_about_different_things(tmp_path, folder):
+def test_processes_with_different_configs_are_refused(tmp_path, folder):
   first, second = environment(processes=2)
   line = command_line(folder, tmp_path / 'run')
-  told = ended(begun([first], *line) + begun([second], *line, '--config.log_every=20'))
-  assert [status for status, _, _ in told] == [1, 1], told
+  results = wait_all(start_all([first], *line)
+                     + start_all([second], *line, '--config.log_every=20'))
+  assert [status for status, _, _ in results] == [1, 1], results
   assert all('config.log_every is 20 in process 1 and 10 in process 0' in err
-             for _, _, err in told), told
+             for _, _, err in results), results
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
-def test_an_error_of_one_is_told_to_the_others(tmp_path, folder):
+def test_an_error_of_one_process_ends_all_with_its_message(tmp_path, folder):
   first, second = environment(processes=2)
   line = command_line(folder, tmp_path / 'run')
   nowhere = tmp_path / 'file'
   nowhere.touch()
-  told = ended(begun([first, second | {'SR_JAX_CACHE': str(nowhere)}], *line))
-  assert [status for status, _, _ in told] == [1, 1], told
-  assert all(str(nowhere) in err and err.count('sr_jax:') == 1 for _, _, err in told), told
+  results = wait_all(start_all([first, second | {'SR_JAX_CACHE': str(nowhere)}], *line))
+  assert [status for status, _, _ in results] == [1, 1], results
+  assert all(str(nowhere) in err and err.count('sr_jax:') == 1 for _, _, err in results), results
 
 
 @pytest.mark.slow
-def test_what_needs_one_process_is_done_by_one(tmp_path, folder):
+def test_evaluation_runs_in_one_process(tmp_path, folder):
   workdir = tmp_path / 'run'
   run(environment(), *command_line(folder, workdir))
-  out = [out for status, out, _ in ended(begun(
+  out = [out for status, out, _ in wait_all(start_all(
       environment(processes=2), *command_line(folder, workdir), '--mode=evaluate',
       f'--config.eval.sets={folder}')) if status == 0]
   assert 'bicubic' in out[0]

@@ -237,7 +237,7 @@ def test_bad_validation_images_are_skipped_and_flat_ones_are_scored(config, tmp_
 
 
 @pytest.mark.slow
-def test_init_from_takes_the_averaged_generator(config, tmp_path):
+def test_init_from_loads_the_averaged_generator(config, tmp_path):
   first = run(config, tmp_path / 'first', steps=10, warmup_steps=10)
   config.init_from, config.warmup_steps, config.steps = str(tmp_path / 'first'), 0, 1
   for adam in config.optimizer.values():
@@ -248,7 +248,7 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
   for raw, params in ((False, first.ema['params']), (True, first.g.params)):
     assert same_bits(restore.load(tmp_path / 'first', raw=raw).variables['params'], params) == []
   assert same_bits(first.g.params, first.ema['params']) != []
-  # What is to be bettered is in the log: a later step's figures are read beside the start's.
+  # The scores of the initial weights are logged, to compare later ones with.
   lines = [line for line in read_metrics(tmp_path / 'second') if 'valid/psnr_y' in line]
   assert [(line['step'], line['phase']) for line in lines] == [
       (0, 'bicubic'), (0, 'start'), (1, 'gan')]
@@ -266,7 +266,7 @@ def test_init_from_takes_the_averaged_generator(config, tmp_path):
 
 @pytest.fixture
 def edsr_x2(tmp_path):
-  """(file of an EDSR x2 in EDSR-PyTorch's names, its variables)."""
+  """(file of an EDSR x2 with the names of EDSR-PyTorch, its variables)."""
   model = EDSR(4, 1, scale=2)
   variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
   path = tmp_path / 'x2.safetensors'
@@ -275,7 +275,7 @@ def edsr_x2(tmp_path):
 
 
 def pixels_alone(config):
-  """The experiment without its discriminator, of an EDSR."""
+  """Makes a config that of an EDSR without a discriminator."""
   with config.ignore_type():
     config.generator.update({'name': 'edsr', 'features': 4, 'blocks': 1, 'kernel': None})
   config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
@@ -292,7 +292,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   config = pixels_alone(config)
   with pytest.raises(InputError, match=r'x2: imported weights, no training.*init_from=.*x2'):
     run(config, tmp_path / 'x2')
-  # A file that does not tell its residual scale is taken to have the config's.
+  # A file that does not state its residual scale is assumed to have the config's.
   bare = tmp_path / 'bare.safetensors'
   save_file(load_file(path), bare)
   config.init_from = str(bare)
@@ -303,7 +303,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   for params in (state.g.params, state.ema['params']):
     for layer in ('head', 'body_0', 'body_end'):
       assert same_bits(params[layer], given['params'][layer]) == []
-    for layer in ('stages_0', 'last'):  # of the same shape, and yet of another resolution
+    for layer in ('stages_0', 'last'):  # the same shape, but another resolution
       assert len(same_bits(params[layer], given['params'][layer])) >= 1
   assert sorted({name.split('/')[1] for name in record['taken']}) == ['body_0', 'body_end', 'head']
   assert len(record['taken']) == 8
@@ -323,7 +323,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   assert not (tmp_path / 'other').exists()
 
 
-def test_a_network_without_a_trunk_is_of_its_scale_alone(tmp_path):
+def test_a_network_without_a_trunk_starts_only_at_its_own_scale(tmp_path):
   model = SRCNN((4,), (5, 3), scale=2)
   variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
   given = restore.Model(model, variables, {}, '', 'a run')
@@ -364,7 +364,7 @@ def test_one_run_at_a_time(config, tmp_path):
   with lock.run_lock(tmp_path / 'run'), pytest.raises(
       InputError, match=rf'run: process {os.getpid()} on '):
     run(config, tmp_path / 'run')
-  # One begins while another, of which there was nothing to see yet, reads its pictures.
+  # Another run starts in the folder while this one reads its images.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train.run.metadata, 'start_records', lambda _: files.write_json(
         tmp_path / 'new' / 'config.json', {}) or [])
@@ -373,7 +373,7 @@ def test_one_run_at_a_time(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_damaged_run_json_is_told_and_kept(config, tmp_path, capsys):
+def test_a_damaged_run_json_is_reported_and_kept(config, tmp_path, capsys):
   run(config, tmp_path, steps=2, warmup_steps=2)
   (tmp_path / 'run.json').write_text('{')
   run(config, tmp_path, steps=4, warmup_steps=4)
@@ -384,7 +384,7 @@ def test_a_damaged_run_json_is_told_and_kept(config, tmp_path, capsys):
 
 @pytest.mark.parametrize(('trains', 'words'), [
     (True, r'process \d+ on'), (False, 'deleted or renamed')])
-def test_a_renamed_folder_s_name_may_be_another_run_s(config, tmp_path, monkeypatch, trains, words):
+def test_a_run_whose_folder_was_replaced_stops(config, tmp_path, monkeypatch, trains, words):
   progress, place = logs.Logs.progress, tmp_path / 'run'
   with contextlib.ExitStack() as stack:
     def rename(log, step, *rest):
@@ -398,15 +398,15 @@ def test_a_renamed_folder_s_name_may_be_another_run_s(config, tmp_path, monkeypa
     monkeypatch.setattr(logs.Logs, 'progress', rename)
     with pytest.raises(InputError, match=f'run: .*{words}'):
       run(config, place, steps=4, warmup_steps=4, checkpoint_every=4)
-  # Nothing of the first is in it, nor was anything of it deleted.
+  # The first run neither wrote nor deleted anything there.
   assert sorted(os.listdir(place)) == ['.lock', 'config.json']
   assert json.loads((place / 'config.json').read_text()) == {}
 
 
-def test_a_changed_config_is_shown_and_recorded(config, tmp_path, capsys):
+def test_a_changed_config_is_printed_and_recorded(config, tmp_path, capsys):
   run(config, tmp_path, steps=2, warmup_steps=2)
-  assert 'was' not in capsys.readouterr().out
-  config.optimizer.d.learning_rate, config.generator.kernel = 2e-3, None  # its own is another
+  assert ' -> ' not in capsys.readouterr().out
+  config.optimizer.d.learning_rate, config.generator.kernel = 2e-3, None  # not its default
   with pytest.raises(InputError, match=r'the run has generator\.kernel=3'):
     run(config, tmp_path, steps=2, warmup_steps=2)
   config.generator.kernel, config.log_every = 3, 5
@@ -422,7 +422,7 @@ def test_a_changed_config_is_shown_and_recorded(config, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_changed_config_is_recorded_though_its_start_is_killed(config, tmp_path, monkeypatch):
+def test_a_changed_config_is_recorded_even_if_its_start_is_killed(config, tmp_path, monkeypatch):
   run(config, tmp_path, steps=2, warmup_steps=2)
   write, written = files.write_json, []
 
@@ -443,8 +443,8 @@ def test_a_changed_config_is_recorded_though_its_start_is_killed(config, tmp_pat
 
 
 def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
-  # Steps of two seconds, of which no more than nine may be lost: saved each fourth, for with a
-  # fifth it would be ten, but where another reason has saved.
+  # A step takes two seconds and at most nine may be lost, so every fourth step is saved: after a
+  # fifth it would be ten seconds. Other reasons to save restart the count.
   now, saved, plain = 0, [], phases.jit_step
 
   def dispatcher(*arguments):
@@ -468,9 +468,9 @@ def test_checkpoints_by_the_clock(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('loop', ['no', pytest.param('yes', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('mode', ['bank', pytest.param('mapped', marks=pytest.mark.slow)])
-def test_a_run_without_numbers_stops_at_the_state_before(config, tmp_path, capsys, loop, mode):
+def test_a_nonfinite_run_stops_at_the_state_before(config, tmp_path, capsys, loop, mode):
   config.device_loop, config.data.mode, config.max_bad_steps = loop, mode, 4
-  config.optimizer.warmup.learning_rate = 1e30  # after the first step everything overflows
+  config.optimizer.warmup.learning_rate = 1e30  # everything overflows after the first step
   config.checkpoint_every, config.log_every = 3, 1
   with pytest.raises(InputError) as stopped:
     run(config, tmp_path, steps=20, warmup_steps=20)
@@ -482,7 +482,7 @@ def test_a_run_without_numbers_stops_at_the_state_before(config, tmp_path, capsy
   assert [line['skipped'] for line in lines] == [0, 1, 2, 3, 4]
   assert [line['g/pixel'] is None for line in lines] == [False, True, True, True, True]
   assert re.search(r'step 3: 1 more .*\(g/pixel\); 2 in all', capsys.readouterr().out)
-  # Its state is that of one step and nothing else.
+  # The state is that of a single step.
   kept = Checkpoints(tmp_path, read_only=True)
   assert kept.steps() == [1]
   one = run(config, tmp_path / 'one', steps=1, warmup_steps=1)
@@ -494,7 +494,7 @@ def test_a_run_without_numbers_stops_at_the_state_before(config, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_a_discriminator_that_has_won_is_told(config, tmp_path, capsys):
+def test_a_saturated_discriminator_is_reported(config, tmp_path, capsys):
   config.saturated_steps, config.warmup_steps = 2, 0
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(losses, 'accuracy', lambda *_: (1.0, 1.0))
@@ -514,7 +514,7 @@ def test_an_image_that_cannot_be_written_does_not_end_a_run(config, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_deleted_run_is_one_again_with_its_next_checkpoint(config, tmp_path, monkeypatch, capsys):
+def test_a_deleted_run_is_written_again_with_a_checkpoint(config, tmp_path, monkeypatch, capsys):
   progress = logs.Logs.progress
 
   def deletes(log, step, *rest):
@@ -531,7 +531,7 @@ def test_a_deleted_run_is_one_again_with_its_next_checkpoint(config, tmp_path, m
 
 
 @pytest.mark.slow
-def test_the_end_of_the_warm_up_is_kept_where_its_last_step_was_bad(config, tmp_path, monkeypatch):
+def test_the_end_of_a_warm_up_with_a_nonfinite_last_step_is_kept(config, tmp_path, monkeypatch):
   step = PixelStep.__call__
 
   def third_is_bad(self, state, *rest):
@@ -558,7 +558,7 @@ def test_another_architecture_is_refused(config, uninterrupted, tmp_path):
 
   before = contents()
   for key, value in (('generator.skip', 'bilinear'), ('seed', 7), ('discriminator.hidden', 9)):
-    # No array has another shape for the first two.
+    # The first two change no array's shape.
     changed = config.copy_and_resolve_references()
     changed.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=f'the run has {key.split(".")[0]}'):
@@ -566,7 +566,7 @@ def test_another_architecture_is_refused(config, uninterrupted, tmp_path):
   with pytest.raises(InputError, match=r'config\.steps=19.*step 20'):
     run(config, tmp_path, steps=19, warmup_steps=19)
   with pytest.raises(InputError, match=r'config\.warmup_steps=10: the run in .* is at step 20 with '
-                     'a warm-up of 20'):  # D would begin in the middle
+                     'a warm-up of 20'):  # D would start in the middle
     run(config, tmp_path, warmup_steps=10)
   config.generator.features = 6
   with pytest.raises(InputError, match=r'the run has generator\.features=4, the config 6'):
@@ -577,7 +577,7 @@ def test_another_architecture_is_refused(config, uninterrupted, tmp_path):
     compatibility.check_against(tmp_path, config, ('train_only', 'freeze'))
 
 
-def test_a_field_left_to_the_module_is_its_default(tmp_path):
+def test_a_field_of_none_is_the_default_of_the_module(tmp_path):
   from configs import srresnet
   config = srresnet.get_config('small')
   config.generator.update({'blocks': 16, 'features': 64})
@@ -598,7 +598,7 @@ def test_a_field_left_to_the_module_is_its_default(tmp_path):
     ('{"scale": 2, "dtype": "float32", "generator": {"name": "unet"}}', 'config.json.*generator'),
     ('{"scale": 2, "dtype": "float32", "generator": {"name": "srresnet", "depth": 3}}',
      'config.json: config.generator.depth: srresnet has no such field')])
-def test_a_strange_config_json_is_named(config, tmp_path, text, message):
+def test_an_invalid_config_json_is_named(config, tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   with pytest.raises(InputError, match=f'{tmp_path}.*{message}'):
     compatibility.check_against(tmp_path, config, ('generator', 'scale'))
@@ -625,7 +625,7 @@ def test_a_refused_start_leaves_no_folder(config, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_what_can_not_be_written_is_named(config, tmp_path):
+def test_a_file_that_cannot_be_written_is_named(config, tmp_path):
   (tmp_path / 'metrics.jsonl').mkdir()
   with pytest.raises(InputError, match=r'metrics\.jsonl: .*\('):
     run(config, tmp_path)
