@@ -246,7 +246,7 @@ def test_a_finite_step_is_the_same_without_skipping(gan):
   means, in another way and rounds the other product first.
   """
   phase, state, batch = gan
-  bare, guarded = jax.jit(phase.step.keywords['step']), jax.jit(phase.step)
+  bare, guarded = jax.jit(phase.step.step), jax.jit(phase.step)
   for number in range(4):
     more = {name: picture**(1 + number / 4) for name, picture in batch.items()}
     (plain, measured), (state, metrics) = bare(state, more, {}), guarded(state, more, {})
@@ -266,7 +266,7 @@ def test_skipping_costs_hardly_any_flops(config):
   batch = {name: jax.ShapeDtypeStruct((4, side, side, 3), np.float32)
            for name, side in (('lr', 8), ('hr', 16))}
   with_it, without = (jax.jit(step).lower(state, batch, {}).cost_analysis()['flops']
-                      for step in (phase.step, phase.step.keywords['step']))
+                      for step in (phase.step, phase.step.step))
   assert without < with_it < 1.01 * without
 
 

@@ -257,7 +257,7 @@ def test_init_from_loads_the_averaged_generator(config, tmp_path):
   expected = scorer.mean(scorer.score_set(pairs, model, scorer.make_scorer(2, 'none')))
   assert lines[1]['valid/psnr_y'] == pytest.approx(expected['psnr_y'])
   config.generator.output = 'linear'
-  with pytest.raises(InputError, match="first, step 10 has output='tanh', the config 'linear'"):
+  with pytest.raises(InputError, match=r"first, step 10 .*output='tanh'.*'linear'"):
     run(config, tmp_path / 'third')
   config.init_from = str(tmp_path / 'nothing')
   with pytest.raises(InputError, match='nothing'):
@@ -290,7 +290,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   model = restore.load(path)
   imported.save_imported(tmp_path / 'x2', model.variables, model.config, {'names': model.family})
   config = pixels_alone(config)
-  with pytest.raises(InputError, match=r'x2: imported weights, no training.*init_from=.*x2'):
+  with pytest.raises(InputError, match=r'x2: .*imported weights.*init_from=.*x2'):
     run(config, tmp_path / 'x2')
   # A file that does not state its residual scale is assumed to have the config's.
   bare = tmp_path / 'bare.safetensors'
@@ -309,12 +309,12 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   assert len(record['taken']) == 8
   assert record['fresh'] == [f'params/{layer}/{kind}' for layer in (
       'last', 'stages_0/Conv_0', 'stages_1/Conv_0') for kind in ('bias', 'kernel')]
-  assert (f'starts from {tmp_path}/x2, step 0: 8 arrays taken (body_0, body_end, head), 6 fresh '
-          '(last, stages_0 to stages_1)') in capsys.readouterr().out
+  assert re.search(fr'{tmp_path}/x2, step 0: 8 .*\(body_0, body_end, head\), 6 .*'
+                   r'\(last, stages_0 to stages_1\)', capsys.readouterr().out)
   for name, fields, scale, message in (
-      ('edsr', {'blocks': 3}, 4, r'blocks=1, the config 3; --config\.generator\.blocks=1 makes'),
-      ('edsr', {'residual_scale': 0.1}, 4, r'has residual_scale=1\.0, the config 0\.1'),
-      ('rrdb', {'blocks': 1}, 2, "has network='EDSR', the config 'RRDB'")):
+      ('edsr', {'blocks': 3}, 4, r'blocks=1.* 3; .*--config\.generator\.blocks=1'),
+      ('edsr', {'residual_scale': 0.1}, 4, r'residual_scale=1\.0.* 0\.1'),
+      ('rrdb', {'blocks': 1}, 2, "network='EDSR'.*'RRDB'")):
     changed = config.copy_and_resolve_references()
     changed.generator.update({'name': name, **fields})
     changed.scale = scale
@@ -377,7 +377,7 @@ def test_a_damaged_run_json_is_reported_and_kept(config, tmp_path, capsys):
   run(config, tmp_path, steps=2, warmup_steps=2)
   (tmp_path / 'run.json').write_text('{')
   run(config, tmp_path, steps=4, warmup_steps=4)
-  assert 'run.json: can not be read and is run.json.damaged now' in capsys.readouterr().out
+  assert re.search(r'run\.json: .*run\.json\.damaged', capsys.readouterr().out)
   assert (tmp_path / 'run.json.damaged').read_text() == '{'
   assert len(json.loads((tmp_path / 'run.json').read_text())) == 1
 
@@ -524,7 +524,7 @@ def test_a_deleted_run_is_written_again_with_a_checkpoint(config, tmp_path, monk
 
   monkeypatch.setattr(logs.Logs, 'progress', deletes)
   run(config, tmp_path / 'run', steps=4, warmup_steps=4, checkpoint_every=4)
-  assert 'its files are gone' in capsys.readouterr().out
+  assert re.search('run: .*files .*deleted', capsys.readouterr().out)
   monkeypatch.undo()
   assert int(run(config, tmp_path / 'run', steps=5, warmup_steps=5).step) == 5
   assert 'resuming from step 4' in capsys.readouterr().out
