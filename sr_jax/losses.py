@@ -138,6 +138,7 @@ def accuracy(kind: str, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, ja
           jnp.mean(fake < thresholds[1], dtype=jnp.float32))
 
 
+# (G's loss of (fake, real) logits, D's loss of (real, fake) logits); `accuracy` knows each, too.
 ADVERSARIAL = {
     'vanilla': (vanilla_generator, vanilla_discriminator),
     'least_squares': (least_squares_generator, least_squares_discriminator),

@@ -151,7 +151,8 @@ def batch_of_host(source: Batches, seed: int | jax.Array, step: int | jax.Array,
 def _digest(digest_source: str | list[str], spec: FeedSpec, mode: str) -> str:
   """Returns a hash of everything that batches depend on except seed and step."""
   crops_per_image = spec.crops_per_image if mode == 'stream' else None
-  text = repr((digest_source, spec.crop_spec, spec.batch_size, spec.augmentation,
+  # Plain tuples, so that renaming a class or a field does not change the hash.
+  text = repr((digest_source, tuple(spec.crop_spec), spec.batch_size, tuple(spec.augmentation),
                crops_per_image))
   return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -235,7 +236,7 @@ def _stream(found: Sequence[Picture], spec: FeedSpec, start: int, rows: Sequence
   ahead = stream.PENDING_PER_WORKER * max(spec.workers, 1) * spec.crops_per_image
   ahead += 2 * spec.window * len(rows)
   crop_bytes = crop_spec.channels * crop_spec.patch**2 * (1 + 1 / crop_spec.scale**2)
-  log(f'{len(found):,} images, decoded by {spec.workers} workers while training; crops made ahead '
+  log(f'{len(found):,} images, decoded by {spec.workers} workers while training; prefetched crops '
       f'take {int(ahead * crop_bytes):,} bytes')
   source = stream.CropSource(found, spec.seed, crop_spec, spec.crops_per_image)
   return stream.batches(source, start, spec.workers, skipped, rows)

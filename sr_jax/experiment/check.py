@@ -50,7 +50,8 @@ def check(config: ConfigDict) -> None:
   parse_resize(config.eval.resize, 'config.eval.resize')
   inputs.check(config)
   if config.hr_patch % config.scale:
-    raise InputError(f'config.hr_patch={config.hr_patch}: not a multiple of scale {config.scale}')
+    raise InputError(f'config.hr_patch={config.hr_patch}: expected a multiple of scale '
+                     f'{config.scale}')
   if config.batch_size % config.accumulate:
     raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
                      f'{config.batch_size}')
@@ -90,7 +91,7 @@ def _check_ranges(config: ConfigDict) -> None:
     raise InputError(f'config.seed={config.seed}: expected 0 to 2147483647')
   for key, value in adam_values('boundaries').items():
     if not _are_numbers(value, 2**31) or 0 in value:
-      raise InputError(f'config.{key}={value!r}: expected steps, or shares of the phase below 1')
+      raise InputError(f'config.{key}={value!r}: expected steps, or fractions of the phase below 1')
 
 
 def _check_choices(config: ConfigDict) -> None:
@@ -121,7 +122,7 @@ def check_phases(config: ConfigDict) -> None:
   for name, length in (('warmup', warmup), ('g', total - warmup),
                        ('d', (total - warmup) * adversarial)):
     if 0 < length < config.optimizer[name].ramp:
-      raise InputError(f'config.optimizer.{name}.ramp={config.optimizer[name].ramp}: must be at '
+      raise InputError(f'config.optimizer.{name}.ramp={config.optimizer[name].ramp}: expected at '
                        f'most {length}, the steps of its phase')
 
 
@@ -132,7 +133,7 @@ def describe_steps(config: ConfigDict, prefix: str) -> str:
     prefix: '' or 'warmup_'.
   """
   epochs, steps = config[f'{prefix}epochs'], config[f'{prefix}steps']
-  return (f'config.{prefix}epochs={epochs}, which are {steps} steps' if epochs
+  return (f'config.{prefix}epochs={epochs} ({steps} steps)' if epochs
           else f'config.{prefix}steps={steps}')
 
 

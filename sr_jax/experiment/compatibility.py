@@ -53,12 +53,14 @@ def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
       or in another phase than it would be with `config`; or it holds imported weights.
   """
   if before.get('imported'):
-    raise InputError(f'{workdir}: holds imported weights and cannot be resumed; train in a new '
+    raise InputError(f'{workdir}: contains imported weights and cannot be resumed; train in a new '
                      f'--workdir with --config.init_from={workdir}')
   check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
                                   'freeze'))
   if step > config.steps:
     raise InputError(f'{describe_steps(config, "")}: the run in {workdir} is at step {step}')
+  if 'warmup_steps' not in before:
+    raise InputError(f'{workdir}/config.json: contains no warmup_steps')
   warmups = before['warmup_steps'], config.warmup_steps
   if min(warmups) < step <= max(warmups):  # past its warm-up by one of the two only
     raise InputError(f'{describe_steps(config, "warmup_")}: the run in {workdir} is at step {step} '

@@ -36,7 +36,7 @@ def check(config: ConfigDict) -> None:
   if not 1 <= data.crops_per_picture <= 64:
     raise InputError(f'config.data.crops_per_picture={data.crops_per_picture}: expected 1 to 64')
   if data.workers < -1:
-    raise InputError(f'config.data.workers={data.workers}: expected -1, 0 or more')
+    raise InputError(f'config.data.workers={data.workers}: expected at least -1')
   if not 0 <= data.split_seed < 2**31:
     raise InputError(f'config.data.split_seed={data.split_seed}: expected 0 to 2147483647')
   parse_resize(data.resize, 'config.data.resize')

@@ -190,7 +190,7 @@ def build_vgg(config: ConfigDict) -> tuple[nn.Module | None, dict[str, PyTree]]:
     raise InputError(f'config.loss.perceptual.layers: {error}') from None
   for name, feature in features.items():
     if not feature.size:
-      raise InputError(f'config.loss.perceptual.layers: {name} has no pixel left for a patch of '
+      raise InputError(f'config.loss.perceptual.layers: {name} has no output for a patch of '
                        f'hr_patch={config.hr_patch} pixels; use a larger hr_patch')
   return vgg, {'vgg': variables}
 

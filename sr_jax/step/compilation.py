@@ -65,6 +65,6 @@ def describe_compilation(name: str, compiled: Compiled) -> str:
                                              compiled.argument_bytes, compiled.working_bytes))
   source = 'read from the compile cache' if compiled.from_cache else 'compiled'
   return (f'{name} step: {source} in {compiled.xla_seconds:.1f} s; needs {total}: {state} for '
-          f'weights, optimiser state and images, {working} for activations and gradients; '
-          f'{format_bytes(free)} are free'
-          + (', which is too little' if compiled.working_bytes > free else ''))
+          f'weights, optimiser state and images (allocated), {working} for activations and '
+          f'gradients ({format_bytes(free)} free'
+          + (', which is too little)' if compiled.working_bytes > free else ')'))

@@ -24,8 +24,8 @@ class SkipNonfinite:
   step, and later steps would not repair that. Three things are checked: the metrics (every term of
   both losses and the norms of both gradients, which are non-finite if any gradient is), BatchNorm's
   statistics, which can overflow although what they normalise does not, and the new weights (Adam
-  without an epsilon divides by zero; a learning rate can be too large). A select on the
-  device does it: there is no other call and nothing to wait for.
+  without an epsilon divides by zero; a learning rate can be too large). It is a
+  select on the device, so it costs no further call or synchronisation.
 
   `optax.apply_if_finite` would not do: it sees the gradients of its own network only, neither the
   other network's nor the statistics nor the average, and past its limit it applies the update.
@@ -56,7 +56,7 @@ class SkipNonfinite:
     """Returns `new`, or `old` with its counters advanced where `new` is non-finite."""
     checked = metrics, [(net.batch_stats, net.params) for net in (new.g, new.d) if net]
     finite = jnp.all(jnp.isfinite(_flat_vector(jax.tree.leaves(checked))))
-    stopped, health = old.health.bad >= self.max_bad, old.health
+    stalled, health = old.health.bad >= self.max_bad, old.health
     bad = 1 - finite.astype(jnp.int32)
     counted = Health(health.skipped + bad, (health.bad + bad) * bad,
                      jnp.where(finite, _saturated(health.saturated, metrics), health.saturated))
@@ -64,8 +64,8 @@ class SkipNonfinite:
     def choose(condition: jax.Array, trees: PyTree, others: PyTree) -> PyTree:
       return jax.tree.map(lambda a, b: jnp.where(condition, a, b), trees, others)
 
-    g, d, ema = choose(finite & ~stopped, (new.g, new.d, new.ema), (old.g, old.d, old.ema))
-    number, health = choose(stopped, (old.step, health), (new.step, counted))
+    g, d, ema = choose(finite & ~stalled, (new.g, new.d, new.ema), (old.g, old.d, old.ema))
+    number, health = choose(stalled, (old.step, health), (new.step, counted))
     state = old._replace(step=number, g=g, d=d, ema=ema, health=health)
     return state, metrics | health_metrics(health, 'd/real' in metrics) | {
         'g/ema_distance': ema_distance(state, self.trainable)}
@@ -119,7 +119,7 @@ def _saturated(count: jax.Array, metrics: Metrics) -> jax.Array:
 
 
 def nonfinite_names(metrics: Mapping[str, float | None]) -> list[str]:
-  """Returns the names of the non-finite metrics; None, which stands for them in a log, is one."""
+  """Returns the names of the non-finite metrics; None counts, the log has null for it."""
   return [name for name, value in metrics.items() if value is None or not math.isfinite(value)]
 
 
@@ -153,8 +153,8 @@ def nonfinite_message(step: int, bad: int, seed: int, metrics: Mapping[str, floa
   causes = ', '.join(root_causes(metrics))
   return (f'{which} non-finite ({causes}); batch: seed {seed}, step {first}'
           + (f', shown in {image}' if image else '')
-          + f'; the state before is checkpoint {first - 1}; --mode replay --step {first} runs the '
-          'step again')
+          + f'; the state before step {first} is checkpoint {first - 1}; --mode replay '
+          f'--step {first} repeats the step')
 
 
 def saturation_warning(step: int, saturated: int) -> str:

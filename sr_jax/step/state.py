@@ -11,7 +11,9 @@ from flax import linen as nn
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]  # {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]
-Metrics = dict[str, jax.Array]  # float32 scalars by name
+# float32 scalars by name: 'g/TERM', 'g/total', 'g/grad_norm' and, in an adversarial phase,
+# 'd/total', 'd/real', 'd/fake', 'd/grad_norm'. Logs, replay and SkipNonfinite use these names.
+Metrics = dict[str, jax.Array]
 
 
 class NetState(NamedTuple):
@@ -26,8 +28,8 @@ class Health(NamedTuple):
   """Counters that are kept on the device, int32; sr_jax/step/nonfinite.py updates them."""
 
   skipped: jax.Array = np.int32(0)  # updates skipped since the start of the run
-  bad: jax.Array = np.int32(0)  # the last so many steps in a row were skipped
-  # The last so many steps in a row, D classified every real and every generated image correctly.
+  bad: jax.Array = np.int32(0)  # consecutive steps up to now that were skipped
+  # Consecutive steps up to now in which D classified every real and generated image correctly.
   saturated: jax.Array = np.int32(0)
 
 

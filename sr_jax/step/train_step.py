@@ -2,7 +2,8 @@
 
 `PixelStep` and `GanStep` are frozen dataclasses: what is static (networks, optimisers, the loss)
 is a field, what is an array is an argument. A step of your own is any callable of that form; wrap
-it in `nonfinite.SkipNonfinite` and run it with `device_loop.one_step` or `train_steps`.
+it in `nonfinite.SkipNonfinite` and run it with `device_loop.one_step` or `train_steps`. With the
+attribute `g_tx` and the method `terms` it can be a phase of a run (experiment/phases.py).
 
 `frozen` holds arrays that are never trained: {} or {'vgg': variables}. The named scopes tell a
 profile what an operation belongs to; they do not change what is computed.

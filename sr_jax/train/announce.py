@@ -40,10 +40,11 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
   if (origin.resumed or origin.restarted) and not origin.records and folder.run_json.exists():
     with contextlib.suppress(OSError):
       folder.run_json.rename(folder.damaged_run_json)
-    say(f'{folder.run_json}: cannot read it, renamed it to {folder.damaged_run_json.name}; whether '
-        'batches are made as before is unknown')
+    say(f'{folder.run_json}: cannot read, renamed to {folder.damaged_run_json.name}; changes of '
+        'images or settings since the last start cannot be detected')
   if origin.restarted:
-    say('found a run without checkpoints; starting over. Its log was moved to metrics.jsonl.lost')
+    say('found a run without checkpoints; starting over. The longest log of such a run is kept in '
+        'metrics.jsonl.lost')
   if origin.last_record.get('data_digest', run.feed.digest) != run.feed.digest:
     say('warning: images, data settings or batch settings have changed since the last start; the '
         'resumed run will differ from an uninterrupted one')
@@ -60,7 +61,8 @@ def describe_networks(run: Run, origin: Origin, state: TrainState,
   if skipped:
     lines.append(f'{len(skipped)} skipped')
   phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in run.experiment.phases)
-  begins = f'resuming from step {origin.step}' if origin.step else 'training from scratch'
+  begins = (f'resuming from step {origin.step}' if origin.step
+            else 'a new run' if origin.model else 'training from scratch')
   epochs = f'; {describe_steps(run.config, "")}' if run.config.epochs else ''
   lines.append(f'{run.folder.workdir}: {begins}; {phases}{epochs}')
   return '\n'.join(lines)
@@ -78,7 +80,7 @@ def describe_devices(environment: Mapping[str, Any], last: Mapping[str, Any]) ->
         f', in {processes} processes' if processes > 1 else ''))
   if last.get('devices', count) != count:
     lines.append(f'resuming on {count} devices, the last start had {last["devices"]}: sums are '
-                 'rounded in another order, so bits will differ')
+                 'computed in another order, so results will not be bitwise identical')
   return lines
 
 
@@ -135,8 +137,7 @@ def parameter_table(params: PyTree, trainable: Trainable | None = None) -> str:
   trained, frozen = (sum(array.size for name, array in arrays.items() if flags[name] == flag)
                      for flag in (True, False))
   return (f'{parameter_overview.make_table(rows)}\n'
-          f'Total: {trained + frozen:,}, of which {trained:,} are trainable and {frozen:,} are '
-          'frozen')
+          f'Total: {trained + frozen:,} ({trained:,} trainable, {frozen:,} frozen)')
 
 
 def print_validations(workdir: pathlib.Path) -> None:

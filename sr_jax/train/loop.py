@@ -22,7 +22,8 @@ class Trainer:
 
   Attributes:
     step: the last step that was dispatched.
-    stalled: {}, or the metrics of the last step once only non-finite steps came.
+    stalled: {}, or the metrics of the last step if `config.max_bad_steps` non-finite steps in a
+      row have stopped the run.
   """
 
   def __init__(self, run: Run, state: TrainState, printed: int = 0) -> None:
@@ -51,24 +52,27 @@ class Trainer:
     """
     if self.step == 0:
       self._validator.before_training(self._state)
-    self._run.stop.agreed(True)  # no device waits for the process that validates
+    # All processes exchange a message here, so that no device waits for the one that validates.
+    self._run.stop_vote.agreed(True)
     while self.step < self._run.config.steps:
       self._enter_phase()
-      stop = self._next_stop()
+      end = self._end_of_next_call()
       try:
-        source = self._run.feed.source_for(self.step, stop)
+        source = self._run.feed.source_for(self.step, end)
       except InputError:  # a stream met too many damaged images or lost a worker
         self._save_what_there_is()
-        if self._run.stop.received:  # the signal may be what ended the worker
+        if self._run.stop_vote.received:  # the signal may be what ended the worker
           break
         raise
-      previous, self._pending = self._pending, self._dispatch(source, stop)
-      if previous and self._report(previous):
+      # While the device computes this call, the host reports the one before.
+      previous, self._pending = self._pending, self._dispatch(source, end)
+      if previous and self._has_stalled(previous):
         break
       due = self._schedule.due(self.step, self._phase.stop)
-      leaving = self._run.stop.agreed(
-          self.step % self._run.config.log_every == 0 and not due.by_step)
-      if (leaving or due.by_step or self._may_save(due)) and self._look(due, leaving):
+      is_log_step = self.step % self._run.config.log_every == 0
+      stopping = self._run.stop_vote.agreed(is_log_step and not due.by_step)
+      save_overdue = due.overdue and self._run.checkpoints is not None
+      if (stopping or due.by_step or save_overdue) and self._do_what_is_due(due, stopping):
         break
     return self._finish()
 
@@ -78,8 +82,8 @@ class Trainer:
           self._run.experiment, self._state, self.step, self._run.feed.batch_at, self._run.mesh)
       self._compiled = None
 
-  def _next_stop(self) -> int:
-    """Returns the step before which the next call ends."""
+  def _end_of_next_call(self) -> int:
+    """Returns the number of steps that will be done after the next call."""
     run = self._run
     # The first call of a phase takes one step, so that its terms are logged at once.
     if not run.experiment.device_loop or self.step in (self._begin, self._phase.start):
@@ -87,30 +91,30 @@ class Trainer:
     return min(self._schedule.next_event(self.step, self._phase.stop),
                self.step + run.feed.max_steps)
 
-  def _dispatch(self, source: Any, stop: int) -> Call:
-    """Starts the steps up to `stop` and returns without waiting for them."""
+  def _dispatch(self, source: Any, end: int) -> Call:
+    """Starts the steps up to `end` and returns without waiting for them."""
     run = self._run
     for line in run.feed.skipped[self._printed:]:
       run.log.say(f'skipped {line}')
       self._printed += 1
-    arguments = self._state, source, run.experiment.frozen, self.step, stop
+    arguments = self._state, source, run.experiment.frozen, self.step, end
     with explain_oom(run.config, run.feed.mode, self._compiled):
       if self._compiled is None:
         self._compiled = compilation.compile_step(self._run_steps, *arguments)
         run.log.say(compilation.describe_compilation(self._phase.name, self._compiled))
       self._state, metrics = self._run_steps(*arguments)
-    self.step = stop
-    return Call(stop, self._phase, metrics)
+    self.step = end
+    return Call(end, self._phase, metrics)
 
-  def _report(self, call: Call) -> bool:
-    """Reports a call; returns whether the state no longer changes."""
+  def _has_stalled(self, call: Call) -> bool:
+    """Reports a call; returns whether only non-finite steps came and the state stays as it is."""
     self.stalled = self._step_log.report(call, self._state, self._compiled)
     return bool(self.stalled)
 
-  def _look(self, due: Due, leaving: bool) -> bool:
-    """Waits for the last call and does what is due; returns whether the run ends here."""
+  def _do_what_is_due(self, due: Due, stopping: bool) -> bool:
+    """Waits for the last call, validates, samples, saves; returns whether the run ends here."""
     run, pending, scores = self._run, self._pending, {}
-    if self._report(pending):
+    if self._has_stalled(pending):
       return True
     self._pending = None
     if run.folder:
@@ -123,17 +127,14 @@ class Trainer:
         self._validator.sample(self.step, ema)
       if due.progress:
         self._validator.keep_progress(self.step, ema)
-      leaving = run.stop.agreed(due.by_step) or leaving  # a signal may have come meanwhile
-      if run.checkpoints and (leaving or due.checkpoint or due.overdue
+      stopping = run.stop_vote.agreed(due.by_step) or stopping  # a signal may have come meanwhile
+      if run.checkpoints and (stopping or due.checkpoint or due.overdue
                               or run.checkpoints.is_best(scores)):
         self._save(scores)
       if due.validation and run.validation.sets and self.step < run.config.steps:
         write_report(run.log)  # train() writes the last one
     self._schedule.resume()
-    return leaving
-
-  def _may_save(self, due: Due) -> bool:
-    return due.overdue and self._run.checkpoints is not None
+    return stopping
 
   def _save(self, scores: dict[str, float] | None = None) -> None:
     if self._run.checkpoints:
@@ -142,10 +143,10 @@ class Trainer:
       self._schedule.saved()
 
   def _settled_state(self) -> TrainState:
-    """Returns the state to save: rewound past non-finite steps at its end.
+    """Returns the state to save: without the non-finite steps at its end.
 
-    More of them may follow, and they are counted in a row. At the end of a phase the counter starts
-    anew, so nothing is rewound there.
+    A resumed run takes these again, so that they are counted together with those that may follow.
+    At the end of a phase the counter is reset anyway, and nothing is rewound.
     """
     end = self._phase.stop if self._phase else self._run.config.steps
     state = sharding.local_copy(self._state)

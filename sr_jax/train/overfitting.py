@@ -1,4 +1,4 @@
-"""What the loss terms on fixed crops of both sets tell at the end of a run."""
+"""Detects overfitting from the loss terms on fixed crops of both sets, at the end of a run."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -64,10 +64,10 @@ def _describe(term: str, steps: Sequence[int], train: Sequence[float],
 def overfits(train: Sequence[float], valid: Sequence[float]) -> bool:
   """Returns whether a loss kept falling on the training set while it rose for good elsewhere.
 
-  Compares the last quarter of the validations, at least four, with as many in a row whose
-  validation values are the lowest. Every validation value of the last must be above every one of
-  the lowest, on average by 1%, and every training value below. Chance fluctuations do not separate
-  like this; images that a network memorises do.
+  Compares two windows of validations: the last quarter, at least four, and as many in a row whose
+  validation values are the lowest. Every validation value of the last window must be above every
+  one of the lowest window, on average by 1%, and every training value below. Chance fluctuations
+  do not separate like this; images that a network memorises do.
 
   A term that rises on both sets was given up for another one (pixels, in an adversarial phase), and
   one that falls on both is being learnt, however far apart the two are. Neither is overfitting.

@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.lock import RunLock
 from sr_jax.runs.logs import Logs
 from sr_jax.system import files
@@ -30,7 +31,7 @@ class OwnedFolder:
     Raises:
       LockedByOther: another run has begun in a folder of this name.
     """
-    config_file = self.workdir / 'config.json'
+    config_file = RunFolder(self.workdir).config
     complete = config_file.exists()  # a folder without it is not read as a run
     if (complete and self.lock.still_held()) or not (recreate or self.workdir.exists()):
       return
@@ -40,5 +41,5 @@ class OwnedFolder:
         self.lock.acquire()
       if not complete:
         files.write_json(config_file, self._config)
-        self._log.say(f'{self.workdir}: the files of this run were deleted; everything from here '
-                      'on is written there again')
+        self._log.say(f'{self.workdir}: the files of this run were deleted; training continues '
+                      'and writes new files there')

@@ -73,7 +73,7 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
       not after the first checkpoint, or after the config's last step.
   """
   if not str(step).isdecimal() or int(step) < 1:
-    raise InputError(f'--step={step}: --mode replay takes the number of a step, at least 1')
+    raise InputError(f'--step {step}: --mode replay expects the number of a step, at least 1')
   number = int(step)
   check(config)
   workdir = files.expand(workdir)
@@ -84,7 +84,7 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   compatibility.check_resumable(workdir, trained, begin, config)
   _refuse_other_config(workdir, trained, config)
   if number > config.steps:
-    raise InputError(f'--step={number}: the run in {workdir} has {config.steps} steps')
+    raise InputError(f'--step {number}: the run in {workdir} has {config.steps} steps')
   experiment = phases.build(config)
   state = start.run_state(experiment.new_state(), workdir, begin)
   record, changed = _record_of_step(workdir, number)
@@ -92,9 +92,9 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
                                             record.get('data_mode', ''), print)) as feed:
     if record.get('data_digest', feed.digest) != feed.digest:
       raise InputError(f'config.data: images, data settings or batch settings have changed since '
-                       f'{workdir} took step {number}')
-    print(f'{workdir}: from checkpoint {begin}, step {number}'
-          + (f' after {number - 1 - begin} before it' if number - 1 > begin else ''), flush=True)
+                       f'{workdir} ran step {number}')
+    print(f'{workdir}: replaying step {number} from checkpoint {begin}'
+          + (f' (steps before it: {number - 1 - begin})' if number - 1 > begin else ''), flush=True)
     replayed = _run_again(experiment, feed, state, number)
   try:
     path = write_batch(workdir, number, replayed.batch)
@@ -181,7 +181,7 @@ def _checkpoint_before(workdir: pathlib.Path, number: int) -> int:
   for step, fault in checkpoints.damaged.items():
     print(f'{checkpoints.folder / str(step)}: damaged ({fault}), skipped')
   if steps[0] >= number:
-    raise InputError(f'--step={number}: the first checkpoint of {workdir} is of step {steps[0]}, '
+    raise InputError(f'--step {number}: the first checkpoint of {workdir} is of step {steps[0]}, '
                      f'so the first step that can be replayed is {steps[0] + 1}')
   return max(step for step in steps if step < number)
 
@@ -193,7 +193,7 @@ def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any],
   for key in want:
     if have.get(key) != want[key]:
       raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config {want[key]!r}; '
-                       'a step is replayed with the config that it was taken with')
+                       'replaying a step needs the config of its run')
 
 
 def _record_of_step(workdir: pathlib.Path, number: int) -> tuple[dict[str, Any], dict[str, list]]:
@@ -229,7 +229,7 @@ def _run_again(experiment: Experiment, feed: Feed, state: TrainState, number: in
     source = feed.source_for(step, stop)
     if stop == number:
       if int(state.step) < step:
-        raise InputError(f'--step={number}: was never taken; the run stopped at step '
+        raise InputError(f'--step {number}: was never run; the run stopped at step '
                          f'{int(state.step)} after {experiment.max_bad} non-finite steps in a row')
       batch = _replayed_batch(experiment, state, source, feed.batch_at)
     state, metrics = run(state, source, experiment.frozen, step, stop)
@@ -277,9 +277,9 @@ def _describe_environment(experiment: Experiment, record: Mapping[str, Any],
                           changed: Mapping[str, list]) -> list[str]:
   here = {'device': jax.devices()[0].device_kind, 'devices': 1, 'jax': jax.__version__,
           'device_loop': experiment.device_loop}
-  return [*(f'{key} was {record[key]!r} then and is {here[key]!r} now'
+  return [*(f'{key} was {record[key]!r} in the run and is {here[key]!r} now'
             for key in ENVIRONMENT if record.get(key, here[key]) != here[key]),
-          *(f'config.{key} was {before!r} then and is {now!r} now'
+          *(f'config.{key} was {before!r} at that step and is {now!r} now'
             for key, (before, now) in changed.items())]
 
 

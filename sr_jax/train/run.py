@@ -23,8 +23,9 @@ def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
 
   Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/, progress/, report.html and
   checkpoints/ to workdir, which is locked meanwhile. Ctrl-C, SIGTERM and SIGHUP end the run after
-  the call in flight, with everything saved; a second signal ends it at once. A call is one
-  step; on an accelerator, and with several processes, it is the steps up to the next log.
+  the call in flight, with everything saved; a second signal ends it at once. A call is one step,
+  or with `config.device_loop` the steps up to the next log, validation or checkpoint. Several
+  processes end together at the next step that is logged or validated.
 
   Each of several processes (sr_jax/system/multihost.py) calls this function; only the first
   one uses workdir.
@@ -49,7 +50,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
         state = Trainer(run, state).train()
     else:
       state = _train_and_record(run, origin, state, signals, began)
-    run.stop.raise_if_stopped(state, run.config.steps)
+    run.stop_vote.raise_if_stopped(state, run.config.steps)
   if run.folder:
     announce.print_validations(workdir)
     overfitting.print_terms(workdir, run.validation.crops)
@@ -64,8 +65,8 @@ def _train_and_record(run: Run, origin: Origin, state: TrainState, signals: Defe
   environment = metadata.environment(run.experiment.device_loop, run.mesh)
   printed = announce.before_training(run, origin, state, changed, environment)
   with record.start_record(run, origin, state, environment, changed, began) as entry:
-    trainer = Trainer(run, state, printed)
     with signals:
+      trainer = Trainer(run, state, printed)
       state = trainer.train()
     if trainer.stalled:
       entry['bad_steps'] = int(trainer.stalled['bad'])

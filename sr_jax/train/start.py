@@ -67,16 +67,16 @@ class Run:
   """An opened run. Only the first of several processes has a folder, checkpoints and logs.
 
   Attributes:
-    config: of the run; all durations are in steps.
+    config: the run's settings, with epochs converted to steps.
     experiment: what the config stands for.
     training_set: the images that the feed takes batches from.
     feed: makes batches.
     mesh: the devices that share a batch, or None for one device.
     validation: what the run is validated on.
     log: metrics.jsonl, TensorBoard and the terminal.
-    checkpoints: of the run.
+    checkpoints: saves and restores the state.
     folder: the run's folder, locked.
-    stop: whether a signal asks the run to end.
+    stop_vote: tells whether a signal asks the run to end.
     started: `time.monotonic()` at the start.
   """
 
@@ -89,7 +89,7 @@ class Run:
   log: Logs | NullLogs
   checkpoints: Checkpoints | None
   folder: OwnedFolder | None
-  stop: StopVote
+  stop_vote: StopVote
   started: float
 
 
@@ -148,9 +148,9 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
     log, saved, folder = _open_folder(
         config, workdir, run_lock, origin.step, inputs.steps_per_epoch(config, len(training_set)),
         stack)
-  stop = StopVote(signals, feed.skipped)
-  return Run(config, experiment, training_set, feed, mesh, data, log, saved, folder, stop,
-             started), origin, state
+  run = Run(config, experiment, training_set, feed, mesh, data, log, saved, folder,
+            StopVote(signals, feed.skipped), started)
+  return run, origin, state
 
 
 def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLock | None,
@@ -161,7 +161,7 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLo
     if run_lock is None:
       run_lock = stack.enter_context(lock.run_lock(workdir))
       if RunFolder(workdir).config.exists():
-        raise InputError(f'{workdir}: another run has started there meanwhile')
+        raise InputError(f'{workdir}: another run was started in this folder at the same time')
     files.remove_leftovers(workdir, 'samples', 'progress')
     checkpoints.clear(workdir)
     log = Logs(workdir, begin, config.steps, config.batch_size, epoch)

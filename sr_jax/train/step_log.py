@@ -42,7 +42,7 @@ class StepLog:
       compiled: the step, for the message if memory is exhausted.
 
     Returns:
-      {}, or the metrics if `config.max_bad_steps` non-finite steps in a row have stopped the run.
+      {}, or the metrics if `config.max_bad_steps` non-finite steps in a row have stalled it.
     """
     run, config, phase = self._run, self._run.config, call.phase
     # On a CPU a call that was dispatched fails here.

@@ -20,9 +20,9 @@ class Stopped(Exception):  # noqa: N818, it is no error
 class StopVote:
   """Whether a signal asks the run to end, agreed on by all processes.
 
-  Several processes must end at the same step, whichever of them received the signal. They ask one
-  another at steps where they wait for each other anyway. In the same message they exchange the
-  images that they skipped, so that the first process can log them.
+  Several processes must end at the same step, whichever of them received the signal. They exchange
+  one message at a step that is logged, or after validation at a step where something is due. In
+  the same message they tell the images that they skipped, so that the first process can log them.
   """
 
   def __init__(self, signals: DeferredSignals, skipped: list[str]) -> None:
@@ -33,7 +33,7 @@ class StopVote:
 
   @property
   def received(self) -> bool:
-    """Whether this process alone may act on a signal it has received, without asking others."""
+    """Whether a signal has arrived and no other process needs to agree."""
     return bool(self._signals.caught) and not self._several
 
   def agreed(self, at_common_step: bool) -> bool:

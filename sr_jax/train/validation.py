@@ -1,7 +1,7 @@
 """Validation while a run trains: scored sets, sample images, loss terms on fixed crops.
 
 - 'valid' and 'test': metrics of complete images, with the averaged weights.
-- samples/ and progress/: the same images over and over, during the run and at each quarter of it.
+- samples/: one image every `sample_every` steps; progress/: several at each quarter of the run.
 - terms: the loss on crops of the training set and on crops of the validation set.
 """
 
@@ -72,7 +72,7 @@ def open_validation(config: ConfigDict, training_set: Sequence[Picture]) -> Vali
              'valid': centre_crops(pictures_of['valid'][:count], spec)}
     if not all(crops.values()):
       skipped.append(f'no loss terms for validation: none of the first {count} images of '
-                     f'config.data.valid holds a crop of {config.hr_patch} pixels')
+                     f'config.data.valid is large enough for a crop of {config.hr_patch} pixels')
       crops = {}
     # The same number of both, so that their means are comparable and one program serves both.
     count = min((len(batch['hr']) for batch in crops.values()), default=0)
