@@ -76,7 +76,7 @@ def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
       raise InputError(f'config.eval.sets: two sets are called {name}')
     sets[name] = inputs.open_set(config, spec, scale, config.eval.resize)
   if not sets:
-    raise InputError('config.eval.sets is empty: list folders, separated by commas')
+    raise InputError('config.eval.sets: is empty; expected folders, separated by commas')
   return sets
 
 

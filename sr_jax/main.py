@@ -27,10 +27,10 @@ MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'The experiment: configs/NAME.py or configs/NAME.py:VARIANT,VARIANT. '
-    '--config.KEY=VALUE changes a key of it; configs/common.py explains all keys.')
+    '--config.KEY=VALUE overrides a key; configs/common.py explains all keys.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of the run; by default runs/NAME or runs/NAME-VARIANT.')
-_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do, see above.')
+_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do; the list above explains the modes.')
 _STEP = flags.DEFINE_string(
     'step', 'latest', "--mode evaluate: the checkpoint to evaluate, a step, 'latest' or 'best'. "
     '--mode replay: the number of the step to repeat, as in the log.')
@@ -69,8 +69,8 @@ def _parse(argv: list[str]) -> None:
   except OSError:
     raise InputError(f'{_config_file(argv)}: no such config file') from None
   except (NameError, SyntaxError, ImportError) as error:  # while Python executes the file
-    raise InputError(f'{_config_file(argv)}: cannot load it as a config, which is a Python file '
-                     f'such as configs/srgan.py ({error})') from None
+    raise InputError(f'{_config_file(argv)}: cannot load ({error}); expected a Python file such as '
+                     'configs/srgan.py') from None
   except (KeyError, AttributeError) as error:
     if 'get_config' in str(error):
       raise InputError(f'{_config_file(argv)}: defines no get_config()') from None

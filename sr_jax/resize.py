@@ -76,9 +76,9 @@ def parse_scale(text: str) -> Fraction:
   try:
     scale = Fraction(text)
   except (ValueError, ZeroDivisionError):
-    raise InputError(f'--scale={text}: expected a number such as 1/4 or 2') from None
+    raise InputError(f'--scale {text}: expected a number such as 1/4 or 2') from None
   if not Fraction(1, MAX_SCALE) <= scale <= MAX_SCALE or scale.denominator > MAX_SCALE:
-    raise InputError(f'--scale={text}: expected 1/{MAX_SCALE} to {MAX_SCALE}, as a fraction whose '
+    raise InputError(f'--scale {text}: expected 1/{MAX_SCALE} to {MAX_SCALE}, as a fraction whose '
                      f'denominator is at most {MAX_SCALE}')
   return scale
 

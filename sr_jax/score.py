@@ -34,11 +34,11 @@ def main(argv: list[str] | None = None) -> None:
   args = _parse(argv)
   border = args.scale if args.border is None else args.border
   if args.scale < 1 or border < 0:
-    raise InputError(f'--scale={args.scale}, --border={border}: expected a scale of at least 1 and '
+    raise InputError(f'--scale {args.scale}, --border {border}: expected a scale of at least 1 and '
                      'a border of at least 0')
   for path in filter(None, (args.json, args.markdown)):
     if path.is_dir():
-      raise InputError(f'{path}: cannot write a file there, it is a folder')
+      raise InputError(f'{path}: cannot write (it is a folder)')
 
   compile_cache.use_cache()
   triples = _pair_files(args.hr, args.sr, args.lr, args.scale)
@@ -126,7 +126,7 @@ def _size_fault(triple: Triple, scale: int, border: int,
   if sr not in (hr, tuple(side // scale * scale for side in hr)):
     return f'{triple.sr} is {sr[0]}x{sr[1]}, but {triple.hr.name} is {hr[0]}x{hr[1]}'
   if min(sr) <= 2 * border:
-    return f'{triple.sr}: a border of {border} leaves nothing of {sr[0]}x{sr[1]}'
+    return f'{triple.sr}: a border of {border} leaves no pixels of {sr[0]}x{sr[1]}'
   if triple.lr and (lr := size(triple.lr)) != tuple(side // scale for side in sr):
     return f'{triple.lr} is {lr[0]}x{lr[1]}, but its SR is {sr[0]}x{sr[1]}'
   return None

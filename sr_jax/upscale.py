@@ -148,10 +148,10 @@ def _parser() -> cli.Parser:
       help="checkpoint of the run: a step, 'latest' or 'best' (default: latest)")
   cli.add_file_options(parser)
   add('--format', choices=(*photos.FORMATS, 'same'), default='png',
-      help="of image results; 'same' keeps the format of each image (default: png)")
+      help="format of image results; 'same' keeps that of each image (default: png)")
   add('--quality', type=_number(int, 1, 100), default=95,
-      help='of JPEG and WebP; WebP with 100 is lossless (default: 95)')
-  add('--overwrite', action='store_true', help='write results that exist already again')
+      help='quality of JPEG and WebP; WebP with 100 is lossless (default: 95)')
+  add('--overwrite', action='store_true', help='overwrite existing results')
   add('--outscale', type=_number(float, 0.01, MAX_OUTSCALE), metavar='X',
       help='resample the result (bicubic) to X times the size of the input')
   add('--ensemble', action='store_true',
@@ -280,8 +280,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f'Upscaled {len(new_jobs) - len(failed)} of {len(jobs)} x{outscale or model.scale:g} to '
           f'{args.output} with {model.origin}')
   if len(jobs) > len(new_jobs):
-    print(f'Skipped {len(jobs) - len(new_jobs)} of {len(jobs)}: the output exists (--overwrite to '
-          'write it again)')
+    print(f'Skipped {len(jobs) - len(new_jobs)} of {len(jobs)}: the output exists (--overwrite '
+          'replaces it)')
   _report_errors(errors + failed)
 
 

@@ -78,7 +78,7 @@ def test_a_crop_of_one_image_with_lpips(call, folders):
     ('--sr x=one --sr y=HR --picture a', 'HR/a.png is 81x102, one/a_x4.png is 80x100'),
     ('--sr x=other', '--sr x=other: .* HR$'),
     ('--sr x=one --output x.gif', '--output x.gif: .*.png, .pdf, .svg'),
-    ('--sr x=one --scale 0', '--scale=0: .* 1$'),
+    ('--sr x=one --scale 0', '--scale 0: .* 1$'),
     ('--sr x=HR --picture a --scale 41', '^sr_jax: a: .*102x81 .* 41')])
 def test_refused_arguments(call, folders, picture, arguments, pattern):
   images.write_image(folders / 'small' / 'a.png', picture(40, 50))

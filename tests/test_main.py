@@ -155,7 +155,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--mode=evaluate', '--config.eval.correct.thresholds=(0.1,-1,0)'], 'correct.thresholds'),
     (['--mode=evaluate', '--workdir=/proc/version'], '/proc/version: .*config.json'),
     (['--mode=replay', '--workdir=nothing', '--step=3'], 'nothing: .*config.json'),
-    (['--mode=replay'], r'--step=latest: .*number'),
+    (['--mode=replay'], r'--step latest: .*number'),
     (['--mode=summary', '--size=180'], "--size.*180.*HEIGHTxWIDTH"),
     (['--config.max_bad_steps=0'], r'config\.max_bad_steps=0: .*\b1'),
     (['--config.saturated_steps=-1'], r'config\.saturated_steps=-1: .*\b0'),

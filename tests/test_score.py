@@ -103,7 +103,7 @@ def test_given_lr_images_are_used(run: Callable, scored: pathlib.Path) -> None:
     images.write_image(scored / 'lr' / f'{name}_x2.png', 255 - images.imresize(hr, 1 / 2))
   status, out, _ = run(*FOLDERS, '--lr', 'lr', '--lpips', 'none')
   assert status == 0
-  assert 'lr: given' in out
+  assert 'lr: read from files' in out
   assert float(out.splitlines()[3].split()[-1]) < 15  # against the negative
   images.write_image(scored / 'lr' / 'man_x2.png', np.zeros((3, 3, 3), np.uint8))
   status, _, err = run(*FOLDERS, '--lr', 'lr')
@@ -137,8 +137,8 @@ def test_border_and_lpips_can_be_chosen(run: Callable) -> None:
     (['--hr', 'hr', '--scale', '2'], '--sr'),
     ([*FOLDERS, '--nonsense'], '--nonsense'),
     (['--sr', 'sr', '--hr', 'hr', '--scale', 'two'], "--scale.*'two'"),
-    (['--sr', 'sr', '--hr', 'hr', '--scale', '0'], '--scale=0'),
-    ([*FOLDERS, '--border', '-1'], '--border=-1'),
+    (['--sr', 'sr', '--hr', 'hr', '--scale', '0'], '--scale 0'),
+    ([*FOLDERS, '--border', '-1'], '--border -1'),
     ([*FOLDERS, '--lpips', 'squeeze'], 'squeeze'),
     (['--sr', 'nowhere', '--hr', 'hr', '--scale', '2'], 'nowhere: '),
     (['--sr', 'nowhere.png', '--hr', 'hr/man.png', '--scale', '2'], r'nowhere\.png: '),

@@ -195,7 +195,7 @@ def test_training_on_pairs_and_resized_faces_needs_no_tensorflow(tmp_path: pathl
     ('celeb_a:trian', r'tfds:celeb_a:trian: no such split; .*train, validation, test, '),
     ('celeb_a:train[:8', r'no such split'),
     ('celeb_a:train[900:]', r'no such split'),
-    ('celeb_a:train[:0]', r'tfds:celeb_a:train\[:0\]: no image'),
+    ('celeb_a:train[:0]', r'tfds:celeb_a:train\[:0\]: .*no image'),
     ('celeba', r'tfds:celeba: not prepared in /.* celeb_a'),
     ('qqqqqqqq/x', r'tfds:qqqqqqqq/x: not prepared in /[^;]*$'),
     ('coco', r'tfds:coco: name one of its configurations, tfds:coco/CONFIG: 2014, 2017, 2017_pa'),
@@ -260,7 +260,7 @@ def test_a_damaged_set_is_named(copied: Callable, damage: Callable) -> None:
   folder = copied('celeb_a')
   damage(next(folder.glob('*-train.*')))
   record = find_records('celeb_a')[1][1]
-  with pytest.raises(InputError, match=r'^tfds:celeb_a:train\[1\]: cannot read it \(.+') as error:
+  with pytest.raises(InputError, match=r'^tfds:celeb_a:train\[1\]: cannot read \(.+') as error:
     record.read_bytes()
   assert '\n' not in str(error.value)
 

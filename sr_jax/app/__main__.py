@@ -102,7 +102,7 @@ def _parser() -> cli.Parser:
   add = parser.add_argument
   network = parser.add_mutually_exclusive_group(required=True)
   network.add_argument('--workdir', nargs='+', type=cli.path, metavar='RUN',
-                       help='the folders of runs')
+                       help='run folders')
   network.add_argument('--weights', nargs='+', metavar='FILE', help='weight files, or any of '
                        + ', '.join(PUBLISHED))
   add('--step', default='latest',

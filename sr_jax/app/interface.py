@@ -174,7 +174,7 @@ def build_page(networks: dict[str, Upscaler], folder: os.PathLike | str,
     thumbnail = _to_pillow(lr)
     thumbnail.thumbnail((512, 512))
     return (gr.update(value=thumbnail, visible=True),
-            _line(f'{width}x{height}, will become {width * scale}x{height * scale}'))
+            _line(f'{width}x{height}, result {width * scale}x{height * scale}'))
 
   def upscale(path: str | None, network: str, ensemble: bool) -> tuple:
     """Returns the updates of the slider, the summary, the download button and the status line."""

@@ -57,7 +57,7 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False) ->
                            if path.stem.endswith(ending)} for ending in ('_HR', '_LR'))
   pairs = folders.partners(hr_files, lr_files, scale)
   if not pairs:
-    raise InputError(f'{hr}: no image named NAME_HR in it')
+    raise InputError(f'{hr}: contains no image named NAME_HR')
   plain = [folders.plain_names(name, scale)[-1] for name, *_ in pairs]
   return [Picture(short if plain.count(short) == 1 else name, *paths, resize)
           for short, (name, *paths) in zip(plain, pairs, strict=True)]
@@ -82,7 +82,7 @@ def _folders(folder: pathlib.Path, scale: int) -> tuple[pathlib.Path, pathlib.Pa
       return hr, None
   scales = sorted(path.name.removeprefix('HR_x') for path in folder.glob('HR_x*'))
   if scales:
-    raise InputError(f'{folder}: has images for scale {", ".join(scales)}, not {scale}')
+    raise InputError(f'{folder}: contains images for scale {", ".join(scales)}, not {scale}')
   return folder, None
 
 
@@ -98,8 +98,8 @@ def _refuse_lr_images(folder: pathlib.Path, images: dict[str, pathlib.Path]) -> 
     if name.endswith('_LR') and f'{name.removesuffix("_LR")}_HR' in images:
       suspicious = [path.name]
     if suspicious:
-      raise InputError(f'{folder}: {suspicious[0]} in it looks like LR images, and the layout is '
-                       'not a known one; name a folder of HR images')
+      raise InputError(f'{folder}: {suspicious[0]} looks like LR images, and the layout is '
+                       'unknown; name a folder of HR images')
 
 
 def read_set(found: Sequence[Picture], scale: int,

@@ -94,8 +94,8 @@ def _archives() -> dict[str, Archive]:
     rows = [line.split('\t') for line in table.read_text('utf-8').splitlines()]
     return {name: Archive(url, int(size), sha256, name) for url, size, sha256, name in rows}
   except (OSError, ValueError) as error:
-    raise InputError(f'{table}: cannot read it ({error}); another version of '
-                     'tensorflow-datasets may have it') from None
+    raise InputError(f'{table}: cannot read ({error}); try another version of '
+                     'tensorflow-datasets') from None
 
 
 def _download_folders(folder: pathlib.Path, endings: dict[str, str]) -> None:
@@ -118,7 +118,7 @@ def _download_folders(folder: pathlib.Path, endings: dict[str, str]) -> None:
       _unpack(part_file, folder / name, endings[name])
       part_file.unlink()
   except OSError as error:
-    raise InputError(f'{folder}: cannot write to it ({error.strerror or error})') from None
+    raise InputError(f'{folder}: cannot write ({error.strerror or error})') from None
 
 
 def _part_file(folder: pathlib.Path, archive: Archive) -> pathlib.Path:
@@ -201,7 +201,7 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path, ending: str) -> None:
     with zipfile.ZipFile(archive) as file:
       members = _members(archive, file, _pattern(ending))
       if not members:
-        raise InputError(f'{archive}: no image named like 0001{ending}.png in it')
+        raise InputError(f'{archive}: contains no image named like 0001{ending}.png')
       size = sum(member.file_size for member in members.values())  # zipfile unpacks no more
       if size > MAX_EXPANSION * archive.stat().st_size:
         raise InputError(f'{archive}: unpacks to {size:,} bytes, more than {MAX_EXPANSION} times '
@@ -225,7 +225,7 @@ def _members(archive: pathlib.Path, file: zipfile.ZipFile,
   for member in file.infolist():
     path = pathlib.PurePosixPath(member.filename.replace('\\', '/'))
     if path.is_absolute() or '..' in path.parts or stat.S_ISLNK(member.external_attr >> 16):
-      raise InputError(f'{archive}: has the unsafe member {member.filename!r}')
+      raise InputError(f'{archive}: contains the unsafe member {member.filename!r}')
     if fnmatch.fnmatchcase(path.name, pattern):
       members[path.name] = member
   return members

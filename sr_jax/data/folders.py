@@ -37,7 +37,7 @@ def image_files(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> lis
   if not found and unreadable:
     raise InputError(f'{unreadable[0].filename}: {unreadable[0].strerror.lower()}')
   if not found:
-    raise InputError(f'{folder}: no images in this folder ({", ".join(suffixes)})')
+    raise InputError(f'{folder}: contains no images ({", ".join(suffixes)})')
   return sorted(found)
 
 
@@ -149,11 +149,11 @@ def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
       stems[path] = folder / inside.parent / path.stem
       continue
     if folder.resolve().is_relative_to(path.resolve()):
-      raise InputError(f'{folder}: lies in the input folder {path}; choose another output folder')
+      raise InputError(f'{folder}: is inside the input folder {path}; choose another output folder')
     stems |= {file: folder / inside / file.relative_to(path).with_suffix('')
               for file in image_files(path, suffixes)}
   if folder.is_file():
-    raise InputError(f'{folder}: is a file; the output must be a folder')
+    raise InputError(f'{folder}: is a file, expected an output folder')
   return refuse_originals(_without_clashes(stems, suffix))
 
 
@@ -184,5 +184,5 @@ def refuse_originals(
   originals = {path.resolve() for path in outputs}
   for output in outputs.values():
     if output.resolve() in originals:
-      raise InputError(f'{output}: would overwrite an original')
+      raise InputError(f'{output}: would overwrite an input image')
   return list(outputs.items())

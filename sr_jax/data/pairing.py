@@ -118,8 +118,8 @@ def match_by_csv(table: pathlib.Path, hr: pathlib.Path, lr: pathlib.Path) -> lis
   for number, cells in lines:
     where = f'{table}, line {number}'
     if len(cells) != 2 or not all(cells):
-      raise InputError(f'{where}: {brief(",".join(cells), 80)!r}, expected an HR file, a comma, '
-                       'an LR file')
+      raise InputError(f'{where}: {brief(",".join(cells), 80)!r}, expected '
+                       'HR_FILE,LR_FILE')
     pair = [folder / cell for folder, cell in zip((hr, lr)[::order], cells, strict=True)]
     for path in pair:
       if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
@@ -129,7 +129,7 @@ def match_by_csv(table: pathlib.Path, hr: pathlib.Path, lr: pathlib.Path) -> lis
       line_of[path.resolve()] = number
     pairs.append(tuple(pair[::order]))
   if not pairs:
-    raise InputError(f'{table}: no pair of files in it')
+    raise InputError(f'{table}: contains no pair of files')
   return pairs
 
 

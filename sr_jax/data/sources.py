@@ -105,7 +105,7 @@ def _pairs(spec: str, scale: int) -> tuple[list[tuple[str, pathlib.Path, pathlib
   elif fields.get('match') == 'content':
     pairs, unpaired = pairing.match_by_content(image_files(hr), image_files(lr))
     if unpaired:
-      raise InputError(f'{len(unpaired)} images without a certain partner by content: '
+      raise InputError(f'{len(unpaired)} images without an unambiguous partner by content: '
                        + listed(unpaired, None))
   else:
     advice = ' (,match=content pairs by image content, ,csv=FILE by a table)'
@@ -125,7 +125,7 @@ def _pair_fields(spec: str) -> dict[str, str]:
   for part in spec.removeprefix('pairs:').split(','):
     key, _, value = part.partition('=')
     if key not in ('HR', 'LR', 'match', 'csv', 'resize') or not value or key in fields:
-      raise InputError(f'data source {spec!r}: cannot use {part!r}; expected HR=PATH, LR=PATH, '
+      raise InputError(f'data source {spec!r}: invalid part {part!r}; expected HR=PATH, LR=PATH, '
                        'match=name, match=content, csv=FILE and resize=64x256, each at most once')
     fields[key] = value
   if not {'HR', 'LR'} <= fields.keys() or fields.get('match', 'name') not in ('name', 'content'):

@@ -65,7 +65,7 @@ class Record(NamedTuple):
       examples, wanted, decoders = _open(self.source.folder, self.source.split, self.feature)
       return wanted.deserialize_example_np(examples[self.index], decoders=decoders)[self.feature]
     except Exception as error:  # array_record, protobuf and TFDS raise many kinds of errors
-      raise DamagedImageError(f'{self}: cannot read it ({_reason(error)})') from None
+      raise DamagedImageError(f'{self}: cannot read ({_reason(error)})') from None
 
 
 def find_records(spec: str, download: bool = False) -> list[tuple[str, Record, Record | None]]:
@@ -105,7 +105,7 @@ def find_records(spec: str, download: bool = False) -> list[tuple[str, Record, R
     raise InputError(f'tfds:{spec}: no such split; the splits are {", ".join(info.splits)}, '
                      'and slices such as train[:80%]') from None
   if not count:
-    raise InputError(f'tfds:{spec}: no images in it')
+    raise InputError(f'tfds:{spec}: contains no images')
   source = Split(name, str(folder), split, f'{info.full_name} {int(info.dataset_size)}')
   hr, lr = _features(name, info.features)
   digits = len(str(count - 1))
@@ -197,7 +197,7 @@ def _check_name(name: str) -> None:
               if _prepared(f'{base}/{path.name}')}
   if base not in known and not prepared and not _prepared(base):
     close = dict.fromkeys(difflib.get_close_matches(base, known))
-    raise InputError(f'tfds:{name}: not prepared in {_data_dir()}, and not a name that TFDS knows'
+    raise InputError(f'tfds:{name}: not prepared in {_data_dir()}, and unknown to TFDS'
                      f'{"; similar names: " if close else ""}{", ".join(close)}')
   try:
     configs = prepared.union(tfds.builder_cls(base).builder_configs if base in known else ())

@@ -79,7 +79,7 @@ def check_pixel_count(path: ImageSource, width: int, height: int, max_pixels: in
     DamagedImageError: the image is larger.
   """
   if height * width > max_pixels:
-    raise DamagedImageError(f'{path}: {width}x{height} is {height * width:,} pixels, more than '
+    raise DamagedImageError(f'{path}: {width}x{height} has {height * width:,} pixels, more than '
                             f'{limit} {max_pixels:,}')
 
 

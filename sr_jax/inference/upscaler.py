@@ -129,10 +129,10 @@ class Upscaler:
     exact = join_bands(self._runner.by_layers(part, min(sides), window, rows, columns))
     error = np.abs(np.float64(inexact) - exact).max() * 255 / MAX_LEVELS.get(lr.dtype.name, 1)
     self.notes.append(
-        f'not exact: the memory allows an overlap of {tiling.halo * unshuffle} of the '
-        f'{reach * unshuffle} pixels that the network sees; measured at the middle of the image, '
-        f'the error is up to {error:.2g} levels of 255; about {plan.exact_bytes / 2**30:.2g} GiB '
-        'would make the result exact')
+        f'not exact: the memory limits the overlap of tiles to {tiling.halo * unshuffle} of the '
+        f'{reach * unshuffle} pixels that an exact result needs; measured at the middle of the '
+        f'image, the error is up to {error:.2g} levels of 255; about '
+        f'{plan.exact_bytes / 2**30:.2g} GiB would make the result exact')
 
 
 def make_upscaler(generator: nn.Module) -> Callable[[dict, np.ndarray], np.ndarray]:

@@ -82,7 +82,7 @@ def open_container(path: os.PathLike | str) -> av.container.InputContainer:
     # A file may be a playlist, whatever its name; the whitelist denies it network access.
     return av.open(local_path(path), options={'protocol_whitelist': 'file'})
   except (av.FFmpegError, OSError, ValueError) as error:
-    raise InputError(f'{path}: cannot read it as a video ({error_text(error)})') from None
+    raise InputError(f'{path}: cannot read as a video ({error_text(error)})') from None
 
 
 @contextlib.contextmanager

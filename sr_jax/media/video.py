@@ -234,7 +234,7 @@ def _finish(segments: Sequence[remux.Segment], video: clips.Video, target: pathl
   except remux.DamagedSegmentError as error:
     error.path.unlink(missing_ok=True)
     raise InputError(f'{error.path}: the segment was damaged and has been removed; repeat the call '
-                     'to make it again') from None
+                     'to create it again') from None
   except OSError as error:
     raise InputError(f'{target}: cannot write ({error.strerror or error})') from None
   return sound

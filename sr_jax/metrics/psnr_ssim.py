@@ -145,7 +145,7 @@ def image_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float
     raise ValueError(f'images of different shapes: {sr.shape} and {hr.shape}')
   height, width = (side - 2 * border for side in hr.shape[:2])
   if min(height, width) < 1:
-    raise ValueError(f'a border of {border} leaves nothing of {hr.shape[0]}x{hr.shape[1]}')
+    raise ValueError(f'a border of {border} leaves no pixels of {hr.shape[0]}x{hr.shape[1]}')
   inner = np.s_[border:border + height, border:border + width]
   pair = np.stack([images.as_rgb(image)[inner] for image in (sr, hr)])
   squares, similarity = np.zeros(4), np.zeros(4)

@@ -32,14 +32,15 @@ def protocol(border: int, lpips: str, has_lr: bool) -> dict[str, str]:
   crop = f'border {border}'
   text = {
       'psnr_y': 'PSNR in dB on the luma (MATLAB rgb2ycbcr, not rounded) of 8-bit images, '
-                f'{crop}; grey HR on its channel; equal images: inf, in JSON null',
-      'ssim_y': f'SSIM on the same: 11x11 Gaussian, sigma 1.5, K .01 .03, valid windows, {crop}',
+                f'{crop}; for grey HR, on its channel; inf (null in JSON) for identical images',
+      'ssim_y': 'SSIM on the same luma: 11x11 Gaussian, sigma 1.5, K .01 .03, valid windows, '
+                f'{crop}',
       'psnr_rgb': f'PSNR over R, G and B together, {crop}',
       'ssim_rgb': f'mean SSIM of R, G and B, {crop}',
       'psnr_lr': "LR consistency: RGB PSNR of SR downscaled by MATLAB's bicubic to the LR"}
   if lpips != 'none':
     text[f'lpips_{lpips}'] = f'LPIPS 0.1 ({lpips}), entire image, lower is better'
-  return text | {'lr': 'given images' if has_lr else "HR downscaled by MATLAB's bicubic"}
+  return text | {'lr': 'read from files' if has_lr else "HR downscaled by MATLAB's bicubic"}
 
 
 def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> Scorer:

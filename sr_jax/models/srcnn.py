@@ -38,7 +38,7 @@ class SRCNN(nn.Module):
 
   def setup(self) -> None:
     if len(self.kernels) != len(self.widths) + 1:
-      raise ValueError(f'kernels={self.kernels}: expected one more than widths={self.widths}')
+      raise ValueError(f'kernels={self.kernels}: expected one value more than widths={self.widths}')
     if any(side % 2 == 0 for side in self.kernels):
       raise ValueError(f'kernels={self.kernels}: expected odd sides')
     widths = (*self.widths, 1 if self.luma_only else 3)

@@ -81,7 +81,7 @@ def nearest_scale(stages: int, unshuffle: int) -> int | Unstated:
     InputError: the output would be smaller than the input.
   """
   if 2**stages < unshuffle or 2**stages % unshuffle:
-    raise InputError(f'its input is folded {unshuffle}x{unshuffle} but has only {stages} x2 '
+    raise InputError(f'its input is pixel-unshuffled by {unshuffle}, but it has only {stages} x2 '
                      'upsampling stages: tensors of the upsampling are missing')
   scale = 2**stages // unshuffle
   # A x3 network also has one stage, and the same tensors as a x2 network; x3 is rare.

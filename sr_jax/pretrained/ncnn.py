@@ -62,7 +62,7 @@ def read_ncnn(path: os.PathLike | str) -> tuple[dict[str, np.ndarray], dict[str,
   except InputError as error:
     raise InputError(f'{current}: {brief(error)}') from None
   except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-    raise InputError(f'{current}: not readable as an ncnn file ({brief(error)})') from None
+    raise InputError(f'{current}: cannot read as an ncnn file ({brief(error)})') from None
 
 
 def _read_param(text: str) -> list[Layer]:

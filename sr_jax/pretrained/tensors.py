@@ -91,7 +91,7 @@ def read_tensors(path: os.PathLike | str, prefix: str = '',
     raise InputError(f'{path}: not enough memory to read it') from None
   except Exception as error:  # parsers fail in many ways on damaged files
     reason = brief(error) or type(error).__name__
-    raise InputError(f'{path}: not a readable weight file ({reason})') from None
+    raise InputError(f'{path}: cannot read as a weight file ({reason})') from None
 
 
 # PyTorch ---------------------------------------------------------------------------------
@@ -229,8 +229,8 @@ def _unwrapped(state: Any, wrapper: str) -> tuple[dict[str, _Tensor], dict[str, 
     raise InputError(f'has no tensors{where}; its top-level keys: {keys}; choose one with --key')
   stored = sum({tensor.storage: tensor.storage.length for tensor in tensors.values()}.values())
   if sum(math.prod(tensor.shape) for tensor in tensors.values()) > MAX_SHARING * stored:
-    raise InputError('its tensors have far more elements than its storages; such a file exhausts '
-                     'the memory')
+    raise InputError('its tensors have far more elements than its storages; such a file would '
+                     'exhaust the memory')
   return _without_module_prefix(tensors), {'wrapper': wrapper} if wrapper else {}
 
 

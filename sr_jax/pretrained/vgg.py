@@ -85,15 +85,16 @@ def _default_weights(network: str, identity: str) -> str:
     raise InputError(
         'no VGG19 weights of identity caffe: neither --config.loss.perceptual.weights nor '
         f'${VARIABLE} names a file. Name one, or use a config with the torchvision identity, whose '
-        'weights can be downloaded (configs/srgan.py:torchvision; others without :caffe)')
+        'weights can be downloaded (configs/srgan.py:torchvision; other configs without :caffe)')
   return weights or 'torchvision'
 
 
 def _check_identity(expected: str, actual: str, weights: str) -> None:
   if actual != expected:
     raise InputError(f'{weights}: VGG weights of identity {actual!r}, but the loss weights in the '
-                     f'config were chosen for {expected!r}, whose activations differ about '
-                     'tenfold. Set loss.perceptual.identity and rescale, or use other weights')
+                     f'config were chosen for {expected!r}, whose activations differ by a '
+                     'factor of about 10. Set config.loss.perceptual.identity and rescale the loss '
+                     'weights, or use other VGG weights')
 
 
 def convert_torchvision(tensors: Mapping[str, np.ndarray], network: str) -> dict[str, Any]:

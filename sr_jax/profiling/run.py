@@ -97,7 +97,7 @@ def _replaced_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     InputError: the folder cannot be written.
   """
   if folder.exists() and not folder.is_dir():
-    raise InputError(f'{folder}: cannot write the profile, this is not a folder')
+    raise InputError(f'{folder}: cannot write the profile (it is not a folder)')
   # Left by a process that was killed.
   for leftover in folder.parent.glob(f'{files.UNFINISHED}{folder.name}-*'):
     shutil.rmtree(leftover, ignore_errors=True)

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
   if output is not None and output.suffix.lower() not in ('.html', '.htm'):
     raise InputError(f'--output {output}: expected a file name that ends in .html')
   if output is not None and output.is_dir():
-    raise InputError(f'{output}: cannot write the report, this is a folder')
+    raise InputError(f'{output}: cannot write the report (it is a folder)')
   print(page.write(args.runs, output))
 
 

@@ -140,8 +140,8 @@ def main(argv: list[str]) -> None:
     raise InputError(f'--crop {box}: extends beyond the image {name}, which is {width} pixels wide '
                      f'and {height} high')
   if min(height, width) <= 2 * args.scale:
-    raise InputError(f'{name}: nothing of its {width}x{height} pixels is left inside a border of '
-                     f'{args.scale}, which PSNR excludes; use a smaller --scale')
+    raise InputError(f'{name}: a border of {args.scale}, which PSNR excludes, leaves no pixels of '
+                     f'{width}x{height}; use a smaller --scale')
   compile_cache.use_cache()
   scorer = make_scorer(1, args.lpips, args.scale)
   labels = {'original': 'PSNR' if args.lpips == 'none' else 'PSNR / LPIPS'} | {
@@ -175,9 +175,9 @@ def _check(args: argparse.Namespace) -> None:
     raise InputError(f'--output {args.output}: expected a file name that ends in '
                      f'{", ".join(SUFFIXES)}')
   if args.output.is_dir():
-    raise InputError(f'{args.output}: cannot write the figure, this is a folder')
+    raise InputError(f'{args.output}: cannot write the figure (it is a folder)')
   if args.scale < 1:
-    raise InputError(f'--scale={args.scale}: expected at least 1')
+    raise InputError(f'--scale {args.scale}: expected at least 1')
   names = [name for name, _ in args.sr]
   for name in names:
     if names.count(name) > 1 or name == 'original':

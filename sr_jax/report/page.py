@@ -118,7 +118,7 @@ def _run_facts(run: History) -> dict[str, str]:
   facts = {'Generator': f'{_network(run, "generator")}, x{run.config.get("scale", "?")}',
            'Discriminator': _network(run, 'discriminator'),
            'Steps': f'{run.step:,} of {run.steps:,}' + (
-               f', of which {run.boundary:,} warm-up' if run.boundary else '')}
+               f' ({run.boundary:,} warm-up)' if run.boundary else '')}
   speed = run.curves.get('images_per_second')
   if speed is not None and speed.finite.values.size:
     facts['Speed'] = f'{np.median(speed.finite.values):,.1f} images/s (median)'

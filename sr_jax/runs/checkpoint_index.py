@@ -73,8 +73,8 @@ class CheckpointIndex:
     later = [step for step in steps if step in self.damaged and (latest is None or step > latest)]
     if latest is None and later:
       raise InputError(
-          f'{self.folder}: none of its checkpoints is intact, and training does not start over on '
-          'top of them; name a new --workdir, or delete this folder ('
+          f'{self.folder}: none of its checkpoints is intact, and training does not overwrite '
+          'them; choose a new --workdir, or delete this folder ('
           + listed([f'{step}: {self.damaged[step]}' for step in later]) + ')')
     for step in later:
       self._warn_of_damage(step, f'using the checkpoint of step {latest}')
@@ -116,14 +116,15 @@ class CheckpointIndex:
     elif step is None or step == 'latest':
       step = self.latest()
     elif not str(step).isdecimal():
-      raise InputError(f"--step={step}: expected a number, 'latest' or 'best'")
+      raise InputError(f"--step {step}: expected a number, 'latest' or 'best'")
     steps = self.steps()
     if not steps:
-      raise InputError(f'{self.folder}: there is no checkpoint in it')
+      raise InputError(f'{self.folder}: contains no checkpoint')
     step = int(step)
     if step not in steps:
       intact = [number for number in steps if self.is_intact(number)]
-      raise InputError(f'{self.folder}: there is no checkpoint of step {step}; there are {intact}')
+      raise InputError(f'{self.folder}: contains no checkpoint of step {step}, expected one of '
+                       f'{intact}')
     if not self.is_intact(step):
       raise InputError(f'{self.path(step)}: damaged ({self.damaged.get(step, "just deleted")})')
     return step

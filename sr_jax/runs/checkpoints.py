@@ -152,7 +152,7 @@ class Checkpoints:
       self._open_orbax().wait_until_finished()
       # TensorStore recreates a folder that was deleted, without the files written before.
       if not os.path.samestat(os.fstat(folder_handle), self.folder.stat()):
-        raise FileNotFoundError(errno.ENOENT, 'the folder was deleted meanwhile')
+        raise FileNotFoundError(errno.ENOENT, 'the folder was deleted by another process')
       self._index.add(step, unfinished, self._saving_score)
     except Exception as error:
       self._report_failed_save(step, error)

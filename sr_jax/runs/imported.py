@@ -31,7 +31,7 @@ def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
   workdir = files.expand(workdir).resolve()
   if workdir == pathlib.Path.cwd() or (workdir.exists() and (
       not workdir.is_dir() or any(workdir.iterdir()))):
-    raise InputError(f'{workdir}: already exists; name a new folder')
+    raise InputError(f'{workdir}: already exists; choose a new folder')
   params, batch_stats = (variables[key] for key in ('params', 'batch_stats'))
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
                      {'params': params, 'batch_stats': batch_stats})

@@ -38,7 +38,7 @@ def read_config(workdir: os.PathLike | str) -> dict:
     config = dict(json.loads(text))
     _refuse_reserved_keys(config)
   except (OSError, ValueError, TypeError, RecursionError):
-    raise InputError(f'{workdir}: not the folder of a run (no readable config.json)') from None
+    raise InputError(f'{workdir}: not a run folder (no readable config.json)') from None
   for keys, expected_type in CONFIG_TYPES.items():
     *parents, key = keys.split('.')
     section = config.get(parents[0], {}) if parents else config

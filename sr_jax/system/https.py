@@ -13,7 +13,7 @@ class _HttpsOnly(requests.adapters.BaseAdapter):
   """A transport adapter that refuses every http request, whether direct or redirected."""
 
   def send(self, request: requests.PreparedRequest, **_: Any) -> NoReturn:
-    raise InputError(f'{request.url}: not fetched; files are fetched over https only')
+    raise InputError(f'{request.url}: not downloaded; only https is supported')
 
   def close(self) -> None:
     pass

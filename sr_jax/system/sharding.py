@@ -42,7 +42,7 @@ def make_mesh(devices: int, batch_size: int, accumulate: int) -> Mesh | None:
                      f'({available[0].device_kind})')
   if jax.process_count() > 1 and count < len(available):
     raise InputError(f'config.devices={count}: {jax.process_count()} processes train on all of '
-                     f'their {len(available)} devices; leave it at 0')
+                     f'their {len(available)} devices; use 0')
   if batch_size % (count * accumulate):
     raise InputError(_describe_unequal_shares(count, batch_size, accumulate))
   if count == 1:
