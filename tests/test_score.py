@@ -266,6 +266,7 @@ def test_published_scores(assets: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path: pathlib.Path,
                                                       picture: Callable) -> None:
   """Scores 80 images of 481x321 in both orientations and 20 odd sizes, start-up included."""
