@@ -198,7 +198,7 @@ def test_sets_are_opened_by_name(tmp_path: pathlib.Path, picture: Callable,
 
 @pytest.mark.parametrize(('sets', 'message'), [
     ('{one},/nowhere', '/nowhere: '), ('{one},{one}', r'config\.eval\.sets: .*\bone\b'),
-    (' , ', r'config\.eval\.sets .*empty'),
+    (' , ', r'config\.eval\.sets: .*empty'),
     ('split:test', r"'split:test': .*config\.data\.fraction"),
     ('split:first', r"'split:first': .*split:valid.*split:test")])
 def test_an_invalid_set_is_refused(tmp_path: pathlib.Path, picture: Callable, config: ConfigDict,
