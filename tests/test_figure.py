@@ -79,7 +79,7 @@ def test_a_crop_of_one_image_with_lpips(call, folders):
     ('--sr x=other', '--sr x=other: .* HR$'),
     ('--sr x=one --output x.gif', '--output x.gif: .*.png, .pdf, .svg'),
     ('--sr x=one --scale 0', '--scale 0: .* 1$'),
-    ('--sr x=HR --picture a --scale 41', '^sr_jax: a: .*\b41\b.*102x81')])
+    ('--sr x=HR --picture a --scale 41', r'^sr_jax: a: .*\b41\b.*102x81')])
 def test_refused_arguments(call, folders, picture, arguments, pattern):
   images.write_image(folders / 'small' / 'a.png', picture(40, 50))
   images.write_image(folders / 'other' / 'c.png', picture(40, 50))
