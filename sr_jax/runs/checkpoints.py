@@ -64,6 +64,7 @@ class Checkpoints:
     self._keep_steps, self._read_only, self._warn = tuple(keep_steps), read_only, warn
     self._checkpointer = self._saving_thread = None
     self._saving_score = -math.inf  # score of the checkpoint that is being saved
+    self._failed_saves = 0
     if not read_only:
       self.folder.mkdir(parents=True, exist_ok=True)
       self._index.remove_leftovers()
@@ -126,7 +127,9 @@ class Checkpoints:
              'ema': ocp.args.StandardSave(flat(state.ema))}
     if metrics and self._index.best_metric:
       items['metrics'] = ocp.args.JsonSave(metrics)
-    unfinished = self.folder / f'{step}.saving'
+    # Threads of a failed save may still write to its folder, so the next save uses another one.
+    attempt = f'.{self._failed_saves}' if self._failed_saves else ''
+    unfinished = self.folder / f'{step}{attempt}.saving'
     try:
       if step in self._index.steps():
         return
@@ -164,6 +167,7 @@ class Checkpoints:
       memory.release_free_memory()
 
   def _report_failed_save(self, step: int, error: Exception) -> None:
+    self._failed_saves += 1
     self._close_orbax()
     self._index.remove_leftovers()  # half a checkpoint would fill the disk
     self._warn(f'{self._index.path(step)}: cannot save ({reason(error)}); training continues and '
