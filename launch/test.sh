@@ -12,6 +12,7 @@
 #                       them are skipped without it
 #   TEST_WORKERS        number of test processes; by default one for each core, at most four
 #   SR_JAX_TEST_CACHE   folder that keeps the programs that XLA compiled for the next run
+#   SR_JAX_TEST_OPTIMISED=1   compiles everything as a user's run does, which takes longer
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
