@@ -32,14 +32,16 @@ def get_config(variant=''):
 
 def feed_of(kind, pictures, devices, mode):
   """(config, mesh, feed)."""
+  from sr_jax.data.feed import open_feed
   from sr_jax.experiment import inputs
   from sr_jax.system import sharding
   config = get_config(kind)
   config.data.source, config.devices = f'folder:{pictures}', devices
   config.data.mode, config.data.workers = mode, 0
   mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
-  return config, mesh, inputs.build_feed(config, inputs.training_set(config), 0, False, '',
-                                             lambda text: None, mesh)
+  feed = open_feed(inputs.training_set(config), inputs.build_feed_spec(config, False), 0,
+                   lambda text: None, mesh)
+  return config, mesh, feed
 
 
 def begin(kind, pictures, devices):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images, train
+from sr_jax.data.feed import open_feed
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.runs.checkpoints import Checkpoints
@@ -123,8 +124,9 @@ def at_checkpoint(config, folder, step):
   checkpoints = Checkpoints(folder, read_only=True)
   state = checkpoints.restore(experiment.new_state(), step)
   checkpoints.close()
-  return experiment, inputs.build_feed(config, inputs.training_set(config), step, False,
-                                           '', lambda text: None), state
+  feed = open_feed(inputs.training_set(config), inputs.build_feed_spec(config, False), step,
+                   lambda text: None)
+  return experiment, feed, state
 
 
 @pytest.mark.slow

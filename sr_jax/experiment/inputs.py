@@ -1,16 +1,14 @@
 """config.data -> the images of a run, and the feed that its steps take batches from."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from sr_jax.data import augment, benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
-from sr_jax.data.feed import Feed, FeedSpec
+from sr_jax.data.feed import FeedSpec
 from sr_jax.data.pictures import Picture, parse_resize
 from sr_jax.errors import InputError
 from sr_jax.system import files, threads
@@ -187,11 +185,3 @@ def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = 
       window=feed.MAX_WINDOW if device_loop else 1, crops_per_image=data.crops_per_picture,
       workers=data.workers if data.workers >= 0 else threads.cores(),
       cache=files.expand(data.cache) if data.cache else None)
-
-
-def build_feed(config: ConfigDict, found: list[Picture], start: int, device_loop: bool,
-               previous_mode: str = '', log: Callable[[str], None] = print,
-               mesh: jax.sharding.Mesh | None = None) -> Feed:
-  """Opens the feed for the steps from `start` on, see `build_feed_spec` and `feed.open_feed`."""
-  spec = build_feed_spec(config, device_loop, previous_mode)
-  return feed.open_feed(found, spec, start, log, mesh)

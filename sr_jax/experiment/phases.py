@@ -99,8 +99,8 @@ def build(config: ConfigDict) -> Experiment:
   discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
   vgg, frozen = build_vgg(config)
   trainable = _trainable(config, generator)
-  phases = _build_phases(config, generator, discriminator, vgg, trainable)
-  d_tx, _ = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
+  d_tx, d_schedule = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
+  phases = _build_phases(config, generator, discriminator, vgg, trainable, (d_tx, d_schedule))
   lr_patch, channels = config.hr_patch // config.scale, inputs.batch_channels(config)
 
   def new_state() -> TrainState:
@@ -116,7 +116,9 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def _build_phases(config: ConfigDict, generator: nn.Module, discriminator: nn.Module | None,
-                  vgg: nn.Module | None, trainable: Trainable | None) -> list[Phase]:
+                  vgg: nn.Module | None, trainable: Trainable | None,
+                  d_optimizer: tuple[optax.GradientTransformation, optax.Schedule]
+                  ) -> list[Phase]:
   loss, steps = build_loss(config), config.steps - config.warmup_steps
   shared = {'generator': generator, 'ema': config.ema, 'trainable': trainable,
             'accumulate': config.accumulate}
@@ -133,7 +135,7 @@ def _build_phases(config: ConfigDict, generator: nn.Module, discriminator: nn.Mo
     name = 'perceptual' if loss.perceptual_weight else 'pixel'
     phases.append(Phase(name, 0, config.steps, skip(step), {'g': g_schedule}))
   elif steps:
-    d_tx, d_schedule = build_optimizer(config.optimizer.d, steps)
+    d_tx, d_schedule = d_optimizer
     step = GanStep(discriminator=discriminator, g_tx=g_tx, d_tx=d_tx, loss=loss, vgg=vgg, **shared)
     phases.append(Phase('gan', config.warmup_steps, config.steps, skip(step),
                         {'g': g_schedule, 'd': d_schedule}))

@@ -57,15 +57,13 @@ def profile_run(config: ConfigDict, workdir: os.PathLike | str) -> dict[str, Any
     # Epochs are converted to steps with an assumed number of images if there are none.
     config = inputs.epochs_to_steps(config, len(found) if found else 1_000 * config.batch_size)
     experiment = phases.build(config)
-    source = random_feed(config)
+    source, earlier = random_feed(config), metadata.start_records(workdir)
+    spec = inputs.build_feed_spec(config, experiment.device_loop,
+                                  earlier[-1].get('data_mode', '') if earlier else '')
     if found:
-      earlier = metadata.start_records(workdir)
-      source = stack.enter_context(contextlib.closing(inputs.build_feed(
-          config, found, 0, experiment.device_loop,
-          earlier[-1].get('data_mode', '') if earlier else '', print)))
+      source = stack.enter_context(contextlib.closing(feed.open_feed(found, spec)))
     setup = Setup(
-        mode=source.mode,
-        workers=config.data.workers if config.data.workers >= 0 else threads.cores(),
+        mode=source.mode, workers=spec.workers,
         cores=threads.cores(), device_loop=experiment.device_loop, dtype=config.dtype,
         accelerator=jax.devices()[0].platform != 'cpu')
     result = {

@@ -12,6 +12,7 @@ import flax
 import jax
 import jaxlib
 import optax
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from sr_jax.errors import InputError, brief
@@ -114,10 +115,6 @@ def differences(old: dict, new: dict) -> dict[str, list]:
   return {key: [config.get(key) for config in both] for key in differing_keys(*both)}
 
 
-def flat(config: dict, prefix: str = '') -> dict[str, Any]:
+def flat(config: dict) -> dict[str, Any]:
   """Flattens a nested config: {'optimizer.g.learning_rate': ...}."""
-  flattened = {}
-  for key, value in config.items():
-    flattened |= (flat(value, f'{prefix}{key}.') if isinstance(value, dict)
-                  else {prefix + key: value})
-  return flattened
+  return traverse_util.flatten_dict(config, sep='.')

@@ -10,7 +10,6 @@ from clu import parameter_overview
 from flax import traverse_util
 
 from sr_jax.experiment.check import describe_steps
-from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
 from sr_jax.step.freezing import Trainable
@@ -36,11 +35,11 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
   for line in (*describe_origin(run, origin, changed),
                *describe_devices(environment, origin.last_record)):
     say(line)
-  folder = RunFolder(run.folder.workdir)
-  if (origin.resumed or origin.restarted) and not origin.records and folder.run_json.exists():
+  paths = run.folder.paths
+  if (origin.resumed or origin.restarted) and not origin.records and paths.run_json.exists():
     with contextlib.suppress(OSError):
-      folder.run_json.rename(folder.damaged_run_json)
-    say(f'{folder.run_json}: cannot read, renamed to {folder.damaged_run_json.name}; changes of '
+      paths.run_json.rename(paths.damaged_run_json)
+    say(f'{paths.run_json}: cannot read, renamed to {paths.damaged_run_json.name}; changes of '
         'images or settings since the last start cannot be detected')
   if origin.restarted:
     say('found a run without checkpoints; starting over. The longest log of such a run is kept in '

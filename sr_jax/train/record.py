@@ -9,7 +9,6 @@ import jax
 
 from sr_jax.experiment import compatibility
 from sr_jax.runs import metadata
-from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.lock import LockedByOther
 from sr_jax.step.state import TrainState
 from sr_jax.system import files
@@ -30,7 +29,7 @@ def start_record(run: Run, origin: Origin, state: TrainState, environment: dict[
   Yields:
     the entry; what is added to it is written at the end.
   """
-  folder = RunFolder(run.folder.workdir)
+  paths = run.folder.paths
   entry = {
       'started': began.isoformat(timespec='seconds'), 'from_step': origin.step,
       'parameters': {name: sum(array.size for array in jax.tree.leaves(net.params))
@@ -42,9 +41,9 @@ def start_record(run: Run, origin: Origin, state: TrainState, environment: dict[
   if origin.model:
     entry |= {'init_from': origin.model.origin, 'taken': origin.loaded,
               'fresh': origin.initialised}
-  files.write_json(folder.run_json, [*origin.records, entry])
+  files.write_json(paths.run_json, [*origin.records, entry])
   # Last: if the process is killed between the two, the next start still finds what has changed.
-  files.write_json(folder.config, compatibility.as_json(run.config))
+  files.write_json(paths.config, compatibility.as_json(run.config))
   try:
     yield entry
   except LockedByOther:
@@ -54,6 +53,6 @@ def start_record(run: Run, origin: Origin, state: TrainState, environment: dict[
     entry |= {'skipped_pictures': run.feed.skipped + run.validation.skipped,
               **metadata.end_fields(began)}
     if run.folder.lock.still_held():
-      with run.log.trying(folder.run_json):
-        files.write_json(folder.run_json, [*origin.records, entry])
+      with run.log.trying(paths.run_json):
+        files.write_json(paths.run_json, [*origin.records, entry])
       write_report(run.log)

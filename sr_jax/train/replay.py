@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr_jax import images
-from sr_jax.data.feed import Feed
+from sr_jax.data.feed import Feed, open_feed
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check
@@ -88,8 +88,8 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   experiment = phases.build(config)
   state = start.run_state(experiment.new_state(), workdir, begin)
   record, changed = _record_of_step(workdir, number)
-  with contextlib.closing(inputs.build_feed(config, training_set, begin, experiment.device_loop,
-                                            record.get('data_mode', ''), print)) as feed:
+  spec = inputs.build_feed_spec(config, experiment.device_loop, record.get('data_mode', ''))
+  with contextlib.closing(open_feed(training_set, spec, begin)) as feed:
     if record.get('data_digest', feed.digest) != feed.digest:
       raise InputError(f'config.data: images, data settings or batch settings have changed since '
                        f'{workdir} ran step {number}')
@@ -124,9 +124,9 @@ def stop_message(run: Run, state: TrainState, metrics: Mapping[str, float]) -> s
   workdir = run.folder.workdir
   with contextlib.ExitStack() as stack:
     if feed.mode != 'bank':  # this feed is past the batch
-      feed = stack.enter_context(contextlib.closing(inputs.build_feed(
-          run.config, run.training_set, step, run.experiment.device_loop, feed.mode,
-          lambda _: None)))
+      spec = inputs.build_feed_spec(run.config, run.experiment.device_loop, feed.mode)
+      feed = stack.enter_context(contextlib.closing(open_feed(
+          run.training_set, spec, step, lambda _: None)))
     try:
       source = sharding.local_copy(feed.source_for(step, step + 1))
       image = keep_batch(workdir, run.experiment, state, source, feed.batch_at)

@@ -2,6 +2,7 @@
 
 from sr_jax.errors import brief
 from sr_jax.report import page
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.lock import LockedByOther
 from sr_jax.runs.logs import Logs
 from sr_jax.system import memory
@@ -13,7 +14,7 @@ def write_report(log: Logs) -> None:
   Raises:
     LockedByOther: the folder belongs to another run by now.
   """
-  path = log.workdir / 'report.html'
+  path = RunFolder(log.workdir).report
   try:
     with log.trying(path):
       page.write([log.workdir])

@@ -14,7 +14,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sr_jax.data.feed import Feed
+from sr_jax.data.feed import Feed, open_feed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
@@ -110,8 +110,8 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
   started = time.monotonic()
   check(config)
   # Compared before the devices of one process wait for those of another with another program.
-  multihost.refuse_different(metadata.flat(compatibility.as_json(config), 'config.')
-                             | {'JAX': jax.__version__})
+  multihost.refuse_different(
+      metadata.flat({'config': compatibility.as_json(config)}) | {'JAX': jax.__version__})
   first = multihost.is_first()
   mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
   if first and config.wandb:
@@ -137,9 +137,10 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
   origin = Origin(int(state.step), reached is not None, existed and reached is None, before,
                   records, model, loaded, initialised)
   # Decoding comes last: it takes longest, and a mistake elsewhere should not wait for it.
-  feed = stack.enter_context(contextlib.closing(inputs.build_feed(
-      config, training_set, origin.step, experiment.device_loop,
-      origin.last_record.get('data_mode', ''), print if first else lambda _: None, mesh)))
+  spec = inputs.build_feed_spec(config, experiment.device_loop,
+                                origin.last_record.get('data_mode', ''))
+  feed = stack.enter_context(contextlib.closing(open_feed(
+      training_set, spec, origin.step, print if first else lambda _: None, mesh)))
   multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
   experiment = experiment._replace(frozen=sharding.replicate(
       multihost.broadcast_arrays(experiment.frozen), mesh))
@@ -156,13 +157,14 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
 def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLock | None,
                  begin: int, epoch: int, stack: contextlib.ExitStack
                  ) -> tuple[Logs, Checkpoints, OwnedFolder]:
+  paths, plain_config = RunFolder(workdir), compatibility.as_json(config)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if run_lock is None:
       run_lock = stack.enter_context(lock.run_lock(workdir))
-      if RunFolder(workdir).config.exists():
+      if paths.config.exists():
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
-    files.remove_leftovers(workdir, 'samples', 'progress')
+    files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
     checkpoints.clear(workdir)
     log = Logs(workdir, begin, config.steps, config.batch_size, epoch)
     stack.callback(log.close)
@@ -170,11 +172,11 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLo
                         warn=log.say)
     stack.callback(saved.close)
     if config.wandb:
-      stack.callback(wandb_sync.start(config.wandb, compatibility.as_json(config), workdir))
+      stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))
   except OSError as error:
     path = error.filename or workdir
     raise InputError(f'{path}: cannot write ({error.strerror})') from None
-  return log, saved, OwnedFolder(workdir, run_lock, compatibility.as_json(config), log)
+  return log, saved, OwnedFolder(workdir, run_lock, plain_config, log)
 
 
 def stopped_at(workdir: pathlib.Path) -> tuple[int | None, dict[str, Any]]:

@@ -24,6 +24,7 @@ from sr_jax.images import montage
 from sr_jax.inference.upscaler import make_upscaler
 from sr_jax.metrics import scorer
 from sr_jax.runs import progress
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs
 from sr_jax.step.state import PyTree, TrainState
 from sr_jax.system import sharding
@@ -135,7 +136,7 @@ class Validator:
   def keep_progress(self, step: int, ema: PyTree) -> None:
     """Writes the progress montages of the first `config.progress_pictures` images."""
     for pair in self._data.valid[:self._config.progress_pictures]:
-      folder = self._log.workdir / 'progress'
+      folder = RunFolder(self._log.workdir).progress
       sr = self._upscale(ema, pair.lr)
       with self._log.trying(folder):
         row = progress.keep_progress(folder, pair, sr, step, self._config.steps)
