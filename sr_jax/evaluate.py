@@ -27,8 +27,6 @@ from sr_jax.runs import metadata
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
-BASELINES = ('bilinear', 'bicubic')  # in every table, by MATLAB's imresize
-
 
 def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'latest'
                  ) -> dict[str, dict[str, Any]]:
@@ -184,10 +182,11 @@ class SetEvaluator:
   def upscale(self, lr: np.ndarray) -> dict[str, np.ndarray]:
     """Maps lr, uint8 [h, w, C], to {method: sr}, uint8 [h * scale, w * scale, C].
 
-    The methods are `BASELINES`, 'model' and, with a correction, 'corrected', which is computed
-    from the results of the model and of bilinear.
+    The methods are `tables.BASELINES`, 'model' and, with a correction, 'corrected', which is
+    computed from the results of the model and of bilinear.
     """
-    results = {method: images.imresize(lr, self.generator.scale, method) for method in BASELINES}
+    results = {method: images.imresize(lr, self.generator.scale, method)
+               for method in tables.BASELINES}
     results['model'] = self._forward(self.variables, lr)
     if self.correct != 'none':
       pair = (images.to_float(results[method]) for method in ('model', 'bilinear'))

@@ -19,7 +19,7 @@ from sr_jax.experiment import inputs
 from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
-from sr_jax.metrics import scorer
+from sr_jax.metrics import scorer, tables
 from sr_jax.models import MSRRESNET
 from tests.conftest import filled
 
@@ -87,7 +87,7 @@ def test_tables_json_markdown_and_images(tmp_path: pathlib.Path, picture: Callab
     assert (saved['scale'], saved['step']) == (2, 7)
     assert f'{name}, x2, step 7' in out
     markdown = (tmp_path / 'out' / f'{name}-7.md').read_text()
-    for method, part in (('model', saved), *((name, saved[name]) for name in evaluate.BASELINES)):
+    for method, part in (('model', saved), *((name, saved[name]) for name in tables.BASELINES)):
       cells = f'{part["mean"]["psnr_y"]:.3f}', f'{part["mean"]["ssim_y"]:.4f}'
       assert f'| {method.ljust(8)} | {cells[0]} | {cells[1]}' in markdown
       assert f'{method.ljust(8)}  {cells[0]}  {cells[1]}' in out

@@ -11,7 +11,6 @@ import heapq
 import json
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -205,7 +204,7 @@ def pack(layout: PackLayout, scale: int, channels: int, folder: pathlib.Path) ->
   try:
     with _locked(folder):
       if not open_packed(folder):  # another process may have packed it meanwhile
-        _remove_unfinished(folder)
+        files.remove_unfinished(folder)  # whose lock this process has
         with files.atomic_folder(folder, replace=True) as unfinished:
           _decode_into(unfinished, layout, scale, channels)
   except OSError as error:
@@ -285,16 +284,10 @@ def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
     yield
 
 
-def _remove_unfinished(folder: pathlib.Path) -> None:
-  """Removes what killed processes left of `folder`, whose lock this process has."""
-  for unfinished in folder.parent.glob(f'{files.UNFINISHED}{folder.name}-*'):
-    shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def remove_leftovers(cache: pathlib.Path) -> None:
   """Removes what killed processes left unfinished in the cache."""
   for unfinished in cache.glob(f'{files.UNFINISHED}*-*'):
     folder = cache / unfinished.name.removeprefix(files.UNFINISHED).rpartition('-')[0]
     with (contextlib.suppress(OSError),  # another process is working on it
           _locked(folder, wait=False)):
-      _remove_unfinished(folder)
+      files.remove_unfinished(folder)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from sr_jax.metrics.scorer import Scores, mean
 
+BASELINES = ('bilinear', 'bicubic')  # in every table beside a model, by MATLAB's imresize
+
 
 def table(methods: Mapping[str, Mapping[str, Scores]], markdown: bool = False) -> str:
   """Returns a table with a row for each image and method, then rows of the means.

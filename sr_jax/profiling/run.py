@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import os
 import pathlib
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,9 +95,7 @@ def _replaced_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """
   if folder.exists() and not folder.is_dir():
     raise InputError(f'{folder}: cannot write the profile (it is not a folder)')
-  # Left by a process that was killed.
-  for leftover in folder.parent.glob(f'{files.UNFINISHED}{folder.name}-*'):
-    shutil.rmtree(leftover, ignore_errors=True)
+  files.remove_unfinished(folder)
   with contextlib.ExitStack() as stack:
     try:
       new = stack.enter_context(files.atomic_folder(folder, replace=True))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 from urllib.parse import quote
 
-from sr_jax.report import history
+from sr_jax.metrics.tables import BASELINES
 from sr_jax.report.history import Evaluation, History
 from sr_jax.report.html import anchor, score_text, table
 
@@ -29,7 +29,7 @@ def _set_table(set_name: str, evaluations: Sequence[tuple[str, Evaluation]], sev
                shown: Collection[tuple[str, str]]) -> str:
   rows = {}
   for run, evaluation in evaluations:
-    for method in history.BASELINES:
+    for method in BASELINES:
       if method in evaluation.scores:
         rows.setdefault(method, evaluation.scores[method]['mean'])
     label = f'{run}, step {evaluation.step:,}' if several_runs else f'step {evaluation.step:,}'

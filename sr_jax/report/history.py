@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sr_jax.errors import InputError
+from sr_jax.metrics.tables import BASELINES
 from sr_jax.report.curves import Curve
 from sr_jax.runs import metadata, metrics_log
 from sr_jax.runs.checkpoint_index import CheckpointIndex
@@ -23,7 +24,6 @@ from sr_jax.system import files
 # may contain anything.
 DRAWN = ('g/', 'd/', 'learning_rate/', 'valid/', 'test/', 'terms/', 'images_per_second', 'skipped')
 MAX_CURVES = 200
-BASELINES = ('bilinear', 'bicubic')  # methods in a set's JSON that do not depend on the run
 
 
 class Evaluation(NamedTuple):

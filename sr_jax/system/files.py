@@ -66,7 +66,7 @@ def atomic_folder(path: os.PathLike | str, *, replace: bool = False) -> Iterator
   """Yields an empty temporary folder beside `path`, which becomes `path` if the block succeeds.
 
   If the block raises, the temporary folder is deleted, and so are the parents of `path` that were
-  created for it. A process that is killed leaves a folder `.unfinished-NAME-...` beside `path`.
+  created for it. What a killed process leaves beside `path`, `remove_unfinished` deletes.
 
   Args:
     path: the folder to create; an empty folder there is replaced.
@@ -93,6 +93,16 @@ def atomic_folder(path: os.PathLike | str, *, replace: bool = False) -> Iterator
       with contextlib.suppress(OSError):  # another process may have written to it
         parent.rmdir()
     raise
+
+
+def remove_unfinished(folder: os.PathLike | str) -> None:
+  """Deletes the temporary folders that a kill during `atomic_folder(folder)` left behind.
+
+  Only for a process that nobody else writes the same folder beside.
+  """
+  folder = pathlib.Path(folder)
+  for leftover in folder.parent.glob(f'{UNFINISHED}{folder.name}-*'):
+    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def append(path: os.PathLike | str, data: bytes) -> None:
