@@ -145,8 +145,8 @@ def load_run(workdir: os.PathLike | str, step: str | int = 'latest', raw: bool =
   except ValueError as error:  # InputError, or raised by a module when it is first called
     raise InputError(f'{workdir}/config.json: {brief(error)}') from None
   except (KeyError, AttributeError, TypeError):
-    fields = trained.get('generator') if isinstance(trained, dict) else trained
-    raise InputError(f'{workdir}/config.json: generator={brief(repr(fields), 200)} is incomplete '
+    fields = brief(repr(trained.get('generator')), 200)
+    raise InputError(f'{workdir}/config.json: generator={fields} is incomplete '
                      f'or unknown; known names: {", ".join(GENERATORS)}') from None
   checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
   try:

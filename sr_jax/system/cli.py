@@ -124,7 +124,8 @@ def _reraise_interrupt(previous_hook: Callable[[Any], object], unraisable: Any) 
   JAX registers a garbage collection callback, so this happens in practice.
   """
   if unraisable.exc_type is KeyboardInterrupt:
-    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    # Sent while this hook still runs, it would be lost again; a busy machine may pause the hook.
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
   else:
     previous_hook(unraisable)
 
