@@ -118,7 +118,7 @@ def time_host_batches(feed: Feed, batches: int, step: int) -> float:
 
 def empty_step(state: TrainState, source: Any, frozen: PyTree, start: int,
                stop: int) -> tuple[TrainState, dict[str, jax.Array]]:
-  """A step that computes nothing, with a step's arguments and results: the cost of a call."""
+  """Computes nothing, with the arguments and results of a step, to measure what a call costs."""
   del source, frozen, start, stop
   state = jax.lax.optimization_barrier(state._replace(step=state.step + 1))
   return state, {'step': state.step.astype(jnp.float32)}

@@ -169,7 +169,7 @@ def _evaluations(workdir: pathlib.Path) -> list[Evaluation]:
 
 
 def _is_score_table(scores: Any) -> bool:
-  """Whether a JSON value has the structure that --mode evaluate writes."""
+  """Returns whether a JSON value has the structure that --mode evaluate writes."""
   def is_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(score is None or _is_number(score)
                                            for score in value.values())
