@@ -27,8 +27,12 @@ def brief(text: object, max_chars: int = 600) -> str:
   return text if len(text) <= max_chars else f'{text[:max_chars]}...'
 
 
-def listed(items: Sequence, most: int | None = 20) -> str:
-  """Returns 'a, b, c' for any items; those after the first `most` are counted (None: list all)."""
-  shown = ', '.join(str(item) for item in items[:most])
-  more = 0 if most is None else max(0, len(items) - most)
-  return shown + (f' and {more} more' if more else '')
+def listed(items: Sequence, most: int = 10) -> str:
+  """Returns 'a, b, c' for any items; those after the first `most` are counted: 'a and 7 more'."""
+  more = len(items) - most
+  return ', '.join(str(item) for item in items[:most]) + (f' and {more:,} more' if more > 0 else '')
+
+
+def count_of(items: Sequence, noun: str) -> str:
+  """Returns '1 file' or '12 files', the number of items."""
+  return f'{len(items):,} {noun}' + ('' if len(items) == 1 else 's')

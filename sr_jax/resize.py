@@ -49,13 +49,14 @@ def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fra
   return image.shape != original.shape
 
 
-def plan_outputs(source: pathlib.Path, target: pathlib.Path
+def plan_outputs(source: pathlib.Path, target: pathlib.Path, notes: list[str] | None = None
                  ) -> list[tuple[pathlib.Path, pathlib.Path]]:
   """Returns (image, PNG to write) for an image or for all images of a folder.
 
   Args:
     source: an image or a folder.
     target: a folder; for an image also the .png file to write.
+    notes: receives a line on files in the folder that are skipped.
 
   Raises:
     InputError: as `folders.output_paths`, or `target` is a file other than a PNG.
@@ -64,7 +65,7 @@ def plan_outputs(source: pathlib.Path, target: pathlib.Path
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is supported; give a .png file or a folder')
     return folders.refuse_originals({source: target})
-  return folders.output_paths([source], target)
+  return folders.output_paths([source], target, notes=notes)
 
 
 def parse_scale(text: str) -> Fraction:
@@ -93,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
   add('--method', choices=tuple(images.KERNELS), default='bicubic')
   args = parser.parse_args(argv)
   scale = parse_scale(args.scale)
-  files = plan_outputs(args.source, args.target)
+  notes = []
+  files = plan_outputs(args.source, args.target, notes)
 
   def resize_one(paths: tuple[pathlib.Path, pathlib.Path]) -> tuple[bool, str | None]:
     try:
@@ -105,9 +107,11 @@ def main(argv: list[str] | None = None) -> None:
   cropped = [path for (path, _), (was_cropped, _) in zip(files, results, strict=True)
              if was_cropped]
   errors = [error for _, error in results if error]
+  for note in notes:
+    print(note)
   if cropped:
     print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: '
-          f'{listed([path.name for path in cropped], 5)}')
+          f'{listed([path.name for path in cropped])}')
   if len(files) > len(errors):
     print(f'{len(files) - len(errors)} of {len(files)} written to {args.target}')
   if errors:

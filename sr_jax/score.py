@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> None:
       raise InputError(f'{path}: cannot write (it is a folder)')
 
   compile_cache.use_cache()
-  triples = _pair_files(args.hr, args.sr, args.lr, args.scale)
+  notes = []
+  triples = _pair_files([path for path in (args.hr, args.sr, args.lr) if path], args.scale, notes)
   _check_sizes(triples, args.scale, border)
   scorer = make_scorer(args.scale, args.lpips, border)
 
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
   cropped = [name for name, (_, was_cropped) in results.items() if was_cropped]
   meanings = protocol(border, args.lpips, bool(args.lr))
   print(table({'': scores}))
+  for note in dict.fromkeys(notes):  # SR and HR may be one folder
+    print(note)
   if cropped:
     print(f'HR cropped to a multiple of {args.scale}: {listed(cropped)}')
   print(f'\n{legend(meanings)}')
@@ -85,21 +88,24 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def _pair_files(hr: pathlib.Path, sr: pathlib.Path, lr: pathlib.Path | None,
-                scale: int) -> list[Triple]:
+def _pair_files(sides: Sequence[pathlib.Path], scale: int, notes: list[str]) -> list[Triple]:
   """Pairs the images of folders by name.
+
+  Args:
+    sides: HR, SR and possibly LR, each a file or a folder.
+    scale: HR / LR.
+    notes: receives a line on files in the folders that are skipped.
 
   Raises:
     InputError: a path doesn't exist, or an image has no partner.
   """
-  sides = [path for path in (hr, sr, lr) if path]
   for path in sides:
     if not path.exists():
       raise InputError(f'{path}: no such file or folder')
   if not any(path.is_dir() for path in sides):
-    return [Triple(hr.stem, hr, sr, lr)]  # single files don't need a common name
-  originals, *others = ({path.stem: path} if path.is_file() else folders.images_by_name(path)
-                        for path in sides)
+    return [Triple(sides[0].stem, *sides)]  # single files don't need a common name
+  originals, *others = ({path.stem: path} if path.is_file()
+                        else folders.images_by_name(path, notes) for path in sides)
   paired = {name: [path] for name, path in originals.items()}
   for other in others:
     for name, _, partner in folders.partners(originals, other, scale):

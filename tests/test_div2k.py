@@ -53,13 +53,13 @@ def test_missing_folders_and_partners_are_named(tmp_path: pathlib.Path) -> None:
     find_div2k(tmp_path, 'valid', 2)
   (tmp_path / HR).mkdir()
   (tmp_path / LR).mkdir(parents=True)
-  for number in range(8):
-    (tmp_path / HR / f'000{number}.png').touch()
+  for number in range(12):
+    (tmp_path / HR / f'{number:04}.png').touch()
   with pytest.raises(InputError, match=rf'{tmp_path}: .* in {LR}; {download}'):
     find_div2k(tmp_path, 'valid', 2)
   (tmp_path / LR / '0001x2.png').touch()
-  (tmp_path / LR / '0011x2.png').touch()
-  with pytest.raises(InputError, match=rf'^8 .*/0000\.png.* 3 more; {download}'):
+  (tmp_path / LR / '0021x2.png').touch()
+  with pytest.raises(InputError, match=rf'^12 .*/0000\.png.* 2 more; {download}'):
     find_div2k(tmp_path, 'valid', 2)
   for part, scale in (('test', 2), ('train', 5)):
     message = rf"DIV2K '{part}' x{scale}: .*train.*valid.*x2, x3, x4.*x8"

@@ -57,7 +57,7 @@ def find_div2k(folder: pathlib.Path, part: str, scale: int,
   unpaired = [str((hr_files | lr_files)[name])
               for name in sorted(hr_files.keys() ^ lr_files.keys())]
   if unpaired:
-    raise InputError(f'{len(unpaired)} images without a partner: {listed(unpaired, 5)}; '
+    raise InputError(f'{len(unpaired)} images without a partner: {listed(unpaired)}; '
                      f'{DOWNLOAD_FLAG} downloads a folder again after it has been removed')
   return [(name, hr_files[name], lr_files[name]) for name in sorted(hr_files)]
 

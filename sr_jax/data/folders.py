@@ -5,49 +5,132 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from sr_jax.errors import InputError, listed
+from sr_jax.errors import InputError, count_of, listed
 from sr_jax.images import SUFFIXES
 
 # (name in the first set, its file, the file of its partner in the second set)
 NamedPair = tuple[str, pathlib.Path, pathlib.Path]
 
 
-def image_files(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
-  """Returns all image files below a folder, sorted; hidden files and folders are skipped.
+# Files beside images that are never images: they are counted by their suffix, not named.
+COMPANIONS = ('.txt', '.csv', '.tsv', '.json', '.jsonl', '.yaml', '.yml', '.xml', '.md', '.html',
+              '.htm', '.pdf', '.log', '.md5', '.sha1', '.sha256', '.xmp', '.aae', '.srt', '.vtt')
+SYSTEM_FILES = ('thumbs.db', 'ehthumbs.db', 'desktop.ini')  # Windows writes them into any folder
+HEIC_SUFFIXES = ('.heic', '.heif', '.hif')
 
-  Symbolic links are followed; a folder that is reached a second time is skipped.
+
+class Found(NamedTuple):
+  """The files below a folder.
+
+  Attributes:
+    files: the files with one of the suffixes that were asked for, sorted.
+    unsupported: the files with another suffix, sorted; hidden and system files are left out.
+    unreadable: a line for each folder that cannot be read and each broken link, with the reason.
+  """
+
+  files: list[pathlib.Path]
+  unsupported: list[pathlib.Path]
+  unreadable: list[str]
+
+
+def find_images(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> Found:
+  """Returns the image files below a folder, and what lies there and is not used.
+
+  Hidden files and folders are skipped. Symbolic links are followed; a folder that is reached a
+  second time is skipped.
+
+  Args:
+    folder: is searched with its subfolders.
+    suffixes: of the files that can be read, in lower case; the case of a file's suffix does not
+      matter.
 
   Raises:
-    InputError: the folder does not exist, cannot be read, or has no image below it.
+    InputError: the folder does not exist, cannot be read, or has no such file below it; the
+      message names what was found instead.
   """
   if not folder.is_dir():
     raise InputError(f'{folder}: no such folder')
-  found, visited, unreadable = [], set(), []
-  for place, subfolders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
+  found, visited, errors = Found([], [], []), set(), []
+  for place, subfolders, names in os.walk(folder, onerror=errors.append, followlinks=True):
     real = os.path.realpath(place)
     if real in visited:  # a symbolic link leads back to it
       subfolders.clear()
       continue
     visited.add(real)
     subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-    found += [path for name in names if not name.startswith('.')
-              and (path := pathlib.Path(place, name)).suffix.lower() in suffixes
-              and path.is_file()]
-  if not found and unreadable:
-    raise InputError(f'{unreadable[0].filename}: {unreadable[0].strerror.lower()}')
-  if not found:
-    raise InputError(f'{folder}: contains no images ({", ".join(suffixes)})')
-  return sorted(found)
+    for name in names:
+      path = pathlib.Path(place, name)
+      if name.startswith('.') or name.lower() in SYSTEM_FILES:
+        continue
+      if path.suffix.lower() not in suffixes:
+        found.unsupported.append(path)
+      elif path.is_file():
+        found.files.append(path)
+      else:
+        found.unreadable.append(
+            f'{path} ({"broken link" if path.is_symlink() else "not a regular file"})')
+  found.unreadable.extend(f'{error.filename} ({error.strerror.lower()})' for error in errors)
+  found.files.sort()
+  found.unsupported.sort()
+  if not found.files:
+    more = describe_skipped(folder, found)
+    raise InputError('; '.join([f'{folder}: contains no images ({", ".join(suffixes)})', *more]))
+  return found
 
 
-def images_by_name(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def describe_skipped(folder: pathlib.Path, found: Found) -> list[str]:
+  """Returns a line on the files of an unsupported type, and one on what cannot be read.
+
+  Ten files are named, by their paths below the folder. Text files and the like (`COMPANIONS`) are
+  counted by suffix.
+  """
+  named = [path for path in found.unsupported if path.suffix.lower() not in COMPANIONS]
+  counts = collections.Counter(path.suffix.lower() for path in found.unsupported
+                               if path.suffix.lower() in COMPANIONS)
+  parts = [listed([path.relative_to(folder) for path in named])] if named else []
+  parts += [f'{count} {suffix}' for suffix, count in sorted(counts.items())]
+  lines = []
+  if parts:
+    heic = any(path.suffix.lower() in HEIC_SUFFIXES for path in named)
+    advice = ' (to read HEIC: pip install pillow-heif)' if heic else ''
+    lines.append(f'{folder}: skipped {count_of(found.unsupported, "file")} of unsupported type: '
+                 f'{", ".join(parts)}{advice}')
+  if found.unreadable:
+    lines.append(f'{folder}: skipped, cannot read: {listed(found.unreadable)}')
+  return lines
+
+
+def image_files(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES,
+                notes: list[str] | None = None) -> list[pathlib.Path]:
+  """Returns all image files below a folder, sorted.
+
+  Args:
+    folder, suffixes: see `find_images`.
+    notes: receives the lines of `describe_skipped`.
+
+  Raises:
+    InputError: as `find_images`.
+  """
+  found = find_images(folder, suffixes)
+  if notes is not None:
+    notes += describe_skipped(folder, found)
+  return found.files
+
+
+def images_by_name(folder: pathlib.Path,
+                   notes: list[str] | None = None) -> dict[str, pathlib.Path]:
   """Returns all images below a folder by their path in it, without the suffix if that is unique.
+
+  Args:
+    folder: is searched with its subfolders.
+    notes: receives the lines of `describe_skipped`.
 
   Raises:
     InputError: the folder does not exist or has no image below it.
   """
-  paths = image_files(folder)
+  paths = image_files(folder, notes=notes)
   counts = collections.Counter(path.with_suffix('') for path in paths)
   counts.update(paths)  # 'a.png.png' without its suffix clashes with 'a.png'
   return {(path if counts[path.with_suffix('')] > 1 else path.with_suffix(''))
@@ -97,28 +180,28 @@ def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path]
 
 
 def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int,
-             advice: str = '', most: int | None = 20) -> list[NamedPair]:
+             advice: str = '') -> list[NamedPair]:
   """Pairs files by name (`pair_by_name`) and requires that all of them have a partner.
 
   Args:
     first, second, scale: see `pair_by_name`.
     advice: added to the error message.
-    most: how many files the error message lists; None lists all of them.
 
   Raises:
-    InputError: files without a partner, which the message lists.
+    InputError: files without a partner; the message names the first ten.
   """
   pairs, unpaired = pair_by_name(first, second, scale)
   if unpaired:
     raise InputError(f'{len(unpaired)} images without a partner of the same name{advice}: '
-                     + listed(unpaired, most))
+                     + listed(unpaired))
   return pairs
 
 
 def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
                  suffixes: Sequence[str] = SUFFIXES,
                  suffix: Callable[[pathlib.Path], str] = lambda path: '.png',
-                 roots: Mapping[pathlib.Path, pathlib.Path] | None = None
+                 roots: Mapping[pathlib.Path, pathlib.Path] | None = None,
+                 notes: list[str] | None = None
                  ) -> list[tuple[pathlib.Path, pathlib.Path]]:
   """Chooses an output path in `folder` for each input file and each file in an input folder.
 
@@ -131,6 +214,7 @@ def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
     suffixes: suffixes of the files that are read from folders.
     suffix: returns the suffix of the output for an input file.
     roots: for some of the inputs, a folder that contains them; their path relative to it is kept.
+    notes: receives a line on the files in input folders that are skipped (`describe_skipped`).
 
   Returns:
     [(input file, output file)].
@@ -151,7 +235,7 @@ def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
     if folder.resolve().is_relative_to(path.resolve()):
       raise InputError(f'{folder}: is inside the input folder {path}; choose another output folder')
     stems |= {file: folder / inside / file.relative_to(path).with_suffix('')
-              for file in image_files(path, suffixes)}
+              for file in image_files(path, suffixes, notes)}
   if folder.is_file():
     raise InputError(f'{folder}: is a file, expected an output folder')
   return refuse_originals(_without_clashes(stems, suffix))

@@ -106,10 +106,10 @@ def _pairs(spec: str, scale: int) -> tuple[list[tuple[str, pathlib.Path, pathlib
     pairs, unpaired = pairing.match_by_content(image_files(hr), image_files(lr))
     if unpaired:
       raise InputError(f'{len(unpaired)} images without an unambiguous partner by content: '
-                       + listed(unpaired, None))
+                       + listed(unpaired))
   else:
     advice = ' (,match=content pairs by image content, ,csv=FILE by a table)'
-    named = partners(images_by_name(hr), images_by_name(lr), scale, advice, most=None)
+    named = partners(images_by_name(hr), images_by_name(lr), scale, advice)
     pairs = [paths for _, *paths in named]
   counts = collections.Counter(path.with_suffix('') for path, _ in pairs)
   return [(_name(path, hr, counts), path, partner) for path, partner in pairs], resize
