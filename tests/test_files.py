@@ -3,6 +3,8 @@
 import json
 import pathlib
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -53,20 +55,36 @@ def test_append_writes_everything_or_nothing(tmp_path: pathlib.Path) -> None:
   assert path.read_bytes() == b'a' * 60 + b'b' * 60
 
 
-def test_temporary_files_of_a_killed_process_are_removed(tmp_path: pathlib.Path) -> None:
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: pathlib.Path) -> None:
+  """A file that is being written is locked; a killed process leaves one that is not."""
   (tmp_path / 'sub').mkdir()
   (tmp_path / 'sub' / 'a.png').write_text('')
+  with files.atomic_write(tmp_path / 'sub' / 'b.png') as path:
+    (tmp_path / f'{files.UNFINISHED}x.png').write_text('half')
+    (tmp_path / 'sub' / f'{files.UNFINISHED}y.png').write_text('half')
+    files.remove_leftovers(tmp_path, 'sub')
+    assert sorted(left.name for left in tmp_path.rglob('*')) == sorted([path.name, 'a.png', 'sub'])
+  assert sorted(left.name for left in tmp_path.rglob('*')) == ['a.png', 'b.png', 'sub']
 
-  def killed() -> None:
-    with files.atomic_write(tmp_path / 'sub' / 'b.png') as path:
-      files.remove_leftovers(tmp_path, 'sub')
-      assert not path.exists()
-      raise KeyboardInterrupt
 
-  with pytest.raises(KeyboardInterrupt):
-    killed()
-  files.remove_leftovers(tmp_path, 'sub')
-  assert [path.name for path in tmp_path.rglob('*')] == ['sub', 'a.png']
+@pytest.mark.slow
+def test_a_killed_process_leaves_no_lock(tmp_path: pathlib.Path) -> None:
+  script = ('import os, sys; from sr_jax.system import files\n'
+            'with files.atomic_write(sys.argv[1]): os.kill(os.getpid(), 9)')
+  subprocess.run([sys.executable, '-c', script, str(tmp_path / 'a.png')], check=False)
+  assert len(list(tmp_path.iterdir())) == 1
+  files.remove_leftovers(tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', ['a' * 251 + '.png', 'a.' + 'b' * 253, 'ä' * 125 + '.webp'])
+def test_names_may_have_255_bytes(tmp_path: pathlib.Path, name: str) -> None:
+  files.write_text(tmp_path / name, 'x')
+  hidden = files.hidden_beside(tmp_path / name, '.parts')
+  hidden.mkdir()
+  assert hidden.name.startswith('.')
+  assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, hidden.name])
+  assert files.hidden_beside(tmp_path / 'a.mp4', '.parts').name == '.a.mp4.parts'
 
 
 def test_a_lock_has_one_holder(tmp_path: pathlib.Path) -> None:

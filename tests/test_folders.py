@@ -85,3 +85,12 @@ def test_resize_and_score_report_skipped_files(mixed: pathlib.Path, call: Callab
 def test_lists_of_names_are_cut_after_ten() -> None:
   assert listed(range(10)) == '0, 1, 2, 3, 4, 5, 6, 7, 8, 9'
   assert listed(range(65)).endswith('8, 9 and 55 more')
+
+
+def test_typescript_is_no_transport_stream(tmp_path: pathlib.Path) -> None:
+  (tmp_path / 'index.ts').write_text('export const price = "5 €";\n' * 100)
+  (tmp_path / 'index.mts').write_text('')
+  (tmp_path / 'clip.ts').write_bytes(b'G@\0\x10' + bytes(184))
+  found = folders.find_images(tmp_path, ('.ts', '.mts'))
+  assert found.files == [tmp_path / 'clip.ts']
+  assert found.unsupported == [tmp_path / 'index.mts', tmp_path / 'index.ts']

@@ -18,6 +18,7 @@ NamedPair = tuple[str, pathlib.Path, pathlib.Path]
 COMPANIONS = ('.txt', '.csv', '.tsv', '.json', '.jsonl', '.yaml', '.yml', '.xml', '.md', '.html',
               '.htm', '.pdf', '.log', '.md5', '.sha1', '.sha256', '.xmp', '.aae', '.srt', '.vtt')
 SYSTEM_FILES = ('thumbs.db', 'ehthumbs.db', 'desktop.ini')  # Windows writes them into any folder
+TYPESCRIPT_SUFFIXES = ('.ts', '.mts')  # MPEG transport streams have the same ones
 HEIC_SUFFIXES = ('.heic', '.heif', '.hif')
 
 
@@ -64,7 +65,7 @@ def find_images(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> Fou
       path = pathlib.Path(place, name)
       if name.startswith('.') or name.lower() in SYSTEM_FILES:
         continue
-      if path.suffix.lower() not in suffixes:
+      if path.suffix.lower() not in suffixes or _is_typescript(path):
         found.unsupported.append(path)
       elif path.is_file():
         found.files.append(path)
@@ -78,6 +79,19 @@ def find_images(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> Fou
     more = describe_skipped(folder, found)
     raise InputError('; '.join([f'{folder}: contains no images ({", ".join(suffixes)})', *more]))
   return found
+
+
+def _is_typescript(path: pathlib.Path) -> bool:
+  """Returns whether a file with the suffix of a transport stream is text."""
+  if path.suffix.lower() not in TYPESCRIPT_SUFFIXES or not path.is_file():
+    return False
+  try:
+    with open(path, 'rb') as file:
+      start = file.read(1000)
+    # The packets of a transport stream contain zeros. The read may end within a character.
+    return b'\0' not in start and '\ufffd' not in start.decode('utf-8', 'replace')[:-3]
+  except OSError:
+    return False
 
 
 def describe_skipped(folder: pathlib.Path, found: Found) -> list[str]:

@@ -5,6 +5,7 @@ Neither a reader nor a crash ever sees half of a file that is written here.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any, TextIO
 from sr_jax.errors import InputError
 
 UNFINISHED = '.unfinished-'  # prefix of a file's name while it is being written
+MAX_NAME_BYTES = 255  # of a file's name, in the file systems of Linux and macOS
 
 
 def expand(path: os.PathLike | str) -> pathlib.Path:
@@ -35,12 +37,21 @@ def free_bytes(path: os.PathLike | str) -> int:
   return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
+def hidden_beside(path: pathlib.Path, ending: str) -> pathlib.Path:
+  """Returns '.NAME' + ending beside `path`; a hash replaces a NAME that would make it too long."""
+  name = f'.{path.name}{ending}'
+  if len(os.fsencode(name)) > MAX_NAME_BYTES:
+    name = f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{ending}'
+  return path.with_name(name)
+
+
 @contextlib.contextmanager
 def atomic_write(path: os.PathLike | str) -> Iterator[pathlib.Path]:
   """Yields an empty temporary file beside `path`, which replaces `path` if the block succeeds.
 
   Missing folders are created. The temporary file has the suffix of `path`, because some writers
-  choose the format by it.
+  choose the format by it. It is locked until the block ends, so that `remove_leftovers` of another
+  process recognises that it is in use.
 
   Raises:
     InputError: the file cannot be written.
@@ -48,17 +59,33 @@ def atomic_write(path: os.PathLike | str) -> Iterator[pathlib.Path]:
   path, temporary = expand(path), None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = pathlib.Path(name)
-    yield temporary
-    temporary.chmod(0o644)  # mkstemp creates a file that only its owner may read
-    temporary.replace(path)
+    handle, temporary = _locked_temporary(path)
+    with open(handle, 'rb'):
+      yield temporary
+      temporary.chmod(0o644)  # mkstemp creates a file that only its owner may read
+      temporary.replace(path)
   except OSError as error:
     raise InputError(f'{path}: cannot write ({error.strerror or error})') from None
   finally:
     if temporary:
       temporary.unlink(missing_ok=True)
+
+
+def _locked_temporary(path: pathlib.Path) -> tuple[int, pathlib.Path]:
+  """Creates and locks a temporary file beside `path`; returns its descriptor and its path."""
+  suffix = path.suffix if len(os.fsencode(path.suffix)) < MAX_NAME_BYTES // 2 else ''
+  while True:
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=suffix, dir=path.parent)
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # `remove_leftovers` of another process is about to delete it
+      os.close(handle)
+      continue
+    except OSError:  # the file system has no locks: `remove_leftovers` leaves the file alone
+      return handle, pathlib.Path(name)
+    if os.path.exists(name):
+      return handle, pathlib.Path(name)
+    os.close(handle)
 
 
 @contextlib.contextmanager
@@ -125,7 +152,7 @@ def append(path: os.PathLike | str, data: bytes) -> None:
 def remove_leftovers(folder: os.PathLike | str, *subfolders: str) -> None:
   """Deletes the temporary files that a kill during `atomic_write` left behind.
 
-  Only for a process that nobody else writes beside: it also deletes files that are being written.
+  Files that a living process writes are locked and stay.
 
   Args:
     folder: searched without its subfolders.
@@ -134,7 +161,9 @@ def remove_leftovers(folder: os.PathLike | str, *subfolders: str) -> None:
   folder = pathlib.Path(folder)
   for path in (*folder.glob(f'{UNFINISHED}*'), *(
       path for name in subfolders for path in (folder / name).rglob(f'{UNFINISHED}*'))):
-    with contextlib.suppress(OSError):
+    # It is a folder, in use, another user's, or on a file system without locks.
+    with contextlib.suppress(OSError), open(path, 'rb') as file:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       path.unlink()
 
 
