@@ -22,7 +22,7 @@ from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
-from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summary
+from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summaries
 from sr_jax.runs import metadata
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
@@ -164,9 +164,9 @@ class SetEvaluator:
     meanings = protocol(scale, self.lpips, pictures[0].lr is not None)
     if 'corrected' in methods:
       meanings['corrected'] = correction.describe(self.thresholds, self.correct)
-    summaries = {method: summary(scores) for method, scores in methods.items()}
+    written = summaries(methods)
     result = {'protocol': meanings, 'scale': scale, 'step': self.step,
-              **summaries.pop('model'), **summaries}
+              **written.pop('model'), **written}
     title = f'{name}, x{scale}, step {self.step}'
     files.write_json(folder.with_name(f'{folder.name}.json'), result)
     files.write_text(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
@@ -175,8 +175,8 @@ class SetEvaluator:
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
-    written = ', '.join(str(path) for method, path in _folders(folder).items() if method in methods)
-    print(f'LR: {meanings["lr"]}; images: {written}')
+    folders = ', '.join(str(path) for method, path in _folders(folder).items() if method in methods)
+    print(f'LR: {meanings["lr"]}; images: {folders}')
     return result
 
   def upscale(self, lr: np.ndarray) -> dict[str, np.ndarray]:

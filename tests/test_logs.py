@@ -65,6 +65,15 @@ def test_tensorboard_has_the_same_scalars_and_images(tmp_path: pathlib.Path) -> 
   assert images.read_image(tmp_path / 'samples' / 'cat-0000005.png').shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 1e39])
+def test_tensorboard_has_no_values_that_are_not_finite(tmp_path: pathlib.Path, value: float
+                                                       ) -> None:
+  log = Logs(tmp_path, 0, 10, 4, 2)
+  log.validation(5, 'gan', {'valid': {'psnr_y': value, 'ssim_y': 0.5}}, {'terms/a/valid': value})
+  log.close()
+  assert (5, ['epoch', 'valid/ssim_y']) in read_events(tmp_path)  # 1e39 is infinite in float32
+
+
 def test_a_full_disk_is_reported_and_nothing_is_lost(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
   log = Logs(tmp_path, 0, 10, 4, 2)

@@ -92,6 +92,19 @@ def test_the_latest_intact_evaluation_of_a_set_is_read(make):
   assert [(one.set, one.step) for one in history.read(folder).evaluations] == [('Set-5', 400)]
 
 
+def test_values_that_are_not_finite_are_gaps(make):
+  lines = [json.dumps(line) for line in lines_of(400)]
+  lines[0] = lines[0].replace('20.0', '1e999')
+  lines[10] = lines[10].replace('21.0', '-1e999')
+  folder = make('run', lines_of(400))
+  (folder / 'metrics.jsonl').write_text('\n'.join(lines))
+  read = history.read(folder)
+  assert read.baselines == {'bicubic': {}}
+  assert np.isnan(read.curves['valid/psnr_y'].values).tolist() == [True, False, False, False]
+  text = report_page.write([folder]).read_text()
+  json.loads(re.search(r'id="data">(.*?)</script>', text)[1], parse_constant=pytest.fail)
+
+
 def test_checkpoints_are_listed_in_order(make):
   folder = make('run', lines_of(400))
   for name in ('200', '100', '1000', '300.saving', 'x'):

@@ -150,6 +150,25 @@ def test_the_test_set_is_scored_but_chooses_nothing(watched, tmp_path, monkeypat
   assert (list(opened.sets), opened.crops, opened.valid) == (['test'], {}, [])
 
 
+def test_an_exact_image_does_not_choose_the_best(watched, tmp_path, monkeypatch, capsys):
+  watched.data.test, inf = '', float('inf')
+  # A black image is exact for bicubic and at step 2; the photograph is best at step 6.
+  scores = iter([(inf, 30.0), (inf, 29.0), (60.0, 31.0), (50.0, 33.0), (90.0, 32.0)])
+  monkeypatch.setattr(scorer, 'score_set', lambda *_: {
+      name: {'psnr_y': value} for name, value in zip('ab', next(scores), strict=True)})
+  run(watched, tmp_path / 'run')
+  assert Checkpoints(tmp_path / 'run', 'psnr_y', read_only=True).best() == 6
+  lines = [line for line in read_metrics(tmp_path / 'run') if 'valid/psnr_y' in line]
+  assert [(line['step'], line['valid/psnr_y']) for line in lines] == [
+      (0, 30.0), (2, 29.0), (4, 31.0), (6, 33.0), (8, 32.0)]
+  assert capsys.readouterr().out.count(
+      'config.data.valid: psnr_y: mean over 1 of 2 images, 1 infinite (identical)') == 1
+  for path in (tmp_path / 'run').rglob('*.json*'):
+    for line in path.read_text().splitlines():
+      assert 'Infinity' not in line
+      assert 'NaN' not in line
+
+
 def test_a_test_set_that_cannot_be_scored_is_reported(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
   with pytest.raises(InputError, match=r'config\.data\.test: no usable image.*0\.png: not a'):

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -32,7 +32,8 @@ def protocol(border: int, lpips: str, has_lr: bool) -> dict[str, str]:
   crop = f'border {border}'
   text = {
       'psnr_y': 'PSNR in dB on the luma (MATLAB rgb2ycbcr, not rounded) of 8-bit images, '
-                f'{crop}; for grey HR, on its channel; inf (null in JSON) for identical images',
+                f'{crop}; for grey HR, on its channel; inf (null in JSON) for identical images, '
+                'which means leave out',
       'ssim_y': 'SSIM on the same luma: 11x11 Gaussian, sigma 1.5, K .01 .03, valid windows, '
                 f'{crop}',
       'psnr_rgb': f'PSNR over R, G and B together, {crop}',
@@ -94,19 +95,99 @@ def score_set(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], np.ndarray]
   return {pair.name: scorer(upscale(pair.lr), pair.hr, pair.lr) for pair in pairs}
 
 
-def mean(scores: Mapping[str, Scores]) -> Scores:
-  """Returns each metric's mean over the images that have it."""
-  names = {name: None for values in scores.values() for name in values}
-  return {name: float(np.mean([values[name] for values in scores.values() if name in values]))
-          for name in names}
+def means(methods: Mapping[str, Mapping[str, Scores]]) -> dict[str, Scores]:
+  """Returns each method's mean of each metric. All non-finite values are handled by this rule.
+
+  A mean is over the images that have the metric and for which it is finite with every method, so
+  that the means of all methods are of the same images. An infinite PSNR (identical images) or a NaN
+  is left out, and `exclusions` states how often. A metric without any such image has no finite
+  mean, unless it is finite for all images of one method.
+
+  Args:
+    methods: {method: {image: scores}}, all of the same images.
+
+  Returns:
+    {method: {metric: mean}}; inf or NaN for a metric that has no finite mean.
+  """
+  kept = {metric: _finite_images(methods, metric) for metric in _metrics_of(methods)}
+  return {method: {metric: _mean([values[metric] for image, values in scores.items()
+                                  if metric in values and (image in images or not images)])
+                   for metric, images in kept.items()
+                   if any(metric in values for values in scores.values())}
+          for method, scores in methods.items()}
 
 
-def summary(scores: Mapping[str, Scores]) -> dict[str, Any]:
-  """Returns what JSON files hold of scores: {'images': {image: scores}, 'mean': scores}.
+def mean(scores: Mapping[str, Scores], compared: Mapping[str, Scores] | None = None) -> Scores:
+  """Returns the `means` of one method.
 
-  JSON has no infinity: the PSNR of equal images is null.
+  Args:
+    scores: {image: scores}.
+    compared: scores of another method on the same images; where they are not finite, the image is
+      left out here too.
+  """
+  return means({'': scores} | ({'compared': compared} if compared else {}))['']
+
+
+def exclusions(methods: Mapping[str, Mapping[str, Scores]]) -> list[str]:
+  """Returns a line for the metrics whose `means` leave out images, with the reasons and counts.
+
+  Such a line is 'psnr_y, psnr_rgb: mean over 1 of 2 images, 1 infinite (identical)'.
+  """
+  lines: dict[str, list[str]] = {}
+  count = len({image for scores in methods.values() for image in scores})
+  for metric in _metrics_of(methods):
+    values = {image: [scores.get(image, {}).get(metric) for scores in methods.values()]
+              for image in next(iter(methods.values()))}
+    missing = sum(all(value is None for value in of) for of in values.values())
+    infinite = sum(any(value is not None and math.isinf(value) for value in of)
+                   for of in values.values())
+    finite = len(_finite_images(methods, metric))
+    reasons = [f'{number} {reason}' for number, reason in (
+        (infinite, 'infinite (identical)'), (count - finite - infinite - missing, 'NaN'),
+        (missing, 'too small')) if number]
+    if reasons:
+      over = f'mean over {finite} of {count} images' if finite else 'no finite mean'
+      lines.setdefault(f'{over}, {", ".join(reasons)}', []).append(metric)
+  return [f'{", ".join(metrics)}: {text}' for text, metrics in lines.items()]
+
+
+def _metrics_of(methods: Mapping[str, Mapping[str, Scores]]) -> list[str]:
+  return list(dict.fromkeys(metric for scores in methods.values() for values in scores.values()
+                            for metric in values))
+
+
+def _finite_images(methods: Mapping[str, Mapping[str, Scores]], metric: str) -> set[str]:
+  """Returns the images that have a metric and for which it is finite with every method."""
+  found: dict[str, list[bool]] = {}
+  for scores in methods.values():
+    for image, values in scores.items():
+      if metric in values:
+        found.setdefault(image, []).append(math.isfinite(values[metric]))
+  return {image for image, finite in found.items() if all(finite)}
+
+
+def _mean(values: Sequence[float]) -> float:
+  return float(np.mean(values)) if all(map(math.isfinite, values)) else (
+      math.inf if math.inf in values else math.nan)
+
+
+def summaries(methods: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, Any]]:
+  """Returns what JSON files hold of the scores of several methods on the same images.
+
+  JSON has no infinity: a value that is not finite, such as the PSNR of equal images, is null.
+
+  Returns:
+    {method: {'images': {image: scores}, 'mean': scores, 'excluded': lines of `exclusions`}}.
   """
   def finite(values: Scores) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-  return {'images': {name: finite(values) for name, values in scores.items()},
-          'mean': finite(mean(scores))}
+
+  averaged, excluded = means(methods), exclusions(methods)
+  return {method: {'images': {name: finite(values) for name, values in scores.items()},
+                   'mean': finite(averaged[method]), 'excluded': excluded}
+          for method, scores in methods.items()}
+
+
+def summary(scores: Mapping[str, Scores]) -> dict[str, Any]:
+  """Returns the `summaries` of one method."""
+  return summaries({'': scores})['']

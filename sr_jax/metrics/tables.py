@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from sr_jax.metrics.scorer import Scores, mean
+from sr_jax.metrics.scorer import Scores, exclusions
+from sr_jax.metrics.scorer import means as means_of
 
 BASELINES = ('bilinear', 'bicubic')  # in every table beside a model, by MATLAB's imresize
 
@@ -10,11 +11,13 @@ BASELINES = ('bilinear', 'bicubic')  # in every table beside a model, by MATLAB'
 def table(methods: Mapping[str, Mapping[str, Scores]], markdown: bool = False) -> str:
   """Returns a table with a row for each image and method, then rows of the means.
 
+  Lines below it state which means leave out images (`scorer.exclusions`).
+
   Args:
     methods: {'bicubic': {image: {'psnr_y': ...}}, 'model': {...}}, all with the same images.
     markdown: returns a GitHub table instead of columns that are separated by spaces.
   """
-  means = {method: mean(scores) for method, scores in methods.items()}
+  means = means_of(methods)
   metrics = list(dict.fromkeys(name for scores in means.values() for name in scores))
   labels = ['image', 'method'] if len(methods) > 1 else ['image']
   rows = [[*labels, *metrics]]
@@ -27,11 +30,13 @@ def table(methods: Mapping[str, Mapping[str, Scores]], markdown: bool = False) -
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = [[cell.ljust(width) if column < len(labels) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in rows]
+  excluded = exclusions(methods)
   if not markdown:
-    return '\n'.join('  '.join(line).rstrip() for line in lines)
+    return '\n'.join(['  '.join(line).rstrip() for line in lines] + excluded)
   rule = ['-' * width if column < len(labels) else '-' * (width - 1) + ':'
           for column, width in enumerate(widths)]
-  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (lines[0], rule, *lines[1:]))
+  rows = ['| ' + ' | '.join(line) + ' |' for line in (lines[0], rule, *lines[1:])]
+  return '\n'.join(rows + [''] * bool(excluded) + [f'- {line}' for line in excluded])
 
 
 def _decimals(metric: str) -> int:

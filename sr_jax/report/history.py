@@ -126,9 +126,9 @@ def _read_log(workdir: pathlib.Path) -> tuple[
       if column is None:
         drawn = name.startswith(DRAWN) and len(columns) < MAX_CURVES
         column = columns[name] = (array.array('q'), array.array('d')) if drawn else ()
-      if column and (value is None or _is_number(value)):
+      if column and (value is None or type(value) in (int, float)):
         column[0].append(step)
-        column[1].append(math.nan if value is None else value)
+        column[1].append(value if _is_number(value) else math.nan)
   curves = {name: _one_value_per_step(*map(np.array, column))
             for name, column in columns.items() if column and column[0]}
   return curves, baselines, phases
@@ -143,7 +143,9 @@ def _one_value_per_step(steps: np.ndarray, values: np.ndarray) -> Curve:
 
 
 def _is_number(value: Any) -> bool:
-  return type(value) is float or (type(value) is int and abs(value) < 2**63)
+  """Returns whether a JSON value is a finite number; 1e999 is read as infinity."""
+  return (type(value) is float and math.isfinite(value)) or (
+      type(value) is int and abs(value) < 2**63)
 
 
 def _checkpoints(workdir: pathlib.Path) -> list[int]:
@@ -158,7 +160,7 @@ def _evaluations(workdir: pathlib.Path) -> list[Evaluation]:
   for path in sorted(RunFolder(workdir).eval.glob('*-*.json')):
     name, _, step = path.stem.rpartition('-')
     try:
-      scores = json.loads(path.read_text('utf-8'))
+      scores = json.loads(path.read_text('utf-8'), parse_constant=lambda name: None)
       if not step.isdecimal() or not _is_score_table(scores):
         continue
     except (OSError, ValueError, RecursionError):

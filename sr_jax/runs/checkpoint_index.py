@@ -97,7 +97,7 @@ class CheckpointIndex:
   def score(self, metrics: Mapping[str, float] | None) -> float:
     """Returns the value that ranks checkpoints, higher is better; -inf without a finite metric."""
     value = (metrics or {}).get(self.best_metric)
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
       return -math.inf
     return -value if self.best_metric in LOWER_IS_BETTER else value
 

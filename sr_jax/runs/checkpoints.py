@@ -126,7 +126,9 @@ class Checkpoints:
     items = {'state': ocp.args.StandardSave(flat(state._replace(ema={}))),
              'ema': ocp.args.StandardSave(flat(state.ema))}
     if metrics and self._index.best_metric:
-      items['metrics'] = ocp.args.JsonSave(metrics)
+      # JSON has no NaN or Inf.
+      items['metrics'] = ocp.args.JsonSave({name: value for name, value in metrics.items()
+                                            if math.isfinite(value)})
     # Threads of a failed save may still write to its folder, so the next save uses another one.
     attempt = f'.{self._failed_saves}' if self._failed_saves else ''
     unfinished = self.folder / f'{step}{attempt}.saving'

@@ -26,6 +26,8 @@ finally:
   if _hide_torch:
     del sys.modules['torch']
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 def new_file(folder: pathlib.Path) -> pathlib.Path:
   """Returns the name of a new event file, which sorts after those of earlier starts."""
@@ -46,10 +48,10 @@ def opening(step: int) -> bytes:
 
 
 def scalars(step: int, metrics: Mapping[str, float]) -> bytes:
-  """Returns a record with one point of each metric."""
+  """Returns a record with one point of each metric that is finite, as float32 too."""
   # Not tensorboardX.summary.scalar, which prints a warning for each NaN.
   points = [summary_pb2.Summary.Value(tag=name, simple_value=value)
-            for name, value in metrics.items()]
+            for name, value in metrics.items() if abs(value) <= FLOAT32_MAX]  # not of NaN
   return _record(event_pb2.Event(summary=summary_pb2.Summary(value=points)), step)
 
 

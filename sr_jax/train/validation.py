@@ -104,14 +104,16 @@ class Validator:
     self._upscale = make_upscaler(experiment.generator)
     self._score = scorer.make_scorer(config.scale, config.eval.lpips) if data.sets else None
     self._terms = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
+    self._bicubic: dict[str, dict[str, scorer.Scores]] = {}  # of each set
+    self._excluded: dict[str, list[str]] = {}  # lines on the means of each set, already logged
 
   def before_training(self, state: TrainState) -> None:
     """Scores bicubic and the initial weights, for comparison, and keeps progress images."""
     if not self._data.sets:
       return
-    config, ema = self._config, sharding.local_copy(state.ema)
-    self._score_sets(0, 'bicubic', lambda lr: images.imresize(lr, config.scale))
-    if config.init_from:
+    ema = sharding.local_copy(state.ema)
+    self._score_sets(0, 'bicubic', self._upscale_bicubic)
+    if self._config.init_from:
       terms = self._loss_terms(state, self._experiment.phase_at(0))
       self._score_sets(0, 'start', functools.partial(self._upscale, ema), terms)
     self.keep_progress(0, ema)
@@ -144,10 +146,35 @@ class Validator:
 
   def _score_sets(self, step: int, name: str, upscale: Callable[[np.ndarray], np.ndarray],
                   terms: Mapping[str, float] | None = None) -> dict[str, float]:
-    scores = {kind: scorer.mean(scorer.score_set(pairs, upscale, self._score))
-              for kind, pairs in self._data.sets.items()}
-    self._log.validation(step, name, scores, terms or {})
-    return scores.get('valid', {})
+    """Scores the sets and logs their means.
+
+    Images that bicubic reproduces exactly, such as black ones, have an infinite PSNR in some
+    validations and not in others. They are left out of all, so that means can be compared.
+    """
+    means = {}
+    for kind, pairs in self._data.sets.items():
+      scores = scorer.score_set(pairs, upscale, self._score)
+      bicubic = self._bicubic_scores(kind, scores if name == 'bicubic' else None)
+      means[kind] = scorer.mean(scores, bicubic)
+      excluded = scorer.exclusions({name: scores, 'bicubic': bicubic})
+      if excluded != self._excluded.setdefault(kind, []):
+        self._excluded[kind] = excluded
+        for line in excluded:
+          self._log.say(f'config.data.{kind}: {line}')
+    self._log.validation(step, name, means, terms or {})
+    return means.get('valid', {})
+
+  def _bicubic_scores(self, kind: str, scores: dict[str, scorer.Scores] | None
+                      ) -> dict[str, scorer.Scores]:
+    """Returns bicubic's scores of a set, which a resumed run computes again, without LPIPS."""
+    if kind not in self._bicubic:
+      self._bicubic[kind] = scores or scorer.score_set(
+          self._data.sets[kind], self._upscale_bicubic,
+          scorer.make_scorer(self._config.scale, 'none'))
+    return self._bicubic[kind]
+
+  def _upscale_bicubic(self, lr: np.ndarray) -> np.ndarray:
+    return images.imresize(lr, self._config.scale)
 
   def _loss_terms(self, state: TrainState, phase: Phase) -> dict[str, float]:
     return loss_terms(self._terms[phase.name], sharding.local_copy(state), self._data.crops,
