@@ -34,12 +34,12 @@ from sr_jax.inference import correction
 from sr_jax.inference.planner import DEFAULT_TILE
 from sr_jax.inference.upscale_file import Extras, FileOptions, upscale_file, upscale_samples
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.media import decoders, photos, video
+from sr_jax.media import clips, decoders, photos, video
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
 
 # Files with these suffixes are found in folders.
-READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *video.SUFFIXES)
+READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *clips.SUFFIXES)
 # The format that --format same gives for a suffix; all others become PNG.
 FORMAT_BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp',
                     '.tif': 'tiff', '.tiff': 'tiff', '.bmp': 'bmp'}
@@ -66,7 +66,7 @@ def plan_outputs(inputs: Sequence[pathlib.Path], folder: pathlib.Path, format: s
     InputError: two results would have the same path, or a result would overwrite an input.
   """
   def suffix(path: pathlib.Path) -> str:
-    if path.suffix.lower() in video.SUFFIXES:
+    if path.suffix.lower() in clips.SUFFIXES:
       return '.mp4'
     return photos.FORMATS[format_of(path, format)].suffix
 
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> None:
   if not jobs:
     _report_errors(errors)
   new_jobs = [job for job in jobs if args.overwrite or not job[1].exists()]
-  video_jobs = [job for job in new_jobs if job[0].suffix.lower() in video.SUFFIXES]
+  video_jobs = [job for job in new_jobs if job[0].suffix.lower() in clips.SUFFIXES]
   image_jobs = [job for job in new_jobs if job not in video_jobs]
   compile_cache.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,

@@ -27,6 +27,13 @@ SUBTITLES = 'subtitles dropped'
 ATTACHMENTS = 'attachments dropped'
 DATA_STREAMS = 'data streams dropped'
 METADATA = 'metadata dropped'
+KEPT_INTERLACED = 'interlaced frames used as they are'
+UNDECODED_ALPHA = 'alpha dropped (no decoder for it)'
+FURTHER_VIDEOS = 'further video streams dropped'
+COVER = 'cover image dropped'
+CAPTIONS = 'closed captions dropped'
+HDR_METADATA = 'HDR metadata dropped'
+PROJECTION = '360-degree or 3D tags dropped'
 
 SHOWN = 10  # names that a line of `summary` lists
 
@@ -64,6 +71,16 @@ def frames(count: int, unit: str = 'frames') -> str:
     unit: 'frames', 'pages' or 'images'.
   """
   return f'only the first of {count} {unit} used'
+
+
+def resized(count: int) -> str:
+  """Returns the note of a video's frames whose size differs from that of the first frame."""
+  return f'{count} frames of another size resized'
+
+
+def metadata(keys: Sequence[str]) -> str:
+  """Returns the note of metadata: 'metadata dropped (director, make)'."""
+  return f'{METADATA} ({listed(keys, SHOWN)})'
 
 
 def summary(notes: Mapping[str, Sequence[str]], unit: str = 'images') -> list[str]:

@@ -1,7 +1,7 @@
-"""Reads videos through PyAV: frames as RGB, with their timestamps.
+"""Opens videos through PyAV and converts their frames to RGB.
 
-`segments.py` encodes frames, `remux.py` joins segments, and `video.py` runs the network and resumes
-an interrupted job.
+`clip_frames.py` decodes and deinterlaces, `segments.py` encodes frames, `remux.py` joins segments,
+and `video.py` runs the network and resumes an interrupted job.
 """
 
 import contextlib
@@ -17,11 +17,44 @@ from av.video.reformatter import ColorRange, Interpolation
 
 from sr_jax.errors import InputError
 
+# Suffixes of files that are treated as videos: containers and raw streams that FFmpeg reads.
+SUFFIXES = ('.mp4', '.m4v', '.mov', '.qt', '.3gp', '.3g2', '.f4v', '.mkv', '.webm', '.avi', '.divx',
+            '.mpg', '.mpeg', '.mpe', '.m1v', '.m2v', '.m2p', '.vob', '.ts', '.m2t', '.mts', '.m2ts',
+            '.trp', '.tod', '.wmv', '.asf', '.flv', '.ogv', '.ogm', '.mxf', '.dv', '.rm', '.rmvb',
+            '.nut', '.y4m', '.ivf', '.h264', '.264', '.h265', '.hevc', '.265', '.gxf', '.wtv',
+            '.mjpeg', '.mjpg', '.mj2', '.amv')
+# WebM stores alpha as a second picture, which only these decoders combine with the first one.
+ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 # Colour codes of ITU-T H.273, which frames and streams carry.
 BT709, UNKNOWN, SMPTE170M, BT2020 = 1, 2, 6, 9
 MATRICES = (BT709, 4, 5, SMPTE170M, 7, BT2020)
 ACCURATE = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
             | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP)
+
+
+@dataclasses.dataclass
+class Seen:
+  """What was found in a video while its frames were decoded.
+
+  Attributes:
+    damaged: packets that could not be decoded.
+    interlaced: frames that were deinterlaced.
+    kept_interlaced: interlaced frames that the filter does not support.
+    resized: frames of another size than the first.
+    transparent: whether a frame had a pixel that is not opaque.
+    bits: the largest bit depth of a frame.
+    side_data: notes of `clip_frames.SIDE_DATA`.
+    end: the time in seconds at which the last packet of any stream ends, by the file's clock.
+  """
+
+  damaged: int = 0
+  interlaced: int = 0
+  kept_interlaced: int = 0
+  resized: int = 0
+  transparent: bool = False
+  bits: int = 8
+  side_data: set[str] = dataclasses.field(default_factory=set)
+  end: fractions.Fraction = fractions.Fraction(0)
 
 
 @dataclasses.dataclass
@@ -35,7 +68,8 @@ class Video:
   total: int  # frames according to the header; 0 if unknown
   seconds: fractions.Fraction  # duration according to the header
   offset: int  # time at which the file's clock starts, in units of `time_base`
-  damaged: int = 0  # packets that could not be decoded, so far
+  alpha_decoder: av.VideoCodecContext | None = None  # used in place of the stream's decoder
+  seen: Seen = dataclasses.field(default_factory=Seen)
 
   @property
   def time_base(self) -> fractions.Fraction:
@@ -109,7 +143,25 @@ def open_video(path: os.PathLike | str, max_pixels: int | None = None) -> Iterat
     start = container.start_time or 0 if 'mpeg' in container.format.name else 0
     yield Video(path, container, stream, rate.limit_denominator(65535),
                 stream.frames or round(seconds * rate), seconds,
-                round(fractions.Fraction(start, av.time_base) / stream.time_base))
+                round(fractions.Fraction(start, av.time_base) / stream.time_base),
+                _alpha_decoder(stream))
+
+
+def hides_alpha(stream: av.VideoStream) -> bool:
+  """Returns whether the stream's own decoder drops alpha."""
+  tags = {key.lower(): value for key, value in stream.metadata.items()}
+  return tags.get('alpha_mode') == '1' and stream.codec_context.name in ALPHA_DECODERS
+
+
+def _alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
+  """Returns a decoder of colour and alpha, or None if it is not needed or not installed."""
+  name, source = ALPHA_DECODERS.get(stream.codec_context.name), stream.codec_context
+  if not hides_alpha(stream) or name not in av.codecs_available:
+    return None
+  decoder = av.CodecContext.create(name, 'r')
+  for tag in ('color_primaries', 'color_trc', 'colorspace', 'color_range'):
+    setattr(decoder, tag, getattr(source, tag))
+  return decoder
 
 
 def _check_frame_size(path: os.PathLike | str, frame: av.VideoStream | av.VideoFrame,
@@ -118,59 +170,6 @@ def _check_frame_size(path: os.PathLike | str, frame: av.VideoStream | av.VideoF
   if max_pixels and frame.width * frame.height > max_pixels:
     raise InputError(f'{path}: frames of {frame.width}x{frame.height} have more than '
                      f'{max_pixels} pixels')
-
-
-def frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
-  """Yields (time, frame) of every frame that can be decoded.
-
-  Times are in units of `video.time_base` and strictly increase. The time of a frame without
-  timestamp follows from the frame rate.
-
-  Raises:
-    InputError: the file cannot be read.
-  """
-  step = max(1, round(1 / (video.rate * video.time_base)))
-  shift, last = -video.offset, None
-  try:
-    for packet in video.container.demux(video.stream):
-      try:
-        decoded = packet.decode()
-      except av.error.InvalidDataError:
-        video.damaged += 1
-        continue
-      for frame in decoded:
-        # An AVI file has no presentation times, only the order of the frames.
-        time = frame.dts if video.container.format.name == 'avi' else frame.pts
-        if time is None:
-          time = -shift if last is None else last + step - shift
-        shift = clock_shift(time, shift, last, step, video.time_base)
-        last = time + shift if last is None else max(time + shift, last + 1)
-        yield last, frame
-  except av.error.InvalidDataError:  # a truncated file
-    video.damaged += 1
-  except av.FFmpegError as error:
-    raise InputError(f'{video.path}: cannot read ({error_text(error)})') from None
-
-
-def clock_shift(time: int, shift: int, last: int | None, step: int,
-                time_base: fractions.Fraction) -> int:
-  """Returns what to add to `time`, which handles clocks that restart.
-
-  Clocks restart where recordings were concatenated.
-
-  Args:
-    time: timestamp in the file.
-    shift: what was added to the previous timestamp.
-    last: the previous timestamp after the addition, None for the first.
-    step: duration of a frame or packet.
-    time_base: unit of all times, in seconds.
-
-  Returns:
-    `shift`, unless `time + shift` is more than a second before `last`; then the shift by which
-    the timestamp follows `last` by `step`.
-  """
-  restarted = last is not None and (time + shift - last) * time_base < -1
-  return last + step - time if restarted else shift
 
 
 def frame_format(video: Video, frame: av.VideoFrame, max_pixels: int | None = None) -> FrameFormat:
@@ -198,15 +197,32 @@ def is_hd(height: int, width: int) -> bool:
   return width >= 1280 or height > 576
 
 
+def has_alpha(frame: av.VideoFrame) -> bool:
+  """Returns whether the pixel format stores alpha, or a palette that may."""
+  return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
 def frame_to_rgb(frame: av.VideoFrame, format: FrameFormat) -> np.ndarray:
-  """Converts a frame to upright uint8 [h, w, 3], resized to `format` if its size differs."""
+  """Converts a frame to upright uint8 [h, w, 3], resized to `format` if its size differs.
+
+  Alpha is composited over white.
+  """
   if not frame.format.is_rgb:
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith('yuvj')
     frame.colorspace = _colour_matrix(frame)
     frame.color_range = ColorRange.JPEG if full else ColorRange.MPEG
-  image = frame.to_ndarray(format='rgb24', width=format.width, height=format.height,
-                           interpolation=ACCURATE)
+  alpha = has_alpha(frame)
+  image = frame.to_ndarray(format='rgba' if alpha else 'rgb24', width=format.width,
+                           height=format.height, interpolation=ACCURATE)
+  if alpha:
+    image = _over_white(image)
   return apply_display_matrix(image, format.display_matrix)
+
+
+def _over_white(rgba: np.ndarray) -> np.ndarray:
+  """Composites uint8 [h, w, 4] over white, rounded."""
+  alpha = rgba[..., 3:].astype(np.uint16)
+  return np.uint8((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255)
 
 
 def apply_display_matrix(image: np.ndarray, display_matrix: Sequence[int]) -> np.ndarray:
@@ -225,5 +241,3 @@ def apply_display_matrix(image: np.ndarray, display_matrix: Sequence[int]) -> np
 def swaps_axes(display_matrix: Sequence[int]) -> bool:
   """Returns whether a display matrix turns rows into columns."""
   return bool(display_matrix) and abs(display_matrix[1]) > abs(display_matrix[0])
-
-

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import av
 
 from sr_jax.errors import InputError
-from sr_jax.media import clips
+from sr_jax.media import clips, tags
+from sr_jax.media.clip_frames import clock_shift
 from sr_jax.system import files
 
 CONTAINERS = {'.mp4': 'mp4', '.mkv': 'matroska'}  # FFmpeg's formats by the suffix of the target
 # Codecs that players support in MP4. FFmpeg would also write Vorbis and PCM, which few play.
 MP4_SOUND = ('aac', 'mp3', 'ac3', 'eac3', 'opus', 'flac', 'alac')
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
-COPIED_TAGS = ('title', 'artist', 'album', 'comment', 'date', 'creation_time', 'description')
 
 
 class Segment(NamedTuple):
@@ -49,7 +49,8 @@ def join(segments: Sequence[Segment], video: clips.Video, target: pathlib.Path) 
   """Writes the packets of `segments` and the sound of `video` to `target`, atomically.
 
   Nothing is encoded again, except for sound that the container or its players do not support, which
-  becomes AAC.
+  becomes AAC. Chapters, the container's metadata and the language and title of streams are kept
+  where the container supports them.
 
   Returns:
     A description of what became of the sound.
@@ -87,12 +88,13 @@ def _join(segments: Sequence[Segment], video: clips.Video, target: pathlib.Path,
   with (clips.open_container(video.path) as source, files.atomic_write(target) as temporary,
         _open_segment(segments[0].path) as first,
         av.open(clips.local_path(temporary), 'w', format=container, options=options) as output):
-    output.metadata.update(
-        {key: source.metadata[key] for key in COPIED_TAGS if key in source.metadata})
+    output.metadata.update(tags.container_tags(source))
+    output.set_chapters(tags.chapters(source, video.offset * video.time_base))
     if not first.streams.video:
       raise DamagedSegmentError(segments[0].path)
     stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
     stream.time_base, stream.codec_context.framerate = video.time_base, video.rate
+    tags.copy_stream_tags(source.streams[video.stream.index], stream)
     tracks = [_add_track(output, audio, copy) for audio in source.streams.audio
               if copy is not None and audio.codec_context is not None]
     packets = [_video_packets(segments, video, stream)]
@@ -150,8 +152,7 @@ def _add_track(output: av.container.OutputContainer, source: av.AudioStream, cop
     track.bit_rate = 96000 * track.channels
     resampler = av.AudioResampler('fltp', layout, rate, options={'async': '1'})  # fills gaps
     description = f'encoded to AAC (was {name})'
-  track.metadata.update({key: source.metadata[key] for key in ('language', 'title')
-                         if key in source.metadata})
+  tags.copy_stream_tags(source, track)
   return AudioTrack(source, track, resampler, description)
 
 
@@ -164,8 +165,8 @@ def _sound(source: av.container.InputContainer, tracks: Sequence[AudioTrack],
     index, track = packet.stream.index, by_index[packet.stream.index]
     if packet.size and packet.dts is not None:
       shift = shifts.get(index, -round(start / packet.time_base))
-      shift = shifts[index] = clips.clock_shift(packet.dts, shift, last.get(index),
-                                                packet.duration or 1, packet.time_base)
+      shift = shifts[index] = clock_shift(packet.dts, shift, last.get(index),
+                                          packet.duration or 1, packet.time_base)
       delay = 0 if packet.pts is None else packet.pts - packet.dts
       # Muxers refuse two packets with the same time, so the second one gets the next time.
       packet.dts = max(packet.dts + shift, last.get(index, packet.dts + shift - 1) + 1)

@@ -17,6 +17,8 @@ from sr_jax.system import files
 
 # PyAV's wheels include libx264; FFmpeg builds without it always have MPEG-4.
 ENCODERS = ('libx264', 'mpeg4')
+MAX_SIDE = {'libx264': 16384, 'mpeg4': 8191}  # pixels
+MAX_AREA = 2**31 - 1  # of (8 * width + 1024) * (height + 128), in any of FFmpeg's encoders
 
 
 def encoder() -> str:
@@ -29,6 +31,23 @@ def encoder() -> str:
     if name in av.codecs_available:
       return name
   raise InputError(f'the installed PyAV has no encoder of {" or ".join(ENCODERS)}: pip install av')
+
+
+def check_size(source: os.PathLike | str, height: int, width: int) -> None:
+  """Raises an InputError if the encoder does not support results of this size.
+
+  Args:
+    source: the video that is upscaled, for the message.
+    height, width: of the result, before it is padded to even sides.
+  """
+  name, size = encoder(), f'{source}: the result of {width}x{height} pixels is too large'
+  height, width = height + height % 2, width + width % 2
+  if max(height, width) > MAX_SIDE.get(name, MAX_AREA):
+    raise InputError(f'{size} for the video encoder {name}, whose sides are limited to '
+                     f'{MAX_SIDE[name]} pixels; use a smaller scale or --outscale')
+  if (8 * width + 1024) * (height + 128) > MAX_AREA:
+    raise InputError(f'{size} for a video, which is limited to about {MAX_AREA // 8 // 10**6} '
+                     'million pixels; use a smaller scale or --outscale')
 
 
 class SegmentFormat(NamedTuple):

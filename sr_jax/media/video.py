@@ -15,7 +15,6 @@ target is written at the end, atomically.
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import shutil
@@ -27,15 +26,14 @@ import av
 import numpy as np
 
 from sr_jax.errors import InputError, listed
-from sr_jax.media import clips, remux
-from sr_jax.media.segments import SegmentFormat, encoder, segment_writer
+from sr_jax.media import clip_losses, clips, remux, segment_folder, tags
+from sr_jax.media.clip_frames import timed_frames
+from sr_jax.media.interlacing import TimedFrame
+from sr_jax.media.segments import SegmentFormat, check_size, encoder, segment_writer
 from sr_jax.system import files
 
-SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.mts', '.m2ts',
-            '.wmv', '.flv', '.3gp', '.ogv')  # of files that are treated as videos
 OUTPUT_SUFFIXES = tuple(remux.CONTAINERS)
 Item = TypeVar('Item')
-TimedFrame = tuple[int, av.VideoFrame]
 Upscale = Callable[[np.ndarray], np.ndarray]
 
 
@@ -67,9 +65,10 @@ def upscale_video(upscale: Upscale, scale: int, source: os.PathLike | str,
                   on_progress: Callable[[int, int], None] | None = None) -> str:
   """Writes a video of the upscaled frames of `source`, with their timestamps and the sound.
 
-  The video is H.264 (4:2:0, BT.709 or BT.601 depending on the size), upright, with sides rounded up
-  to even numbers. The sound is copied packet by packet, or else encoded to AAC. Subtitles, chapters
-  and further video streams are skipped.
+  The video is H.264 (4:2:0, 8 bits, BT.709 or BT.601 depending on the size), upright, progressive,
+  opaque, with sides rounded up to even numbers. The sound is copied packet by packet, or else
+  encoded to AAC. Chapters, titles and languages are kept. Subtitles and further video streams are
+  dropped. The description names everything that was lost.
 
   Args:
     upscale: maps uint8 [batch, h, w, 3] to uint8 [batch, h * scale, w * scale, 3]; always called
@@ -85,20 +84,25 @@ def upscale_video(upscale: Upscale, scale: int, source: os.PathLike | str,
     A description of the result.
 
   Raises:
-    InputError: `source` is not a video or too large, or a file cannot be written.
+    InputError: `source` is not a video or too large, a file cannot be written, or another process
+      is writing the same target.
   """
   source, target = files.expand(source), files.expand(target)
   _check_target(source, target)
-  with clips.open_video(source, options.max_pixels) as video:
-    frames = clips.frames(video)
+  with contextlib.ExitStack() as stack:
+    video = stack.enter_context(clips.open_video(source, options.max_pixels))
+    frames = timed_frames(video)
     first = next(frames, None)
     if first is None:
       raise InputError(f'{source}: contains no frame that can be decoded')
     source_format = clips.frame_format(video, first[1], options.max_pixels)
     height, width = (side * scale for side in source_format.upright_size)
+    check_size(source, height, width)
     format = SegmentFormat(height, width, video.rate, options.crf, source_format)
-    folder = target.with_name(f'.{target.name}.parts')
-    changed = _prepare(folder, target, _job(source, scale, options))
+    folder = files.hidden_beside(target, '.parts')
+    segment_folder.lock(folder, target, stack)
+    stack.enter_context(segment_folder.removed_if_empty(folder))
+    changed = segment_folder.prepare(folder, target, _job(source, scale, options))
 
     def report(done: int) -> None:
       if on_progress:
@@ -115,13 +119,17 @@ def upscale_video(upscale: Upscale, scale: int, source: os.PathLike | str,
       notes.append(f'reused {reused} frames of an interrupted call')
     if changed:
       notes.append(f'started over (changed since the interrupted call: {changed})')
-    return ', '.join([*notes, *_warnings(segments, video, format)])
+    return ', '.join([*notes, *clip_losses.of_frames(video), *clip_losses.of_streams(video),
+                      *tags.lost(video, target), *_warnings(segments, video, format)])
 
 
 def _check_target(source: pathlib.Path, target: pathlib.Path) -> None:
   """Raises an InputError if the target has an unsupported suffix or must not be replaced."""
   if target.suffix.lower() not in OUTPUT_SUFFIXES:
     raise InputError(f'{target}: expected a video with suffix {listed(OUTPUT_SUFFIXES)}')
+  if len(os.fsencode(target.name)) > files.MAX_NAME_BYTES:
+    raise InputError(f'{target}: the name is too long ({len(os.fsencode(target.name))} bytes, at '
+                     f'most {files.MAX_NAME_BYTES}); rename the source')
   if target.is_dir() or (target.exists() and source.exists() and target.samefile(source)):
     raise InputError(f'{target}: cannot write (it is a folder or the source video)')
 
@@ -195,36 +203,6 @@ def _job(source: pathlib.Path, scale: int, options: VideoOptions) -> dict[str, A
           'encoder': [encoder(), av.__version__, av.ffmpeg_version_info]}
 
 
-def _prepare(folder: pathlib.Path, target: pathlib.Path, job: dict[str, Any]) -> str:
-  """Creates the folder for segments; clears it if it belongs to a different job.
-
-  Returns:
-    What differs from that job, or ''.
-
-  Raises:
-    InputError: the folder cannot be written.
-  """
-  job_file = folder / 'job.json'
-  try:
-    previous = json.loads(job_file.read_text(encoding='utf-8')) if job_file.exists() else {}
-  except (OSError, ValueError):
-    previous = {}
-  try:
-    if previous == job:
-      # Remove what a killed call left.
-      for leftover in [*folder.glob('.*'), *folder.glob('whole.*')]:
-        leftover.unlink()
-      return ''
-    if folder.exists():
-      shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    files.write_json(job_file, job)
-  except OSError as error:
-    raise InputError(f'{target}: cannot write ({error.strerror or error})') from None
-  return listed(['video' if key == 'clip' else key for key in job
-                 if key in previous and previous[key] != job[key]])
-
-
 def _finish(segments: Sequence[remux.Segment], video: clips.Video, target: pathlib.Path) -> str:
   """Joins the segments to `target`; returns a description of what became of the sound."""
   joined = segments[0].path.with_name(f'whole{target.suffix}')
@@ -242,19 +220,18 @@ def _finish(segments: Sequence[remux.Segment], video: clips.Video, target: pathl
 
 def _warnings(segments: Sequence[remux.Segment], video: clips.Video, format: SegmentFormat
               ) -> list[str]:
-  """Describes what differs from the source."""
+  """Describes padding and damage."""
   warnings = []
   if format.height % 2 or format.width % 2:
     warnings.append('padded to even sides by repeating the last row or column')
-  skipped = {stream.type for stream in video.container.streams
-             if stream.type != 'audio' and stream.index != video.stream.index}
-  if skipped:
-    warnings.append(f'skipped streams: {listed(sorted(skipped))}')
-  if video.damaged:
-    warnings.append(f'{video.damaged} damaged packets')
+  if video.seen.damaged:
+    warnings.append(f'{video.seen.damaged} damaged packets')
   times = sorted(time for segment in segments for time in segment.times)
   longest = max((after - before for before, after in itertools.pairwise(times)), default=0)
   seconds = (times[-1] - times[0] + longest) * video.time_base
+  if not video.stream.duration:
+    # The duration is that of all streams and may include the time before the first frame.
+    seconds = max(seconds, (times[-1] + longest) * video.time_base, video.seen.end)
   if seconds < 0.98 * video.seconds - 0.2:
     warnings.append(f'ends after {float(seconds):.1f} of {float(video.seconds):.1f} s and may be '
                     'truncated')
