@@ -30,16 +30,17 @@ import tqdm
 from sr_jax import images, restore
 from sr_jax.data import folders
 from sr_jax.errors import InputError
+from sr_jax.images import decoders
 from sr_jax.inference import correction
 from sr_jax.inference.planner import DEFAULT_TILE
 from sr_jax.inference.upscale_file import Extras, FileOptions, upscale_file, upscale_samples
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.media import clips, decoders, photos, video
+from sr_jax.media import clips, photos, video
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
 
 # Files with these suffixes are found in folders.
-READABLE = (*images.SUFFIXES, '.gif', '.avif', '.jfif', *clips.SUFFIXES)
+READABLE = (*images.SUFFIXES, *clips.SUFFIXES)
 # The format that --format same gives for a suffix; all others become PNG.
 FORMAT_BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp',
                     '.tif': 'tiff', '.tiff': 'tiff', '.bmp': 'bmp'}

@@ -11,7 +11,7 @@ import pytest
 
 from sr_jax import restore
 from sr_jax.errors import InputError
-from sr_jax.media import decoders
+from sr_jax.images import decoders
 from sr_jax.runs import metadata
 from tests.faults import fuzz, readers, texts
 from tests.faults.mutation import rng_of

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from sr_jax import restore
 from sr_jax.app.interface import CSS, MAX_PIXELS, build_page, import_gradio
 from sr_jax.errors import InputError
+from sr_jax.images import decoders
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.media import decoders
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
 

@@ -17,17 +17,26 @@ from sr_jax.images.color import (
   ycbcr_to_rgb,
 )
 from sr_jax.images.io import (
+  HEIF_SUFFIXES,
   SUFFIXES,
   DamagedImageError,
   check_pixel_count,
   convert_read_errors,
+  eight_bit,
+  header_notes,
   image_size,
+  open_image,
+  over_white,
   read_image,
+  read_samples,
+  read_with_notes,
   write_image,
 )
 from sr_jax.images.resizing import KERNELS, imresize, resize
 
 __all__ = [
-  'BLACK', 'KERNELS', 'LUMA', 'SUFFIXES', 'DamagedImageError', 'as_rgb', 'check_pixel_count',
-  'convert_read_errors', 'crop_to_multiple', 'image_size', 'imresize', 'luma', 'read_image',
-  'resize', 'rgb_to_ycbcr', 'to_float', 'to_levels', 'to_uint8', 'write_image', 'ycbcr_to_rgb']
+  'BLACK', 'HEIF_SUFFIXES', 'KERNELS', 'LUMA', 'SUFFIXES', 'DamagedImageError', 'as_rgb',
+  'check_pixel_count', 'convert_read_errors', 'crop_to_multiple', 'eight_bit', 'header_notes',
+  'image_size', 'imresize', 'luma', 'open_image', 'over_white', 'read_image', 'read_samples',
+  'read_with_notes', 'resize', 'rgb_to_ycbcr', 'to_float', 'to_levels', 'to_uint8', 'write_image',
+  'ycbcr_to_rgb']

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from sr_jax.errors import listed
 
 ALPHA = 'alpha composited over white'
+ALPHA_IGNORED = 'alpha ignored'  # colours are used as they are stored
 ICC = 'ICC profile dropped'
 EXIF = 'EXIF dropped'
 DAMAGED_EXIF = 'damaged EXIF dropped'
 XMP = 'XMP dropped'
 RESOLUTION = 'resolution dropped'
 TEXT = 'PNG text dropped'
+COMMENT = 'comment dropped'
+IPTC = 'IPTC dropped'
 CLIPPED = 'values outside 0 to 1 clipped'
 
 # Of videos.
@@ -63,14 +66,15 @@ def channels(count: int, total: int) -> str:
   return f'{count} of {total} channels dropped'
 
 
-def frames(count: int, unit: str = 'frames') -> str:
+def frames(count: int | None, unit: str = 'frames') -> str:
   """Returns the note of a file of which the first frame or page is used.
 
   Args:
-    count: the number of frames in the file.
+    count: the number of frames in the file; None if it is not known.
     unit: 'frames', 'pages' or 'images'.
   """
-  return f'only the first of {count} {unit} used'
+  number = 'several' if count is None else count
+  return f'only the first of {number} {unit} used'
 
 
 def resized(count: int) -> str:

@@ -3,6 +3,7 @@
 The limits refuse small files that would take minutes or gigabytes to decode.
 """
 
+import importlib.util
 import math
 import re
 from typing import BinaryIO
@@ -11,14 +12,45 @@ import numpy as np
 import PIL
 from PIL import Image, JpegImagePlugin
 
+from sr_jax.images import boxes
+
 MAX_PIXELS = 200_000_000  # default limit of pixels for a file
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # sum over a JPEG's scans; real files have about ten scans
 MAX_RLE_PIXELS = 16_000_000  # of a compressed BMP; a large screen has 15 million
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\x01\xd0-\xd7\xff])')  # a marker followed by a length
-_ORIENTATION = 0x0112  # EXIF tag
+ORIENTATION = 0x0112  # EXIF tag
 # Pillow's formats that may be opened, tried in this order by their signatures. The list is closed
 # because some of Pillow's formats run external programs.
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'AVIF')
+
+
+# Brands of HEIF files, whose pixels are encoded as H.265.
+_HEIF_BRANDS = frozenset((b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs'))
+# How raw files of cameras begin, other than those that are TIFF files.
+_RAW_SIGNATURES = (b'FUJIFILMCCD-RAW', b'IIRO', b'IIRS', b'MMOR', b'IIU\0', b'\0MRM', b'FOVb')
+_CANON_RAW = b'CR\2\0'  # in a TIFF, from byte 8 on
+
+
+class UnsupportedError(ValueError):
+  """The file is intact, but of a kind that is not read; the message says which."""
+
+
+def refuse_unreadable(signature: bytes) -> None:
+  """Refuses a file by its first 64 bytes.
+
+  Raises:
+    UnsupportedError: a raw file of a camera, or a HEIF file and pillow-heif is not installed.
+  """
+  if (signature.startswith(_RAW_SIGNATURES) or signature[8:12] == _CANON_RAW
+      or b'crx ' in boxes.brands(signature)):
+    raise UnsupportedError('a raw file of a camera; convert it to TIFF or JPEG first')
+  if is_heif(signature) and not importlib.util.find_spec('pillow_heif'):
+    raise UnsupportedError('HEIF needs the package pillow-heif: pip install pillow-heif')
+
+
+def is_heif(signature: bytes) -> bool:
+  """Returns whether a file is HEIF, from its first 64 bytes."""
+  return bool(boxes.brands(signature) & _HEIF_BRANDS)
 
 
 def open_image(file: BinaryIO) -> Image.Image:
@@ -29,10 +61,16 @@ def open_image(file: BinaryIO) -> Image.Image:
 
   Raises:
     PIL.UnidentifiedImageError: the file is in none of the formats.
+    ImportError: it is HEIF, and pillow-heif is not installed (see `refuse_unreadable`).
   """
   Image.init()
   file.seek(0)
-  signature = file.read(32)
+  signature = file.read(64)
+  if is_heif(signature):
+    import pillow_heif  # optional
+
+    file.seek(0)
+    return pillow_heif.HeifImageFile(file, '')
   name = next((name for name in _FORMATS if name in Image.OPEN and Image.OPEN[name][1](signature)),
               None)
   if not name:
@@ -66,9 +104,12 @@ def load_image(image: Image.Image) -> None:
   image.load()
 
 
-def exif_orientation(exif: Image.Exif) -> object:
-  """Returns the orientation tag, 1 if there is none; a file may hold any value there."""
-  return exif.get(_ORIENTATION, 1)
+def exif_orientation(exif: Image.Exif | None) -> object:
+  """Returns the orientation tag, which may have any value; 1 if there is none or it is damaged."""
+  try:
+    return exif.get(ORIENTATION, 1) if exif is not None else 1
+  except Exception:  # values are parsed when they are asked for
+    return 1
 
 
 def swaps_sides(orientation: object) -> bool:
@@ -85,29 +126,6 @@ def apply_orientation(array: np.ndarray, orientation: object) -> np.ndarray:
   if orientation in (2, 3, 6, 7):
     array = array[:, ::-1]
   return np.ascontiguousarray(array)
-
-
-def to_eight_bit(image: Image.Image) -> Image.Image:
-  """Converts an image to mode L or RGB.
-
-  Palettes and CMYK become RGB, transparency is composited over white, and 16-bit and float
-  samples are scaled to 8 bits.
-  """
-  if image.mode in ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N'):
-    samples = np.asarray(image).astype(np.float64)
-    # Pillow opens some 16-bit files in mode I; 65535 is white in all of these modes.
-    return Image.fromarray(np.uint8(np.clip(np.round(samples / 257), 0, 255)))
-  if image.mode == 'F':
-    samples = np.asarray(image)
-    return Image.fromarray(np.uint8(np.clip(np.round(samples * 255), 0, 255)))
-  if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
-    grey = image.mode in ('LA', 'La', 'L', '1')
-    rgba = image.convert('RGBA')
-    white = Image.new('RGBA', rgba.size, 'white')
-    return Image.alpha_composite(white, rgba).convert('L' if grey else 'RGB')
-  if image.mode in ('L', 'RGB'):
-    return image
-  return image.convert('L' if image.mode == '1' else 'RGB')
 
 
 def _refuse_bomb(image: Image.Image, width: int, height: int) -> None:

@@ -1,25 +1,30 @@
-"""Reads and writes image files as 8-bit arrays, for training and evaluation.
+"""Reads and writes image files as arrays of samples, for training and evaluation.
 
 `sr_jax.media.photos` reads and writes files with alpha, 16 bits, EXIF and colour profiles.
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import PIL
 from PIL import Image
 
 from sr_jax.errors import InputError
-from sr_jax.images import formats
+from sr_jax.images import decoders, dropped, formats
+from sr_jax.images.decoders import OpenImage
 from sr_jax.images.formats import MAX_PIXELS
 from sr_jax.system import files
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
+HEIF_SUFFIXES = ('.heic', '.heif', '.hif')  # readable where pillow-heif is installed
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.avif',
+            '.jxl', '.jp2', '.j2k', '.j2c', '.jpc', '.jpx', '.jpf',
+            *(HEIF_SUFFIXES if importlib.util.find_spec('pillow_heif') else ()))
 
 
 class EncodedImage(Protocol):
@@ -34,8 +39,18 @@ class EncodedImage(Protocol):
 ImageSource = os.PathLike | str | EncodedImage
 
 
+class Samples(NamedTuple):
+  """The decoded samples of an image."""
+
+  array: np.ndarray  # uint8 [H, W, 1 or 3]; of `read_samples` uint8 or uint16
+  notes: list[str]  # what was lost in reading, see `dropped`
+
+
 class DamagedImageError(InputError):
-  """An image that is missing, truncated, too large or not an image; callers may skip it."""
+  """An image that is missing, truncated, too large, unsupported or not an image.
+
+  Callers may skip it.
+  """
 
 
 @contextlib.contextmanager
@@ -53,6 +68,8 @@ def convert_read_errors(path: ImageSource, message: str) -> Iterator[None]:
     raise
   except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
     raise DamagedImageError(f'{path}: {error.strerror.lower()}') from None
+  except formats.UnsupportedError as error:
+    raise DamagedImageError(f'{path}: unsupported: {error}') from None
   except PIL.UnidentifiedImageError:
     raise DamagedImageError(f'{path}: not a supported image file') from None
   except Image.DecompressionBombError as error:
@@ -84,55 +101,121 @@ def check_pixel_count(path: ImageSource, width: int, height: int, max_pixels: in
 
 
 @contextlib.contextmanager
-def _open(path: ImageSource, message: str) -> Iterator[Image.Image]:
-  """Opens an image of at most MAX_PIXELS; failures become InputErrors with `message`."""
-  with convert_read_errors(path, message):
+def open_image(path: ImageSource, max_pixels: int = MAX_PIXELS, limit: str = 'the limit of'
+               ) -> Iterator[OpenImage]:
+  """Yields the open file; failures inside become InputErrors that name it.
+
+  Args:
+    path: a file, or an object with `read_bytes()`.
+    max_pixels: the largest number of pixels that is allowed.
+    limit: what a message calls `max_pixels`.
+
+  Raises:
+    DamagedImageError: the file is missing, not an image, damaged, unsupported, or has more than
+      `max_pixels`.
+    InputError: the disk fails.
+  """
+  with convert_read_errors(path, 'damaged image ({error})'):
     is_file = isinstance(path, (str, os.PathLike))
-    with (open(path, 'rb') if is_file else io.BytesIO(path.read_bytes())) as file:
-      image = formats.open_image(file)
-      check_pixel_count(path, *formats.stored_size(image), MAX_PIXELS, 'the limit of')
+    with (open(path, 'rb') if is_file else io.BytesIO(path.read_bytes()) as file,
+          decoders.open_file(file) as image):
+      check_pixel_count(path, image.width, image.height, max_pixels, limit)
       yield image
+
+
+def read_samples(path: ImageSource) -> Samples:
+  """Decodes the colours of an image as they are stored, without alpha.
+
+  Returns:
+    Samples whose array is uint8, or uint16 for files of more than 8 bits, [H, W, 1 or 3].
+
+  Raises:
+    DamagedImageError, InputError: as `read_image`.
+  """
+  array, bits, notes = _decode(path)
+  depth = 8 * array.itemsize
+  notes = [dropped.bits(bits, depth)] * (bits > depth) + notes
+  if array.shape[-1] in (2, 4):
+    notes = [dropped.ALPHA_IGNORED] * (not decoders.is_opaque(array[..., -1:])) + notes
+    array = array[..., :-1]
+  return Samples(np.ascontiguousarray(array), notes)
+
+
+def read_with_notes(path: ImageSource) -> Samples:
+  """Decodes an image as `read_image` does; also returns what was lost."""
+  array, bits, notes = _decode(path)
+  notes = [dropped.bits(bits, 8)] * (bits > 8) + notes
+  if array.shape[-1] in (2, 4):
+    notes = [dropped.ALPHA] * (not decoders.is_opaque(array[..., -1:])) + notes
+    array = over_white(array[..., :-1], array[..., -1:])
+  if array.dtype != np.uint8:
+    array = eight_bit(array)
+  return Samples(np.ascontiguousarray(array), notes)
 
 
 def read_image(path: ImageSource) -> np.ndarray:
   """Decodes an image file as a viewer would show it.
 
-  Grey files stay grey; palettes and CMYK become RGB; the EXIF orientation is applied; transparent
-  pixels are composited over white, because the colours below them are arbitrary; 16-bit grey is
-  scaled to 8 bits (Pillow alone would clip it to white); 16-bit colour keeps its upper bytes,
-  which is what Pillow reads.
+  Grey files stay grey; palettes, CMYK and Lab become RGB; the EXIF orientation is applied;
+  transparent pixels are composited over white, because the colours below them are arbitrary; more
+  than 8 bits are rounded to 8. Of several frames the first is read.
 
   Args:
-    path: a PNG, JPEG, WebP, BMP or TIFF file, or an object with `read_bytes()` whose str() names
-      it, such as a record of a data set.
+    path: a file with one of `SUFFIXES`, or an object with `read_bytes()` whose str() names it, such
+      as a record of a data set.
 
   Returns:
     uint8 [H, W, 1] or [H, W, 3].
 
   Raises:
-    DamagedImageError: the file is missing, truncated, not an image, or has more than MAX_PIXELS.
+    DamagedImageError: the file is missing, truncated, unsupported, not an image, or has more than
+      MAX_PIXELS.
     InputError: the disk fails.
   """
-  with _open(path, 'damaged image ({error})') as image:
-    formats.load_image(image)
-    # Read after decoding: a PNG may hold it at its end, and Pillow applies that of a TIFF itself.
-    orientation = formats.exif_orientation(image.getexif())
-    array = formats.apply_orientation(np.asarray(formats.to_eight_bit(image)), orientation)
-  return array[..., None] if array.ndim == 2 else array
+  return read_with_notes(path).array
 
 
-def image_size(path: ImageSource) -> tuple[int, int]:
-  """Returns (height, width) from the file's header, after the EXIF orientation if it is there.
+def header_notes(path: ImageSource) -> list[str]:
+  """Returns what `read_image` loses of a file, as far as its header shows it.
+
+  Alpha counts as lost although it may turn out to be opaque.
 
   Raises:
     DamagedImageError: the file is missing, not an image, or has more than MAX_PIXELS.
   """
-  with _open(path, 'not a supported image file') as image:
-    width, height = formats.stored_size(image)
-    # Pillow decodes a PNG to find an EXIF chunk after the pixels; most files have it before them.
-    in_header = image.format != 'PNG' or 'exif' in image.info
-    swapped = in_header and formats.swaps_sides(formats.exif_orientation(image.getexif()))
-  return (width, height) if swapped else (height, width)
+  with open_image(path) as image:
+    return decoders.header_notes(image)
+
+
+def image_size(path: ImageSource) -> tuple[int, int]:
+  """Returns (height, width) of the upright image from the file's header.
+
+  Raises:
+    DamagedImageError: the file is missing, not an image, or has more than MAX_PIXELS.
+  """
+  with open_image(path) as image:
+    return image.height, image.width
+
+
+def over_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+  """Composites [h, w, C] over white by [h, w, 1], both uint8 or both uint16."""
+  white = np.uint32(np.iinfo(samples.dtype).max)  # white * white + white / 2 is below 2^32
+  mixed = samples * np.uint32(alpha) + white * (white - alpha)
+  return ((mixed + white // 2) // white).astype(samples.dtype)
+
+
+def eight_bit(samples: np.ndarray) -> np.ndarray:
+  """Rounds uint16 to uint8, 65535 to 255."""
+  return np.uint8((np.uint32(samples) + 128) // 257)
+
+
+def _decode(path: ImageSource) -> tuple[np.ndarray, int, list[str]]:
+  """Returns (uint8 or uint16 [H, W, 1 to 4], alpha last; bits as stored; notes)."""
+  with open_image(path) as image:
+    array, notes = image.decode()
+    notes = [note for note in (*image.notes, *notes, *decoders.color_notes(image),
+                               image.frame_note()) if note]
+    return array, image.bits, notes
 
 
 def write_image(path: os.PathLike | str, image: np.ndarray) -> None:

@@ -67,12 +67,12 @@ def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: s
              size: tuple[int, int] | None = None) -> np.ndarray:
   """Computes MATLAB's `imresize(image, scale or size)` on the host.
 
-  uint8 images are resized in float64, rows first, and rounded to uint8 after each of the two
+  Integers are resized in float64, rows first, and rounded to their type after each of the two
   passes. The results equal the public Set5 and Set14 LR files (x2, x3, x4) in every byte; other
   scales and methods follow the same formula.
 
   Args:
-    image: uint8 [H, W, C], or float32, which is neither rounded nor clipped.
+    image: uint8 or uint16 [H, W, C], or float32, which is neither rounded nor clipped.
     scale: an integer, float or Fraction; above 1 it upscales.
     method: 'bicubic' or 'bilinear', both antialiased for scales below 1, or 'nearest', which is
       not.
@@ -84,9 +84,10 @@ def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: s
   Raises:
     ValueError: `image` has another type.
   """
-  if image.dtype not in (np.uint8, np.float32):
-    raise ValueError(f'image of type {image.dtype}: expected uint8 or float32')
-  real = np.float64 if image.dtype == np.uint8 else np.float32
+  dtype = image.dtype
+  if dtype not in (np.uint8, np.uint16, np.float32):
+    raise ValueError(f'image of type {dtype}: expected uint8, uint16 or float32')
+  real = np.float32 if dtype == np.float32 else np.float64
   # MATLAB begins with the axis that shrinks more, or with rows if both shrink alike.
   for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):
     side, count = image.shape[axis], size and size[axis]
@@ -98,7 +99,8 @@ def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: s
         continue
       column = column[:, None, None] if axis == 0 else column[None, :, None]
       total = total + column.astype(real) * np.take(image, indices[:, tap], axis=axis)
-    image = total if real == np.float32 else np.uint8(np.clip(np.floor(total + 0.5), 0, 255))
+    image = total if real == np.float32 else np.clip(
+        np.floor(total + 0.5), 0, np.iinfo(dtype).max).astype(dtype)
   return image
 
 

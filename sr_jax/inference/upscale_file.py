@@ -152,12 +152,13 @@ def upscale_file(upscaler: Upscaler, source: os.PathLike | str, target: os.PathL
   if options.format == 'tiff' and not any(options.extras) and photo.alpha is None:
     height, width, channels = photo.samples.shape
     size = height * upscaler.scale, width * upscaler.scale
-    with photos.tiff_rows(target, (*size, channels), photo.samples.dtype, photo.icc,
-                          photo.exif) as write_rows, _errors_name(source):
+    photo, losses = photos.storable(photo, 'tiff')
+    with photos.tiff_rows(target, (*size, channels), photo.samples.dtype, photo.icc, photo.exif,
+                          photo.xmp) as write_rows, _errors_name(source):
       for band in upscaler.bands(photo.samples):
         write_rows(band)
         on_progress(len(band) // upscaler.scale)
-    return photo.note
+    return ', '.join(filter(None, (photo.note, *losses)))
   with _errors_name(source):
     photo = upscale_photo(upscaler, photo, options.extras, on_progress)
   loss = photos.write(target, photo, options.format, options.quality)

@@ -6,23 +6,28 @@ EXIF and the colour profile are kept, and whatever cannot be kept is reported.
 
 import dataclasses
 import os
+import re
+import struct
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from sr_jax import images
 from sr_jax.errors import InputError, listed
-from sr_jax.images import formats
+from sr_jax.images import color_tags, dropped, pngs
 from sr_jax.images.formats import MAX_PIXELS
-from sr_jax.media import decoders, pngs, tiffs
+from sr_jax.images.metadata import CENTIMETRE, INCH, INCH_METRES, XMP_KEYWORD, Resolution
+from sr_jax.media import tiffs
 from sr_jax.media.tiffs import tiff_rows
 from sr_jax.system import files
 
 # EXIF tags that do not hold for a copy: width, height, and the offset of another directory.
 _STALE_TAGS = (0xA002, 0xA003, 0xA005)
 _CHANNELS_WITH_ALPHA = (2, 4)
-_MAX_JPEG_EXIF = 65_533  # bytes in one segment
+_MAX_JPEG_SEGMENT = 65_533  # bytes
+_MAX_JPEG_XMP = _MAX_JPEG_SEGMENT - 29  # after the name of the segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,11 @@ class Photo:
   alpha: np.ndarray | None = None  # [h, w, 1] of the same type; None for an opaque image
   icc: bytes = b''  # colour profile, or b''
   exif: bytes = b''  # without the orientation, which has been applied; or b''
-  note: str = ''  # what was lost in reading, such as 'only the first of 12 frames is used'
+  note: str = ''  # what was lost in reading, such as 'only the first of 12 frames used'
+  tags: color_tags.Tags = dataclasses.field(default_factory=dict)  # other colour tags
+  xmp: bytes = b''
+  text: tuple[tuple[bytes, bytes], ...] = ()  # (name, body) of the text chunks of a PNG
+  resolution: Resolution | None = None  # where it is stored outside of EXIF
 
 
 class Format(NamedTuple):
@@ -42,16 +51,17 @@ class Format(NamedTuple):
   suffix: str
   sixteen_bit: bool
   alpha: bool
-  metadata: bool  # EXIF and colour profile
+  metadata: bool  # EXIF, XMP and colour profile
+  resolution: bool
   max_side: int  # pixels
 
 
 FORMATS = {
-    'png': Format('.png', True, True, True, 1_000_000),
-    'jpeg': Format('.jpg', False, False, True, 65_500),  # libjpeg's limit; the format's is 65,535
-    'webp': Format('.webp', False, True, True, 16_383),
-    'tiff': Format('.tif', True, True, True, 2**31 - 1),
-    'bmp': Format('.bmp', False, False, False, 2**31 - 1)}
+    'png': Format('.png', True, True, True, True, 1_000_000),
+    'jpeg': Format('.jpg', False, False, True, True, 65_500),  # libjpeg's limit; JPEG's is 65,535
+    'webp': Format('.webp', False, True, True, False, 16_383),
+    'tiff': Format('.tif', True, True, True, True, 2**31 - 1),
+    'bmp': Format('.bmp', False, False, False, True, 2**31 - 1)}
 
 
 # Reading -------------------------------------------------------------------------------
@@ -63,41 +73,48 @@ def size(path: os.PathLike | str, max_pixels: int = MAX_PIXELS) -> tuple[int, in
   Raises:
     InputError: as `read`, as far as the header shows it.
   """
-  with decoders.open_image(path, max_pixels) as image:
-    swapped = formats.swaps_sides(_orientation(image.exif))
-    return (image.width, image.height) if swapped else (image.height, image.width)
+  with images.open_image(path, max_pixels, '--max-pixels') as image:
+    return image.height, image.width
 
 
 def read(path: os.PathLike | str, max_pixels: int = MAX_PIXELS) -> Photo:
-  """Decodes PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF; the suffix does not matter.
+  """Decodes any image file with one of `images.SUFFIXES`; the suffix does not matter.
 
   Grey stays one channel, palettes become RGB, CMYK and Lab become sRGB (CMYK by the profile in the
   file), floats in [0, 1] become 16 bits. Of several frames or pages the first is read.
 
   Raises:
-    DamagedImageError: the file is missing, not an image, truncated or larger than `max_pixels`.
+    DamagedImageError: the file is missing, not an image, truncated, unsupported or larger than
+      `max_pixels`.
     InputError: the disk fails, or there is not enough memory.
   """
   try:
-    with decoders.open_image(path, max_pixels) as image:
+    with images.open_image(path, max_pixels, '--max-pixels') as image:
       # Before decoding, in which Pillow rotates a TIFF and deletes its orientation tag.
-      exif, losses = _portable_exif(image.exif)
-      array, decoding_losses = image.decode()
-      array = formats.apply_orientation(array, _orientation(image.exif))
-      losses += decoding_losses
-      frames = image.count_frames()
-      if frames > 1:
-        losses.append(f'only the first of {frames} frames is used')
+      exif, losses = _portable_exif(image.metadata.exif)
+      array, notes = image.decode()
+      depth = 8 * array.itemsize
+      losses += [dropped.bits(image.bits, depth)] * (image.bits > depth)
+      losses += [*image.notes, *notes, *image.metadata.notes]
+      losses += filter(None, [image.frame_note()])
   except MemoryError:
     raise InputError(f'{path}: not enough memory to read it') from None
   alpha = array[..., -1:] if array.shape[-1] in _CHANNELS_WITH_ALPHA else None
   samples = array if alpha is None else array[..., :-1]
+  metadata = image.metadata
+  icc, space = metadata.icc, metadata.icc[16:20]
   # PNG readers refuse a profile for another colour space than that of the samples.
-  icc, space = image.icc, image.icc[16:20]
-  if space in {1: (b'RGB ', b'CMYK', b'Lab '), 3: (b'GRAY', b'CMYK', b'Lab ')}[samples.shape[-1]]:
+  if icc and space != (b'GRAY' if samples.shape[-1] == 1 else b'RGB '):
     icc = b''
-    losses.append(f'the {space.decode().strip()} colour profile was dropped')
-  return Photo(samples, alpha, icc, exif, ', '.join(losses))
+    if space not in (b'CMYK', b'Lab '):  # of which the samples have been converted
+      losses.append(dropped.ICC)
+  return Photo(samples, alpha, icc, exif, ', '.join(losses), metadata.tags,
+               _upright_xmp(metadata.xmp), metadata.text, metadata.resolution)
+
+
+def _upright_xmp(xmp: bytes) -> bytes:
+  """Returns XMP for samples that the orientation was applied to."""
+  return re.sub(rb'(tiff:Orientation(?:="|=\'|>))[2-8]', rb'\g<1>1', xmp)
 
 
 def _portable_exif(exif: Image.Exif | None) -> tuple[bytes, list[str]]:
@@ -115,15 +132,7 @@ def _portable_exif(exif: Image.Exif | None) -> tuple[bytes, list[str]]:
         copied[directory] = values
     return copied.tobytes() if len(copied) else b'', []
   except Exception:  # it could not be read, or Pillow cannot write the values that it has read
-    return b'', ['damaged EXIF was dropped']
-
-
-def _orientation(exif: Image.Exif | None) -> object:
-  """Returns the EXIF orientation, 1 if there is none or it is damaged."""
-  try:
-    return formats.exif_orientation(exif)
-  except Exception:
-    return 1
+    return b'', [dropped.DAMAGED_EXIF]
 
 
 def bleed(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -172,31 +181,80 @@ def write(path: os.PathLike | str, photo: Photo, format: str, quality: int = 95)
     raise InputError(f'{path}: {width}x{height} is too large for {format}, whose sides are limited '
                      f'to {capability.max_side} pixels')
   pixels, losses = _convert(photo, capability)
-  icc, exif = (photo.icc, photo.exif) if capability.metadata else (b'', b'')
-  if format == 'jpeg' and len(exif) > _MAX_JPEG_EXIF:
-    exif = b''
+  photo, metadata_losses = storable(photo, format)
   try:
     if format == 'tiff':
-      with tiff_rows(path, pixels.shape, pixels.dtype, icc, exif) as write_rows:
+      with tiff_rows(path, pixels.shape, pixels.dtype, photo.icc, photo.exif, photo.xmp
+                     ) as write_rows:
         write_rows(pixels)
     else:
       with files.atomic_write(path) as temporary:
         if format == 'png':
-          temporary.write_bytes(pngs.encode(pixels, icc, exif))
+          temporary.write_bytes(pngs.encode(pixels, photo.icc, photo.exif, _png_chunks(photo)))
         else:
           image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-          metadata = {'icc_profile': icc, 'exif': exif}
-          image.save(temporary, format, **{key: value for key, value in metadata.items() if value},
-                     **_encoder_options(format, quality))
+          image.save(temporary, format, **_encoder_options(photo, format, quality))
   except InputError:
     raise
   except MemoryError:
     raise InputError(f'{path}: not enough memory to write it') from None
   except Exception as error:
     raise InputError(f'{path}: cannot write as {format} ({error})') from None
-  losses += ['the colour profile was dropped'] if photo.icc and not icc else []
-  losses += ['EXIF was dropped'] if photo.exif and not exif else []
-  return ', '.join(losses)
+  return ', '.join(losses + metadata_losses)
+
+
+def storable(photo: Photo, format: str) -> tuple[Photo, list[str]]:
+  """Removes the metadata that a format cannot store.
+
+  The resolution of TIFF and WebP is stored in the EXIF tags.
+
+  Returns:
+    (the photo with the metadata that is written; notes of what was removed).
+  """
+  capability, losses, changes = FORMATS[format], [], {}
+  if photo.resolution and format in ('tiff', 'webp'):
+    changes['exif'] = _with_resolution(photo.exif, photo.resolution)
+  too_long = format == 'jpeg' and len(photo.exif) > _MAX_JPEG_SEGMENT
+  if photo.exif and (too_long or not capability.metadata):
+    losses.append(dropped.EXIF)
+    changes['exif'] = b''
+  if photo.icc and not capability.metadata:
+    losses.append(dropped.ICC)
+    changes['icc'] = b''
+  too_long = format == 'jpeg' and len(photo.xmp) > _MAX_JPEG_XMP
+  if photo.xmp and (too_long or not capability.metadata):
+    losses.append(dropped.XMP)
+    changes['xmp'] = b''
+  if format == 'bmp' and photo.resolution and photo.resolution[2] == 1:
+    losses.append(dropped.RESOLUTION)
+    changes['resolution'] = None
+  if format != 'png':
+    losses += color_tags.notes(photo.tags, photo.icc)
+    losses += [dropped.TEXT] if photo.text else []
+    changes |= {'tags': {}, 'text': ()}
+  return dataclasses.replace(photo, **changes), losses
+
+
+def _with_resolution(exif: bytes, resolution: Resolution) -> bytes:
+  """Returns EXIF with the tags of a resolution."""
+  changed = Image.Exif()
+  changed.load(exif)
+  for tag, value in zip(tiffs.RESOLUTION_TAGS, resolution, strict=True):
+    changed[tag] = value
+  return changed.tobytes()
+
+
+def _png_chunks(photo: Photo) -> list[tuple[bytes, bytes]]:
+  """Returns the chunks of a PNG for everything but the profile and EXIF."""
+  chunks = [(name, photo.tags[name]) for name in color_tags.CHUNKS if name in photo.tags]
+  if photo.resolution:
+    x, y, unit = photo.resolution
+    per_metre = {1: 1, INCH: INCH_METRES, CENTIMETRE: 0.01}[unit]
+    sides = [min(max(round(side / per_metre), 1), 2**31 - 1) for side in (x, y)]
+    chunks.append((b'pHYs', struct.pack('>IIB', *sides, unit != 1)))
+  if photo.xmp:
+    chunks.append((b'iTXt', XMP_KEYWORD + bytes(5) + photo.xmp))
+  return chunks + list(photo.text)
 
 
 def _convert(photo: Photo, capability: Format) -> tuple[np.ndarray, list[str]]:
@@ -209,30 +267,26 @@ def _convert(photo: Photo, capability: Format) -> tuple[np.ndarray, list[str]]:
   white = np.iinfo(samples.dtype).max
   if alpha is not None and not capability.alpha:
     if (alpha < white).any():
-      losses.append('transparency was composited over white')
-      samples = _over_white(samples, alpha)
+      losses.append(dropped.ALPHA)
+      samples = images.over_white(samples, alpha)
     alpha = None
   if white > 255 and not capability.sixteen_bit:
-    losses.append('16 bits were reduced to 8')
-    samples, alpha = _eight_bit(samples), None if alpha is None else _eight_bit(alpha)
+    losses.append(dropped.bits(16, 8))
+    samples, alpha = (None if array is None else images.eight_bit(array)
+                      for array in (samples, alpha))
   pixels = samples if alpha is None else np.concatenate([samples, alpha], -1)
   return np.ascontiguousarray(pixels), losses
 
 
-def _over_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-  white = np.uint32(np.iinfo(samples.dtype).max)  # white * white + white / 2 is below 2^32
-  mixed = samples * np.uint32(alpha) + white * (white - alpha)
-  return ((mixed + white // 2) // white).astype(samples.dtype)
-
-
-def _eight_bit(samples: np.ndarray) -> np.ndarray:
-  return np.uint8((np.uint32(samples) + 128) // 257)
-
-
-def _encoder_options(format: str, quality: int) -> dict[str, Any]:
-  """Returns the options of Pillow's encoder."""
-  return {'jpeg': {'quality': quality, 'subsampling': 0 if quality >= 90 else 2},
-          # In lossless mode, quality is the effort. exact keeps the colours below zero alpha.
-          'webp': {'lossless': True, 'exact': True} if quality == 100 else
-                  {'quality': quality, 'exact': True},
-          'bmp': {}}[format]
+def _encoder_options(photo: Photo, format: str, quality: int) -> dict[str, Any]:
+  """Returns the options of Pillow's encoder: its quality, and the metadata."""
+  options = {'jpeg': {'quality': quality, 'subsampling': 0 if quality >= 90 else 2},
+             # In lossless mode, quality is the effort. exact keeps the colours below zero alpha.
+             'webp': {'lossless': True, 'exact': True} if quality == 100 else
+                     {'quality': quality, 'exact': True},
+             'bmp': {}}[format]
+  stored = {'icc_profile': photo.icc, 'exif': photo.exif, 'xmp': photo.xmp}
+  if photo.resolution and format in ('jpeg', 'bmp') and photo.resolution[2] != 1:
+    to_inches = INCH_METRES / 0.01 if photo.resolution[2] == CENTIMETRE else 1
+    stored['dpi'] = tuple(side * to_inches for side in photo.resolution[:2])
+  return options | {key: value for key, value in stored.items() if value}

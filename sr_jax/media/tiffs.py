@@ -1,4 +1,4 @@
-"""TIFF files that Pillow cannot handle: more than 8 bits per sample, or written row by row."""
+"""Writes TIFF files row by row."""
 
 import contextlib
 import numbers
@@ -17,89 +17,15 @@ from PIL import Image, TiffImagePlugin
 
 from sr_jax.system import files
 
-SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 # Tags that both EXIF and TIFF have: document name, description, make, model, software, date,
 # artist, computer, copyright; Windows' ratings and titles.
 DESCRIPTIVE_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249,
                     *range(40091, 40096))
 RESOLUTION_TAGS = (282, 283, 296)  # along x, along y, unit
 DIRECTORY_TAGS = (0x8769, 0x8825)  # directories of tags: EXIF's own (exposure ...) and GPS
+_XMP_TAG = 700
 _STRIP_BYTES = 2**20  # approximate size of a strip before compression
 _METADATA_BYTES = 2**20  # reserved for tags and offsets, in addition to the colour profile
-
-
-def deep_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
-  """Returns the first page if it is grey or RGB with more bits than Pillow would keep."""
-  page = tiff.pages.first
-  return page if np.max(page.bitspersample) > 8 and page.photometric in (0, 1, 2) else None
-
-
-def page_exif(tiff: tifffile.TiffFile) -> Image.Exif:
-  """Returns the tags of the first page as Pillow would return them."""
-  exif = Image.Exif()
-  try:
-    exif.bigtiff, exif.endian = tiff.is_bigtiff, tiff.byteorder
-    exif.load_from_fp(tiff.filehandle, tiff.pages.first.offset)
-  except Exception:  # Pillow fails for a big-endian BigTIFF
-    exif = Image.Exif()
-    exif[274] = tiff.pages.first.tags.valueof(274, 1)  # orientation
-  return exif
-
-
-def decode(page: tifffile.TiffPage) -> tuple[np.ndarray, list[str]]:
-  """Decodes a page of `deep_page`, without applying its orientation.
-
-  Integers are scaled to 16 bits, white to 65535; floats are assumed to be in [0, 1].
-
-  Returns:
-    (uint16 [h, w, 1 to 4], alpha last and not premultiplied; descriptions of what was lost).
-
-  Raises:
-    ValueError: the samples are of a type or shape that is not an image's.
-    Exception: the errors of tifffile and its decoders.
-  """
-  array = page.asarray()
-  array = np.moveaxis(array, page.axes.index('S'), -1) if 'S' in page.axes else array[..., None]
-  if array.ndim != 3:
-    raise ValueError(f'a volume of shape {array.shape}')
-  losses = []
-  colours = 3 if page.photometric == 2 else 1
-  extra_kinds = [int(kind) for kind in page.extrasamples]  # 1: premultiplied alpha, 2: alpha
-  alpha_index = next((i for i, kind in enumerate(extra_kinds) if kind in (1, 2)), None)
-  channels = [*range(colours), *([] if alpha_index is None else [colours + alpha_index])]
-  if len(channels) < array.shape[-1]:
-    losses.append('channels other than colour and alpha were dropped')
-  if channels != list(range(array.shape[-1])):
-    array = array[..., channels]
-  array, conversion_losses = _to_uint16(array, int(np.max(page.bitspersample)))
-  losses += conversion_losses
-  if page.photometric == 0:  # white is zero
-    array = array.copy()
-    array[..., 0] = 65535 - array[..., 0]
-  if alpha_index is not None and extra_kinds[alpha_index] == 1:
-    alpha = np.float64(array[..., colours:])
-    unmultiplied = np.float64(array[..., :colours]) * 65535 / np.maximum(alpha, 1)
-    array = np.concatenate([np.uint16(np.minimum(np.floor(unmultiplied + 0.5), 65535)),
-                            array[..., colours:]], -1)
-  return np.ascontiguousarray(array), losses
-
-
-def _to_uint16(array: np.ndarray, bits: int) -> tuple[np.ndarray, list[str]]:
-  """Scales samples of `bits` to 16 bits; also returns descriptions of what was lost."""
-  losses = []
-  if array.dtype.kind == 'f':
-    if not (np.min(array) >= 0 and np.max(array) <= 1):  # also true if there is a NaN
-      losses.append('values outside 0 to 1 were clipped')
-    array = np.nan_to_num(np.clip(np.float32(array), 0, 1), nan=0)
-    return np.uint16(array * np.float32(65535) + np.float32(0.5)), losses
-  if array.dtype.kind != 'u':
-    raise ValueError(f'samples of type {array.dtype}')
-  if bits < 16:
-    array = np.uint16((np.uint32(array) * 65535 + (2**bits - 1) // 2) // (2**bits - 1))
-  elif bits > 16:
-    losses.append(f'{bits} bits were reduced to 16')
-    array = np.uint16(array >> (bits - 16))
-  return array.astype(np.uint16, copy=False), losses  # in the machine's byte order
 
 
 class _StripEncoder:
@@ -147,7 +73,8 @@ class _StripEncoder:
 
 @contextlib.contextmanager
 def tiff_rows(path: os.PathLike | str, shape: tuple[int, int, int], dtype: npt.DTypeLike,
-              icc: bytes = b'', exif: bytes = b'') -> Iterator[Callable[[np.ndarray], None]]:
+              icc: bytes = b'', exif: bytes = b'', xmp: bytes = b''
+              ) -> Iterator[Callable[[np.ndarray], None]]:
   """Yields write_rows([n, width, channels]), which takes any number of rows, from top to bottom.
 
   The losslessly deflated file replaces `path` once all rows have been written and the block has
@@ -162,6 +89,7 @@ def tiff_rows(path: os.PathLike | str, shape: tuple[int, int, int], dtype: npt.D
     dtype: uint8 or uint16.
     icc: colour profile.
     exif: the orientation is dropped; a BigTIFF keeps only the descriptive tags and the resolution.
+    xmp: a packet of XMP.
 
   Raises:
     ValueError: rows of another shape or type, or another number of rows than `height`.
@@ -169,14 +97,15 @@ def tiff_rows(path: os.PathLike | str, shape: tuple[int, int, int], dtype: npt.D
   """
   metadata = Image.Exif()
   metadata.load(exif)
-  tags = _first_directory(metadata)  # first, so that an error is raised before the work is done
+  tags = _first_directory(metadata, xmp)  # before the work, as it may raise an error
   height, width, channels = shape
   with (files.atomic_write(path) as temporary,
         tempfile.TemporaryFile(dir=temporary.parent) as scratch):
     strips = _StripEncoder(path, shape, np.dtype(dtype), scratch)
     yield strips.write_rows
     strips.finish()
-    file_size = scratch.tell() + 16 * len(strips.sizes) + len(icc) + 2 * len(exif) + _METADATA_BYTES
+    file_size = (scratch.tell() + 16 * len(strips.sizes) + len(icc) + len(xmp) + 2 * len(exif)
+                 + _METADATA_BYTES)
     big = file_size >= 2**32
     scratch.seek(0)
     with tifffile.TiffWriter(temporary, bigtiff=big, byteorder='<') as tiff:
@@ -191,9 +120,9 @@ def tiff_rows(path: os.PathLike | str, shape: tuple[int, int, int], dtype: npt.D
       _append_directories(temporary, metadata)
 
 
-def _first_directory(exif: Image.Exif) -> dict[str, Any]:
-  """Returns the arguments of `TiffWriter.write` for the tags of an EXIF's first directory."""
-  tags = []
+def _first_directory(exif: Image.Exif, xmp: bytes) -> dict[str, Any]:
+  """Returns the arguments of `TiffWriter.write` for the tags of EXIF's first directory and XMP."""
+  tags = [(_XMP_TAG, 1, len(xmp), xmp, True)] if xmp else []
   for tag in (tag for tag in DESCRIPTIVE_TAGS if tag in exif):
     value = exif[tag]
     if isinstance(value, bytes):

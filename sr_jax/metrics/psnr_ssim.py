@@ -1,4 +1,4 @@
-"""PSNR and SSIM, of batches on the device and of 8-bit images of any size.
+"""PSNR and SSIM, of batches on the device and of images of any size as they are stored.
 
 Batches are float [B, H, W, C] in [0, 1]. Tables in papers are of 8-bit images, on the luma, without
 `scale` pixels at each border; `image_scores` computes these.
@@ -117,7 +117,7 @@ def _crop_borders(a: jax.Array, b: jax.Array, border: int, min_side: int) -> Ite
   return (x[:, border:height - border, border:width - border] for x in (a, b))
 
 
-# 8-bit images of any size ----------------------------------------------------------------
+# Stored images of any size ---------------------------------------------------------------
 
 # Pixels a side and tiles per call. The cost of SSIM's banded products grows with TILE.
 TILE, BATCH = 128, 8
@@ -125,13 +125,15 @@ STRIDE = TILE - WINDOW + 1  # also the number of SSIM windows along each axis of
 
 
 def image_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
-  """Computes PSNR and SSIM as papers report them: of 8-bit images, on the luma and on RGB.
+  """Computes PSNR and SSIM as papers report them: of stored levels, on the luma and on RGB.
 
-  The images are cut into tiles of one shape, for which the device's part is compiled only once.
+  If one image has 16 bits and the other 8, both are compared with 16 (`same_depth`). The images
+  are cut into tiles of one shape, for which the device's part is compiled only once.
   The luma isn't rounded.
 
   Args:
-    sr, hr: uint8 [H, W, 3 or 1]. A colour SR of a grey HR is scored by its channels' mean.
+    sr, hr: uint8 or uint16 [H, W, 3 or 1]. A colour SR of a grey HR is scored by its channels'
+      mean.
     border: pixels to ignore on each side; in papers, the scale.
 
   Returns:
@@ -147,10 +149,12 @@ def image_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float
   if min(height, width) < 1:
     raise ValueError(f'a border of {border} leaves no pixels of {hr.shape[0]}x{hr.shape[1]}')
   inner = np.s_[border:border + height, border:border + width]
+  sr, hr = same_depth(sr, hr)
+  white = int(np.iinfo(hr.dtype).max)
   pair = np.stack([images.as_rgb(image)[inner] for image in (sr, hr)])
   squares, similarity = np.zeros(4), np.zeros(4)
   for pixels, counts in _batches_of_tiles(pair):
-    sums = jax.device_get(_tile_sums(pixels, counts, hr.shape[-1] == 1))
+    sums = jax.device_get(_tile_sums(pixels, counts, hr.shape[-1] == 1, white))
     squares += sums[0].sum(axis=0, dtype=np.float64)
     similarity += sums[1].sum(axis=0, dtype=np.float64)
   squares /= height * width
@@ -163,11 +167,11 @@ def image_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float
 
 
 def _batches_of_tiles(pair: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields the arguments of `_tile_sums` for a pair of images, uint8 [2, H, W, 3]."""
+  """Yields the arguments of `_tile_sums` for a pair of images, [2, H, W, 3]."""
   tiles = [(pair[:, top:top + TILE, left:left + TILE], *zip(rows, columns, strict=True))
            for top, *rows in _cuts(pair.shape[1]) for left, *columns in _cuts(pair.shape[2])]
   for first in range(0, len(tiles), BATCH):
-    pixels = np.zeros((2, BATCH, TILE, TILE, 3), np.uint8)
+    pixels = np.zeros((2, BATCH, TILE, TILE, 3), pair.dtype)
     counts = np.zeros((2, BATCH, 2), np.int32)
     for index, (tile, *tile_counts) in enumerate(tiles[first:first + BATCH]):
       # Padded with the edge: black would change the mean that ssim_map subtracts.
@@ -188,21 +192,23 @@ def _cuts(side: int) -> list[tuple[int, int, int]]:
           for start in starts]
 
 
-@jax.jit
-def _tile_sums(pair: jax.Array, counts: jax.Array, grey: jax.Array) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnames='white')
+def _tile_sums(pair: jax.Array, counts: jax.Array, grey: jax.Array, white: int
+               ) -> tuple[jax.Array, jax.Array]:
   """Sums errors and similarities over each tile, for Y, R, G and B.
 
   Args:
-    pair: uint8 [2, N, TILE, TILE, 3], SR and HR.
+    pair: uint8 or uint16 [2, N, TILE, TILE, 3], SR and HR.
     counts: [2, N, 2], rows and columns of pixels, then of SSIM windows, to sum over.
     grey: Y is the mean of the channels instead of the luma.
+    white: the largest level, 255 or 65535.
 
   Returns:
     ([N, 4] squared errors, [N, 4] of `ssim_map`).
   """
   sr, hr = pair.astype(jnp.float32)
   errors, similarity = _errors_and_ssim(sr, hr, jnp.where(grey, 1 / 3, images.LUMA),
-                                        jnp.where(grey, 0, images.BLACK))
+                                        jnp.where(grey, 0, images.BLACK), white)
 
   def total(values: jax.Array, count: jax.Array) -> jax.Array:
     rows, columns = (jnp.arange(values.shape[axis]) < count[:, axis - 1:axis] for axis in (1, 2))
@@ -212,28 +218,42 @@ def _tile_sums(pair: jax.Array, counts: jax.Array, grey: jax.Array) -> tuple[jax
   return total(errors, counts[0]), total(similarity, counts[1])
 
 
-def _errors_and_ssim(sr: jax.Array, hr: jax.Array, weights: jax.Array, black: jax.Array
-                     ) -> tuple[jax.Array, jax.Array]:
+def _errors_and_ssim(sr: jax.Array, hr: jax.Array, weights: jax.Array, black: jax.Array,
+                     white: int) -> tuple[jax.Array, jax.Array]:
   """Returns squared errors and `ssim_map` of Y and of every channel.
 
   Args:
-    sr, hr: [B, H, W, C], integers from 0 to 255. Their difference is exact, so equal images
+    sr, hr: [B, H, W, C], integers from 0 to `white`. Their difference is exact, so equal images
       have an error of zero; with fractions, the compiler may round only one side.
     weights, black: Y is black + the channels times weights, for channels in [0, 1].
+    white: the largest level.
 
   Returns:
     ([B, H, W, 1 + C], [B, H - 10, W - 10, 1 + C]), for samples in [0, 1].
   """
   def with_y(levels: jax.Array, black: jax.Array | int) -> jax.Array:
-    y = jnp.sum(levels * jnp.asarray(weights, jnp.float32), axis=-1, keepdims=True) / 255 + black
-    return jnp.concatenate([y, levels / 255], axis=-1)
+    y = jnp.sum(levels * jnp.asarray(weights, jnp.float32), axis=-1, keepdims=True) / white + black
+    return jnp.concatenate([y, levels / white], axis=-1)
   return (jnp.square(with_y(sr - hr, 0)), ssim_map(with_y(sr, black), with_y(hr, black)))
 
 
 def image_psnr(a: np.ndarray, b: np.ndarray) -> float:
-  """Returns the PSNR over all channels of two uint8 images of one size, in float64 on the host."""
+  """Returns the PSNR over all channels of two images of one size, in float64 on the host.
+
+  Args:
+    a, b: uint8 or uint16 [H, W, 3 or 1].
+  """
+  a, b = same_depth(a, b)
+  white = float(np.iinfo(a.dtype).max)
   a, b = (images.as_rgb(image).astype(np.float64) for image in (a, b))
-  return _decibels(np.mean(np.square(a - b)) / 255**2)
+  return _decibels(np.mean(np.square(a - b)) / white**2)
+
+
+def same_depth(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns uint8 or uint16 images with the larger depth of the two; 255 becomes 65535."""
+  if a.dtype == b.dtype:
+    return a, b
+  return tuple(image if image.dtype == np.uint16 else image * np.uint16(257) for image in (a, b))
 
 
 def _decibels(mean_squared_error: float) -> float:

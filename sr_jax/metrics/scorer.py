@@ -45,7 +45,7 @@ def protocol(border: int, lpips: str, has_lr: bool) -> dict[str, str]:
 
 
 def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> Scorer:
-  """Returns score(sr, hr, lr=None) -> {metric: value} for uint8 [H, W, 3 or 1] images.
+  """Returns score(sr, hr, lr=None) -> {metric: value} for uint8 or uint16 [H, W, 3 or 1] images.
 
   The metrics are those of `image_scores`, `psnr_lr` and, if requested, `lpips_alex` or
   `lpips_vgg`. PSNR and SSIM are compiled once for all image sizes, LPIPS once for each size. A
@@ -81,7 +81,8 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> S
       lr = downscale(hr) if lr is None else lr
       scores['psnr_lr'] = psnr_ssim.image_psnr(downscale(sr), lr)
     if lpips != 'none' and min(hr.shape[:2]) >= MIN_LPIPS_SIDE:
-      pair = [images.to_float(images.as_rgb(image))[None] for image in (sr, hr)]
+      pair = [images.to_float(images.as_rgb(image), np.iinfo(image.dtype).max)[None]
+              for image in (sr, hr)]
       with lpips_lock:
         scores[f'lpips_{lpips}'] = float(distance(variables, *pair)[0])
     return scores

@@ -111,7 +111,7 @@ def serve(kind: str, base: pathlib.Path, stderr: pathlib.Path, limit: int,
     limit: MB of address space beyond what the process has after its imports.
   """
   sys.stdout = open(os.devnull, 'w')  # noqa: SIM115, until the process ends
-  from sr_jax.media import decoders
+  from sr_jax.images import decoders
   from tests.faults import readers
   readers.isolate(base / 'cache')
   os.chdir(base)

@@ -6,13 +6,16 @@ Pillow keeps 8 of 16 bits and misreads the transparent grey level of images with
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
 
 _PIXEL_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')  # the chunks that pixels depend on
+TEXT_CHUNKS = (b'tEXt', b'zTXt', b'iTXt')
+METADATA_CHUNKS = (b'eXIf', b'pHYs', b'cICP', b'mDCV', b'cLLI', b'gAMA', b'cHRM', b'sRGB',
+                   *TEXT_CHUNKS)
 
 
 def decode(file: BinaryIO) -> np.ndarray:
@@ -31,19 +34,27 @@ def decode(file: BinaryIO) -> np.ndarray:
   return array[..., None] if array.ndim == 2 else array
 
 
-def late_exif(file: BinaryIO) -> bytes:
-  """Returns the EXIF chunk of a PNG wherever it is, without decoding, or b'' if there is none."""
+def ancillary(file: BinaryIO) -> list[tuple[bytes, bytes]]:
+  """Returns (name, body) of the chunks of metadata of a PNG wherever they are, without decoding."""
   position = file.tell()
   _signature(file)
-  exif = next((file.read(length) for name, length in _chunks(file) if name == b'eXIf'), b'')
+  found = [(name, file.read(length)) for name, length in _chunks(file) if name in METADATA_CHUNKS]
   file.seek(position)
-  return exif
+  return found
 
 
-def encode(pixels: np.ndarray, icc: bytes = b'', exif: bytes = b'') -> bytes:
-  """Encodes uint8 or uint16 [h, w, 1 to 4], alpha last, as a PNG file."""
+def encode(pixels: np.ndarray, icc: bytes = b'', exif: bytes = b'',
+           chunks: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+  """Encodes uint8 or uint16 [h, w, 1 to 4], alpha last, as a PNG file.
+
+  Args:
+    pixels: the image.
+    icc: colour profile.
+    exif: with or without the 'Exif' in front of it.
+    chunks: (name, body) of further chunks of metadata.
+  """
   data = imagecodecs.png_encode(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-  metadata = []
+  metadata = list(chunks)
   if icc:
     metadata.append((b'iCCP', b'ICC profile\0\0' + zlib.compress(icc)))
   if exif:
