@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sr_jax import images
-from sr_jax.data import folders
+from sr_jax.data import file_names, folders
 from sr_jax.errors import InputError, listed
 from sr_jax.metrics.scorer import make_scorer, protocol, summary
 from sr_jax.metrics.tables import legend, table
@@ -108,7 +108,7 @@ def _pair_files(sides: Sequence[pathlib.Path], scale: int, notes: list[str]) -> 
                         else folders.images_by_name(path, notes) for path in sides)
   paired = {name: [path] for name, path in originals.items()}
   for other in others:
-    for name, _, partner in folders.partners(originals, other, scale):
+    for name, _, partner in file_names.partners(originals, other, scale):
       paired[name].append(partner)
   return [Triple(name, *paths) for name, paths in paired.items()]
 

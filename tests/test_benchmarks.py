@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import benchmarks, folders
+from sr_jax.data import benchmarks, file_names, folders
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 
@@ -123,24 +123,11 @@ def test_unusable_images_are_skipped_and_listed(tmp_path: pathlib.Path, picture:
   assert 'b.png' in skipped[0]
 
 
-@pytest.mark.parametrize('name', [
-    'baby_x4', 'babyx4', 'baby-x4', 'baby_X4', 'baby_SR', 'baby_sr', 'baby_x4_SR', 'baby_out',
-    'baby_SRF_4_SR', 'baby_SR_x4'])
-def test_plain_names(name: str) -> None:
-  assert folders.plain_names(name, 4)[0] == name
-  assert folders.plain_names(name, 4)[-1] == 'baby'
-
-
-@pytest.mark.parametrize('name', ['baby', 'babyx2', 'x4', 'a/x4', 'SR', 'babysr', 'baby_5'])
-def test_names_without_endings_are_unchanged(name: str) -> None:
-  assert folders.plain_names(name, 4) == [name]
-
-
 def test_pairs_by_name() -> None:
   def files(*names: str) -> dict[str, pathlib.Path]:
     return {name: pathlib.Path(name) for name in names}
   def pair(first: Sequence[str], second: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    pairs, alone = folders.pair_by_name(files(*first), files(*second), 4)
+    pairs, alone = file_names.pair_by_name(files(*first), files(*second), 4)
     return {name: str(partner) for name, _, partner in pairs}, sorted(map(str, alone))
   assert pair(['a', 'b', 'd/c'], ['b_x4', 'a', 'd/cx4']) == (
       {'a': 'a', 'b': 'b_x4', 'd/c': 'd/cx4'}, [])
@@ -155,44 +142,12 @@ def test_pairs_by_name() -> None:
   assert pair(['a_HR', 'a_GT'], ['a']) == ({}, ['a', 'a_GT', 'a_HR'])
 
 
-def test_every_layout_is_tested() -> None:
-  cases = next(mark for mark in test_layouts.pytestmark if mark.name == 'parametrize').args[1]
-  tested = {(str(pathlib.Path(hr).parent), str(pathlib.Path(lr).parent).replace('x4', 'X4')
-             if '/' in lr.partition('/')[2] else str(pathlib.Path(lr).parent))
-            for hr, lr, _ in cases}
-  assert tested == {(hr.format(s=4), lr.format(s=4)) for hr, lr in benchmarks.LAYOUTS}
-
-
-@pytest.mark.parametrize('lr', ['LRbicx4', 'LR', 'Mine_LR_bicubic/X4'])
-def test_lr_folders_are_never_used_as_hr(tmp_path: pathlib.Path, picture: Callable,
-                                         lr: str) -> None:
-  images.write_image(tmp_path / 'Unknown' / 'a.png', picture(28, 40))
-  images.write_image(tmp_path / lr / 'a.png', picture(24, 24))
-  with pytest.raises(InputError, match=f'{tmp_path}: {lr.split("/")[0]} .*LR'):
-    list(read_set(str(tmp_path), 4))
-
-
 def test_lr_files_are_never_used_as_hr(tmp_path: pathlib.Path, picture: Callable) -> None:
   for name in ('a_HR', 'a_LR'):
     images.write_image(tmp_path / 'image_SRF_4' / f'{name}.png', picture(28, 40))
   for folder in ('', 'image_SRF_4'):
     with pytest.raises(InputError, match=r'a_LR\.png .*LR'):
       list(read_set(str(tmp_path / folder), 2))
-
-
-@pytest.mark.parametrize('name', ['LRO', 'COLOR_LRT', 'LaRge'])
-def test_other_names_may_begin_with_lr(tmp_path: pathlib.Path, picture: Callable,
-                                       name: str) -> None:
-  images.write_image(tmp_path / name / 'a.png', picture(28, 40))
-  assert [pair.name for pair in read_set(str(tmp_path), 4)] == [f'{name}/a']
-
-
-def test_lr_of_another_scale_is_not_used(tmp_path: pathlib.Path, picture: Callable) -> None:
-  images.write_image(tmp_path / 'HR' / 'a.png', picture(28, 40))
-  for lr in ('LR/X2', 'LR_bicubic/X2'):
-    images.write_image(tmp_path / lr / 'a.png', picture(14, 20))
-  pair, = read_set(str(tmp_path), 4)
-  np.testing.assert_array_equal(pair.lr, images.imresize(pair.hr, 1 / 4))
 
 
 def test_linked_folders_are_visited_once(tmp_path: pathlib.Path, picture: Callable) -> None:

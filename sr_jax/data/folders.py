@@ -1,18 +1,13 @@
-"""Image files in folders: finding them, pairing them by name, and choosing output paths."""
+"""Image files in folders: finding them, reporting what is skipped, and choosing output paths."""
 
 import collections
 import os
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from sr_jax.errors import InputError, count_of, listed
 from sr_jax.images import SUFFIXES
-
-# (name in the first set, its file, the file of its partner in the second set)
-NamedPair = tuple[str, pathlib.Path, pathlib.Path]
-
 
 # Files beside images that are never images: they are counted by their suffix, not named.
 COMPANIONS = ('.txt', '.csv', '.tsv', '.json', '.jsonl', '.yaml', '.yml', '.xml', '.md', '.html',
@@ -149,66 +144,6 @@ def images_by_name(folder: pathlib.Path,
   counts.update(paths)  # 'a.png.png' without its suffix clashes with 'a.png'
   return {(path if counts[path.with_suffix('')] > 1 else path.with_suffix(''))
           .relative_to(folder).as_posix(): path for path in paths}
-
-
-def plain_names(name: str, scale: int) -> list[str]:
-  """Returns the name, then the name with one, two, ... of the endings removed that tools append.
-
-  'baby_x4_SR' gives itself, 'baby_x4' and 'baby'. Endings such as those of 'babyx4', 'baby_out'
-  and 'baby_SRF_4_HR' are removed as well; an x followed by another number than `scale` is kept.
-  """
-  ending = re.compile(rf'(?<=[^/])([_-]?x{scale}|[_-](sr|hr|lr|gt|out|srf_{scale}))$', re.I)
-  names = [name]
-  while (shorter := ending.sub('', names[-1])) != names[-1]:
-    names.append(shorter)
-  return names
-
-
-def pair_by_name(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path],
-                 scale: int) -> tuple[list[NamedPair], list[pathlib.Path]]:
-  """Pairs files of equal names, removing as few endings as possible (`plain_names`).
-
-  Args:
-    first, second: files by name, as returned by `images_by_name`.
-    scale: HR / LR.
-
-  Returns:
-    (pairs, files without a partner). If two files of `second` match the same file, or a file of
-    `second` matches several files of `first`, none of them is paired.
-  """
-  shortened = collections.defaultdict(list)
-  for name in first:
-    for short in plain_names(name, scale)[1:]:
-      shortened[short].append(name)
-  candidates = collections.defaultdict(list)  # names in second for each name in first
-  for name in second:
-    choices = ([short] if short in first else shortened.get(short, [])
-               for short in plain_names(name, scale))
-    matches = next(filter(None, choices), [])
-    if len(matches) == 1:
-      candidates[matches[0]].append(name)
-  pairs = [(name, first[name], second[candidates[name][0]]) for name in first
-           if len(candidates[name]) == 1]
-  paired = {path for _, *paths in pairs for path in paths}
-  return pairs, [path for path in (*first.values(), *second.values()) if path not in paired]
-
-
-def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int,
-             advice: str = '') -> list[NamedPair]:
-  """Pairs files by name (`pair_by_name`) and requires that all of them have a partner.
-
-  Args:
-    first, second, scale: see `pair_by_name`.
-    advice: added to the error message.
-
-  Raises:
-    InputError: files without a partner; the message names the first ten.
-  """
-  pairs, unpaired = pair_by_name(first, second, scale)
-  if unpaired:
-    raise InputError(f'{len(unpaired)} images without a partner of the same name{advice}: '
-                     + listed(unpaired))
-  return pairs
 
 
 def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sr_jax.data import div2k, pairing, tfds
-from sr_jax.data.folders import image_files, images_by_name, partners
-from sr_jax.data.pictures import Picture
+from sr_jax.data import div2k, layouts, pairing, tfds
+from sr_jax.data.file_names import partners, plain_names
+from sr_jax.data.folders import image_files, images_by_name
+from sr_jax.data.pictures import ImageSource, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.system import files
 
@@ -20,19 +21,25 @@ from sr_jax.system import files
 SAMPLE_TRAIN = ('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png',
                 'motorcycle_left.png', 'rocket.jpg')
 SAMPLE_VALID = ('chelsea.png',)
-SPECS = """'sample', 'sample:valid', 'folder:PATH', 'pairs:HR=PATH,LR=PATH', \
+KINDS = ('sample', 'folder', 'hr', 'pairs', 'div2k', 'tfds')
+SPECS = """'sample', 'sample:valid', 'folder:PATH', 'hr:PATH', 'pairs:HR=PATH,LR=PATH', \
 'div2k:PATH[:valid]' or 'tfds:NAME[/CONFIG][:SPLIT]'"""
+# (name, HR file or record, LR file or record, or None if LR is made from HR)
+SourceFile = tuple[str, ImageSource, ImageSource | None]
 PARTS = ('train', 'valid', 'test')  # the parts of a source that is split
 
 
-def open_source(spec: str, scale: int, resize: str = '', download: bool = False) -> list[Picture]:
+def open_source(spec: str, scale: int, resize: str = '', download: bool = False,
+                notes: list[str] | None = None) -> list[Picture]:
   """Returns the images that a spec names, sorted, so that an index always means the same image.
 
   Args:
     spec: one of
       'sample', the training images shipped inside scikit-image; 'sample:valid', the validation
         image.
-      'folder:PATH', every image below PATH except hidden ones.
+      'folder:PATH', a folder of HR images with its subfolders, from which LR is made; or one that
+        contains HR and LR folders, or an HR folder next to its LR folder (`layouts`).
+      'hr:PATH', every image below PATH is HR, whatever the folders are called.
       'pairs:HR=PATH,LR=PATH', two folders whose images are paired by name, ignoring the endings
         that tools append. Optionally followed by ',match=content' to pair by image content,
         ',csv=FILE' to pair by a table with the columns HR and LR, and ',resize=64x256' to resize
@@ -42,10 +49,13 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False)
     scale: HR / LR, for sets with separate LR images.
     resize: size to which HR is resized first, see `Picture`.
     download: whether 'div2k' and 'tfds' download what is missing.
+    notes: receives lines on which folders were chosen, and on files and folders that are skipped.
 
   Raises:
-    InputError: an unknown spec, a missing or empty folder, images without a partner and so on.
+    InputError: an unknown spec, a missing or empty folder, images without a partner, folders that
+      look like pairs and are not certain to be, and so on.
   """
+  notes = [] if notes is None else notes
   kind, _, rest = spec.partition(':')
   if kind == 'sample' and rest in ('', 'train', 'valid'):
     root = importlib.resources.files('skimage') / 'data'
@@ -53,9 +63,12 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False)
              for name in (SAMPLE_VALID if rest == 'valid' else SAMPLE_TRAIN)]
     found = [(path.stem, path, None) for path in paths]
   elif kind == 'folder' and rest:
-    found = [(name, path, None) for name, path in images_by_name(files.expand(rest)).items()]
+    found = _folder(files.expand(rest), scale, notes)
+  elif kind == 'hr' and rest:
+    found = [(name, path, None) for name, path in
+             images_by_name(files.expand(rest), notes).items()]
   elif kind == 'pairs' and rest:
-    found, own_resize = _pairs(spec, scale)
+    found, own_resize = _pairs(spec, scale, notes)
     resize = own_resize or resize
   elif kind == 'div2k' and rest:
     folder, part = re.fullmatch(r'(.+?)(?::(train|valid))?', rest, re.DOTALL).groups()
@@ -95,7 +108,30 @@ def split(found: Sequence[Picture], fractions: Sequence[float],
   return parts
 
 
-def _pairs(spec: str, scale: int) -> tuple[list[tuple[str, pathlib.Path, pathlib.Path]], str]:
+def _folder(folder: pathlib.Path, scale: int, notes: list[str]) -> list[SourceFile]:
+  """Returns [(name, HR file, LR file or None)] of 'folder:PATH'."""
+  layout = layouts.find_layout(folder, scale)
+  notes += layout.notes
+  hr = images_by_name(layout.hr, notes)
+  if layout.lr is None:
+    layouts.refuse_lr_images(layout.hr, hr)
+    return [(name, path, None) for name, path in hr.items()]
+  if layout.lr == layout.hr:
+    hr, lr = ({name: path for name, path in hr.items() if path.stem.upper().endswith(ending)}
+              for ending in ('_HR', '_LR'))
+    if not hr:
+      raise InputError(f'{folder}: contains no image named NAME_HR')
+  else:
+    lr = images_by_name(layout.lr, notes)
+  advice = f' (pairs:HR={layout.hr},LR={layout.lr},match=content pairs by image content)'
+  pairs = partners(hr, lr, scale, advice)
+  plain = [plain_names(name, scale)[-1] for name, *_ in pairs]
+  counts = collections.Counter(plain)
+  return [(short if counts[short] == 1 else name, *paths)
+          for short, (name, *paths) in zip(plain, pairs, strict=True)]
+
+
+def _pairs(spec: str, scale: int, notes: list[str]) -> tuple[list[SourceFile], str]:
   """Returns ([(name, HR file, LR file)], resize) of 'pairs:HR=PATH,LR=PATH,...'."""
   fields = _pair_fields(spec)
   resize = _square(fields['resize'], scale, spec) if 'resize' in fields else ''
@@ -103,13 +139,14 @@ def _pairs(spec: str, scale: int) -> tuple[list[tuple[str, pathlib.Path, pathlib
   if 'csv' in fields:
     pairs = pairing.match_by_csv(files.expand(fields['csv']), hr, lr)
   elif fields.get('match') == 'content':
-    pairs, unpaired = pairing.match_by_content(image_files(hr), image_files(lr))
+    pairs, unpaired = pairing.match_by_content(*(image_files(folder, notes=notes)
+                                                  for folder in (hr, lr)))
     if unpaired:
       raise InputError(f'{len(unpaired)} images without an unambiguous partner by content: '
                        + listed(unpaired))
   else:
     advice = ' (,match=content pairs by image content, ,csv=FILE by a table)'
-    named = partners(images_by_name(hr), images_by_name(lr), scale, advice)
+    named = partners(images_by_name(hr, notes), images_by_name(lr, notes), scale, advice)
     pairs = [paths for _, *paths in named]
   counts = collections.Counter(path.with_suffix('') for path, _ in pairs)
   return [(_name(path, hr, counts), path, partner) for path, partner in pairs], resize

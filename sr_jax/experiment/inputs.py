@@ -44,12 +44,18 @@ def check(config: ConfigDict) -> None:
 # Images --------------------------------------------------------------------------------
 
 
-def training_set(config: ConfigDict) -> list[Picture]:
-  """Returns the images of `data.source`, or the training part of them if it is split."""
-  return _part(config, 'train') if config.data.fraction else _source(config)
+def training_set(config: ConfigDict, notes: list[str] | None = None) -> list[Picture]:
+  """Returns the images of `data.source`, or the training part of them if it is split.
+
+  Args:
+    config: the experiment.
+    notes: receives lines on what is used and what is skipped, see `sources.open_source`.
+  """
+  return _part(config, 'train', notes) if config.data.fraction else _source(config, notes)
 
 
-def open_set(config: ConfigDict, spec: str, scale: int, resize: str = '') -> list[Picture]:
+def open_set(config: ConfigDict, spec: str, scale: int, resize: str = '',
+             notes: list[str] | None = None) -> list[Picture]:
   """Returns the images that `data.valid`, `data.test` or an entry of `eval.sets` names.
 
   Args:
@@ -59,24 +65,30 @@ def open_set(config: ConfigDict, spec: str, scale: int, resize: str = '') -> lis
     scale: HR / LR, which may differ from `config.scale`.
     resize: size to which HR is resized first; a part of `data.source` is resized as the training
       part is.
+    notes: receives lines on what is used and what is skipped, see `sources.open_source`.
   """
   kind, _, part = spec.partition(':')
   if kind != 'split':
-    return benchmarks.find_set(spec, scale, resize, config.data.download)
+    return benchmarks.find_set(spec, scale, resize, config.data.download, notes)
   if part not in sources.PARTS or len(config.data.fraction) <= sources.PARTS.index(part):
     raise InputError(f"{spec!r}: expected 'split:valid' or 'split:test', with its fraction in "
                      f'config.data.fraction, which is {config.data.fraction}')
-  return _part(config, part)
+  return _part(config, part, notes)
 
 
-def scored_set(config: ConfigDict, key: str) -> list[Picture]:
+def scored_set(config: ConfigDict, key: str, notes: list[str] | None = None) -> list[Picture]:
   """Returns the images of `data.valid` or `data.test`, resized as those of `data.source` are.
+
+  Args:
+    config: the experiment.
+    key: 'valid' or 'test'.
+    notes: receives lines on what is used and what is skipped, see `sources.open_source`.
 
   Raises:
     InputError: as for `open_set`; the message has the key.
   """
   try:
-    return open_set(config, config.data[key], config.scale, config.data.resize)
+    return open_set(config, config.data[key], config.scale, config.data.resize, notes)
   except InputError as error:
     raise InputError(f'config.data.{key}: {error}') from None
 
@@ -104,14 +116,14 @@ def parse_sets(text: str) -> list[str]:
   return [part.strip() for part in re.split(r',(?!\s*\w+=)', text) if part.strip()]
 
 
-def _source(config: ConfigDict) -> list[Picture]:
+def _source(config: ConfigDict, notes: list[str] | None) -> list[Picture]:
   return sources.open_source(config.data.source, config.scale, config.data.resize,
-                             config.data.download)
+                             config.data.download, notes)
 
 
-def _part(config: ConfigDict, name: str) -> list[Picture]:
+def _part(config: ConfigDict, name: str, notes: list[str] | None) -> list[Picture]:
   """Returns the training, validation or test part of `data.source`."""
-  part = sources.split(_source(config), config.data.fraction, config.data.split_seed)[name]
+  part = sources.split(_source(config, notes), config.data.fraction, config.data.split_seed)[name]
   if not part:
     raise InputError(f'config.data.fraction={config.data.fraction}: leaves no image for {name}')
   return part

@@ -110,7 +110,10 @@ def _replaced_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def _training_images(config: ConfigDict) -> tuple[Sequence[Picture] | None, str]:
   """Returns (the training images or None, their description)."""
   try:
-    found = inputs.training_set(config)
+    notes = []
+    found = inputs.training_set(config, notes)
+    for note in notes:
+      print(note)
   except InputError as error:
     print(f'Profiling with random images, so reading images is not measured: {error}')
     return None, 'random images'

@@ -32,7 +32,7 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
   printed, say = len(run.feed.skipped), run.log.say
   skipped = run.feed.skipped[:printed] + run.validation.skipped
   say(describe_networks(run, origin, state, skipped))
-  for line in (*describe_origin(run, origin, changed),
+  for line in (*run.notes, *describe_origin(run, origin, changed),
                *describe_devices(environment, origin.last_record)):
     say(line)
   paths = run.folder.paths

@@ -70,6 +70,7 @@ class Run:
     config: the run's settings, with epochs converted to steps.
     experiment: what the config stands for.
     training_set: the images that the feed takes batches from.
+    notes: lines on which folders hold the images, and on files that are skipped.
     feed: makes batches.
     mesh: the devices that share a batch, or None for one device.
     validation: what the run is validated on.
@@ -83,6 +84,7 @@ class Run:
   config: ConfigDict
   experiment: Experiment
   training_set: Sequence[Picture]
+  notes: Sequence[str]
   feed: Feed
   mesh: Mesh | None
   validation: validation.ValidationData
@@ -118,14 +120,15 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
     wandb_sync.check_installed()
   existed = first and RunFolder(workdir).config.exists()
   run_lock = stack.enter_context(lock.run_lock(workdir)) if existed else None
-  training_set = inputs.training_set(config)
+  notes = []
+  training_set = inputs.training_set(config, notes)
   reached, before, records = multihost.broadcast_json(
       lambda: (*stopped_at(workdir), metadata.start_records(workdir)))
   config = inputs.epochs_to_steps(config, len(training_set), before)
   if reached is not None and first:
     compatibility.check_resumable(workdir, before, reached, config)
   model = load_initial(config) if first and config.init_from and reached is None else None
-  data = (validation.open_validation(config, training_set) if first
+  data = (validation.open_validation(config, training_set, notes) if first
           else validation.ValidationData({}, {}, []))
   experiment = phases.build(config)
   state, loaded, initialised = experiment.new_state(), [], []
@@ -149,8 +152,8 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
     log, saved, folder = _open_folder(
         config, workdir, run_lock, origin.step, inputs.steps_per_epoch(config, len(training_set)),
         stack)
-  run = Run(config, experiment, training_set, feed, mesh, data, log, saved, folder,
-            StopVote(signals, feed.skipped), started)
+  run = Run(config, experiment, training_set, list(dict.fromkeys(notes)), feed, mesh, data, log,
+            saved, folder, StopVote(signals, feed.skipped), started)
   return run, origin, state
 
 

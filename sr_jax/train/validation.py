@@ -50,13 +50,19 @@ class ValidationData(NamedTuple):
     return self.sets.get('valid', [])
 
 
-def open_validation(config: ConfigDict, training_set: Sequence[Picture]) -> ValidationData:
+def open_validation(config: ConfigDict, training_set: Sequence[Picture],
+                    notes: list[str] | None = None) -> ValidationData:
   """Reads the sets that `config` names, and crops of them and of the training set.
+
+  Args:
+    config: the experiment.
+    training_set: the images that crops are taken from.
+    notes: receives lines on what is used and what is skipped, see `sources.open_source`.
 
   Raises:
     InputError: a set can't be read or has no usable image.
   """
-  pictures_of = {key: inputs.scored_set(config, key)[:config.eval.pictures]
+  pictures_of = {key: inputs.scored_set(config, key, notes)[:config.eval.pictures]
                  for key in ('valid', 'test') if config.data[key]}
   skipped, sets = [], {}
   for key, members in pictures_of.items():
