@@ -1,20 +1,21 @@
 """Runs a generator on benchmark sets and scores the results beside bilinear and bicubic."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sr_jax import images, restore
 from sr_jax.data.benchmarks import read_set
+from sr_jax.data.folder_names import role_of
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs
@@ -26,6 +27,7 @@ from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summari
 from sr_jax.runs import metadata
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
+from sr_jax.system.progress import progress
 
 
 def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'latest'
@@ -64,17 +66,21 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
 def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
   """Opens the sets of `config.eval.sets`; returns {name: images}.
 
+  Prints which folders were chosen in a set, and which files are skipped.
+
   Raises:
     InputError: no sets, two of one name, or a set that cannot be read.
   """
-  sets = {}
+  sets, notes = {}, []
   for spec in inputs.parse_sets(config.eval.sets):
     name = set_name(spec)
     if name in sets:
       raise InputError(f'config.eval.sets: two sets are called {name}')
-    sets[name] = inputs.open_set(config, spec, scale, config.eval.resize)
+    sets[name] = inputs.open_set(config, spec, scale, config.eval.resize, notes)
   if not sets:
     raise InputError('config.eval.sets: is empty; expected folders, separated by commas')
+  for note in dict.fromkeys(notes):
+    print(note)
   return sets
 
 
@@ -87,8 +93,10 @@ def set_name(spec: str) -> str:
     return 'DIV2K-valid' if spec.endswith(':valid') else 'DIV2K-train'
   if kind == 'pairs':
     spec = re.search('HR=([^,]*)', spec + ',HR=')[1]
-  path = files.expand(spec.removeprefix('folder:')).resolve()
-  is_hr_folder = re.fullmatch(r'HR(_x\d+)?|GT(mod12)?|original|image_SRF_\d+', path.name)
+  path = files.expand(spec.removeprefix('folder:').removeprefix('hr:')).resolve()
+  role = role_of(path.name)
+  is_hr_folder = re.fullmatch(r'image_SRF_\d+', path.name, re.IGNORECASE) or (
+      role and role.kind == 'HR' and role.strength != 'hint' and not role.group)
   return path.parent.name if is_hr_folder else path.name
 
 
@@ -140,27 +148,35 @@ class SetEvaluator:
   thresholds: Sequence[float] = ()
 
   def run_all(self, sets: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, Any]]:
-    """Evaluates all sets and prints the protocol; returns {set: result of `run`}."""
-    results = {name: self.run(name, pictures) for name, pictures in sets.items()}
-    meanings = {metric: text for result in results.values()
-                for metric, text in result['protocol'].items() if metric != 'lr'}
-    print(f'\n{tables.legend(meanings)}')
-    return results
-
-  def run(self, name: str, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Evaluates one set.
+    """Evaluates all sets; prints the protocol and a table of the means over each set and all sets.
 
     Returns:
-      The contents of its JSON file: the `summary` of the model's scores, those of `bilinear`,
-      `bicubic` and `corrected` under these keys, and the protocol.
+      {set: result of `run`}.
+    """
+    results, scores = {}, {}
+    for name, pictures in sets.items():
+      results[name], scores[name] = self.run(name, pictures)
+    meanings = {metric: text for result in results.values()
+                for metric, text in result['protocol'].items() if metric != 'lr'}
+    print(f'\n{tables.legend(meanings)}\n\n'
+          f'Means, x{self.generator.scale}, step {self.step}\n{tables.means_table(scores)}')
+    return results
+
+  def run(self, name: str, pictures: Sequence[Picture]
+          ) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
+    """Evaluates one set, and replaces what an earlier evaluation of a set of this name has written.
+
+    Returns:
+      (the contents of its JSON file: the `summary` of the model's scores, those of `bilinear`,
+      `bicubic` and `corrected` under these keys, and the protocol; {method: {image: scores}}).
     """
     scale = self.generator.scale
     scorer = self._scorer  # first, since it refuses a missing LPIPS package
-    folder = self.output / f'{name}-{self.step}'
     pairs = list(read_set(pictures, scale))  # reads all images before anything is written
-    methods = score_methods(tqdm.tqdm(pairs, name, leave=False, disable=None, unit=' images'),
-                            self.upscale, scorer,
-                            functools.partial(self._write_images, folder))
+    folder = self.output / f'{name}-{self.step}'
+    with _replaced(folder) as unfinished:
+      methods = score_methods(_with_progress(name, pairs), self.upscale, scorer,
+                              functools.partial(self._write_images, unfinished))
     meanings = protocol(scale, self.lpips, pictures[0].lr is not None)
     if 'corrected' in methods:
       meanings['corrected'] = correction.describe(self.thresholds, self.correct)
@@ -169,15 +185,16 @@ class SetEvaluator:
               **written.pop('model'), **written}
     title = f'{name}, x{scale}, step {self.step}'
     files.write_json(folder.with_name(f'{folder.name}.json'), result)
-    files.write_text(folder.with_name(f'{folder.name}.md'), f'## {title}\n\n' + '\n\n'.join(
+    table = folder.with_name(f'{folder.name}.md')
+    files.write_text(table, f'## {title}\n\n' + '\n\n'.join(
         (tables.table(methods, markdown=True), tables.legend(meanings, markdown=True))) + '\n')
-    print(f'\n{title}\n{tables.table(methods)}')
+    print(f'\n{title}\n{tables.means_table({name: methods})}')
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
-    folders = ', '.join(str(path) for method, path in _folders(folder).items() if method in methods)
-    print(f'LR: {meanings["lr"]}; images: {folders}')
-    return result
+    folders = ', '.join(str(path) for path in _folders(folder).values() if path.is_dir())
+    print(f'LR: {meanings["lr"]}; scores of each image: {table}; images: {folders}')
+    return result, methods
 
   def upscale(self, lr: np.ndarray) -> dict[str, np.ndarray]:
     """Maps lr, uint8 [h, w, C], to {method: sr}, uint8 [h * scale, w * scale, C].
@@ -202,16 +219,47 @@ class SetEvaluator:
   def _scorer(self) -> Scorer:
     return make_scorer(self.generator.scale, self.lpips)
 
-  def _write_images(self, folder: pathlib.Path, pair: Pair, results: Mapping[str, np.ndarray]
-                    ) -> None:
-    for method, path in _folders(folder).items():
-      if method in results:
-        images.write_image(path / f'{pair.name}.png', results[method])
+  def _write_images(self, places: Mapping[str, pathlib.Path], pair: Pair,
+                    results: Mapping[str, np.ndarray]) -> None:
     row = montage.centre_row(pair.lr, pair.hr, results['bicubic'], results['model'])
-    images.write_image(folder.with_name(f'{folder.name}-strips') / f'{pair.name}.png',
-                       montage.side_by_side(row))
+    for kind, image in {**results, 'strips': montage.side_by_side(row)}.items():
+      if kind in places:
+        images.write_image(places[kind] / f'{pair.name}.png', image)
 
 
 def _folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns the folders of the methods whose results are written."""
-  return {'model': folder, 'corrected': folder.with_name(f'{folder.name}-corrected')}
+  """Returns the folders of the images that are written: results of two methods, and strips."""
+  return {'model': folder} | {kind: folder.with_name(f'{folder.name}-{kind}')
+                              for kind in ('corrected', 'strips')}
+
+
+@contextlib.contextmanager
+def _replaced(folder: pathlib.Path) -> Iterator[dict[str, pathlib.Path]]:
+  """Yields new folders that replace `_folders` if the block succeeds.
+
+  A folder that the block leaves empty is removed, and so is the one that it would replace.
+
+  Raises:
+    InputError: they cannot be written.
+  """
+  kept = _folders(folder)
+  for path in kept.values():
+    files.remove_unfinished(path)  # of a killed process
+  try:
+    with contextlib.ExitStack() as stack:
+      places = {kind: stack.enter_context(files.atomic_folder(path, replace=True))
+                for kind, path in kept.items()}
+      yield places
+    for path in kept.values():
+      if not any(path.iterdir()):
+        path.rmdir()
+  except OSError as error:
+    raise InputError(f'{error.filename or folder}: cannot write ({error.strerror})') from None
+
+
+def _with_progress(name: str, pairs: Sequence[Pair]) -> Iterator[Pair]:
+  """Yields the pairs and shows how many of them are done."""
+  with progress(name, len(pairs), 'images') as state:
+    for index, pair in enumerate(pairs):
+      yield pair
+      state.update(index + 1)

@@ -105,6 +105,60 @@ def test_tables_json_markdown_and_images(tmp_path: pathlib.Path, picture: Callab
       results['two']['images']['a']['psnr_lr'])
 
 
+def test_a_second_evaluation_replaces_the_first(tmp_path: pathlib.Path, picture: Callable,
+                                                network: tuple[nn.Module, dict]) -> None:
+  for place, names in {'one': 'ab', 'two': 'b'}.items():
+    for name in names:
+      images.write_image(tmp_path / place / 'set' / f'{name}.png', picture(36, 46, len(place)))
+  out = tmp_path / 'out'
+  evaluate_sets(network, {'set': find_set(str(tmp_path / 'one' / 'set'), 2)}, out,
+                correct='smooth', thresholds=(0.1,))
+  before = (out / 'set-7' / 'b.png').read_bytes()
+  assert (out / 'set-7-corrected' / 'a.png').exists()
+  evaluate_sets(network, {'set': find_set(str(tmp_path / 'two' / 'set'), 2)}, out)
+  assert sorted(str(path.relative_to(out)) for path in out.rglob('*')) == [
+      'set-7', 'set-7-strips', 'set-7-strips/b.png', 'set-7.json', 'set-7.md', 'set-7/b.png']
+  assert (out / 'set-7' / 'b.png').read_bytes() == before  # the same image of another set
+
+
+def test_a_failed_evaluation_leaves_the_earlier_images(
+    tmp_path: pathlib.Path, picture: Callable, network: tuple[nn.Module, dict],
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  images.write_image(tmp_path / 'set' / 'a.png', picture(36, 46))
+  sets, out = {'set': find_set(str(tmp_path / 'set'), 2)}, tmp_path / 'out'
+  evaluate_sets(network, sets, out)
+  before = sorted(out.rglob('*'))
+
+  def fail(*arguments: Any) -> None:
+    raise InputError('failed')
+
+  monkeypatch.setattr(montage, 'centre_row', fail)
+  with pytest.raises(InputError, match='failed'):
+    evaluate_sets(network, sets, out)
+  assert sorted(out.rglob('*')) == before
+
+
+def test_the_last_table_has_the_means_of_all_sets(tmp_path: pathlib.Path, picture: Callable,
+                                                  network: tuple[nn.Module, dict],
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+  for index in range(3):
+    images.write_image(tmp_path / 'one' / f'{index}.png', picture(36, 46, index))
+  images.write_image(tmp_path / 'two' / 'only.png', picture(36, 46, 3))
+  results = evaluate_sets(network, {name: find_set(str(tmp_path / name), 2)
+                                    for name in ('one', 'two')}, tmp_path / 'out')
+  lines = capsys.readouterr().out.splitlines()
+  rows = [line.split() for line in lines[-9:]]
+  assert [row[:3] for row in rows[::3]] == [
+      ['one', '3', 'bilinear'], ['two', '1', 'bilinear'], ['all', '4', 'bilinear']]
+  assert [row[0] for row in rows if row not in rows[::3]] == ['bicubic', 'model'] * 3
+  one, two, every = (float(row[1]) for row in rows[2::3])  # psnr_y of the model
+  assert one == pytest.approx(results['one']['mean']['psnr_y'], abs=6e-4)
+  assert every == pytest.approx((3 * one + two) / 4, abs=2e-3)
+  # The images are in the files, not in the terminal.
+  assert not any(line.startswith(('0 ', 'only ')) for line in lines)
+  assert '| only ' in (tmp_path / 'out' / 'two-7.md').read_text()
+
+
 @pytest.mark.parametrize('kind', correction.KINDS)
 def test_corrected_is_a_method_beside_the_model(tmp_path: pathlib.Path, picture: Callable,
                                                 network: tuple[nn.Module, dict],
@@ -175,7 +229,8 @@ def test_thresholds_may_be_lists_and_integers(config: ConfigDict, thresholds: An
     ('tfds:div2k/bicubic_x4:validation', 'tfds-div2k-bicubic_x4-validation'),
     ('div2k:data/DIV2K:valid', 'DIV2K-valid'), ('div2k:data', 'DIV2K-train'),
     ('pairs:LR=low,HR=data/faces/HR', 'faces'),
-    ('data/DIV2K_valid_HR', 'DIV2K_valid_HR')])
+    ('data/Set5/hr', 'Set5'), ('hr:data/Set5/GT', 'Set5'), ('data/Set5/high', 'Set5'),
+    ('hr:data/classes', 'classes'), ('data/DIV2K_valid_HR', 'DIV2K_valid_HR')])
 def test_names_of_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, spec: str,
                        name: str) -> None:
   (tmp_path / 'here').mkdir()
@@ -194,6 +249,21 @@ def test_sets_are_opened_by_name(tmp_path: pathlib.Path, picture: Callable,
   assert {name: len(found) for name, found in opened.items()} == {
       'one': 1, 'two': 1, 'split-test': 1, 'sample-valid': 1}
   assert opened['two'][0].lr == one / 'a.png'
+
+
+def test_pairs_and_skipped_files_of_sets_are_printed(
+    tmp_path: pathlib.Path, picture: Callable, config: ConfigDict,
+    capsys: pytest.CaptureFixture[str]) -> None:
+  images.write_image(tmp_path / 'one' / 'gt' / 'a.png', picture(20, 20))
+  images.write_image(tmp_path / 'one' / 'lq' / 'a.png', picture(10, 10))
+  (tmp_path / 'one' / 'gt' / 'b.tga').touch()
+  config.eval.sets = str(tmp_path / 'one')
+  assert evaluate.open_sets(config, 2)['one'][0].lr == tmp_path / 'one' / 'lq' / 'a.png'
+  pairs, skipped = capsys.readouterr().out.splitlines()
+  assert 'gt' in pairs
+  assert 'lq' in pairs
+  assert '1 file' in skipped
+  assert 'b.tga' in skipped
 
 
 @pytest.mark.parametrize(('sets', 'message'), [
