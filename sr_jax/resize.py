@@ -3,26 +3,39 @@
   python -m sr_jax.resize data/Set5/HR data/Set5/LRbicx4 --scale 1/4
   python -m sr_jax.resize photo.png photo_x2.png --scale 2 --method bilinear
 
-IN is a file or a folder, whose structure is kept; the results in OUT are PNG files. To downscale by
-N, an image is first cropped at the bottom and right to a multiple of N.
+IN is a file or a folder, whose structure is kept; the results in OUT are PNG files of 8 bits
+without alpha, which keep the colour profile and other metadata. To downscale by N, an image is
+first cropped at the bottom and right to a multiple of N.
 """
 
+import dataclasses
 import os
 import pathlib
 import sys
 from fractions import Fraction
+from typing import NamedTuple
 
 from sr_jax import images
 from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
+from sr_jax.images import decoders, dropped
+from sr_jax.media import photos
 from sr_jax.system import cli, threads
 
 MAX_SCALE = 64  # up or down; a larger value is most likely a typing error
 
 
+class Resized(NamedTuple):
+  """What became of an image."""
+
+  cropped: bool = False  # whether it had to be cropped
+  notes: tuple[str, ...] = ()  # what the result lacks, see `dropped`
+  error: str = ''  # why there is no result
+
+
 def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fraction,
-                method: str = 'bicubic') -> bool:
-  """Writes the resized copy of an image.
+                method: str = 'bicubic') -> Resized:
+  """Writes the resized copy of an image as a PNG.
 
   Args:
     source: image file.
@@ -30,23 +43,22 @@ def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fra
     scale: the image is cropped to a multiple of its denominator first.
     method: as in `images.imresize`.
 
-  Returns:
-    Whether the image had to be cropped.
-
   Raises:
     InputError: the image cannot be read or is too small, or the target cannot be written.
   """
-  original = images.read_image(source)
+  photo = photos.eight_bit_opaque(photos.read(source))
+  original = photo.samples
   image = images.crop_to_multiple(original, scale.denominator)
   if not image.size:
     raise InputError(f'{source}: {original.shape[0]}x{original.shape[1]} is too small for scale '
                      f'{scale}')
   try:
-    images.write_image(target, images.imresize(image, scale, method))
+    result = dataclasses.replace(photo, samples=images.imresize(image, scale, method))
   except MemoryError:
     raise InputError(f'{source}: not enough memory to resize {image.shape[0]}x{image.shape[1]} '
                      f'by {scale}') from None
-  return image.shape != original.shape
+  lost = photos.write(target, result, 'png')
+  return Resized(image.shape != original.shape, (*photo.notes, *filter(None, [lost])))
 
 
 def plan_outputs(source: pathlib.Path, target: pathlib.Path, notes: list[str] | None = None
@@ -97,21 +109,23 @@ def main(argv: list[str] | None = None) -> None:
   notes = []
   files = plan_outputs(args.source, args.target, notes)
 
-  def resize_one(paths: tuple[pathlib.Path, pathlib.Path]) -> tuple[bool, str | None]:
-    try:
-      return resize_file(*paths, scale, args.method), None
-    except InputError as error:
-      return False, str(error)
+  decoders.silence_libraries()
 
-  results = threads.on_all_cores(resize_one, files)
-  cropped = [path for (path, _), (was_cropped, _) in zip(files, results, strict=True)
-             if was_cropped]
-  errors = [error for _, error in results if error]
+  def resize_one(paths: tuple[pathlib.Path, pathlib.Path]) -> Resized:
+    try:
+      return resize_file(*paths, scale, args.method)
+    except InputError as error:
+      return Resized(error=str(error))
+
+  results = dict(zip([path for path, _ in files], threads.on_all_cores(resize_one, files),
+                     strict=True))
+  cropped = [path.name for path, result in results.items() if result.cropped]
+  errors = [result.error for result in results.values() if result.error]
+  notes += dropped.summary({str(path): result.notes for path, result in results.items()})
   for note in notes:
     print(note)
   if cropped:
-    print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: '
-          f'{listed([path.name for path in cropped])}')
+    print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: {listed(cropped)}')
   if len(files) > len(errors):
     print(f'{len(files) - len(errors)} of {len(files)} written to {args.target}')
   if errors:

@@ -4,6 +4,7 @@
   python -m sr_jax.score --sr mine.png --hr original.png --scale 2 --lpips none --json s.json
 
 Images are paired by name; baby_x4.png, babyx4.png and baby_SR.png are scored against baby.png.
+Samples are compared as they are stored: those of more than 8 bits with 16, colours without alpha.
 """
 
 import argparse
@@ -12,9 +13,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from sr_jax import images
 from sr_jax.data import file_names, folders
 from sr_jax.errors import InputError, listed
+from sr_jax.images import decoders, dropped
 from sr_jax.metrics.scorer import make_scorer, protocol, summary
 from sr_jax.metrics.tables import legend, table
 from sr_jax.system import cli, compile_cache, files, threads
@@ -46,9 +50,15 @@ def main(argv: list[str] | None = None) -> None:
   _check_sizes(triples, args.scale, border)
   scorer = make_scorer(args.scale, args.lpips, border)
 
+  decoders.silence_libraries()
+  lost = {}
+
   def score_one(triple: Triple) -> tuple[dict[str, float], bool]:
-    hr, sr = images.read_image(triple.hr), images.read_image(triple.sr)
-    lr = images.read_image(triple.lr) if triple.lr else None
+    def read(path: pathlib.Path) -> np.ndarray:
+      array, lost[path] = images.read_samples(path)
+      return array
+
+    hr, sr, lr = read(triple.hr), read(triple.sr), triple.lr and read(triple.lr)
     cropped = hr.shape[:2] != sr.shape[:2]
     if cropped:
       hr = images.crop_to_multiple(hr, args.scale)
@@ -58,8 +68,9 @@ def main(argv: list[str] | None = None) -> None:
                      threads.on_all_cores(score_one, triples), strict=True))
   scores = {name: values for name, (values, _) in results.items()}
   cropped = [name for name, (_, was_cropped) in results.items() if was_cropped]
-  meanings = protocol(border, args.lpips, bool(args.lr))
+  meanings = protocol(border, args.lpips, bool(args.lr), stored=True)
   print(table({'': scores}))
+  notes += dropped.summary({str(path): lost[path] for path in sorted(lost)})
   for note in dict.fromkeys(notes):  # SR and HR may be one folder
     print(note)
   if cropped:

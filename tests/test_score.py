@@ -47,7 +47,7 @@ def test_table_json_and_markdown(run: Callable, scored: pathlib.Path) -> None:
   assert set(found['images']) == {'baby', 'man'}
   names = ['psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex']
   assert all(list(scores) == names for scores in (*found['images'].values(), found['mean']))
-  assert set(found['protocol']) == {*names, 'lr'}
+  assert set(found['protocol']) == {*names, 'samples', 'lr'}
   sr, hr = (images.read_image(scored / path) for path in ('sr/babyx2.png', 'hr/baby.png'))
   expected = metrics.image_scores(sr, hr, 2)
   baby = found['images']['baby']

@@ -158,11 +158,11 @@ def upscale_file(upscaler: Upscaler, source: os.PathLike | str, target: os.PathL
       for band in upscaler.bands(photo.samples):
         write_rows(band)
         on_progress(len(band) // upscaler.scale)
-    return ', '.join(filter(None, (photo.note, *losses)))
+    return ', '.join(filter(None, (*losses, *photo.notes)))
   with _errors_name(source):
     photo = upscale_photo(upscaler, photo, options.extras, on_progress)
   loss = photos.write(target, photo, options.format, options.quality)
-  return ', '.join(filter(None, (photo.note, loss)))
+  return ', '.join(filter(None, (loss, *photo.notes)))
 
 
 @contextlib.contextmanager

@@ -38,11 +38,22 @@ class Photo:
   alpha: np.ndarray | None = None  # [h, w, 1] of the same type; None for an opaque image
   icc: bytes = b''  # colour profile, or b''
   exif: bytes = b''  # without the orientation, which has been applied; or b''
-  note: str = ''  # what was lost in reading, such as 'only the first of 12 frames used'
+  notes: tuple[str, ...] = ()  # what was lost in reading other than bits, see `dropped`
+  bits: int = 8  # per sample in the file, if more than `samples` have
   tags: color_tags.Tags = dataclasses.field(default_factory=dict)  # other colour tags
   xmp: bytes = b''
   text: tuple[tuple[bytes, bytes], ...] = ()  # (name, body) of the text chunks of a PNG
   resolution: Resolution | None = None  # where it is stored outside of EXIF
+
+  @property
+  def note(self) -> str:
+    """What was lost in reading."""
+    return ', '.join([*self.fewer_bits(8 * self.samples.itemsize), *self.notes])
+
+  def fewer_bits(self, count: int) -> list[str]:
+    """Returns the note on samples that are written with `count` bits, if that is a loss."""
+    stored = max(self.bits, 8 * self.samples.itemsize)
+    return [dropped.bits(stored, count)] if stored > count else []
 
 
 class Format(NamedTuple):
@@ -93,8 +104,6 @@ def read(path: os.PathLike | str, max_pixels: int = MAX_PIXELS) -> Photo:
       # Before decoding, in which Pillow rotates a TIFF and deletes its orientation tag.
       exif, losses = _portable_exif(image.metadata.exif)
       array, notes = image.decode()
-      depth = 8 * array.itemsize
-      losses += [dropped.bits(image.bits, depth)] * (image.bits > depth)
       losses += [*image.notes, *notes, *image.metadata.notes]
       losses += filter(None, [image.frame_note()])
   except MemoryError:
@@ -108,7 +117,7 @@ def read(path: os.PathLike | str, max_pixels: int = MAX_PIXELS) -> Photo:
     icc = b''
     if space not in (b'CMYK', b'Lab '):  # of which the samples have been converted
       losses.append(dropped.ICC)
-  return Photo(samples, alpha, icc, exif, ', '.join(losses), metadata.tags,
+  return Photo(samples, alpha, icc, exif, tuple(losses), image.bits, metadata.tags,
                _upright_xmp(metadata.xmp), metadata.text, metadata.resolution)
 
 
@@ -133,6 +142,13 @@ def _portable_exif(exif: Image.Exif | None) -> tuple[bytes, list[str]]:
     return copied.tobytes() if len(copied) else b'', []
   except Exception:  # it could not be read, or Pillow cannot write the values that it has read
     return b'', [dropped.DAMAGED_EXIF]
+
+
+def eight_bit_opaque(photo: Photo) -> Photo:
+  """Returns the photo as `images.read_image` reads it; `notes` has what that loses in addition."""
+  pixels, losses = _convert(photo, FORMATS['jpeg'])
+  return dataclasses.replace(photo, samples=pixels, alpha=None, bits=8,
+                             notes=(*photo.fewer_bits(8), *losses, *photo.notes))
 
 
 def bleed(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -181,7 +197,7 @@ def write(path: os.PathLike | str, photo: Photo, format: str, quality: int = 95)
     raise InputError(f'{path}: {width}x{height} is too large for {format}, whose sides are limited '
                      f'to {capability.max_side} pixels')
   pixels, losses = _convert(photo, capability)
-  photo, metadata_losses = storable(photo, format)
+  photo, further_losses = storable(photo, format)
   try:
     if format == 'tiff':
       with tiff_rows(path, pixels.shape, pixels.dtype, photo.icc, photo.exif, photo.xmp
@@ -200,7 +216,7 @@ def write(path: os.PathLike | str, photo: Photo, format: str, quality: int = 95)
     raise InputError(f'{path}: not enough memory to write it') from None
   except Exception as error:
     raise InputError(f'{path}: cannot write as {format} ({error})') from None
-  return ', '.join(losses + metadata_losses)
+  return ', '.join(losses + further_losses)
 
 
 def storable(photo: Photo, format: str) -> tuple[Photo, list[str]]:
@@ -209,9 +225,10 @@ def storable(photo: Photo, format: str) -> tuple[Photo, list[str]]:
   The resolution of TIFF and WebP is stored in the EXIF tags.
 
   Returns:
-    (the photo with the metadata that is written; notes of what was removed).
+    (the photo with the metadata that is written; notes of what was removed, and on the bits).
   """
-  capability, losses, changes = FORMATS[format], [], {}
+  capability, changes = FORMATS[format], {}
+  losses = photo.fewer_bits(8 * photo.samples.itemsize if capability.sixteen_bit else 8)
   if photo.resolution and format in ('tiff', 'webp'):
     changes['exif'] = _with_resolution(photo.exif, photo.resolution)
   too_long = format == 'jpeg' and len(photo.exif) > _MAX_JPEG_SEGMENT
@@ -271,7 +288,6 @@ def _convert(photo: Photo, capability: Format) -> tuple[np.ndarray, list[str]]:
       samples = images.over_white(samples, alpha)
     alpha = None
   if white > 255 and not capability.sixteen_bit:
-    losses.append(dropped.bits(16, 8))
     samples, alpha = (None if array is None else images.eight_bit(array)
                       for array in (samples, alpha))
   pixels = samples if alpha is None else np.concatenate([samples, alpha], -1)

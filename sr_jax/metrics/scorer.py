@@ -21,17 +21,19 @@ Scores = dict[str, float]  # by the name of the metric
 Scorer = Callable[..., Scores]  # scorer(sr, hr, lr=None)
 
 
-def protocol(border: int, lpips: str, has_lr: bool) -> dict[str, str]:
+def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False) -> dict[str, str]:
   """Returns {metric: how it is computed}, to be printed beside the scores.
 
   Args:
     border: pixels that are ignored on each side.
     lpips: 'alex', 'vgg' or 'none'.
     has_lr: LR images were given; otherwise they were made from HR.
+    stored: the samples are those of the files (`images.read_samples`) instead of 8 bits without
+      alpha (`images.read_image`).
   """
   crop = f'border {border}'
   text = {
-      'psnr_y': 'PSNR in dB on the luma (MATLAB rgb2ycbcr, not rounded) of 8-bit images, '
+      'psnr_y': 'PSNR in dB on the luma (MATLAB rgb2ycbcr, not rounded), '
                 f'{crop}; for grey HR, on its channel; inf (null in JSON) for identical images, '
                 'which means leave out',
       'ssim_y': 'SSIM on the same luma: 11x11 Gaussian, sigma 1.5, K .01 .03, valid windows, '
@@ -41,6 +43,8 @@ def protocol(border: int, lpips: str, has_lr: bool) -> dict[str, str]:
       'psnr_lr': "LR consistency: RGB PSNR of SR downscaled by MATLAB's bicubic to the LR"}
   if lpips != 'none':
     text[f'lpips_{lpips}'] = f'LPIPS 0.1 ({lpips}), entire image, lower is better'
+  text['samples'] = ('as stored: those of more than 8 bits have 16, alpha is ignored' if stored else
+                     '8 bits, alpha composited over white')
   return text | {'lr': 'read from files' if has_lr else "HR downscaled by MATLAB's bicubic"}
 
 
@@ -76,6 +80,7 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> S
     return images.imresize(images.crop_to_multiple(image, scale), Fraction(1, scale))
 
   def score(sr: np.ndarray, hr: np.ndarray, lr: np.ndarray | None = None) -> Scores:
+    sr, hr = psnr_ssim.same_depth(sr, hr)
     scores = psnr_ssim.image_scores(sr, hr, border)
     if min(hr.shape[:2]) >= scale:
       lr = downscale(hr) if lr is None else lr
