@@ -1,6 +1,8 @@
 """The feed: which mode is chosen, and that every mode resumes exactly."""
 
 import dataclasses
+import errno
+import os
 import pathlib
 import re
 import threading
@@ -117,6 +119,24 @@ def test_a_stream_needs_as_many_images_as_crops_in_a_batch(folder: pathlib.Path,
   with pytest.raises(InputError, match=r'config\.data\.mode=stream: 5 .* 6'):
     feed.open_feed(open_source(f'folder:{folder}', 2), dataclasses.replace(
         SPEC, mode='stream', crop_spec=CropSpec(6, 16, 2), batch_size=6, cache=tmp_path))
+
+
+@pytest.mark.parametrize('mode', ['auto', 'packed'])
+@pytest.mark.parametrize('free', [0, 10_000])  # less than the files take; less than packed images
+def test_a_small_set_and_a_full_disk_name_the_cache(
+    folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str,
+    free: int) -> None:
+  monkeypatch.setattr(feed.files, 'free_bytes', lambda path: free)
+  monkeypatch.setattr(bank, 'device_budget', lambda: 10**6 if free else 0)
+
+  def full(*arguments: Any) -> None:
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'posix_fallocate', full)
+  with pytest.raises(InputError, match=rf'{tmp_path}.*config\.data\.cache=') as caught:
+    feed.open_feed(open_source(f'folder:{folder}', 2), dataclasses.replace(
+        SPEC, mode=mode, crop_spec=CropSpec(6, 16, 2), batch_size=6, cache=tmp_path))
+  assert 'stream' not in str(caught.value)
 
 
 @pytest.mark.parametrize('mode', ['mapped', 'stream'])

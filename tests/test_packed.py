@@ -139,10 +139,35 @@ def test_the_next_start_decodes_nothing(one: list[Picture], tmp_path: pathlib.Pa
   cache = tmp_path / 'cache'
   packed_set = pack(one, cache)
   monkeypatch.setattr(images, 'read_image', None)
-  again = packed.open_packed(packed.packed_folder(one, 2, 3, cache))
+  again = packed.open_packed(packed.packed_folder(one, 2, 3, cache), one)
   np.testing.assert_array_equal(again.pixels, packed_set.pixels)
   np.testing.assert_array_equal(again.table, packed_set.table)
   assert (again.names, again.skipped) == (packed_set.names, packed_set.skipped)
+
+
+def test_skipped_images_are_named_by_their_current_paths(
+    tmp_path: pathlib.Path, picture: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+  for name, size in {'good': 20, 'small': 1, 'cut': 40, 'low': 40}.items():
+    images.write_image(tmp_path / 'fa' / 'hr' / f'{name}.png', picture(size, size))
+    images.write_image(tmp_path / 'fa' / 'hr-lr' / f'{name}.png', picture(max(1, size // 2),
+                                                                      max(1, size // 2)))
+  for place in ('hr/cut.png', 'hr-lr/low.png'):
+    os.truncate(tmp_path / 'fa' / place, 400)
+  (tmp_path / 'fa' / 'hr' / 'small.png').write_text('no picture')
+
+  def opened(place: pathlib.Path) -> packed.Packed:
+    found = open_source(f'pairs:HR={place / "hr"},LR={place / "hr-lr"}', 2)
+    return packed.drop_too_small(pack(found, tmp_path / 'cache'), 2, 16)
+
+  first = opened(tmp_path / 'fa')
+  assert len(first.skipped) == 3
+  (tmp_path / 'fa').rename(tmp_path / 'fb')
+  monkeypatch.setattr(packed, '_decode_into', None)  # the packed set is used again
+  again = opened(tmp_path / 'fb')
+  assert again.names == [str(tmp_path / 'fb' / 'hr' / 'good.png')]
+  assert again.skipped == [line.replace('/fa/', '/fb/') for line in first.skipped]
+  assert [line.split(':')[0] for line in again.skipped] == [
+      str(tmp_path / 'fb' / place) for place in ('hr/cut.png', 'hr-lr/low.png', 'hr/small.png')]
 
 
 def test_the_folder_depends_on_contents_and_settings(one: list[Picture], tmp_path: pathlib.Path,
@@ -193,7 +218,7 @@ def test_a_set_that_is_not_intact_is_packed_again(one: list[Picture], tmp_path: 
   packed_set = pack(one, tmp_path / 'cache')
   pixels, folder = np.array(packed_set.pixels), packed.packed_folder(one, 2, 3, tmp_path / 'cache')
   damage(folder)
-  assert packed.open_packed(folder) is None
+  assert packed.open_packed(folder, one) is None
   np.testing.assert_array_equal(pack(one, tmp_path / 'cache').pixels, pixels)
 
 
@@ -251,7 +276,7 @@ def test_leftovers_of_a_killed_process_are_removed_but_not_those_of_a_running_on
       pass
     other.send_signal(signal.SIGKILL)
     other.wait()
-  assert packed.open_packed(packed.packed_folder(one, 2, 3, cache)) is None
+  assert packed.open_packed(packed.packed_folder(one, 2, 3, cache), one) is None
   packed.remove_leftovers(cache)
   assert contents_of(cache) == []
   assert pack(one, cache)

@@ -175,22 +175,42 @@ def _pack(found: Sequence[Picture], spec: FeedSpec,
   if spec.mode == 'auto':
     stored = sum(packed.stored_bytes(picture.hr) for picture in found)
     if stored > max(budget, free):  # decoded images need even more
+      _refuse_few(found, spec, stored, free)
       log(f'{len(found):,} images take {stored:,} bytes in their files, too many to pack')
       return 'stream', None, None
   folder = packed.packed_folder(found, scale, channels, cache)
-  packed_set = packed.open_packed(folder)
+  packed_set = packed.open_packed(folder, found)
   layout = None if packed_set else packed.lay_out(found, scale, channels)
   needed = packed_set.pixels.nbytes if packed_set else layout.bytes
   mode = _choose_mode(spec.mode, needed, budget, bool(packed_set) or needed <= free // 2)
   where = {'bank': f'kept in device memory, which has space for {budget:,}',
            'mapped': f'mapped from {folder}; device memory has space for {budget:,}',
-           'stream': f'too many for the free disk space ({free:,})'}
-  log(f'{len(packed_set.names if packed_set else layout.pictures):,} images take {needed:,} bytes '
+           'stream': f'too many for the free disk space of config.data.cache, {cache} ({free:,})'}
+  if mode == 'stream':
+    _refuse_few(found, spec, needed, free)
+  log(f'{len(packed_set.names if packed_set else layout.indices):,} images take {needed:,} bytes '
       f'packed, {where[mode]}')
   if mode == 'stream':
     return mode, None, None
   packed_set = packed_set or packed.pack(layout, scale, channels, folder)
   return mode, packed.drop_too_small(packed_set, scale, patch), folder.name
+
+
+def _refuse_few(found: Sequence[Picture], spec: FeedSpec, needed: int, free: int) -> None:
+  """Refuses a set that cannot be packed and is too small for a stream, which nobody asked for.
+
+  Args:
+    found, spec: see `open_feed`.
+    needed, free: bytes of the packed images, and bytes that are free where they would be packed.
+
+  Raises:
+    InputError: a batch has more crops than there are images.
+  """
+  if len(found) < spec.crop_spec.count:
+    raise InputError(
+        f'config.data.cache={spec.cache or packed.default_cache()}: its disk has {free:,} bytes '
+        f'free; packing {len(found)} images needs {2 * needed:,}, so that as many stay free. '
+        'Free some space, or set --config.data.cache=FOLDER to a folder on another disk')
 
 
 def _choose_mode(mode: str, needed: int, budget: int, fits_disk: bool) -> str:

@@ -287,5 +287,5 @@ def _refuse(folder: pathlib.Path, reason: str, advice: str = '') -> NoReturn:
     advice: what to give instead, first in the advice.
   """
   ways = [advice] if advice else []
-  ways += ['pairs:HR=PATH,LR=PATH states pairs', 'hr:PATH that all images are HR']
+  ways += ['use pairs:HR=PATH,LR=PATH for pairs', 'hr:PATH for HR images alone']
   raise InputError(f'{folder}: {reason}; {", ".join(ways)}')

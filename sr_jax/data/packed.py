@@ -25,7 +25,7 @@ from sr_jax.errors import InputError
 from sr_jax.system import files, threads
 
 MAX_ROW_BYTES = 1 << 30
-FORMAT = 1  # of the files in the folder; sets of another format are packed again
+FORMAT = 2  # of the files in the folder; sets of another format are packed again
 
 
 class Packed(NamedTuple):
@@ -40,11 +40,12 @@ class Packed(NamedTuple):
 class PackLayout(NamedTuple):
   """Where each image will lie; computed from the headers of the files alone."""
 
-  pictures: list[Picture]
-  sizes: list[tuple[int, int]]  # (height, width) of LR
+  found: Sequence[Picture]
+  indices: list[int]  # of the images in `found` that will be packed
+  sizes: list[tuple[int, int]]  # (height, width) of their LR
   places: list[tuple[int, int, int]]  # chunk, HR offset, LR offset
   shape: tuple[int, int]  # of `Packed.pixels`
-  skipped: list[str]
+  skipped: dict[int, str]  # for the index of each other image, the reason
 
   @property
   def bytes(self) -> int:
@@ -81,18 +82,24 @@ def stored_bytes(source: ImageSource) -> int:
     return 0
 
 
-def open_packed(folder: pathlib.Path) -> Packed | None:
-  """Opens a packed set; returns None if there is none or it is not intact."""
+def open_packed(folder: pathlib.Path, found: Sequence[Picture]) -> Packed | None:
+  """Opens a packed set; returns None if there is none or it is not intact.
+
+  Args:
+    folder: of `packed_folder(found, ...)`.
+    found: the images. They are named by the paths they have now, which may be others than those
+      they were packed from.
+  """
   try:
     index = json.loads((folder / 'index.json').read_text(encoding='utf-8'))
     with (folder / 'table.npy').open('rb') as file:
       table = np.load(file)
     pixels = np.memmap(folder / 'pixels', np.uint8, 'r').reshape(index['shape'])
-    lines = index['names'], index['skipped']
-    if (table.dtype == np.int32 and table.shape == (len(lines[0]), 5)
-        and _inside(table.astype(np.int64), *pixels.shape)
-        and all(isinstance(line, str) for lists in lines for line in lists)):
-      return Packed(pixels, table, *lines)
+    names = [str(found[image].hr) for image in index['images']]
+    skipped = [_with_paths(reason, found[image]) for image, reason in index['skipped']]
+    if (table.dtype == np.int32 and table.shape == (len(names), 5)
+        and _inside(table.astype(np.int64), *pixels.shape)):
+      return Packed(pixels, table, names, skipped)
   except Exception:  # NumPy and JSON raise many kinds of errors on damaged files
     return None
 
@@ -102,6 +109,25 @@ def _inside(table: np.ndarray, chunks: int, width: int) -> bool:
   chunk, hr_offset, lr_offset, height, columns = table.T
   return bool((table >= 0).all() and (chunk < chunks).all() and (hr_offset <= lr_offset).all()
               and (lr_offset + height * columns <= width).all())
+
+
+# Stand for the paths of an image in the reason why it is skipped. No message has such characters.
+_HR_PATH, _LR_PATH = '\0HR\0', '\0LR\0'
+
+
+def _without_paths(reason: str, picture: Picture) -> str:
+  """Returns the reason why an image is skipped with placeholders for its paths."""
+  paths = {str(InputError(source)): placeholder for source, placeholder in (
+      (picture.hr, _HR_PATH), (picture.lr, _LR_PATH)) if source}
+  for path in sorted(paths, key=len, reverse=True):  # one may be the beginning of the other
+    reason = reason.replace(path, paths[path])
+  return reason
+
+
+def _with_paths(reason: str, picture: Picture) -> str:
+  """Puts the paths of an image into a reason of `_without_paths`."""
+  return str(InputError(reason.replace(_HR_PATH, str(picture.hr))
+                        .replace(_LR_PATH, str(picture.lr))))
 
 
 def drop_too_small(packed: Packed, scale: int, patch: int) -> Packed:
@@ -131,13 +157,13 @@ def lay_out(found: Sequence[Picture], scale: int, channels: int) -> PackLayout:
   """
   measured = threads.on_all_cores(lambda picture: _lr_size(picture, scale, channels), found,
                                   'reading headers')
-  usable = [(picture, size) for picture, size in zip(found, measured, strict=True)
-            if isinstance(size, tuple)]
+  usable = [(index, size) for index, size in enumerate(measured) if isinstance(size, tuple)]
   places, shape = _places([_pair_bytes(*size, scale, channels) for _, size in usable])
   places = [(chunk, offset, offset + channels * height * width * scale**2)
             for (chunk, offset), (_, (height, width)) in zip(places, usable, strict=True)]
-  return PackLayout([picture for picture, _ in usable], [size for _, size in usable], places,
-                    shape, [reason for reason in measured if isinstance(reason, str)])
+  return PackLayout(found, [index for index, _ in usable], [size for _, size in usable], places,
+                    shape, {index: reason for index, reason in enumerate(measured)
+                            if isinstance(reason, str)})
 
 
 def _lr_size(picture: Picture, scale: int, channels: int) -> tuple[int, int] | str:
@@ -199,18 +225,18 @@ def pack(layout: PackLayout, scale: int, channels: int, folder: pathlib.Path) ->
   Raises:
     InputError: a pair that does not match, no usable image, or the disk is full.
   """
-  if not layout.pictures:
-    refuse_empty(layout.skipped)
+  if not layout.indices:
+    refuse_empty(list(layout.skipped.values()))
   try:
     with _locked(folder):
-      if not open_packed(folder):  # another process may have packed it meanwhile
+      if not open_packed(folder, layout.found):  # another process may have packed it meanwhile
         files.remove_unfinished(folder)  # whose lock this process has
         with files.atomic_folder(folder, replace=True) as unfinished:
           _decode_into(unfinished, layout, scale, channels)
   except OSError as error:
     raise InputError(f'{folder}: cannot write the packed images ({error.strerror or error}); '
                      '--config.data.cache=FOLDER stores them elsewhere') from None
-  packed = open_packed(folder)
+  packed = open_packed(folder, layout.found)
   if packed is None:
     raise InputError(f'{folder}: the packed images were deleted by another process')
   return packed
@@ -220,31 +246,33 @@ def _decode_into(folder: pathlib.Path, layout: PackLayout, scale: int, channels:
   """Writes the files of a packed set."""
   pixels = _allocate(folder / 'pixels', layout.shape)
 
-  def decode(index: int) -> tuple[int, ...] | str:
+  def decode(number: int) -> tuple[int, ...] | str:
     """Writes one image to its place; returns its row of the table, or why it is skipped."""
-    picture, (chunk, hr_offset, lr_offset) = layout.pictures[index], layout.places[index]
+    picture = layout.found[layout.indices[number]]
+    chunk, hr_offset, lr_offset = layout.places[number]
     try:
       pair = pictures.read(picture, scale, channels)
     except images.DamagedImageError as error:
       return str(error)
-    if sorted(pair.lr.shape[:2]) != sorted(layout.sizes[index]):
+    if sorted(pair.lr.shape[:2]) != sorted(layout.sizes[number]):
       return (f'{picture.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is not the size in its '
               'header')
     pixels[chunk, hr_offset:hr_offset + pair.hr.size] = pair.hr.reshape(-1)
     pixels[chunk, lr_offset:lr_offset + pair.lr.size] = pair.lr.reshape(-1)
     return (chunk, hr_offset, lr_offset, *pair.lr.shape[:2])
 
-  rows = threads.on_all_cores(decode, range(len(layout.pictures)), 'decoding')
-  skipped = layout.skipped + [row for row in rows if isinstance(row, str)]
-  table = np.array([row for row in rows if isinstance(row, tuple)], np.int32)
-  if not len(table):
-    refuse_empty(skipped)
+  rows = threads.on_all_cores(decode, range(len(layout.indices)), 'decoding')
+  decoded = dict(zip(layout.indices, rows, strict=True))
+  skipped = layout.skipped | {index: row for index, row in decoded.items() if isinstance(row, str)}
+  table = {index: row for index, row in decoded.items() if isinstance(row, tuple)}
+  if not table:
+    refuse_empty(list(skipped.values()))
   pixels.flush()
-  np.save(folder / 'table.npy', table)
-  names = [str(picture.hr) for picture, row in zip(layout.pictures, rows, strict=True)
-           if isinstance(row, tuple)]
+  np.save(folder / 'table.npy', np.array(list(table.values()), np.int32))
+  reasons = [(index, _without_paths(reason, layout.found[index]))
+             for index, reason in sorted(skipped.items())]
   (folder / 'index.json').write_text(json.dumps(
-      {'shape': layout.shape, 'names': names, 'skipped': skipped}), encoding='utf-8')
+      {'shape': layout.shape, 'images': list(table), 'skipped': reasons}), encoding='utf-8')
   for path in folder.iterdir():
     with path.open('rb') as file:
       os.fsync(file.fileno())

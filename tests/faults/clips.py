@@ -41,7 +41,7 @@ def make_packed(rng: np.random.Generator) -> dict[str, bytes]:
   table[:, 1:] = (0, 192, 4, 4), (300, 492, 4, 4)
   buffer = io.BytesIO()
   np.save(buffer, table)
-  index = {'shape': [1, 600], 'names': ['a', 'b'], 'skipped': []}
+  index = {'shape': [1, 600], 'images': [0, 1], 'skipped': [[2, '\0HR\0: damaged']]}
   index = changed(rng, index) if rng.random() < 0.6 else index
   data = buffer.getvalue()
   return {'index.json': as_json(rng, index),

@@ -59,7 +59,8 @@ def of_kind(kind: str, base: pathlib.Path) -> dict[str, Reader]:
                 'report': read_report,
                 'forget': lambda path: metrics_log.forget_after(path.parent, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
-      'packed': {'open_packed': lambda path: packed.open_packed(path.parent),
+      'packed': {'open_packed': lambda path: packed.open_packed(
+                     path.parent, [Picture('a', 'a.png')] * 8),
                  'hashes': lambda path: file_hashes._read_cache(
                      path.parent / file_hashes.CACHE_FILE)},
       'clips': {'read_video': read_video}}[kind]
