@@ -13,11 +13,12 @@ from sr_jax import train
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.models import RRDB, variable_shapes
+from sr_jax.profiling import summary
 from sr_jax.runs.checkpoints import flat
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
+from sr_jax.step.parameter_table import parameter_table
 from sr_jax.step.state import begin_phase
-from sr_jax.train import announce
 from tests.conftest import same_bits
 
 SHAPES = variable_shapes(RRDB(8, 2, 4))
@@ -95,7 +96,7 @@ def test_frozen_arrays_keep_their_bits_and_have_no_optimiser_state(short, batch)
   moments = [name for name in flat(after.g.opt_state) if '/mu/' in name or '/nu/' in name]
   assert len(moments) == 2 * len(jax.tree.leaves(before.g.params['body_0']))
   assert all('/body_0/' in name for name in moments)
-  assert 'frozen' in announce.parameter_table(after.g.params, experiment.trainable)
+  assert 'frozen' in parameter_table(after.g.params, experiment.trainable)
 
 
 def test_trainable_arrays_are_updated_as_without_freezing(short, batch):
@@ -135,8 +136,11 @@ def test_a_run_in_epochs_prints_what_is_frozen_and_keeps_it_frozen(short, tmp_pa
   state = train.train(short, tmp_path)
   assert int(state.step) == 4
   assert [line['epoch'] for line in read_metrics(tmp_path)] == [0.5, 1.0, 1.5, 2.0]
-  assert re.search(r'head/kernel .* frozen .*\n(.*\n)*\| last/kernel .* yes ',
-                   capsys.readouterr().out)
+  total, frozen = (sum(array.size for name, array in flat(state.g.params).items()
+                       if not name.startswith(skipped)) for skipped in (' ', 'last'))
+  assert f'G {total:,} parameters ({frozen:,} frozen)\n' in capsys.readouterr().out
+  table = summary.summarize(short)
+  assert re.search(r'\| head/kernel .* frozen .*\n(.*\n)*\| last/kernel .* yes ', table)
   initial = phases.build(inputs.epochs_to_steps(short, 5)).new_state()
   assert {name.split("'")[1] for name in same_bits(state.g.params, initial.g.params)} == {'last'}
   short.freeze = 'last/bias'
@@ -157,7 +161,7 @@ def test_no_gradient_is_computed_for_frozen_arrays(short, batch):
 
 def test_the_parameter_table_counts_trainable_and_frozen_arrays():
   trainable = freezing.select(SHAPES, 'head', '')
-  text = announce.parameter_table(SHAPES['params'], trainable)
+  text = parameter_table(SHAPES['params'], trainable)
   head = [line for line in text.splitlines() if line.startswith('| head/kernel')]
   assert head[0].split()[3:] == ['(3,', '3,', '3,', '8)', '|', '216', '|', 'yes', '|']
   total = sum(leaf.size for leaf in jax.tree.leaves(SHAPES['params']))

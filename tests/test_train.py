@@ -142,13 +142,22 @@ def test_logs_and_validation_do_not_change_the_result(config, uninterrupted, tmp
 
 def test_files_and_output_of_a_run(uninterrupted):
   config, workdir, state, out = uninterrupted
-  for text in ('Generator', 'Discriminator', 'last/kernel',
-               'warm-up step 1, weighted terms: g/pixel',
+  assert 'last/kernel' not in out
+  stamped = re.fullmatch(r'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S.*\n|\d{4}[-:\d ]{15} {5}.*\n)+', out)
+  assert stamped, out
+  assert (workdir / 'train.log').read_text() == out
+  assert f'Device: 1 x {jax.devices()[0].device_kind}, jax {jax.__version__}' in out.splitlines()[0]
+  counts = [sum(array.size for array in jax.tree.leaves(net.params)) for net in (state.g, state.d)]
+  assert f'G {counts[0]:,} parameters, D {counts[1]:,}\n' in out
+  assert re.search(r' gan  step 30/40 \(epoch [\d.]+\)  lr 1.00e-03  loss G .*  ETA \d\d:\d\d\n',
+                   out)
+  assert re.search(rf'Finished: step 40 of 40 .* Best: step \d+ .*{workdir}/report\.html\n$', out)
+  for text in ('warm-up step 1, weighted terms: g/pixel',
                'gan step 21, weighted terms: g/adversarial',
-               '5 images', 'warm-up to step 20, gan to step 40', 'Started', 'in all'):
+               '5 images', 'warm-up to step 20, gan to step 40', 'validation on folder:'):
     assert text in out, text
   assert {path.name for path in workdir.iterdir()} == {
-      'config.json', 'run.json', 'metrics.jsonl', 'tensorboard', 'samples', 'progress',
+      'config.json', 'run.json', 'metrics.jsonl', 'train.log', 'tensorboard', 'samples', 'progress',
       'checkpoints', 'report.html', '.lock'}
   lines = read_metrics(workdir)
   steps = [line['step'] for line in lines if 'g/total' in line]
@@ -414,7 +423,7 @@ def test_a_changed_config_is_printed_and_recorded(config, tmp_path, capsys):
   out = capsys.readouterr().out
   for key, before, now in (('log_every', 10, 5), ('optimizer.d.learning_rate', 0.001, 0.002),
                            ('steps', 2, 4), ('warmup_steps', 2, 4)):
-    assert re.search(fr'\nconfig\.{key} [^\n]*\b{before} -> {now}\n', out), key
+    assert re.search(fr' config\.{key} [^\n]*\b{before} -> {now}\n', out), key
   first, second = json.loads((tmp_path / 'run.json').read_text())
   assert 'changed' not in first
   assert second['changed'] == {'log_every': [10, 5], 'optimizer.d.learning_rate': [0.001, 0.002],

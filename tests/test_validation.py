@@ -1,5 +1,7 @@
 """Validation of a run: progress images, the test set, loss terms on fixed crops."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -133,11 +135,15 @@ def test_the_test_set_is_scored_but_chooses_nothing(watched, tmp_path, monkeypat
       (0, 0, 1), (2, 2, 3), (4, 9, 4), (6, 5, 99), (8, 6, 7)]
   assert Checkpoints(tmp_path / 'run', 'psnr_y', read_only=True).best() == 4
   out = capsys.readouterr().out
-  for text in ('pixel 4/8  valid  psnr_y 9.0000\n', 'pixel 4/8  test  psnr_y 4.0000\n',
-               '\n\ndata.valid\n    step  phase           psnr_y\n       0  bicubic ',
-               '\n\ndata.test\n    step  phase           psnr_y\n       0  bicubic         1.0',
+  assert (tmp_path / 'run' / 'train.log').read_text() == out
+  out = re.sub('^.{20}', '', out, flags=re.MULTILINE)
+  for text in ('/valid  step 4/8  psnr_y 9.0000 (bicubic 0.0000)  best so far\n',
+               '/valid  step 6/8  psnr_y 5.0000 (bicubic 0.0000)\n',
+               '/test  step 4/8  psnr_y 4.0000 (bicubic 1.0000)\n',
+               '\ndata.valid\n    step  phase           psnr_y\n       0  bicubic ',
+               '\ndata.test\n    step  phase           psnr_y\n       0  bicubic         1.0',
                '       6  pixel          99.0000\n',
-               '\n\nLoss terms of the phase pixel on fixed centre crops (2 of the training set, '
+               '\nLoss terms of the phase pixel on fixed centre crops (2 of the training set, '
                '2 of the validation set; ', 'first to last\npixel: train 0.'):
     assert text in out, text
   assert {path.name for path in (tmp_path / 'run' / 'progress' / 'sub').iterdir()} == {

@@ -98,7 +98,7 @@ def build(config: ConfigDict) -> Experiment:
   generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
   vgg, frozen = build_vgg(config)
-  trainable = _trainable(config, generator)
+  trainable = select_trainable(config, generator)
   d_tx, d_schedule = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
   phases = _build_phases(config, generator, discriminator, vgg, trainable, (d_tx, d_schedule))
   lr_patch, channels = config.hr_patch // config.scale, inputs.batch_channels(config)
@@ -197,7 +197,12 @@ def build_vgg(config: ConfigDict) -> tuple[nn.Module | None, dict[str, PyTree]]:
   return vgg, {'vgg': variables}
 
 
-def _trainable(config: ConfigDict, generator: nn.Module) -> Trainable | None:
+def select_trainable(config: ConfigDict, generator: nn.Module) -> Trainable | None:
+  """Returns which arrays `config.train_only` and `config.freeze` leave trainable; None for all.
+
+  Raises:
+    InputError: a pattern matches nothing, or the generator refuses a field.
+  """
   if not config.train_only and not config.freeze:
     return None
   try:

@@ -8,8 +8,10 @@ from ml_collections import ConfigDict
 from sr_jax import models
 from sr_jax.errors import InputError
 from sr_jax.experiment.check import check
+from sr_jax.experiment.phases import select_trainable
 from sr_jax.inference import tiles
 from sr_jax.models import factory
+from sr_jax.step.parameter_table import parameter_table
 
 MAX_SIDE = 16_384  # tracing takes no memory, but a larger number is probably a typing error
 TABLE_WIDTH = 140  # characters: name, two shapes, FLOPs, arrays
@@ -35,7 +37,10 @@ def summarize(config: ConfigDict, size: str = '') -> str:
   lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   crop = jax.ShapeDtypeStruct((1, config.hr_patch, config.hr_patch, 3), jnp.float32)
   parts = [_describe(f'Generator {config.generator.name}', generator, lr,
-                     receptive_field(generator))]
+                     receptive_field(generator)),
+           'Arrays of the generator, by the names that config.train_only and config.freeze match',
+           parameter_table(models.variable_shapes(generator)['params'],
+                           select_trainable(config, generator))]
   if discriminator is not None:
     parts.append(_describe(f'Discriminator {config.discriminator.name}', discriminator, crop))
   return '\n'.join(parts)

@@ -40,6 +40,11 @@ class RunFolder:
     return self.path / 'metrics.jsonl.lost'
 
   @property
+  def train_log(self) -> pathlib.Path:
+    """The lines that training prints, of all starts."""
+    return self.path / 'train.log'
+
+  @property
   def report(self) -> pathlib.Path:
     """The HTML report."""
     return self.path / 'report.html'

@@ -22,6 +22,16 @@ def iter_metrics(workdir: os.PathLike | str) -> Iterator[dict]:
       yield from filter(None, map(_parse_line, file))
 
 
+def read_baselines(workdir: os.PathLike | str) -> dict[str, dict[str, float | None]]:
+  """Returns the lines with the scores before the first step, by phase: 'bicubic' and 'start'."""
+  baselines = {}
+  for line in iter_metrics(workdir):
+    if line['step'] or line['phase'] not in ('bicubic', 'start'):
+      break
+    baselines[line['phase']] = line
+  return baselines
+
+
 def _parse_line(text: str) -> dict | None:
   """Parses a line as `Logs` writes it: a step, a phase and metrics that are numbers or null.
 

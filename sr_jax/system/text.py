@@ -15,7 +15,9 @@ def format_bytes(count: float, unit: str = 'MiB') -> str:
 
 
 def format_seconds(seconds: float, always_hours: bool = False) -> str:
-  """Returns a duration as 'MM:SS', and as 'H:MM:SS' from one hour on. Fractions are cut off.
+  """Returns a duration as 'MM:SS', from one hour on as 'H:MM:SS', and from one day on with days.
+
+  Fractions are cut off. Two days and three hours are '2 d 03:00:00'.
 
   Args:
     always_hours: returns 'H:MM:SS' for shorter durations too, where 'MM:SS' could be mistaken for
@@ -23,5 +25,8 @@ def format_seconds(seconds: float, always_hours: bool = False) -> str:
   """
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
+  days, hours = divmod(hours, 24)
   clock = f'{minutes:02}:{seconds:02}'
+  if days:
+    return f'{days:,} d {hours:02}:{clock}'
   return f'{hours}:{clock}' if hours or always_hours else clock

@@ -1,19 +1,17 @@
 """What is printed before and after training."""
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clu import parameter_overview
-from flax import traverse_util
+import jax
 
 from sr_jax.experiment.check import describe_steps
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
 from sr_jax.step.freezing import Trainable
-from sr_jax.step.state import PyTree, TrainState
+from sr_jax.step.state import TrainState
 from sr_jax.train.start import Origin, Run
 
 
@@ -52,19 +50,29 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
 
 def describe_networks(run: Run, origin: Origin, state: TrainState,
                       skipped: Sequence[str]) -> str:
-  """Returns tables of the networks' arrays, the skipped images and the phases."""
-  lines = ['Generator', parameter_table(state.g.params, run.experiment.trainable)]
-  if state.d is not None:
-    lines += ['Discriminator', parameter_table(state.d.params)]
-  lines += [f'skipped {reason}' for reason in skipped]
+  """Returns the skipped images, the phases and the numbers of parameters."""
+  lines = [f'skipped {reason}' for reason in skipped]
   if skipped:
     lines.append(f'{len(skipped)} skipped')
   phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in run.experiment.phases)
-  begins = (f'resuming from step {origin.step}' if origin.step
+  begins = (f'already finished, step {origin.step} of {run.config.steps}'
+            if origin.step == run.config.steps
+            else f'resuming from step {origin.step}' if origin.step
             else 'a new run' if origin.model else 'training from scratch')
   epochs = f'; {describe_steps(run.config, "")}' if run.config.epochs else ''
-  lines.append(f'{run.folder.workdir}: {begins}; {phases}{epochs}')
+  lines.append(f'{run.folder.workdir}: {begins}; {phases}{epochs}; '
+               + describe_parameters(state, run.experiment.trainable))
   return '\n'.join(lines)
+
+
+def describe_parameters(state: TrainState, trainable: Trainable | None) -> str:
+  """Returns 'G 354,672 parameters (9,216 frozen), D 80,945', by the networks that there are."""
+  counts = {name: sum(array.size for array in jax.tree.leaves(net.params))
+            for name, net in (('G', state.g), ('D', state.d)) if net is not None}
+  frozen = 0 if trainable is None else sum(jax.tree.leaves(jax.tree.map(
+      lambda array, trained: 0 if trained else array.size, state.g.params, trainable.params)))
+  text = f'G {counts["G"]:,} parameters' + (f' ({frozen:,} frozen)' if frozen else '')
+  return text + (f', D {counts["D"]:,}' if 'D' in counts else '')
 
 
 def describe_devices(environment: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
@@ -117,42 +125,52 @@ def layers(names: Sequence[str]) -> str:
       f' to {stem}_{max(series)}' if len(series) > 1 else '') for stem, series in numbers.items())
 
 
-@dataclasses.dataclass
-class _Row:  # the names of its fields are the heads of clu's table
-  name: str
-  shape: str
-  size: str
-  trainable: str
-
-
-def parameter_table(params: PyTree, trainable: Trainable | None = None) -> str:
-  """Returns a table of a network's arrays; if some are frozen, it says which."""
-  if trainable is None:
-    return parameter_overview.get_parameter_overview(params)
-  arrays, flags = (traverse_util.flatten_dict(tree, sep='/')
-                   for tree in (params, trainable.params))
-  rows = [_Row(name, str(array.shape), f'{array.size:,}', 'yes' if flags[name] else 'frozen')
-          for name, array in sorted(arrays.items())]
-  trained, frozen = (sum(array.size for name, array in arrays.items() if flags[name] == flag)
-                     for flag in (True, False))
-  return (f'{parameter_overview.make_table(rows)}\n'
-          f'Total: {trained + frozen:,} ({trained:,} trainable, {frozen:,} frozen)')
-
-
-def print_validations(workdir: pathlib.Path) -> None:
-  """Prints metrics against step, bicubic first: one table for each set."""
+def validation_tables(workdir: pathlib.Path) -> list[str]:
+  """Returns metrics against step, bicubic first: the lines of one table for each set."""
   lines = read_metrics(workdir)
   rows = {kind: [line for line in lines if any(name.startswith(f'{kind}/') for name in line)]
           for kind in ('valid', 'test')}
-  for kind in filter(rows.get, rows):
-    _print_table(rows[kind], f'{kind}/', f'data.{kind}' if rows['test'] else '')
+  return [text for kind in filter(rows.get, rows)
+          for text in _table(rows[kind], f'{kind}/', f'data.{kind}' if rows['test'] else '')]
 
 
-def _print_table(rows: list[dict], prefix: str, title: str) -> None:
+def _table(rows: list[dict], prefix: str, title: str) -> list[str]:
   names = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
   heads = (name.removeprefix(prefix) for name in names)
-  print(f'\n{title}' if title else '')
-  print(f'{"step":>8}  {"phase":10}' + ''.join(f'  {head:>10}' for head in heads))
-  for row in rows:  # null is an infinite PSNR; an earlier start may lack a metric
+  lines = [title] if title else []
+  lines.append(f'{"step":>8}  {"phase":10}' + ''.join(f'  {head:>10}' for head in heads))
+  for row in rows:  # null is a mean that is not finite; an earlier start may lack a metric
     cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
-    print(f'{row["step"]:>8}  {row["phase"]:10}' + ''.join(f'  {cell:>10}' for cell in cells))
+    lines.append(f'{row["step"]:>8}  {row["phase"]:10}' + ''.join(f'  {cell:>10}'
+                                                                  for cell in cells))
+  return lines
+
+
+def final_line(run: Run, step: int, entry: Mapping[str, Any]) -> str:
+  """Returns how a start ended: step, duration, best checkpoint and where the report is.
+
+  Args:
+    step: of the last state.
+    entry: this start's record in run.json.
+  """
+  steps = run.config.steps
+  text = [f'Finished: step {step} of {steps} in {entry["total"]}' if step == steps else
+          f'Stopped at step {step} of {steps} after {entry["total"]}; run the same command to '
+          'resume']
+  best = run.checkpoints.best()
+  if best is not None:
+    text.append(f'Best: step {best}{_score(run, best)}')
+  if run.folder.paths.report.exists():
+    text.append(f'Report: {run.folder.paths.report}')
+  return '. '.join(text)
+
+
+def _score(run: Run, step: int) -> str:
+  """Returns ' (psnr_y 30.1966, bicubic 28.4302)', the metric that decides which step is best."""
+  metric = run.config.best_metric
+  scores = {line['phase'] if not line['step'] else metric: line.get(f'valid/{metric}')
+            for line in read_metrics(run.folder.workdir)
+            if line['step'] == step or line['phase'] == 'bicubic'}
+  shown = ', '.join(f'{name} {scores[name]:.4f}' for name in (metric, 'bicubic')
+                    if scores.get(name) is not None)
+  return f' ({shown})' if shown else ''

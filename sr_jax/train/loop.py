@@ -41,7 +41,8 @@ class Trainer:
     self._pending: Call | None = None  # dispatched and not yet reported
     self._schedule = Schedule(run.config)
     self._step_log = StepLog(run, state)
-    self._validator = Validator(run.config, run.experiment, run.validation, run.log)
+    is_best = run.checkpoints.is_best if run.checkpoints else lambda scores: False
+    self._validator = Validator(run.config, run.experiment, run.validation, run.log, is_best)
 
   def train(self) -> TrainState:
     """Takes all steps, or those before a signal or too many non-finite steps; returns the state.
@@ -51,7 +52,8 @@ class Trainer:
         saved.
     """
     if self.step == 0:
-      self._validator.before_training(self._state)
+      with self._run.log.pause():
+        self._validator.before_training(self._state)
     # All processes exchange a message here, so that no device waits for the one that validates.
     self._run.stop_vote.agreed(True)
     while self.step < self._run.config.steps:
@@ -100,7 +102,8 @@ class Trainer:
     arguments = self._state, source, run.experiment.frozen, self.step, end
     with explain_oom(run.config, run.feed.mode, self._compiled):
       if self._compiled is None:
-        self._compiled = compilation.compile_step(self._run_steps, *arguments)
+        with run.log.pause(recurs=False):
+          self._compiled = compilation.compile_step(self._run_steps, *arguments)
         run.log.say(compilation.describe_compilation(self._phase.name, self._compiled))
       self._state, metrics = self._run_steps(*arguments)
     self.step = end

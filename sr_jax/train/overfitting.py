@@ -9,19 +9,21 @@ import numpy as np
 from sr_jax.runs.metrics_log import read_metrics
 
 
-def print_terms(workdir: pathlib.Path, crops: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-  """Prints what `describe_terms` returns, with the number of crops.
+def term_lines(workdir: pathlib.Path,
+               crops: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
+  """Returns what `describe_terms` returns below a line with the number of crops.
 
   Args:
     crops: of `validation.ValidationData`.
   """
   lines = read_metrics(workdir)
   described = describe_terms(lines)
-  if described and crops:
-    train, valid = (len(crops[kind]['hr']) for kind in ('train', 'valid'))
-    print(f'\nLoss terms of the phase {lines[-1]["phase"]} on fixed centre crops ({train} of the '
-          f'training set, {valid} of the validation set; weights without EMA), first to last')
-    print('\n'.join(described))
+  if not described or not crops:
+    return []
+  train, valid = (len(crops[kind]['hr']) for kind in ('train', 'valid'))
+  return [f'Loss terms of the phase {lines[-1]["phase"]} on fixed centre crops ({train} of the '
+          f'training set, {valid} of the validation set; weights without EMA), first to last',
+          *described]
 
 
 def describe_terms(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -43,6 +43,7 @@ class OwnedFolder:
       self.workdir.mkdir(parents=True, exist_ok=True)
       if not self.lock.still_held():
         self.lock.acquire()
+      self._log.adopt_folder()
       if not complete:
         files.write_json(self.paths.config, self._config)
         self._log.say(f'{self.workdir}: the files of this run were deleted; training continues '

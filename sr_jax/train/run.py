@@ -2,30 +2,35 @@
 
 import contextlib
 import datetime
+import functools
 import os
 import pathlib
+import types
 
 from ml_collections import ConfigDict
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.experiment import compatibility
 from sr_jax.runs import metadata
+from sr_jax.runs.lock import LockedByOther
+from sr_jax.runs.logs import Logs, NullLogs
 from sr_jax.step.state import TrainState
 from sr_jax.system import files
 from sr_jax.system.signals import DeferredSignals
 from sr_jax.train import announce, overfitting, record, replay
 from sr_jax.train.loop import Trainer
 from sr_jax.train.start import Origin, Run, open_run
+from sr_jax.train.stopping import Stopped
 
 
 def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
   """Trains as config says, or resumes the run in `workdir`.
 
-  Writes config.json, run.json, metrics.jsonl, tensorboard/, samples/, progress/, report.html and
-  checkpoints/ to workdir, which is locked meanwhile. Ctrl-C, SIGTERM and SIGHUP end the run after
-  the call in flight, with everything saved; a second signal ends it at once. A call is one step,
-  or with `config.device_loop` the steps up to the next log, validation or checkpoint. Several
-  processes end together at the next step that is logged or validated.
+  Writes config.json, run.json, metrics.jsonl, train.log, tensorboard/, samples/, progress/,
+  report.html and checkpoints/ to workdir, which is locked meanwhile. Ctrl-C, SIGTERM and SIGHUP
+  end the run after the call in flight, with everything saved; a second signal ends it at once. A
+  call is one step, or with `config.device_loop` the steps up to the next log, validation or
+  checkpoint. Several processes end together at the next step that is logged or validated.
 
   Each of several processes (sr_jax/system/multihost.py) calls this function; only the first
   one uses workdir.
@@ -45,16 +50,22 @@ def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
   with contextlib.ExitStack() as stack:
     signals = DeferredSignals()
     run, origin, state = open_run(config, workdir, stack, signals)
+    stack.push(functools.partial(_note_failure, run.log))
     if run.folder is None:  # another process logs, validates and saves
       with signals:
         state = Trainer(run, state).train()
     else:
       state = _train_and_record(run, origin, state, signals, began)
     run.stop_vote.raise_if_stopped(state, run.config.steps)
-  if run.folder:
-    announce.print_validations(workdir)
-    overfitting.print_terms(workdir, run.validation.crops)
   return state
+
+
+def _note_failure(log: Logs | NullLogs, kind: type[BaseException] | None,
+                  error: BaseException | None, _: types.TracebackType | None) -> None:
+  """Appends to train.log why a run ends early; the terminal gets that from whoever started it."""
+  if error and not isinstance(error, (Stopped, LockedByOther)):
+    name = '' if isinstance(error, InputError) else f'{kind.__name__}: '
+    log.note(f'error: {name}{brief(error)}')
 
 
 def _train_and_record(run: Run, origin: Origin, state: TrainState, signals: DeferredSignals,
@@ -72,6 +83,9 @@ def _train_and_record(run: Run, origin: Origin, state: TrainState, signals: Defe
       entry['bad_steps'] = int(trainer.stalled['bad'])
   if trainer.stalled:
     raise InputError(replay.stop_message(run, state, trainer.stalled))
-  run.log.say(f'{workdir}: step {int(state.step)} of {run.config.steps}. Started '
-              f'{entry["started"]}, ended {entry["ended"]}, {entry["total"]} in all.')
+  if int(state.step) == run.config.steps:
+    for lines in (announce.validation_tables(workdir),
+                  overfitting.term_lines(workdir, run.validation.crops)):
+      run.log.say('\n'.join(lines))
+  run.log.say(announce.final_line(run, int(state.step), entry))
   return state

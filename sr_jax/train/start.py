@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,8 +26,9 @@ from sr_jax.runs import checkpoints, lock, metadata, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
+from sr_jax.runs.transcript import Transcript
 from sr_jax.step.state import TrainState
-from sr_jax.system import files, multihost, sharding
+from sr_jax.system import accelerator, files, multihost, sharding
 from sr_jax.system.signals import DeferredSignals
 from sr_jax.train import validation
 from sr_jax.train.ownership import OwnedFolder
@@ -116,6 +117,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
       metadata.flat({'config': compatibility.as_json(config)}) | {'JAX': jax.__version__})
   first = multihost.is_first()
   mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
+  transcript = Transcript(lambda: accelerator.describe_devices(mesh.size if mesh else 1))
   if first and config.wandb:
     wandb_sync.check_installed()
   existed = first and RunFolder(workdir).config.exists()
@@ -123,7 +125,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
   notes = []
   training_set = inputs.training_set(config, notes)
   reached, before, records = multihost.broadcast_json(
-      lambda: (*stopped_at(workdir), metadata.start_records(workdir)))
+      lambda: (*stopped_at(workdir, transcript.say), metadata.start_records(workdir)))
   config = inputs.epochs_to_steps(config, len(training_set), before)
   if reached is not None and first:
     compatibility.check_resumable(workdir, before, reached, config)
@@ -143,7 +145,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
   spec = inputs.build_feed_spec(config, experiment.device_loop,
                                 origin.last_record.get('data_mode', ''))
   feed = stack.enter_context(contextlib.closing(open_feed(
-      training_set, spec, origin.step, print if first else lambda _: None, mesh)))
+      training_set, spec, origin.step, transcript.say if first else lambda _: None, mesh)))
   multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
   experiment = experiment._replace(frozen=sharding.replicate(
       multihost.broadcast_arrays(experiment.frozen), mesh))
@@ -151,14 +153,14 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
   if first:
     log, saved, folder = _open_folder(
         config, workdir, run_lock, origin.step, inputs.steps_per_epoch(config, len(training_set)),
-        stack)
+        transcript, stack)
   run = Run(config, experiment, training_set, list(dict.fromkeys(notes)), feed, mesh, data, log,
             saved, folder, StopVote(signals, feed.skipped), started)
   return run, origin, state
 
 
 def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLock | None,
-                 begin: int, epoch: int, stack: contextlib.ExitStack
+                 begin: int, epoch: int, transcript: Transcript, stack: contextlib.ExitStack
                  ) -> tuple[Logs, Checkpoints, OwnedFolder]:
   paths, plain_config = RunFolder(workdir), compatibility.as_json(config)
   try:
@@ -169,7 +171,7 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLo
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
     files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
     checkpoints.clear(workdir)
-    log = Logs(workdir, begin, config.steps, config.batch_size, epoch)
+    log = Logs(workdir, begin, config.steps, config.batch_size, epoch, transcript)
     stack.callback(log.close)
     saved = Checkpoints(workdir, config.best_metric, (config.warmup_steps,), begin=begin,
                         warn=log.say)
@@ -182,7 +184,8 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLo
   return log, saved, OwnedFolder(workdir, run_lock, plain_config, log)
 
 
-def stopped_at(workdir: pathlib.Path) -> tuple[int | None, dict[str, Any]]:
+def stopped_at(workdir: pathlib.Path, warn: Callable[[str], None] = print
+               ) -> tuple[int | None, dict[str, Any]]:
   """Returns (latest step, config.json) of a run that can be resumed, or (None, {}).
 
   A damaged checkpoint is skipped, and a line says so.
@@ -190,7 +193,7 @@ def stopped_at(workdir: pathlib.Path) -> tuple[int | None, dict[str, Any]]:
   Raises:
     InputError: there are checkpoints and none is intact, or there is no config.json beside them.
   """
-  with contextlib.closing(Checkpoints(workdir, read_only=True)) as saved:
+  with contextlib.closing(Checkpoints(workdir, read_only=True, warn=warn)) as saved:
     latest = saved.latest()
   return latest, {} if latest is None else metadata.read_config(workdir)
 

@@ -104,8 +104,15 @@ def centre_crops(members: Sequence[Picture], spec: CropSpec) -> dict[str, np.nda
 class Validator:
   """Scores, samples and measures the networks of a run. Without validation sets it does nothing."""
 
-  def __init__(self, config: ConfigDict, experiment: Experiment, data: ValidationData,
-               log: Logs) -> None:
+  def __init__(self, config: ConfigDict, experiment: Experiment, data: ValidationData, log: Logs,
+               is_best: Callable[[dict[str, float]], bool] = lambda scores: False) -> None:
+    """Prepares a validator.
+
+    Args:
+      is_best: returns whether these mean metrics of 'valid' are the best so far.
+    """
+    self._is_best = is_best
+    self._names = {kind: config.data[kind] for kind in data.sets}
     self._config, self._experiment, self._data, self._log = config, experiment, data, log
     self._upscale = make_upscaler(experiment.generator)
     self._score = scorer.make_scorer(config.scale, config.eval.lpips) if data.sets else None
@@ -167,8 +174,10 @@ class Validator:
         self._excluded[kind] = excluded
         for line in excluded:
           self._log.say(f'config.data.{kind}: {line}')
-    self._log.validation(step, name, means, terms or {})
-    return means.get('valid', {})
+    found = means.get('valid', {})
+    self._log.validation(step, name, means, terms or {}, self._names,
+                         is_best=step > 0 and self._is_best(found))
+    return found
 
   def _bicubic_scores(self, kind: str, scores: dict[str, scorer.Scores] | None
                       ) -> dict[str, scorer.Scores]:
