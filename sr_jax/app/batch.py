@@ -1,0 +1,71 @@
+"""Upscales the files of one upload, one after the other, and says how far it is."""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import wait
+
+from sr_jax.app.progress import Progress, approximate, start
+from sr_jax.app.upscaling import Network, Result, image_size, upscale_image
+from sr_jax.errors import InputError
+from sr_jax.inference.upscale_file import FileOptions
+from sr_jax.system.text import format_seconds
+
+INTERVAL_SECONDS = 1.0  # between two lines of progress
+
+
+def upscale_all(paths: Sequence[pathlib.Path], network: Network, options: FileOptions,
+                folder: os.PathLike | str) -> Iterator[tuple[str, list[Result | InputError]]]:
+  """Upscales files one after the other.
+
+  When the generator is closed, the current image is given up as soon as a part of it is done.
+
+  Args:
+    paths: image files.
+    network: the network.
+    options: as for `upscale_file`.
+    folder: the results are written to a new folder in it.
+
+  Yields:
+    (a line about the current image, '' when there is none; what became of each earlier one).
+  """
+  outcomes = []
+  folder = pathlib.Path(tempfile.mkdtemp(dir=folder))
+  for number, path in enumerate(paths, 1):
+    name = path.name + f' ({number} of {len(paths)})' * (len(paths) > 1)
+    try:
+      size = image_size(path, options.max_pixels)
+      progress = Progress(network.expected_seconds(size, options.extras.ensemble))
+      future = start(lambda update, path=path: upscale_image(
+          network, path, folder, options, update), progress)
+      try:
+        while wait([future], INTERVAL_SECONDS).not_done:
+          keep_recent([*paths, *folder.rglob('*')])
+          yield f'{name}: {describe_progress(progress)}', outcomes
+      finally:
+        progress.stopped = True
+      outcomes = [*outcomes, future.result()]
+    except InputError as error:
+      outcomes = [*outcomes, error]
+    yield '', outcomes
+
+
+def describe_progress(progress: Progress) -> str:
+  """Returns text such as '40%, 02:10 elapsed, about 3 min left'."""
+  if not progress.started:
+    return 'waiting for another image'
+  left = progress.seconds_left()
+  if progress.fraction == 1:
+    return f'100%, {format_seconds(progress.elapsed_seconds())} elapsed, writing the result'
+  return (f'{progress.fraction:.0%}, ' * (progress.fraction > 0)
+          + f'{format_seconds(progress.elapsed_seconds())} elapsed'
+          + f', about {approximate(left)} left' * (left >= 1))
+
+
+def keep_recent(paths: Iterable[pathlib.Path]) -> None:
+  """Sets the files' time of modification to now, so that they are not deleted as old ones."""
+  for path in paths:
+    with contextlib.suppress(OSError):  # it no longer exists
+      os.utime(path)

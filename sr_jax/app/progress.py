@@ -1,0 +1,76 @@
+"""Runs one computation at a time in a thread, and estimates how long it still takes."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Value = TypeVar('Value')
+_WORKER = ThreadPoolExecutor(1)  # one: a second image would halve the speed and double the memory
+
+
+class Progress:
+  """The progress of one computation.
+
+  Attributes:
+    fraction: the part that is done, from 0 to 1.
+    started: whether the computation runs; before, it waits for another one.
+    stopped: whether the computation should end; `update` then raises `StoppedError`.
+  """
+
+  def __init__(self, expected_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    self.fraction, self.started, self.stopped = 0.0, False, False
+    self._expected, self._clock, self._start = expected_seconds, clock, clock()
+    self._first: tuple[float, float] | None = None  # time and fraction of the first update
+
+  def start(self) -> None:
+    """Starts the clock; raises `StoppedError` if the computation should end before it begins."""
+    self.started, self._start = True, self._clock()
+    self.update(0.0)
+
+  def update(self, fraction: float) -> None:
+    """Records the part that is done.
+
+    Raises:
+      StoppedError: the computation should end.
+    """
+    if self.stopped:
+      raise StoppedError
+    self.fraction = fraction
+    if fraction and self._first is None:
+      self._first = self._clock(), fraction
+
+  def elapsed_seconds(self) -> float:
+    """Returns the seconds since the start."""
+    return self._clock() - self._start
+
+  def seconds_left(self) -> float:
+    """Returns about how many seconds are left; 0 if that is unknown.
+
+    From the second update on, the rate since the first one counts: until the first, most of a
+    network runs on the whole image, and afterwards only its last layers.
+    """
+    if self._first and self.fraction > self._first[1]:
+      seconds, fraction = self._clock() - self._first[0], self.fraction - self._first[1]
+      return (1 - self.fraction) * seconds / fraction
+    return max(0.0, self._expected - self.elapsed_seconds())
+
+
+class StoppedError(Exception):
+  """The computation was stopped before its end."""
+
+
+def start(work: Callable[[Callable[[float], None]], Value], progress: Progress) -> Future[Value]:
+  """Starts work(progress.update) in a thread, after the computations that were started earlier."""
+  def run() -> Value:
+    progress.start()
+    return work(progress.update)
+
+  return _WORKER.submit(run)
+
+
+def approximate(seconds: float) -> str:
+  """Returns a duration in one unit, such as '40 s', '12 min' or '2.5 h'."""
+  if seconds < 90:
+    return f'{max(1, round(seconds))} s'
+  return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
