@@ -3,98 +3,53 @@
   python -m sr_jax.upscale photo.jpg scans/ --output out --weights realesrgan-x4plus
   python -m sr_jax.upscale 'data/*/LRbicx4' --output out --workdir runs/srgan --format tiff
   python -m sr_jax.upscale clip.mp4 --output out --weights realesr-animevideov3-x2
+  python -m sr_jax.upscale photo.jpg --output photo_x4.jpg --weights realesrgan-x4plus
 
-IN is an image, a video, a folder, whose structure is kept, or a glob pattern. The weights are those
-of a run, of a weight file (`.safetensors`, `.pth`, ncnn) or of a published network. Grey, 16-bit
-and transparent images stay so; EXIF and the colour profile are kept. Existing results are skipped,
-so the same command resumes an interrupted job. A video keeps its timestamps and its sound; it has
-thousands of frames, so the Compact networks (realesr-animevideov3-x2, -x3, -x4, or what
-configs/compact.py trains) are the practical choice for videos.
+IN is an image, a video, a folder, whose structure is kept, or a glob pattern. Other files in a
+folder are skipped and named. For a single file, --output may be the file to write; its suffix is
+the format. The weights are those of a run, of a weight file (`.safetensors`, `.pth`, ncnn) or of a
+published network. Grey, 16-bit and transparent images stay so; EXIF and the colour profile are
+kept. Existing results are skipped, so the same command resumes an interrupted job. A video keeps
+its timestamps and its sound; it has thousands of frames, so the Compact networks
+(realesr-animevideov3-x2, -x3, -x4, or what configs/compact.py trains) are the practical choice for
+videos.
 
 Large images are processed in tiles whose result is that of the whole image, in the available memory
 (sr_jax/inference/upscaler.py).
 """
 
 import argparse
-import glob
+import dataclasses
 import hashlib
 import math
-import os
-import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-import tqdm
 
-from sr_jax import images, restore
-from sr_jax.data import folders
+from sr_jax import restore
 from sr_jax.errors import InputError
 from sr_jax.images import decoders
-from sr_jax.inference import correction
+from sr_jax.inference import correction, upscale_jobs
 from sr_jax.inference.planner import DEFAULT_TILE
 from sr_jax.inference.upscale_file import Extras, FileOptions, upscale_file, upscale_samples
+from sr_jax.inference.upscale_jobs import Job
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.media import clips, photos, video
+from sr_jax.media import photos, video
 from sr_jax.pretrained.published import PUBLISHED
-from sr_jax.system import cli, compile_cache
+from sr_jax.system import cli, compile_cache, files
+from sr_jax.system.progress import Progress, progress
 
-# Files with these suffixes are found in folders.
-READABLE = (*images.SUFFIXES, *clips.SUFFIXES)
-# The format that --format same gives for a suffix; all others become PNG.
-FORMAT_BY_SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.jfif': 'jpeg', '.webp': 'webp',
-                    '.tif': 'tiff', '.tiff': 'tiff', '.bmp': 'bmp'}
 MAX_OUTSCALE = 64
-BAR_FORMAT = '{desc}{percentage:3.0f}% [{elapsed}, {remaining} left, {rate_fmt}] |{bar}|'
-
-Job = tuple[pathlib.Path, pathlib.Path]  # (file to read, file to write)
 
 
-def plan_outputs(inputs: Sequence[pathlib.Path], folder: pathlib.Path, format: str
-                 ) -> tuple[list[Job], list[str]]:
-  """Finds the files to upscale and chooses where their results are written.
+@dataclasses.dataclass
+class Outcome:
+  """What became of the jobs."""
 
-  Args:
-    inputs: images, videos, folders and glob patterns. The matches of a pattern keep their paths
-      below its part without wildcards.
-    folder: where the results are written.
-    format: of images, a key of `photos.FORMATS` or 'same'.
-
-  Returns:
-    (jobs; the error message of each input that cannot be used).
-
-  Raises:
-    InputError: two results would have the same path, or a result would overwrite an input.
-  """
-  def suffix(path: pathlib.Path) -> str:
-    if path.suffix.lower() in clips.SUFFIXES:
-      return '.mp4'
-    return photos.FORMATS[format_of(path, format)].suffix
-
-  usable, roots, errors, seen = [], {}, [], set()
-  for path in inputs:
-    matches = [path]
-    if not path.exists() and glob.has_magic(str(path)):
-      matches = [pathlib.Path(match) for match in sorted(glob.glob(str(path), recursive=True))
-                 ] or [path]
-      fixed = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
-      roots |= dict.fromkeys(matches, pathlib.Path(*path.parts[:fixed]))
-    for match in matches:
-      try:
-        folders.output_paths([match], folder, READABLE, suffix, roots)
-      except InputError as error:
-        errors.append(str(error))
-        continue
-      # '**' follows symbolic links, even if they form a cycle.
-      if (real := os.path.realpath(match)) not in seen:
-        seen.add(real)
-        usable.append(match)
-  return usable and folders.output_paths(usable, folder, READABLE, suffix, roots), errors
-
-
-def format_of(path: pathlib.Path, format: str) -> str:
-  """Returns `format`, or for 'same' the format of an image file from its suffix."""
-  return FORMAT_BY_SUFFIX.get(path.suffix.lower(), 'png') if format == 'same' else format
+  done: int = 0
+  existed: int = 0  # results that existed already
+  errors: list[str] = dataclasses.field(default_factory=list)
 
 
 def parse_correction(text: str) -> tuple[str, tuple[float, ...]]:
@@ -139,8 +94,9 @@ def _parser() -> cli.Parser:
   add = parser.add_argument
   add('sources', metavar='IN', nargs='+', type=cli.path,
       help='images, videos, folders of them, or glob patterns')
-  add('--output', required=True, metavar='DIR', type=cli.path,
-      help='folder for the results; created if it does not exist')
+  add('--output', required=True, metavar='OUT', type=cli.path,
+      help='folder for the results, created if it does not exist; for a single file also the file '
+      'to write')
   network = parser.add_mutually_exclusive_group(required=True)
   network.add_argument('--workdir', type=cli.path, metavar='RUN', help='the folder of a run')
   network.add_argument('--weights', metavar='FILE', help='a weight file, or one of '
@@ -148,8 +104,9 @@ def _parser() -> cli.Parser:
   add('--step', default='latest',
       help="checkpoint of the run: a step, 'latest' or 'best' (default: latest)")
   cli.add_file_options(parser)
-  add('--format', choices=(*photos.FORMATS, 'same'), default='png',
-      help="format of image results; 'same' keeps that of each image (default: png)")
+  add('--format', choices=(*photos.FORMATS, 'same'),
+      help="format of image results; 'same' keeps that of each image (default: png, or the suffix "
+      'of --output)')
   add('--quality', type=_number(int, 1, 100), default=95,
       help='quality of JPEG and WebP; WebP with 100 is lossless (default: 95)')
   add('--overwrite', action='store_true', help='overwrite existing results')
@@ -177,49 +134,50 @@ def _parser() -> cli.Parser:
 
 
 def _upscale_images(jobs: Sequence[Job], args: argparse.Namespace, model: restore.Model,
-                    extras: Extras) -> list[str]:
-  """Upscales image files and returns the error messages of those that failed."""
-  sizes, readable, errors = [], [], []
+                    extras: Extras, outcome: Outcome) -> None:
+  """Upscales image files."""
+  sizes, readable = [], []
   for job in jobs:
     try:
-      sizes.append(photos.size(job[0], args.max_pixels))
+      sizes.append(photos.size(job.source, args.max_pixels))
       readable.append(job)
     except InputError as error:
-      errors.append(str(error))
+      outcome.errors.append(str(error))
   rotated = [size[::-1] for size in sizes] if args.ensemble else []
   upscaler, notes_printed = _upscaler(model, args, sizes + rotated), 0
-  # The bar counts pixels: images differ in size, and the remaining time is computed from it.
-  with tqdm.tqdm(total=sum(map(math.prod, sizes)), unit='px', unit_scale=True, leave=False,
-                 disable=None, dynamic_ncols=True, bar_format=BAR_FORMAT) as bar:
+  # Progress counts pixels: images differ in size, and the remaining time is computed from it.
+  with progress('', sum(map(math.prod, sizes)), 'pixels') as bar:
     done = 0
-    for (source, target), size in zip(readable, sizes, strict=True):
-      bar.set_description(_short_name(source))
-      options = FileOptions(format_of(source, args.format), extras, args.quality, args.max_pixels)
-      try:
-        loss = upscale_file(upscaler, source, target, options,
-                            lambda rows, width=size[1]: bar.update(rows * width))
-        for note in [loss] * bool(loss) + upscaler.notes[notes_printed:]:
-          bar.write(f'{source}: {note}')
-      except InputError as error:
-        errors.append(str(error))
+    for number, (job, size) in enumerate(zip(readable, sizes, strict=True), 1):
+      bar.name = f'{job.source}' + f' ({number} of {len(sizes)})' * (len(sizes) > 1)
+      bar.update(done)
+      if not _already_done(job, args, outcome):
+        options = FileOptions(job.format, extras, args.quality, args.max_pixels)
+        try:
+          loss = upscale_file(upscaler, job.source, job.target, options,
+                              lambda rows, width=size[1]: bar.update(bar.done + rows * width))
+          outcome.done += 1
+          for note in [loss] * bool(loss) + upscaler.notes[notes_printed:]:
+            bar.write(f'{job.source}: {note}')
+        except InputError as error:
+          outcome.errors.append(str(error))
       notes_printed, done = len(upscaler.notes), done + math.prod(size)
-      bar.update(done - bar.n)
-  return errors
+      bar.update(done)
 
 
 def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restore.Model,
-                    extras: Extras) -> list[str]:
-  """Upscales video files and returns the error messages of those that failed."""
+                    extras: Extras, outcome: Outcome) -> None:
+  """Upscales video files."""
   if not jobs:
-    return []
-  upscaler, errors, notes_printed = _upscaler(model, args), [], 0
+    return
+  upscaler, notes_printed = _upscaler(model, args), 0
   scale = extras.outscale or model.scale
   if scale % 1:
-    return [f'{source}: --outscale {scale:g}: expected an integer for a video'
-            for source, _ in jobs]
+    outcome.errors += [f'{job.source}: --outscale {scale:g}: expected an integer for a video'
+                       for job in jobs]
+    return
   weights_hash = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
       np.asarray, jax.tree.leaves(model.variables))))).hexdigest()
-
   options = video.VideoOptions(crf=args.crf, max_pixels=args.max_pixels,
                                identity=f'{weights_hash}, {model.fields}, {extras}')
 
@@ -228,27 +186,32 @@ def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restor
       return upscaler(frames)
     return np.stack([upscale_samples(upscaler, frame, extras) for frame in frames])
 
-  for source, target in jobs:
-    with tqdm.tqdm(desc=_short_name(source), unit=' frames', leave=False, disable=None,
-                   dynamic_ncols=True) as bar:
-      def show_progress(done: int, total: int, bar: tqdm.tqdm = bar) -> None:
-        bar.total = total or None
-        bar.update(done - bar.n)
+  for number, job in enumerate(jobs, 1):
+    if _already_done(job, args, outcome):
+      continue
+    with progress(f'{job.source}' + f' ({number} of {len(jobs)})' * (len(jobs) > 1), 0,
+                  'frames') as bar:
+      def show_progress(done: int, total: int, bar: Progress = bar) -> None:
+        bar.total = total
+        bar.update(done)
 
       try:
-        result = video.upscale_video(upscale, int(scale), source, target, options, show_progress)
-        notes = [f'{source}: {note}' for note in upscaler.notes[notes_printed:]]
-        for note in [f'{target}: {result}', *notes]:
+        result = video.upscale_video(upscale, int(scale), job.source, job.target, options,
+                                     show_progress)
+        outcome.done += 1
+        for note in [f'{job.target}: {result}',
+                     *(f'{job.source}: {note}' for note in upscaler.notes[notes_printed:])]:
           bar.write(note)
       except (MemoryError, InputError) as error:
-        errors.append(str(error) or f'{source}: the video does not fit in memory')
+        outcome.errors.append(str(error) or f'{job.source}: the video does not fit in memory')
       notes_printed = len(upscaler.notes)
-  return errors
 
 
-def _short_name(path: pathlib.Path) -> str:
-  """Returns the file's name, shortened to at most 20 characters."""
-  return path.name if len(path.name) <= 20 else f'{path.name[:9]}..{path.name[-9:]}'
+def _already_done(job: Job, args: argparse.Namespace, outcome: Outcome) -> bool:
+  """Returns whether the result exists by now: another call may write to the same folder."""
+  existed = job.target.exists() and not args.overwrite
+  outcome.existed += existed
+  return existed
 
 
 def _upscaler(model: restore.Model, args: argparse.Namespace,
@@ -262,12 +225,15 @@ def main(argv: list[str] | None = None) -> None:
   args = _parser().parse_args(argv)
   if args.workdir and not args.workdir.is_dir():
     raise InputError(f'--workdir {args.workdir}: no such run folder')
-  jobs, errors = plan_outputs(args.sources, args.output, args.format)
-  if not jobs:
-    _report_errors(errors)
-  new_jobs = [job for job in jobs if args.overwrite or not job[1].exists()]
-  video_jobs = [job for job in new_jobs if job[0].suffix.lower() in clips.SUFFIXES]
-  image_jobs = [job for job in new_jobs if job not in video_jobs]
+  plan = upscale_jobs.plan(args.sources, args.output, args.format)
+  if not plan.jobs:
+    _report_errors(plan.errors)
+  for note in plan.notes:
+    print(note)
+  new_jobs = [job for job in plan.jobs if args.overwrite or not job.target.exists()]
+  outcome = Outcome(existed=len(plan.jobs) - len(new_jobs))
+  for folder in dict.fromkeys(job.target.parent for job in new_jobs):
+    files.remove_leftovers(folder)  # of calls that were killed
   compile_cache.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
                        fields=cli.parse_fields(args.set))
@@ -275,15 +241,17 @@ def main(argv: list[str] | None = None) -> None:
   outscale = 0 if args.outscale in (None, model.scale) else args.outscale
   extras = Extras(args.ensemble, args.backproject, thresholds, kind if thresholds else '', outscale)
   decoders.silence_libraries()
-  failed = (_upscale_images(image_jobs, args, model, extras)
-            + _upscale_videos(video_jobs, args, model, extras))
-  if len(new_jobs) > len(failed):
-    print(f'Upscaled {len(new_jobs) - len(failed)} of {len(jobs)} x{outscale or model.scale:g} to '
+  _upscale_images([job for job in new_jobs if job.format != upscale_jobs.VIDEO], args, model,
+                  extras, outcome)
+  _upscale_videos([job for job in new_jobs if job.format == upscale_jobs.VIDEO], args, model,
+                  extras, outcome)
+  if outcome.done:
+    print(f'Upscaled {outcome.done} of {len(plan.jobs)} x{outscale or model.scale:g} to '
           f'{args.output} with {model.origin}')
-  if len(jobs) > len(new_jobs):
-    print(f'Skipped {len(jobs) - len(new_jobs)} of {len(jobs)}: the output exists (--overwrite '
-          'replaces it)')
-  _report_errors(errors + failed)
+  if outcome.existed:
+    print(f'Skipped {outcome.existed} of {len(plan.jobs)}: the output exists (--overwrite replaces '
+          'it)')
+  _report_errors(plan.errors + outcome.errors)
 
 
 def _report_errors(errors: list[str]) -> None:

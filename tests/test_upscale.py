@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from sr_jax import images, upscale
 from sr_jax.errors import InputError
 from sr_jax.inference import upscaler
 from sr_jax.inference.strategies import PlanRunner
+from sr_jax.system import files, progress
 from tests.conftest import interrupt
 
 
@@ -76,7 +78,7 @@ def test_image_files_and_folders(weights: pathlib.Path, tmp_path: pathlib.Path, 
     (['in', '--output', 'in/out', '--weights', 'W'], 'in/out: .*folder'),
     (['in/a.png', '--output', 'in', '--weights', 'W'], 'in/a.png: .*overwrite'),
     (['in', '--output', 'in/a.png', '--weights', 'W'], 'in/a.png: .*folder'),
-    (['in/a.png', '--output', 'in/a.png', '--weights', 'W'], 'in/a.png: .*file.*folder'),
+    (['in/a.png', '--output', 'in/a.png', '--weights', 'W'], 'in/a.png: .*overwrite'),
     (['in', 'more', '--output', 'out', '--weights', 'W'], 'in/a.*more/a'),
     (['', '--output', 'out', '--weights', 'W'], 'IN.*empty')])
 def test_wrong_input_is_one_line(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
@@ -236,6 +238,76 @@ def test_a_video_is_upscaled_with_its_sound(weights: pathlib.Path, tmp_path: pat
   with av.open(tmp_path / 'out' / 'clip.mp4') as clip:
     assert len(clip.streams.audio) == 1
     assert [frame.to_ndarray().shape[1] for frame in clip.decode(video=0)] == [64] * 24
+
+
+def test_output_may_be_a_file(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
+                              call: Callable) -> None:
+  images.write_image(tmp_path / 'a.png', picture(8, 9))
+  arguments = ('a.png', '--output', 'new/b.jpg', '--weights', str(weights))
+  status, out, err = call(upscale.main, *arguments)
+  assert (status, err) == (0, '')
+  assert '1 of 1 x2 to new/b.jpg' in out
+  with Image.open(tmp_path / 'new' / 'b.jpg') as sr:
+    assert (sr.format, sr.size) == ('JPEG', (18, 16))
+  before = (tmp_path / 'new' / 'b.jpg').read_bytes()
+  images.write_image(tmp_path / 'a.png', picture(9, 8))
+  assert 'Skipped 1 of 1' in call(upscale.main, *arguments)[1]
+  assert (tmp_path / 'new' / 'b.jpg').read_bytes() == before
+  assert call(upscale.main, *arguments, '--overwrite')[0] == 0
+  assert (tmp_path / 'new' / 'b.jpg').read_bytes() != before
+  assert [path.name for path in (tmp_path / 'new').iterdir()] == ['b.jpg']
+
+
+def test_skipped_files_are_named_and_leftovers_removed(
+    weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable, call: Callable) -> None:
+  images.write_image(tmp_path / 'in' / 'a.png', picture(8, 9))
+  (tmp_path / 'in' / 'scan.tga').write_bytes(bytes(30))
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / f'{files.UNFINISHED}1.png').write_bytes(b'of a killed call')
+  status, out, _ = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
+  assert status == 0
+  assert re.search(r'^in: skipped 1 file .*scan\.tga$', out.splitlines()[0])
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == ['a.png']
+
+
+def test_a_result_that_appears_meanwhile_is_skipped(
+    weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable, call: Callable,
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  """Two calls may work on one folder."""
+  for name in ('a', 'b'):
+    images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 9))
+  original = upscale.upscale_file
+
+  def upscale_and_add(*args: Any) -> str:
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'b.png').write_bytes(b'by another call')
+    return original(*args)
+
+  monkeypatch.setattr(upscale, 'upscale_file', upscale_and_add)
+  status, out, _ = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
+  assert status == 0
+  assert out.startswith('Upscaled 1 of 2 x2')
+  assert 'Skipped 1 of 2' in out
+  assert (tmp_path / 'out' / 'b.png').read_bytes() == b'by another call'
+
+
+def test_progress_lines_without_a_terminal(
+    weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable, call: Callable,
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  """Also during a single long image."""
+  images.write_image(tmp_path / 'a.png', picture(8, 9))
+  monkeypatch.setattr(progress, 'FIRST_SECONDS', 0.05)
+  monkeypatch.setattr(progress, 'SECONDS', 0.05)
+  original = upscale.upscale_file
+
+  def slow(*args: Any) -> str:
+    time.sleep(0.2)
+    return original(*args)
+
+  monkeypatch.setattr(upscale, 'upscale_file', slow)
+  status, out, err = call(upscale.main, 'a.png', '--output', 'out', '--weights', str(weights))
+  assert (status, err) == (0, '')
+  assert re.match(r'a\.png: 0% \(0 of 72 pixels\), 00:00 elapsed\n', out)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ SUFFIXES = ('.mp4', '.m4v', '.mov', '.qt', '.3gp', '.3g2', '.f4v', '.mkv', '.web
             '.trp', '.tod', '.wmv', '.asf', '.flv', '.ogv', '.ogm', '.mxf', '.dv', '.rm', '.rmvb',
             '.nut', '.y4m', '.ivf', '.h264', '.264', '.h265', '.hevc', '.265', '.gxf', '.wtv',
             '.mjpeg', '.mjpg', '.mj2', '.amv')
+IMAGE_BRANDS = ('heic', 'heix', 'mif1', 'avif')  # of files with the structure of an MP4
 # WebM stores alpha as a second picture, which only these decoders combine with the first one.
 ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 # Colour codes of ITU-T H.273, which frames and streams carry.
@@ -127,7 +128,8 @@ def open_video(path: os.PathLike | str, max_pixels: int | None = None) -> Iterat
     InputError: the file cannot be read, is not a video, or has frames of more than `max_pixels`.
   """
   with open_container(path) as container:
-    if container.format.name.endswith('_pipe') or container.format.name == 'image2':
+    if (container.format.name.endswith('_pipe') or container.format.name == 'image2'
+        or container.metadata.get('major_brand', '') in IMAGE_BRANDS):
       raise InputError(f'{path}: an image, not a video')
     streams = [stream for stream in container.streams.video if stream.codec_context is not None
                and not stream.disposition & av.stream.Disposition.attached_pic]
