@@ -20,7 +20,7 @@ from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs
 from sr_jax.experiment.check import check
-from sr_jax.images import montage
+from sr_jax.images import dropped, montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
 from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summaries
@@ -192,6 +192,8 @@ class SetEvaluator:
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
+    for note in dropped.summary({pair.name: pair.notes for pair in pairs}):
+      print(note)
     folders = ', '.join(str(path) for path in _folders(folder).values() if path.is_dir())
     print(f'LR: {meanings["lr"]}; scores of each image: {table}; images: {folders}')
     return result, methods

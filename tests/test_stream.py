@@ -71,8 +71,9 @@ def test_the_order_depends_on_the_seed(many: list[Picture]) -> None:
 @pytest.mark.parametrize('crops_per_image', [1, 3, 4])
 def test_crops_of_a_batch_are_from_different_images(
     many: list[Picture], monkeypatch: pytest.MonkeyPatch, crops_per_image: int) -> None:
-  read, decoded = images.read_image, []
-  monkeypatch.setattr(images, 'read_image', lambda path: decoded.append(path.stem) or read(path))
+  read, decoded = images.read_with_notes, []
+  monkeypatch.setattr(images, 'read_with_notes',
+                      lambda path: decoded.append(path.stem) or read(path))
   steps = 3 * crops_per_image  # three groups: the first order has two, the next order the third
   batches = take(many, steps, crops_per_image=crops_per_image)
   for batch in batches:

@@ -24,6 +24,7 @@ from sr_jax.data.bank import CropSpec
 from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.images import dropped
 from sr_jax.system import files, sharding
 
 MODES = ('auto', 'bank', 'mapped', 'stream')
@@ -72,6 +73,7 @@ class Feed(NamedTuple):
     skipped: a line for each image that was skipped; a stream adds lines while it runs.
     digest: hash of everything that batches depend on except seed and step.
     close: stops background work.
+    notes: lines on what reading the images loses (`images.dropped.summary`).
   """
 
   mode: str
@@ -81,6 +83,7 @@ class Feed(NamedTuple):
   skipped: list[str]
   digest: str
   close: Callable[[], None]
+  notes: Sequence[str] = ()
 
 
 class Batches(NamedTuple):
@@ -113,19 +116,19 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
     digest_source = [str(picture.hr) for picture in found]
   digest = _digest(digest_source, spec, mode)
   if mode == 'bank':
-    return _bank_feed(packed_set, spec, digest, mesh)
+    return _bank_feed(packed_set, spec, digest, mesh)._replace(notes=_notes(packed_set))
   rows = sharding.process_rows(spec.crop_spec.count, mesh)
   if mode == 'mapped':
-    skipped = packed_set.skipped
+    skipped, notes = packed_set.skipped, _notes(packed_set)
     batches = mapped.batches(packed_set, spec.seed, start, spec.crop_spec, rows)
   else:
-    skipped = []
+    skipped, notes = [], stream.sampled_notes(found)
     batches = _stream(found, spec, start, rows, skipped, log)
   ahead = Prefetcher(batches, 2 * spec.window)
   batch_at = functools.partial(batch_of_host, batch_size=spec.batch_size,
                                augmentation=spec.augmentation)
   source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, mesh)
-  return Feed(mode, batch_at, source_for, spec.window, skipped, digest, ahead.close)
+  return Feed(mode, batch_at, source_for, spec.window, skipped, digest, ahead.close, notes)
 
 
 def bank_batches(crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Callable:
@@ -260,6 +263,11 @@ def _stream(found: Sequence[Picture], spec: FeedSpec, start: int, rows: Sequence
       f'take {int(ahead * crop_bytes):,} bytes')
   source = stream.CropSource(found, spec.seed, crop_spec, spec.crops_per_image)
   return stream.batches(source, start, spec.workers, skipped, rows)
+
+
+def _notes(packed_set: Packed) -> list[str]:
+  """Returns lines on what reading the images of a packed set has lost."""
+  return dropped.summary(dict(zip(packed_set.names, packed_set.notes, strict=True)))
 
 
 # Prefetching ---------------------------------------------------------------------------

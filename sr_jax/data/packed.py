@@ -35,6 +35,7 @@ class Packed(NamedTuple):
   table: np.ndarray  # int32 [images, 5]: chunk, HR offset, LR offset, LR height, LR width
   names: list[str]  # names of the images in the table
   skipped: list[str]  # a line for each image that was skipped, with the reason
+  notes: list[list[str]]  # what reading each image of the table lost, see `images.dropped`
 
 
 class PackLayout(NamedTuple):
@@ -98,8 +99,8 @@ def open_packed(folder: pathlib.Path, found: Sequence[Picture]) -> Packed | None
     names = [str(found[image].hr) for image in index['images']]
     skipped = [_with_paths(reason, found[image]) for image, reason in index['skipped']]
     if (table.dtype == np.int32 and table.shape == (len(names), 5)
-        and _inside(table.astype(np.int64), *pixels.shape)):
-      return Packed(pixels, table, names, skipped)
+        and len(index['notes']) == len(names) and _inside(table.astype(np.int64), *pixels.shape)):
+      return Packed(pixels, table, names, skipped, index['notes'])
   except Exception:  # NumPy and JSON raise many kinds of errors on damaged files
     return None
 
@@ -140,7 +141,8 @@ def drop_too_small(packed: Packed, scale: int, patch: int) -> Packed:
   too_small = [pictures.too_small_message(packed.names[index], packed.table[index, 3:] * scale,
                                           patch) for index in np.flatnonzero(~large)]
   packed = packed._replace(table=packed.table[large], skipped=packed.skipped + too_small,
-                           names=[packed.names[index] for index in np.flatnonzero(large)])
+                           names=[packed.names[index] for index in np.flatnonzero(large)],
+                           notes=[packed.notes[index] for index in np.flatnonzero(large)])
   if not len(packed.table):
     refuse_empty(packed.skipped)
   return packed
@@ -246,6 +248,8 @@ def _decode_into(folder: pathlib.Path, layout: PackLayout, scale: int, channels:
   """Writes the files of a packed set."""
   pixels = _allocate(folder / 'pixels', layout.shape)
 
+  notes: dict[int, tuple[str, ...]] = {}
+
   def decode(number: int) -> tuple[int, ...] | str:
     """Writes one image to its place; returns its row of the table, or why it is skipped."""
     picture = layout.found[layout.indices[number]]
@@ -257,6 +261,7 @@ def _decode_into(folder: pathlib.Path, layout: PackLayout, scale: int, channels:
     if sorted(pair.lr.shape[:2]) != sorted(layout.sizes[number]):
       return (f'{picture.hr}: {pair.hr.shape[0]}x{pair.hr.shape[1]} is not the size in its '
               'header')
+    notes[layout.indices[number]] = pair.notes
     pixels[chunk, hr_offset:hr_offset + pair.hr.size] = pair.hr.reshape(-1)
     pixels[chunk, lr_offset:lr_offset + pair.lr.size] = pair.lr.reshape(-1)
     return (chunk, hr_offset, lr_offset, *pair.lr.shape[:2])
@@ -272,7 +277,8 @@ def _decode_into(folder: pathlib.Path, layout: PackLayout, scale: int, channels:
   reasons = [(index, _without_paths(reason, layout.found[index]))
              for index, reason in sorted(skipped.items())]
   (folder / 'index.json').write_text(json.dumps(
-      {'shape': layout.shape, 'images': list(table), 'skipped': reasons}), encoding='utf-8')
+      {'shape': layout.shape, 'images': list(table), 'skipped': reasons,
+       'notes': [notes[index] for index in table]}), encoding='utf-8')
   for path in folder.iterdir():
     with path.open('rb') as file:
       os.fsync(file.fileno())

@@ -48,6 +48,7 @@ class Pair(NamedTuple):
   lr: np.ndarray
   hr: np.ndarray
   cropped: bool = False  # whether HR lost rows or columns to become a multiple of the scale
+  notes: tuple[str, ...] = ()  # what reading the files lost, see `images.dropped`
 
 
 def read(picture: Picture, scale: int, channels: int | None = None) -> Pair:
@@ -65,8 +66,10 @@ def read(picture: Picture, scale: int, channels: int | None = None) -> Pair:
     InputError: a damaged image, a pair whose sizes or channels do not match, or an image that is
       smaller than the scale.
   """
-  pair = _pair(picture, _read_hr(picture), scale)
-  return pair._replace(lr=with_channels(pair.lr, channels), hr=with_channels(pair.hr, channels))
+  notes = []
+  pair = _pair(picture, _read_hr(picture, notes), scale, notes)
+  return pair._replace(lr=with_channels(pair.lr, channels), hr=with_channels(pair.hr, channels),
+                       notes=tuple(dict.fromkeys(notes)))
 
 
 def read_crops(picture: Picture, scale: int, channels: int, patch: int,
@@ -89,9 +92,9 @@ def read_crops(picture: Picture, scale: int, channels: int, patch: int,
     TooSmallError: the image is smaller than the crop.
   """
   if picture.lr is None:
-    hr, lr = images.crop_to_multiple(_read_hr(picture), scale), None
+    hr, lr = images.crop_to_multiple(_read_hr(picture, []), scale), None
   else:
-    _, lr, hr, _ = _pair(picture, _read_hr(picture), scale)
+    _, lr, hr, *_ = _pair(picture, _read_hr(picture, []), scale, [])
   side, rows, columns = patch // scale, hr.shape[0] // scale, hr.shape[1] // scale
   if min(rows, columns) < side:
     raise TooSmallError(too_small_message(picture.hr, hr.shape, patch))
@@ -108,6 +111,15 @@ def read_crops(picture: Picture, scale: int, channels: int, patch: int,
 def too_small_message(source: ImageSource, shape: Sequence[int], patch: int) -> str:
   """Returns the message about an image that is smaller than the crop."""
   return f'{source}: {shape[0]}x{shape[1]} is smaller than the {patch}x{patch} crop'
+
+
+def header_notes(picture: Picture) -> list[str]:
+  """Returns what reading the files of an image loses, as far as their headers show it."""
+  sources = [source for source in (picture.hr, picture.lr) if source is not None]
+  try:
+    return [note for source in sources for note in images.header_notes(source)]
+  except InputError:  # reported where the image is read
+    return []
 
 
 def hr_size(picture: Picture) -> tuple[int, int]:
@@ -160,9 +172,16 @@ def refuse_empty(skipped: Sequence[str]) -> NoReturn:
   raise InputError(f'no usable image: {skipped[0]}{more}' if skipped else 'no images')
 
 
-def _read_hr(picture: Picture) -> np.ndarray:
+def _read(source: ImageSource, notes: list[str]) -> np.ndarray:
+  """Reads an image; `notes` receives what was lost."""
+  array, found = images.read_with_notes(source)
+  notes += found
+  return array
+
+
+def _read_hr(picture: Picture, notes: list[str]) -> np.ndarray:
   """Reads HR and resizes it as `picture.resize` asks."""
-  hr = images.read_image(picture.hr)
+  hr = _read(picture.hr, notes)
   if not picture.resize:
     return hr
   return images.imresize(hr, size=_resized_size(hr.shape[:2], picture.resize))
@@ -176,7 +195,7 @@ def _resized_size(size: tuple[int, int], resize: str) -> tuple[int, int]:
   return tuple(max(1, round(side * sides[0] / min(size))) for side in size)
 
 
-def _pair(picture: Picture, hr_image: np.ndarray, scale: int) -> Pair:
+def _pair(picture: Picture, hr_image: np.ndarray, scale: int, notes: list[str]) -> Pair:
   """Makes a pair of HR, which may need cropping, and LR, which is read or made from HR."""
   hr = images.crop_to_multiple(hr_image, scale)
   if not hr.size:
@@ -185,7 +204,7 @@ def _pair(picture: Picture, hr_image: np.ndarray, scale: int) -> Pair:
   cropped = hr.shape != hr_image.shape
   if picture.lr is None:
     return Pair(picture.name, images.imresize(hr, Fraction(1, scale)), hr, cropped)
-  lr = images.read_image(picture.lr)
+  lr = _read(picture.lr, notes)
   if picture.resize:
     lr = images.imresize(lr, size=(hr.shape[0] // scale, hr.shape[1] // scale))
   lr = _match_channels(lr, hr)

@@ -27,8 +27,11 @@ from sr_jax.data import pictures
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.images import dropped
+from sr_jax.system import threads
 
 PENDING_PER_WORKER = 4  # images that each worker decodes before they are asked for
+MAX_SAMPLE = 2000  # images whose headers are read before training
 MAX_DAMAGED_SHARE = 0.01  # share of a set's images that may be damaged; one always may
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
 
@@ -138,6 +141,18 @@ def batches(source: CropSource, start: int, workers: int, skipped: list[str],
       for place in range(first, crops_per_image):
         yield {name: np.stack([crops[name][place] for crops, _ in slots]) for name in ('lr', 'hr')}
       first = 0  # only a run that resumes within a group skips batches
+
+
+def sampled_notes(found: Sequence[Picture]) -> list[str]:
+  """Returns lines on what reading a stream's images loses, from the headers of at most MAX_SAMPLE.
+
+  Alpha counts as lost although it may turn out to be opaque.
+  """
+  sample = found[::-(-len(found) // MAX_SAMPLE)]
+  lost = threads.on_all_cores(pictures.header_notes, sample)
+  unit = 'images' if len(sample) == len(found) else f'images, a sample of {len(found):,}'
+  return dropped.summary({str(picture.hr): notes
+                          for picture, notes in zip(sample, lost, strict=True)}, unit)
 
 
 # Workers -------------------------------------------------------------------------------

@@ -154,8 +154,9 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
     log, saved, folder = _open_folder(
         config, workdir, run_lock, origin.step, inputs.steps_per_epoch(config, len(training_set)),
         transcript, stack)
-  run = Run(config, experiment, training_set, list(dict.fromkeys(notes)), feed, mesh, data, log,
-            saved, folder, StopVote(signals, feed.skipped), started)
+  notes = list(dict.fromkeys((*notes, *feed.notes)))
+  run = Run(config, experiment, training_set, notes, feed, mesh, data, log, saved, folder,
+            StopVote(signals, feed.skipped), started)
   return run, origin, state
 
 

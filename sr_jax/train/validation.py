@@ -20,7 +20,7 @@ from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs
 from sr_jax.experiment.phases import Experiment, Phase
-from sr_jax.images import montage
+from sr_jax.images import dropped, montage
 from sr_jax.inference.upscaler import make_upscaler
 from sr_jax.metrics import scorer
 from sr_jax.runs import progress
@@ -68,6 +68,9 @@ def open_validation(config: ConfigDict, training_set: Sequence[Picture],
   for key, members in pictures_of.items():
     before = len(skipped)
     sets[key] = list(benchmarks.read_set(members, config.scale, skipped))
+    if notes is not None:
+      notes += dropped.summary({pair.name: pair.notes for pair in sets[key]},
+                               f'images of config.data.{key}')
     if not sets[key]:
       raise InputError(f'config.data.{key}: no usable image'
                        + ''.join(f': {reason}' for reason in skipped[before:before + 1]))
