@@ -204,7 +204,7 @@ def _adam() -> ConfigDict:
 
 def _data() -> ConfigDict:
   config = ConfigDict()
-  # Training images: 'sample', 'folder:PATH', 'pairs:HR=PATH,LR=PATH', 'div2k:PATH' or
+  # Training images: 'sample', 'folder:PATH', 'hr:PATH', 'pairs:HR=PATH,LR=PATH', 'div2k:PATH' or
   # 'tfds:NAME', see `open_source` in sr_jax/data/sources.py.
   config.source = 'div2k:data/DIV2K'
   # Images that are scored while training: as `source`, or a folder as in `eval.sets`, or
@@ -248,7 +248,7 @@ def _eval() -> ConfigDict:
   """Returns the settings of --mode evaluate and of the validation while training."""
   config = ConfigDict()
   # Sets for --mode evaluate, separated by commas: folders of HR images, folders in one of the
-  # layouts with LR that sr_jax/data/benchmarks.py lists, data sources, or 'split:test'.
+  # layouts with LR of sr_jax/data/layouts.py, data sources, or 'split:test'.
   config.sets = 'data/Set5,data/Set14'
   # HR of these sets is resized first, as by `data.resize`; 'split:...' uses `data.resize`.
   config.resize = ''

@@ -156,6 +156,8 @@ class SetEvaluator:
     results, scores = {}, {}
     for name, pictures in sets.items():
       results[name], scores[name] = self.run(name, pictures)
+      if len(sets) > 1:  # the last table has all of them
+        print(tables.means_table({name: scores[name]}), flush=True)
     meanings = {metric: text for result in results.values()
                 for metric, text in result['protocol'].items() if metric != 'lr'}
     print(f'\n{tables.legend(meanings)}\n\n'
@@ -188,7 +190,7 @@ class SetEvaluator:
     table = folder.with_name(f'{folder.name}.md')
     files.write_text(table, f'## {title}\n\n' + '\n\n'.join(
         (tables.table(methods, markdown=True), tables.legend(meanings, markdown=True))) + '\n')
-    print(f'\n{title}\n{tables.means_table({name: methods})}')
+    print(f'\n{title}')
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')

@@ -15,7 +15,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 from sr_jax.images import DamagedImageError
 from sr_jax.system import files
 
@@ -102,7 +102,7 @@ def find_records(spec: str, download: bool = False) -> list[tuple[str, Record, R
   try:
     count = info.splits[split].num_examples
   except ValueError:
-    raise InputError(f'tfds:{spec}: no such split; the splits are {", ".join(info.splits)}, '
+    raise InputError(f'tfds:{spec}: no such split; the splits are {listed(list(info.splits))}, '
                      'and slices such as train[:80%]') from None
   if not count:
     raise InputError(f'tfds:{spec}: contains no images')
@@ -126,7 +126,7 @@ def _features(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
   if usable:
     raise InputError(f"tfds:{name}: several image features, {', '.join(usable)}; expected hr and "
                      'lr, image, or only one')
-  raise InputError(f'tfds:{name}: no image among its features, {", ".join(sorted(features))}')
+  raise InputError(f'tfds:{name}: no image among its features, {listed(sorted(features))}')
 
 
 @functools.lru_cache(maxsize=16)
@@ -205,7 +205,7 @@ def _check_name(name: str) -> None:
     raise InputError(f'tfds:{name}: {_reason(error)}') from None
   if config not in configs and (config or configs):
     raise InputError(f'tfds:{name}: ' + (
-        f'name one of its configurations, tfds:{base}/CONFIG: {", ".join(sorted(configs))}'
+        f'name one of its configurations, tfds:{base}/CONFIG: {listed(sorted(configs))}'
         if configs else f'it has no configurations, only tfds:{base}'))
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sr_jax import images
-from sr_jax.data import folders
+from sr_jax.data import file_names, folders
 from sr_jax.errors import InputError, listed
 from sr_jax.metrics.scorer import make_scorer
 from sr_jax.system import cli, compile_cache, files
@@ -209,16 +209,19 @@ def _paired_files(hr: pathlib.Path, methods: Sequence[tuple[str, pathlib.Path]],
     if not path.exists():
       raise InputError(f'{path}: no such file or folder')
     if path.is_dir():
-      return folders.images_by_name(path)
+      return folders.images_by_name(path, notes)
     return {hr.stem if hr.is_file() else path.stem: path}  # two files are a pair by whatever name
+  notes = []
   originals = by_name(hr)
   paired = {name: [path] for name, path in originals.items()}
   for method, path in methods:
-    pairs, _ = folders.pair_by_name(originals, by_name(path), scale)
+    pairs, _ = file_names.pair_by_name(originals, by_name(path), scale)
     results = {name: result for name, _, result in pairs}
     paired = {name: [*paths, results[name]] for name, paths in paired.items() if name in results}
     if not paired:
       raise InputError(f'--sr {method}={path}: no file name matches one in {hr}')
+  for note in dict.fromkeys(notes):
+    print(note)
   return paired
 
 

@@ -14,6 +14,8 @@ from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import TrainState
 from sr_jax.train.start import Origin, Run
 
+NAMED = 10  # skipped images that are named, at most
+
 
 def before_training(run: Run, origin: Origin, state: TrainState, changed: Mapping[str, list],
                     environment: Mapping[str, Any]) -> int:
@@ -51,9 +53,11 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
 def describe_networks(run: Run, origin: Origin, state: TrainState,
                       skipped: Sequence[str]) -> str:
   """Returns the skipped images, the phases and the numbers of parameters."""
-  lines = [f'skipped {reason}' for reason in skipped]
+  lines = [f'skipped {reason}' for reason in skipped[:NAMED]]
   if skipped:
-    lines.append(f'{len(skipped)} skipped')
+    lines.append(f'{len(skipped)} skipped' + (
+        f', of which the first {NAMED} are named here and all in run.json'
+        if len(skipped) > NAMED else ''))
   phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in run.experiment.phases)
   begins = (f'already finished, step {origin.step} of {run.config.steps}'
             if origin.step == run.config.steps
