@@ -142,14 +142,6 @@ def test_pairs_by_name() -> None:
   assert pair(['a_HR', 'a_GT'], ['a']) == ({}, ['a', 'a_GT', 'a_HR'])
 
 
-def test_lr_files_are_never_used_as_hr(tmp_path: pathlib.Path, picture: Callable) -> None:
-  for name in ('a_HR', 'a_LR'):
-    images.write_image(tmp_path / 'image_SRF_4' / f'{name}.png', picture(28, 40))
-  for folder in ('', 'image_SRF_4'):
-    with pytest.raises(InputError, match=r'a_LR\.png .*LR'):
-      list(read_set(str(tmp_path / folder), 2))
-
-
 def test_linked_folders_are_visited_once(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'far' / 'a.png', picture(20, 20))
   (tmp_path / 'set').mkdir()

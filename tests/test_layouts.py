@@ -21,6 +21,11 @@ def make(root: pathlib.Path, *places: str) -> pathlib.Path:
   return root
 
 
+def make_file(path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.touch()
+
+
 def found(folder: pathlib.Path, scale: int) -> tuple[str, str | None]:
   """Returns (HR folder, LR folder) relative to the set."""
   layout = layouts.find_layout(folder, scale)
@@ -30,7 +35,8 @@ def found(folder: pathlib.Path, scale: int) -> tuple[str, str | None]:
 
 PAIRS = [  # (HR folder, LR folder) of a set of x4
     ('HR', 'LR'), ('hr', 'lr'), ('Hr', 'Lr'), ('HR', 'lr'), ('GT', 'LQ'), ('gt', 'lq'),
-    ('high', 'low'), ('High', 'Low'), ('highres', 'lowres'), ('high_resolution', 'low_resolution'),
+    ('HQ', 'LQ'), ('high', 'low'), ('High', 'Low'), ('highres', 'lowres'),
+    ('high_resolution', 'low_resolution'),
     ('HighRes', 'LowRes'), ('GT', 'LR'), ('HR', 'LQ'), ('hr', 'low'), ('original', 'LRbicx4'),
     ('HR', 'LRbicx4'), ('HR', 'LRbicX4'), ('hr', 'lrbicx4'), ('GTmod12', 'LRbicx4'),
     ('GT_mod12', 'LRbicx4'), ('HR_x4', 'LRbicx4'), ('HR_x4', 'LR_x4'), ('HR', 'LR_x4'),
@@ -184,8 +190,8 @@ def test_a_named_folder_without_hr_beside_it_is_images(tmp_path: pathlib.Path, n
 
 
 @pytest.mark.parametrize(('names', 'refused'), [
-    (('a_HR', 'a_LR'), 'a_LR'), (('a', 'a_lr'), 'a_lr'), (('a', 'a_LRBI_x4'), 'a_LRBI_x4'),
-    (('a_HR_x4', 'a_LR4'), 'a_LR4'), (('a', 'ax4'), 'ax4'), (('a', 'a_x2'), ''),
+    (('a_HR', 'a_LR', 'b'), 'a_LR'), (('a', 'a_lr'), 'a_lr'), (('a', 'a_LRBI_x4'), 'a_LRBI_x4'),
+    (('a_HR_x4', 'a_LR2'), 'a_LR2'), (('a', 'ax4'), 'ax4'), (('a', 'a_x2'), ''),
     (('a', 'b_LR'), ''), (('ma', 'mat4'), ''), (('color', 'collar'), '')])
 def test_lr_files_among_hr_files(tmp_path: pathlib.Path, picture: Callable,
                                  names: Sequence[str], refused: str) -> None:
@@ -197,6 +203,33 @@ def test_lr_files_among_hr_files(tmp_path: pathlib.Path, picture: Callable,
     return
   with pytest.raises(InputError, match=rf'^{tmp_path}: {refused}\.png '):
     sources.open_source(f'folder:{tmp_path}', 4)
+
+
+@pytest.mark.parametrize('spec', ['folder:{0}', 'pairs:HR={0},LR={0}'])
+@pytest.mark.parametrize(('hr', 'lr'), [
+    ('a_HR', 'a_LR4'), ('a_HR', 'a_LR'), ('a_hr', 'a_lr'), ('a_GT', 'a_LQ'), ('a_HR_x4', 'a_LR_x4'),
+    ('a_HR', 'a_LRBI_x4'), ('deep/a_HR', 'deep/a_LR4')])
+def test_hr_and_lr_files_of_one_folder_are_pairs(tmp_path: pathlib.Path, spec: str, hr: str,
+                                                 lr: str) -> None:
+  for name in (hr, lr):
+    make_file(tmp_path / f'{name}.png')
+  picture, = sources.open_source(spec.format(tmp_path), 4)
+  assert (picture.hr, picture.lr) == (tmp_path / f'{hr}.png', tmp_path / f'{lr}.png')
+  (tmp_path / 'other.png').touch()
+  with pytest.raises(InputError, match=rf'^{tmp_path}: .*LR'):
+    sources.open_source(spec.format(tmp_path), 4)
+
+
+def test_results_in_a_folder_of_pairs_are_stated(tmp_path: pathlib.Path) -> None:
+  for ending in ('HR', 'LR', 'SRCNN', 'bicubic'):
+    make_file(tmp_path / 'image_SRF_4' / f'a_SRF_4_{ending}.png')
+  notes = []
+  picture, = sources.open_source(f'folder:{tmp_path}', 4, notes=notes)
+  assert (picture.name, picture.hr.stem, picture.lr.stem) == ('a', 'a_SRF_4_HR', 'a_SRF_4_LR')
+  assert 'a_SRF_4_SRCNN, a_SRF_4_bicubic' in notes[0]
+  for folder in (tmp_path, tmp_path / 'image_SRF_4'):
+    with pytest.raises(InputError, match=r'image_SRF_4: .*scale.* 2'):
+      sources.open_source(f'folder:{folder}', 2)
 
 
 @pytest.mark.parametrize('name', ['HR', 'LRbicx4', 'GTmod12', 'DIV2K_train_LR_x8', 'lr_16', 'x4'])
@@ -240,7 +273,6 @@ def test_names_without_endings_are_unchanged(name: str) -> None:
 
 def test_several_lr_of_one_hr_are_refused(tmp_path: pathlib.Path) -> None:
   for name in ('HR/1.png', 'LR_wild/1x4w1.png', 'LR_wild/1x4w2.png', 'HR/2.png', 'LR_wild/2x4.png'):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
+    make_file(tmp_path / name)
   with pytest.raises(InputError, match=r'^3 .*HR/1\.png.*1x4w1\.png.*1x4w2\.png'):
     sources.open_source(f'folder:{tmp_path}', 4)

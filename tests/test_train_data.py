@@ -306,3 +306,11 @@ def test_two_thousand_streamed_steps_take_no_more_memory(pixels, tmp_path, pictu
   early, late = json.loads(done.stdout.splitlines()[-1])
   assert len(early) == len(late) == 3
   assert sum(late) < 1.02 * sum(early), (early, late)
+
+
+def test_ten_skipped_images_are_named() -> None:
+  assert announce.describe_skipped([]) == []
+  assert announce.describe_skipped(['a: damaged']) == ['skipped a: damaged', '1 skipped']
+  lines = announce.describe_skipped([f'{index}: damaged' for index in range(65)])
+  assert len(lines) == 11
+  assert '65' in lines[-1]

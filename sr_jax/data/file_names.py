@@ -14,9 +14,9 @@ NamedPair = tuple[str, pathlib.Path, pathlib.Path]
 
 # Endings of LR files: 'a_LR', 'a_LRBI_x4', 'a_LR4'; and those that state a scale alone: 'ax4m'.
 _LR_ENDING = re.compile(
-    r'(?<=[^/])[_-]?(?:lr|lq)(?:bicubic|bic|bi|bd|dn)?(?:[_-]?x?\d{1,2}[mdw]?)?$', re.I)
+    r'(?<=[^/])[_-]?(?:lr|lq)(?:bicubic|bic|bi|bd|dn)?(?:[_-]?x?(\d{1,2})[mdw]?)?$', re.I)
 _SCALE_ENDING = re.compile(r'(?<=[^/])[_-]?x(\d{1,2})(?:[mdw]\d?)?$', re.I)
-_HR_ENDING = re.compile(r'(?<=[^/])[_-](?:hr|gt)(?:[_-]?x?\d{1,2})?$', re.I)
+_HR_ENDING = re.compile(r'(?<=[^/])[_-](?:hr|gt)(?:[_-]?x?(\d{1,2}))?$', re.I)
 
 
 def plain_names(name: str, scale: int) -> list[str]:
@@ -34,6 +34,22 @@ def plain_names(name: str, scale: int) -> list[str]:
   while (shorter := ending.sub('', names[-1])) != names[-1]:
     names.append(shorter)
   return names
+
+
+def hr_and_lr_of_one_folder(found: Mapping[str, pathlib.Path], scale: int
+                            ) -> tuple[dict[str, pathlib.Path], dict[str, pathlib.Path]] | None:
+  """Splits the images of a folder that are all called NAME_HR or NAME_LR (or NAME_LR4 and so on).
+
+  Args:
+    found: the images by name.
+    scale: HR / LR; a name with another scale is of neither kind.
+
+  Returns:
+    (the HR images, the LR images); None if there are others, or none of one kind.
+  """
+  hr, lr = ({name: path for name, path in found.items() if (match := ending.search(name))
+             and match[1] in (None, str(scale))} for ending in (_HR_ENDING, _LR_ENDING))
+  return (hr, lr) if hr and lr and len(hr) + len(lr) == len(found) else None
 
 
 def lr_beside_hr(found: Mapping[str, pathlib.Path]) -> tuple[pathlib.Path, pathlib.Path] | None:

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 # Words that stand for HR or LR wherever they are a part of a name: 'DIV2K_train_HR', 'LR_unknown'.
-STRONG = {'hr': 'HR', 'gt': 'HR', 'hires': 'HR', 'lr': 'LR', 'lq': 'LR', 'lores': 'LR'}
+STRONG = {'hr': 'HR', 'hq': 'HR', 'gt': 'HR', 'hires': 'HR', 'lr': 'LR', 'lq': 'LR', 'lores': 'LR'}
 # Words that do so only as the entire name, since they occur in others: 'low_light', 'high_tide'.
 WHOLE = {'high': 'HR', 'original': 'HR', 'originals': 'HR', 'low': 'LR'}
 # Words that are not used to form pairs, but make a folder next to one of the other kind suspicious.
@@ -13,12 +13,15 @@ HINTS = {'target': 'HR', 'targets': 'HR', 'image': 'HR', 'images': 'HR', 'clean'
          'output': 'HR', 'outputs': 'HR',
          'input': 'LR', 'inputs': 'LR', 'degraded': 'LR', 'blur': 'LR', 'blurred': 'LR',
          'blurry': 'LR', 'noisy': 'LR', 'downscaled': 'LR', 'downsampled': 'LR', 'small': 'LR'}
+# (LR, HR): names that differ in these alone look like a pair, whatever else is in them.
+COUNTERPARTS = (('lr', 'hr'), ('lq', 'hq'), ('lq', 'gt'), ('lr', 'gt'), ('lq', 'hr'),
+                ('low', 'high'), ('input', 'target'), ('input', 'output'), ('input', 'gt'))
 DEGRADATIONS = ('bicubic', 'bic', 'bi', 'bd', 'dn', 'unknown', 'mild', 'difficult', 'wild')
 FILLERS = ('image', 'images', 'img', 'imgs', 'pictures', 'photos', 'frames', 'quality', 'data')
 MAX_SCALE = 16  # a larger number in a name is a size or a year
 
 # 'LRbicx4', 'GTmod12', 'HR_x4' without its separator: a word with what is glued to it.
-_GLUED = re.compile(r'(hr|gt|hires|lr|lq|lores)(mod\d+)?(bicubic|bic|bi|bd|dn)?(x?\d+|\d+x)?')
+_GLUED = re.compile(r'(hr|hq|gt|hires|lr|lq|lores)(mod\d+)?(bicubic|bic|bi|bd|dn)?(x?\d+|\d+x)?')
 _SCALE = re.compile(r'x(\d+)|(\d+)x')
 _RESOLUTION = re.compile(r'(high|low)[-_. ]?(?:res(?:olution)?)(?![a-z])')
 
@@ -90,8 +93,8 @@ def _role(words: list[str], group: tuple[str, ...], scale: int | None, degraded:
 
 def _tokens(name: str) -> list[str]:
   """Splits 'DIV2K_trainHR' to ['div2k', 'train', 'hr']."""
-  name = re.sub(r'(?<=[a-z])(?=(?:HR|LR|GT|LQ)(?![a-z]))', '_', name)  # trainHR
-  name = re.sub(r'(?<![A-Za-z])(HR|LR|GT|LQ)(?=[a-z]{3})(?!mod|bic)', r'\1_', name)  # HRtrain
+  name = re.sub(r'(?<=[a-z])(?=(?:HR|HQ|LR|GT|LQ)(?![a-z]))', '_', name)  # trainHR
+  name = re.sub(r'(?<![A-Za-z])(HR|HQ|LR|GT|LQ)(?=[a-z]{3})(?!mod|bic)', r'\1_', name)  # HRtrain
   name = _RESOLUTION.sub(lambda match: {'high': 'hires', 'low': 'lores'}[match[1]] + '_',
                          name.lower())
   name = re.sub(r'ground[-_. ]?truth', 'gt_', name)

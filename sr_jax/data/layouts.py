@@ -11,13 +11,17 @@ A folder is one of
 
 import os
 import pathlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from sr_jax import images
 from sr_jax.data import file_names
-from sr_jax.data.folder_names import MAX_SCALE, Role, role_of
+from sr_jax.data.folder_names import COUNTERPARTS, MAX_SCALE, Role, role_of
 from sr_jax.errors import InputError, listed
+
+# Huang et al.'s: NAME_SRF_4_HR.png, NAME_SRF_4_LR.png and results of other methods in one folder.
+_SRF_FOLDER = re.compile(r'image_srf_(\d+)', re.IGNORECASE)
 
 
 class Layout(NamedTuple):
@@ -55,10 +59,12 @@ def find_layout(folder: pathlib.Path, scale: int) -> Layout:
   """
   if not folder.is_dir():
     raise InputError(f'{folder}: no such folder')
-  one_folder = f'image_SRF_{scale}'  # Huang et al.'s: NAME_SRF_4_HR.png, NAME_SRF_4_LR.png
-  for place in (folder, folder / one_folder):
-    if place.name.lower() == one_folder.lower() and place.is_dir():
+  srf = [path for path in (folder, *_subfolders(folder)) if _SRF_FOLDER.fullmatch(path.name)]
+  for place in srf:
+    if int(_SRF_FOLDER.fullmatch(place.name)[1]) == scale:
       return Layout(place, place, [])
+  if srf:
+    raise InputError(f'{srf[0]}: contains images for another scale than {scale}')
   inside = _layout_inside(folder, scale)
   return inside or _layout_beside(folder, scale) or Layout(folder, None, [])
 
@@ -78,12 +84,12 @@ def refuse_lr_images(folder: pathlib.Path, found: dict[str, pathlib.Path]) -> No
             if place.is_relative_to(folder)}
   siblings = {}
   for place in sorted(places):
-    if role := role_of(place.name):
-      siblings.setdefault(place.parent, []).append(_Candidate(place, role))
-  for place, roles in siblings.items():
-    suspicious = _suspicious(roles)
+    if place.parts:
+      siblings.setdefault(place.parent, []).append(place)
+  for place, paths in siblings.items():
+    suspicious = _suspicious(paths)
     if suspicious:
-      nested = place.parts and len(roles) > 1
+      nested = place.parts and len(paths) > 1
       _refuse(folder, f'{suspicious[0]} looks like LR images, and the layout is unknown',
               f'{folder / place} may be the set' if nested else '')
   low = file_names.lr_beside_hr(found)
@@ -102,7 +108,7 @@ def _layout_inside(folder: pathlib.Path, scale: int) -> Layout | None:
   low = [one for one in roles if one.role.kind == 'LR' and one.role.strength != 'hint']
   if low and high:
     return _pairs(folder, high, low, scale)
-  suspicious = _suspicious(roles)
+  suspicious = _suspicious(_subfolders(folder))
   if suspicious:
     _refuse(folder, f'{_names(folder, suspicious)} looks like LR images, and the layout is unknown')
   return _hr_alone(folder, high, scale)
@@ -234,17 +240,23 @@ def _best_hr(folder: pathlib.Path, found: list[_Candidate]) -> pathlib.Path:
   return best[0]
 
 
-def _suspicious(roles: list[_Candidate]) -> list[pathlib.Path]:
+def _suspicious(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
   """Returns the folders of one place that look like LR.
 
   'LR' does by itself. 'input' does next to any HR folder, 'low_light' next to 'high_light' and
-  'HR', but not next to 'images'.
+  'HR', but not next to 'images'. Any name does that becomes another one with HR in place of LR:
+  'mylrs' next to 'myhrs'.
   """
+  roles = [_Candidate(path, role) for path in paths if (role := role_of(path.name))]
   high = [one.role for one in roles if one.role.kind == 'HR']
-  return [low.path for low in roles if low.role.kind != 'HR' and (
+  found = [low.path for low in roles if low.role.kind != 'HR' and (
       (low.role.kind, low.role.strength) == ('LR', 'strong')
       or any(role.group == low.role.group or not low.role.group
              or (role.strength == 'strong' and not role.group) for role in high))]
+  names = {path.name.lower() for path in paths}
+  return found + [path for path in paths if path not in found and any(
+      path.name.lower().replace(low, high) in names - {path.name.lower()}
+      for low, high in COUNTERPARTS)]
 
 
 def _unused(folder: pathlib.Path, used: set[str], scale: int) -> list[str]:

@@ -5,12 +5,11 @@ import importlib.resources
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sr_jax.data import div2k, layouts, pairing, tfds
-from sr_jax.data.file_names import partners, plain_names
+from sr_jax.data import div2k, file_names, layouts, pairing, tfds
 from sr_jax.data.folders import image_files, images_by_name
 from sr_jax.data.pictures import ImageSource, Picture
 from sr_jax.errors import InputError, listed
@@ -113,22 +112,36 @@ def _folder(folder: pathlib.Path, scale: int, notes: list[str]) -> list[SourceFi
   layout = layouts.find_layout(folder, scale)
   notes += layout.notes
   hr = images_by_name(layout.hr, notes)
-  if layout.lr is None:
+  together = file_names.hr_and_lr_of_one_folder(hr, scale) if layout.lr is None else None
+  if together:
+    notes.append(f'{folder}: HR is read from NAME_HR, LR from NAME_LR')
+    hr, lr = together
+  elif layout.lr is None:
     layouts.refuse_lr_images(layout.hr, hr)
     return [(name, path, None) for name, path in hr.items()]
-  if layout.lr == layout.hr:
-    hr, lr = ({name: path for name, path in hr.items() if path.stem.upper().endswith(ending)}
-              for ending in ('_HR', '_LR'))
-    if not hr:
-      raise InputError(f'{folder}: contains no image named NAME_HR')
+  elif layout.lr == layout.hr:
+    hr, lr = _results_left_out(folder, hr, notes)
   else:
     lr = images_by_name(layout.lr, notes)
-  advice = f' (pairs:HR={layout.hr},LR={layout.lr},match=content pairs by image content)'
-  pairs = partners(hr, lr, scale, advice)
-  plain = [plain_names(name, scale)[-1] for name, *_ in pairs]
+  advice = f' (pairs:HR={layout.hr},LR={layout.lr or layout.hr},match=content pairs by content)'
+  pairs = file_names.partners(hr, lr, scale, advice)
+  plain = [file_names.plain_names(name, scale)[-1] for name, *_ in pairs]
   counts = collections.Counter(plain)
   return [(short if counts[short] == 1 else name, *paths)
           for short, (name, *paths) in zip(plain, pairs, strict=True)]
+
+
+def _results_left_out(folder: pathlib.Path, found: Mapping[str, pathlib.Path], notes: list[str]
+                      ) -> tuple[dict[str, pathlib.Path], dict[str, pathlib.Path]]:
+  """Returns (HR, LR) of image_SRF_4, which also contains the results of other methods."""
+  hr, lr = ({name: path for name, path in found.items() if path.stem.upper().endswith(ending)}
+            for ending in ('_HR', '_LR'))
+  if not hr:
+    raise InputError(f'{folder}: contains no image named NAME_HR')
+  others = [name for name in found if name not in hr and name not in lr]
+  if others:
+    notes.append(f'{folder}: not used, since neither NAME_HR nor NAME_LR: {listed(others)}')
+  return hr, lr
 
 
 def _pairs(spec: str, scale: int, notes: list[str]) -> tuple[list[SourceFile], str]:
@@ -146,10 +159,27 @@ def _pairs(spec: str, scale: int, notes: list[str]) -> tuple[list[SourceFile], s
                        + listed(unpaired))
   else:
     advice = ' (,match=content pairs by image content, ,csv=FILE by a table)'
-    named = partners(images_by_name(hr, notes), images_by_name(lr, notes), scale, advice)
+    named = file_names.partners(*_named_files(hr, lr, scale, notes), scale, advice)
     pairs = [paths for _, *paths in named]
   counts = collections.Counter(path.with_suffix('') for path, _ in pairs)
   return [(_name(path, hr, counts), path, partner) for path, partner in pairs], resize
+
+
+def _named_files(hr: pathlib.Path, lr: pathlib.Path, scale: int, notes: list[str]
+                 ) -> tuple[dict[str, pathlib.Path], dict[str, pathlib.Path]]:
+  """Returns the images of two folders by name; of one folder, those named NAME_HR and NAME_LR.
+
+  Raises:
+    InputError: a folder has no images, or both are the same and have others.
+  """
+  found = images_by_name(hr, notes)
+  if not (lr.exists() and lr.samefile(hr)):
+    return found, images_by_name(lr, notes)
+  together = file_names.hr_and_lr_of_one_folder(found, scale)
+  if not together:
+    raise InputError(f'{hr}: is given as HR and as LR, so all images in it must be named NAME_HR '
+                     f'or NAME_LR (or NAME_LR{scale})')
+  return together
 
 
 def _pair_fields(spec: str) -> dict[str, str]:

@@ -53,11 +53,7 @@ def before_training(run: Run, origin: Origin, state: TrainState, changed: Mappin
 def describe_networks(run: Run, origin: Origin, state: TrainState,
                       skipped: Sequence[str]) -> str:
   """Returns the skipped images, the phases and the numbers of parameters."""
-  lines = [f'skipped {reason}' for reason in skipped[:NAMED]]
-  if skipped:
-    lines.append(f'{len(skipped)} skipped' + (
-        f', of which the first {NAMED} are named here and all in run.json'
-        if len(skipped) > NAMED else ''))
+  lines = describe_skipped(skipped)
   phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in run.experiment.phases)
   begins = (f'already finished, step {origin.step} of {run.config.steps}'
             if origin.step == run.config.steps
@@ -77,6 +73,14 @@ def describe_parameters(state: TrainState, trainable: Trainable | None) -> str:
       lambda array, trained: 0 if trained else array.size, state.g.params, trainable.params)))
   text = f'G {counts["G"]:,} parameters' + (f' ({frozen:,} frozen)' if frozen else '')
   return text + (f', D {counts["D"]:,}' if 'D' in counts else '')
+
+
+def describe_skipped(skipped: Sequence[str]) -> list[str]:
+  """Returns lines on the first `NAMED` skipped images, and their number."""
+  if not skipped:
+    return []
+  more = ', of which run.json names all' if len(skipped) > NAMED else ''
+  return [*(f'skipped {reason}' for reason in skipped[:NAMED]), f'{len(skipped):,} skipped{more}']
 
 
 def describe_devices(environment: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
