@@ -9,7 +9,7 @@ import pytest
 from sr_jax import images
 from sr_jax.data.pictures import Pair
 from sr_jax.report import __main__ as cli
-from sr_jax.report import charts, gallery, history
+from sr_jax.report import charts, gallery, headline, history
 from sr_jax.report import page as report_page
 from sr_jax.runs import logs, progress
 from tests.test_train import run
@@ -151,13 +151,72 @@ def test_trends_are_those_of_the_current_phase(make):
   for line in lines:
     if line['step'] > 200:
       line['g/pixel'] = 0.5
-  described = charts.trends(history.read(make('run', lines)))
-  assert "G's loss: pixel: no clear change in the last 10% (+0.0 ± 0.0%)" in described
-  assert any(re.match('D .* 75% of the real crops .* last 10%', line) for line in described)
-  assert not any('PSNR' in line for line in described)  # the phase has only two validations
-  folder = make('entire', lines_of(400), warmup_steps=0)
-  assert charts.trends(history.read(folder))[0] == (
-      'PSNR of luma rose 2.00 dB in the last 50%, still improving')
+  read = history.read(make('run', lines))
+  assert charts.loss_trends(read) == [
+      "G's loss: pixel: no clear change in the last 35% (+0.0 ± 0.0%)",
+      "D's loss: total: no clear change in the last 35% (+0.0 ± 0.0%)"]
+  described = charts.trends(read)
+  assert described[0] == ('2 validations in the gan phase: too few validations for a trend, which '
+                          'needs 8')
+  assert any(re.match('D .* 75% of the real crops .* last 35%', line) for line in described)
+
+
+@pytest.mark.parametrize(('count', 'noise', 'pattern'), [
+    (7, 0.0, '^7 validations in the gan phase: too few validations .* needs 8$'),
+    (8, 0.0, r'^PSNR of luma rose 7\.00 dB in the last \d+%, still improving$'),
+    (30, 0.0, r'^PSNR of luma rose 7\.00 dB in the last \d+%, still improving$'),
+    (30, 1.0, r'^PSNR of luma: too few validations for a trend .* interval is \d\.\d\d dB wide')])
+def test_no_trend_is_stated_from_few_or_noisy_validations(make, count, noise, pattern):
+  rng = np.random.default_rng(1)
+  lines = [{'step': 100 * index, 'epoch': 1, 'phase': 'gan', 'g/noise': rng.normal(0, 1),
+            'valid/psnr_y': 20 + index + rng.normal(0, noise)} for index in range(1, count + 1)]
+  folder = make('run', lines, warmup_steps=0, steps=100 * count)
+  described = charts.trends(history.read(folder))
+  assert len(described) == 1
+  assert re.search(pattern, described[0])
+  assert charts.loss_trends(history.read(folder)) == []  # its interval is above 100%
+  assert '0.05 dB in psnr_y' in report_page.write([folder]).read_text()
+
+
+def test_the_page_begins_with_the_best_step_against_bicubic(make, tmp_path):
+  lines = lines_of(400)
+  for line in lines:
+    if 'valid/psnr_y' in line:
+      line['valid/lpips_alex'] = {0: 0.4, 100: 0.5, 200: 0.25, 300: 0.2, 400: 0.3}[line['step']]
+  lines.insert(1, {'step': 0, 'epoch': 0, 'phase': 'start', 'valid/psnr_y': 20.5})
+  lines[-1]['valid/psnr_y'] = None  # infinite
+  folder = make('run', lines, images_kept=1, best_metric='lpips_alex')
+  read = history.read(folder)
+  assert headline.best_validation(read) == (
+      300, 'lpips_alex', {'psnr_y': 23.0, 'lpips_alex': 0.2})
+  assert headline.best_validation(read._replace(
+      config=read.config | {'best_metric': 'psnr_y'})).step == 300  # of the finite values
+  text = report_page.write([folder]).read_text()
+  table = re.search('<table class="metrics headline">.*?</table>', text)[0]
+  rows = [re.sub('<[^>]*>', ' ', row).split() for row in table.split('</tr>')]
+  assert rows[0] == ['bicubic', 'start', 'step', '300', ',', 'best', 'by', 'lpips_alex']
+  assert rows[1] == ['PSNR', 'of', 'luma,', 'dB', '20.00', '20.50', '23.00', '(+3.00)']
+  assert rows[2] == ['LPIPS', '(AlexNet)', '0.4000', '0.2000', '(-0.2000)']
+  # The order of the page, and its table of contents.
+  headings = re.findall('<section id="(.*?)">\n<h2>(.*?)</h2>', text)
+  assert [heading for _, heading in headings] == [
+      'Result', 'Trends', 'Metrics', 'Losses', 'Discriminator', 'On fixed crops', 'Training',
+      'Images', 'Run']
+  assert re.findall('<a href="#(section-.*?)">(.*?)</a>', text) == headings
+  assert text.index('class="slider top"') < text.index('data-chart')
+  both = report_page.write([folder, make('other', lines_of(400))], tmp_path / 'both.html')
+  table = re.search('<table class="metrics headline">.*?</table>', both.read_text())[0]
+  assert table.count('>bicubic<') == 2  # that of the other run has no LPIPS
+  for words in ('run: step 300', 'run: start', 'other: step 400'):
+    assert words in table, words
+
+
+def test_a_run_without_validation_has_no_best_step(make):
+  lines = [{name: value for name, value in line.items() if not name.startswith('valid/')}
+           for line in lines_of(400)]
+  folder = make('run', lines)
+  assert headline.best_validation(history.read(folder)) is None
+  assert 'No validation has been logged' in report_page.write([folder]).read_text()
 
 
 # Content of the page ------------------------------------------------------------------------
@@ -179,7 +238,7 @@ def test_a_page_has_every_curve_and_requests_nothing(make):
        'y': [21, 22, 23, 24]}, {'run': 0, 'level': 20, 'label': 'bicubic'}]
   assert psnr['boundaries'] == [200]
   page = text.partition('<script type="text/plain"')[0]
-  assert not re.search(r'(src|href)="(?!data:)', page)
+  assert not re.search(r'(src|href)="(?!data:|#)', page)
   assert '://' not in page
   for label in ('sub/0 (validation)', 'sub/1 (validation)', 'step 0', '25%, step 100',
                 '100%, step 400'):
@@ -325,8 +384,10 @@ def test_refused_arguments(call, make, tmp_path, arguments, pattern):
 @pytest.mark.slow
 @pytest.mark.parametrize(('width', 'scheme'), [(1280, 'light'), (390, 'dark')])
 def test_in_a_browser(make, browser, width, scheme):
-  path = report_page.write([make('run', lines_of(400_000), images_kept=2, steps=400_000)])
-  page = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+  lines = lines_of(400_000, **{'learning_rate/g': 2e-4})
+  path = report_page.write([make('run', lines, images_kept=3, steps=400_000)])
+  page = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme,
+                          has_touch=width < 600)
   logged, requested = [], []
   page.on('console', lambda message: logged.append(message.text))
   page.on('pageerror', lambda error: logged.append(str(error)))
@@ -344,7 +405,23 @@ def test_in_a_browser(make, browser, width, scheme):
   page.mouse.move(area['x'] + area['width'] / 2, area['y'] + area['height'] / 2)
   chart.locator('.hoverlayer text').first.wait_for()
 
-  slider = page.locator('.slider').first
+  # A constant is drawn where it is; plotly alone would draw 0.0002 as zero between -1 and 1.
+  low, high = page.evaluate("""() => [...document.querySelectorAll('.chart')].find(
+      place => place._fullLayout.title.text == 'learning rate')._fullLayout.yaxis.range""")
+  assert low <= 2e-4 <= high <= 1e-3
+  top = page.locator('.slider.top .stage').bounding_box()
+  inside = 'main => main.clientWidth - 2 * parseFloat(getComputedStyle(main).paddingLeft)'
+  assert top['width'] == pytest.approx(page.locator('main').evaluate(inside), abs=1)
+  assert top['height'] <= 0.7 * 800 + 1
+  assert page.locator('.modebar').count() == 0 or page.evaluate(
+      "matchMedia('(hover: hover)').matches")
+
+  article = page.locator('.images article').first
+  folded = article.bounding_box()['width']
+  assert (folded < 0.4 * width) == (width > 600)  # three a row
+  article.locator('summary').click()
+  assert article.bounding_box()['width'] == pytest.approx(top['width'], abs=1)
+  slider = article.locator('.slider')
   slider.scroll_into_view_if_needed()
   before = slider.locator('img.before')
   clip = before.evaluate('image => getComputedStyle(image).clipPath')

@@ -1,9 +1,11 @@
 """HTML reports of runs, and comparison figures for papers.
 
   history.py     reads what a run's folder records
+  headline.py    finds the best step and compares it with bicubic
   curves.py      thins and smooths a curve, and describes its trend in words
   charts.py      decides which curves are drawn in which chart
   gallery.py     selects images of one or several runs and encodes them for the page
+  sliders.py     the HTML of images and sliders
   benchmarks.py  benchmark tables
   html.py        HTML elements
   page.py        writes the report as one HTML file, with page.css and page.js inside

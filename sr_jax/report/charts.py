@@ -16,6 +16,9 @@ TITLES = {'psnr_y': 'PSNR of luma, dB', 'ssim_y': 'SSIM of luma', 'psnr_rgb': 'P
           'lpips_alex': 'LPIPS (AlexNet)', 'lpips_vgg': 'LPIPS (VGG)',
           'd_total': "D's loss", 'd_real': 'Accuracy of D, real',
           'd_fake': 'Accuracy of D, generated'}
+# The width of a trend's 95% interval up to which a change is stated, for the metrics with trends.
+WIDEST_INTERVALS = {'psnr_y': 0.05, 'ssim_y': 0.002, 'lpips_alex': 0.005, 'lpips_vgg': 0.005}
+WIDEST_LOSS_INTERVAL = 10.0  # percent of the loss
 NOT_LOSS_TERMS = ('g/total', 'g/grad_norm', 'g/ema_distance')
 
 
@@ -71,7 +74,7 @@ def _training_charts(names: Sequence[str]) -> Iterator[Chart]:
   for term in dict.fromkeys(name.split('/')[1] for name in _with_prefix(names, 'terms/')):
     is_accuracy = term in ('d_real', 'd_fake')
     yield Chart('On fixed crops', TITLES.get(term, term),
-                {f'terms/{term}/train': 'training', f'terms/{term}/valid': 'validation'},
+                {f'terms/{term}/train': 'train', f'terms/{term}/valid': 'validation'},
                 loss=not is_accuracy, percent=is_accuracy)
   rates = _with_prefix(names, 'learning_rate/')
   if rates:
@@ -128,28 +131,47 @@ def _points(curve: Curve) -> dict[str, list]:
 
 
 def trends(run: History) -> list[str]:
-  """Describes the trend of each curve in the current phase of a run.
+  """Describes the trends of the validation metrics and the accuracy of D in the current phase."""
+  start, lines = _start_of_phase(run), []
+  metrics = [name for name in run.curves if name.partition('/')[2] in WIDEST_INTERVALS
+             and name.startswith('valid/')]
+  counts = [len(_inside(run.curves[name], start, run.step)) for name in metrics]
+  if metrics and max(counts) < curves.MIN_POINTS:
+    metrics = []
+    lines.append(f'{max(counts)} validation{"s" * (max(counts) != 1)} in the {run.phases[-1][0]} '
+                 f'phase: too few validations for a trend, which needs {curves.MIN_POINTS}')
+  for name in metrics:
+    found, metric = curves.trend(run.curves[name], start, run.step), name.partition('/')[2]
+    digits, unit = (2, 'dB') if metric.startswith('psnr') else (4, '')
+    if found:
+      lines.append(curves.describe_trend(
+          TITLES[metric].removesuffix(', dB'), found, WIDEST_INTERVALS[metric], digits, unit,
+          higher_is_better=not metric.startswith('lpips')))
+  for name, crops in (('d/real', 'real'), ('d/fake', 'generated')):
+    found = name in run.curves and curves.trend(run.curves[name], start, run.step)
+    if found:
+      lines.append(f'D classified {found.level:.0%} of the {crops} crops correctly '
+                   f'in the last {found.share:.0%}')
+  return lines
 
-  Validation metrics come first, then the losses, then the accuracy of D.
-  """
-  ranked = []
-  start = run.boundary if run.boundary and run.step > run.boundary else 0
+
+def loss_trends(run: History) -> list[str]:
+  """Describes the trends of the losses in the current phase, without those that are only noise."""
+  start, lines = _start_of_phase(run), []
   for name, curve in run.curves.items():
-    kind, _, metric = name.partition('/')
-    if kind not in ('valid', 'g', 'd') or name in NOT_LOSS_TERMS[1:] or name == 'd/saturated':
-      continue
-    found = curves.trend(curve, start, run.step)
-    if not found:
-      continue
-    if kind == 'valid':
-      digits, unit = (2, 'dB') if metric.startswith('psnr') else (4, '')
-      title = TITLES.get(metric, metric).removesuffix(', dB')
-      ranked.append((0, curves.describe_trend(
-          title, found, digits, unit, higher_is_better=not metric.startswith('lpips'))))
-    elif metric in ('real', 'fake'):
-      crops = 'real' if metric == 'real' else 'generated'
-      ranked.append((2, f'D classified {found.level:.0%} of the {crops} crops correctly '
-                        f'in the last {found.share:.0%}'))
-    elif kind == 'g' or metric == 'total':
-      ranked.append((1, curves.describe_trend(f"{kind.upper()}'s loss: {metric}", found)))
-  return [line for _, line in sorted(ranked, key=lambda pair: pair[0])]
+    net, _, term = name.partition('/')
+    if (net == 'g' and name not in NOT_LOSS_TERMS[1:]) or name == 'd/total':
+      found = curves.trend(curve, start, run.step)
+      if found and 2 * found.error <= abs(found.level):  # an interval of at most 100%
+        lines.append(curves.describe_trend(f"{net.upper()}'s loss: {term}", found,
+                                           WIDEST_LOSS_INTERVAL))
+  return lines
+
+
+def _start_of_phase(run: History) -> int:
+  return run.boundary if run.boundary and run.step > run.boundary else 0
+
+
+def _inside(curve: Curve, start: int, stop: int) -> np.ndarray:
+  steps = curve.finite.steps
+  return steps[(steps > start) & (steps <= stop)]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import special
 
 TREND_SHARE = 0.1  # the share of the steps, counted from the end, that `trend` fits
-MIN_POINTS = 3  # with fewer points `trend` returns None
+MIN_POINTS = 8  # with fewer points `trend` returns None
 
 
 class Curve(NamedTuple):
@@ -33,7 +33,7 @@ class Trend(NamedTuple):
 
   Attributes:
     change: change over the fitted steps, by a least-squares line.
-    error: half of the 95% interval of `change`, by Student's t; with three points it is wide.
+    error: half of the 95% interval of `change`, by Student's t.
     level: mean of the fitted values.
     share: share of all steps that was fitted.
   """
@@ -87,8 +87,8 @@ def smooth(curve: Curve, share: float = 0.05) -> Curve:
 def trend(curve: Curve, start: int, stop: int) -> Trend | None:
   """Fits a line to the last tenth of the steps in (start, stop].
 
-  If the last tenth has fewer than three finite points, the last three points of the interval are
-  fitted. Returns None if the interval has fewer than three.
+  If the last tenth has fewer than MIN_POINTS finite points, the last MIN_POINTS of the interval are
+  fitted. Returns None if the interval has fewer.
   """
   curve = curve.finite
   inside = (curve.steps > start) & (curve.steps <= stop)
@@ -110,13 +110,15 @@ def trend(curve: Curve, start: int, stop: int) -> Trend | None:
   return Trend(slope * span, error, float(y.mean()), (stop - first) / (stop - start))
 
 
-def describe_trend(name: str, found: Trend, digits: int | None = None, unit: str = '',
-                   higher_is_better: bool | None = None) -> str:
+def describe_trend(name: str, found: Trend, widest: float, digits: int | None = None,
+                   unit: str = '', higher_is_better: bool | None = None) -> str:
   """Returns a trend as a sentence, such as 'PSNR rose 0.02 dB in the last 10%, still improving'.
 
-  A change within its 95% interval is reported as no clear change.
+  A change within its 95% interval is reported as no clear change, and none is stated if the
+  interval is too wide to show a change that matters.
 
   Args:
+    widest: the width of the 95% interval up to which a change is stated, in the unit of the text.
     digits: digits after the decimal point; None gives the change in percent of the level.
     higher_is_better: None for a curve that is neither better when it rises nor when it falls.
   """
@@ -127,6 +129,10 @@ def describe_trend(name: str, found: Trend, digits: int | None = None, unit: str
   elif unit:
     unit = f' {unit}'
   where = f'in the last {found.share:.0%}'
+  if 2 * error > widest:
+    what = 'validations' if higher_is_better is not None else 'points'
+    return (f'{name}: too few {what} for a trend {where} (its 95% interval is '
+            f'{2 * error:.{digits}f}{unit} wide)')
   if abs(change) <= error or round(abs(change), digits) == 0:
     return f'{name}: no clear change {where} ({change:+.{digits}f} ± {error:.{digits}f}{unit})'
   verdict = ''

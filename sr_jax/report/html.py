@@ -2,12 +2,26 @@
 
 import re
 from collections.abc import Sequence
-from html import escape
+from html import escape, unescape
 
 
 def section(heading: str, content: str) -> str:
-  """Returns a <section> with a heading, or '' if there is no content."""
-  return f'<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>' if content else ''
+  """Returns a <section> with a heading and an id, or '' if there is no content."""
+  if not content:
+    return ''
+  return (f'<section id="{_section_id(heading)}">\n<h2>{escape(heading)}</h2>\n{content}\n'
+          '</section>')
+
+
+def contents(sections: Sequence[str]) -> str:
+  """Returns the table of contents of `section` elements."""
+  headings = [unescape(re.search('<h2>(.*?)</h2>', text)[1]) for text in sections]
+  return '<nav>' + ' '.join(f'<a href="#{_section_id(heading)}">{escape(heading)}</a>'
+                            for heading in headings) + '</nav>'
+
+
+def _section_id(heading: str) -> str:
+  return 'section-' + re.sub(r'\W+', '-', heading).lower()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = '') -> str:

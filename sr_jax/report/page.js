@@ -49,6 +49,15 @@ function traces(chart) {
   });
 }
 
+// Plotly draws a constant of 0.0002 as zero between -1 and 1.
+function rangeOfConstant(chart) {
+  const values = chart.lines.flatMap(line => line.level !== undefined ? [line.level] : line.y)
+    .filter(value => value !== null);
+  const lowest = Math.min(...values), highest = Math.max(...values);
+  if (!values.length || highest - lowest > 1e-6 * Math.abs(highest)) return undefined;
+  return lowest ? [Math.min(0, 2 * lowest), Math.max(0, 2 * lowest)] : [0, 1];
+}
+
 function layout(chart, logarithmic) {
   const soft = colour('--soft'), rule = colour('--rule');
   const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
@@ -63,7 +72,7 @@ function layout(chart, logarithmic) {
     font: {color: colour('--fore'), size: 12}, hovermode: 'x unified',
     hoverlabel: {bgcolor: colour('--panel'), bordercolor: rule, font: {color: colour('--fore')}},
     xaxis: {...axis, title: {text: ''}, rangemode: 'tozero', hoverformat: ',d', tickformat: '~s'},
-    yaxis: {...axis, type: logarithmic && chart.loss ? 'log' : 'linear',
+    yaxis: {...axis, range: logarithmic && chart.loss ? undefined : rangeOfConstant(chart), type: logarithmic && chart.loss ? 'log' : 'linear',
             tickformat: chart.percent ? '.0%' : undefined, exponentformat: 'power'},
     shapes: [...boundaries, ...checkpoints],
     annotations: chart.boundaries.map(at => ({
@@ -76,10 +85,12 @@ function layout(chart, logarithmic) {
 
 function draw() {
   const logarithmic = document.getElementById('logarithmic')?.checked;
+  // Without a pointer that can hover, the tool bar would always cover the title.
+  const toolBar = matchMedia('(hover: hover)').matches ? 'hover' : false;
   for (const place of places) {
     const chart = data.charts[place.dataset.chart];
     Plotly.react(place, traces(chart), layout(chart, logarithmic), {
-      responsive: true, displaylogo: false, displayModeBar: 'hover',
+      responsive: true, displaylogo: false, displayModeBar: toolBar,
       modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']});
   }
 }
@@ -87,6 +98,14 @@ function draw() {
 for (const copy of document.querySelectorAll('img[data-of]')) {
   copy.src = document.getElementById(copy.dataset.of).src;
 }
+
+// A link to an image unfolds it.
+function unfold() {
+  const details = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.querySelector('details');
+  if (details) details.open = true;
+}
+addEventListener('hashchange', unfold);
+unfold();
 
 for (const slider of document.querySelectorAll('.slider')) {
   const layers = [...slider.querySelectorAll('img')];

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from sr_jax.report import charts, gallery, history
+from sr_jax.report import charts, gallery, history, sliders
 from sr_jax.report.benchmarks import benchmark_tables
+from sr_jax.report.curves import MIN_POINTS
+from sr_jax.report.headline import headline
 from sr_jax.report.history import History
-from sr_jax.report.html import anchor, score_text, section, table
+from sr_jax.report.html import contents, section, table
 from sr_jax.runs import metadata
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
@@ -48,31 +50,47 @@ def write(workdirs: Sequence[os.PathLike | str],
 
 
 def render(histories: Sequence[History]) -> str:
-  """Returns the HTML of the report."""
+  """Returns the HTML of the report.
+
+  What is looked for first comes first: the best scores and an image, then curves, images, tables.
+  """
   names = gallery.run_labels(histories)
   drawn = list(charts.charts(histories))
   title = ', '.join(names)
-  head = [f'<h1>{escape(title)}</h1>', *_status_lines(histories, names)]
-  body = [
-      section('When to stop', _trends(histories, names)),
-      section('Run' if len(histories) == 1 else 'Runs',
-              _facts(histories, names) + _configs(histories, names)),
-      *(section(heading, _chart_places(heading, drawn)) for heading in dict.fromkeys(
-          chart['section'] for chart in drawn))]
   data = _script_json({'runs': names, 'charts': drawn})
   style, script = ((HERE / name).read_text('utf-8') for name in ('page.css', 'page.js'))
-  used = len(data) + len(_plotly()) + sum(map(len, body)) + len(style) + len(script)
-  images, shown = _images(histories, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
-  body.insert(2, section('Images', images))
-  body.append(section('Benchmarks', benchmark_tables(histories, names, shown)))
+  scores = headline(histories, names)
+  curves = [section('Trends', _trends(histories, names)), *(
+      section(heading, _chart_places(heading, drawn)) for heading in dict.fromkeys(
+          chart['section'] for chart in drawn))]
+  facts = section('Run' if len(histories) == 1 else 'Runs',
+                  _facts(histories, names) + _configs(histories, names))
+  used = sum(map(len, (data, _plotly(), style, script, scores, *curves, facts)))
+  progress, evaluated, left = _encode(histories, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
+  shown = {(image.group, image.name) for image, _ in evaluated}
+  sections = list(filter(None, [
+      section('Result', scores + sliders.top_slider(progress, evaluated)), *curves,
+      section('Images', sliders.articles(progress, evaluated, left)),
+      section('Benchmarks', benchmark_tables(histories, names, shown)), facts]))
   return '\n'.join([
       '<!doctype html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
       f'<title>{escape(title)}</title>', f'<style>{style}</style>', '</head>', '<body>', '<main>',
-      '<header>', *head, '</header>', *filter(None, body), '</main>',
+      '<header>', f'<h1>{escape(title)}</h1>', *_status_lines(histories, names),
+      contents(sections), '</header>', *sections, '</main>',
       f'<script type="application/json" id="data">{data}</script>',
       f'<script type="text/plain" id="plotly">{_plotly()}</script>',
       f'<script>{script}</script>', '</body>', '</html>', ''])
+
+
+def _encode(histories: Sequence[History], budget: int
+            ) -> tuple[list[sliders.Encoded], list[sliders.Encoded], int]:
+  """Returns the validation images, the evaluated images, and the number of those left out."""
+  progress, progress_left = gallery.encode_within(gallery.progress(histories), budget // 2)
+  used = sum(len(uri) for _, uris in progress for uri in uris.values())
+  evaluated, evaluated_left = gallery.encode_within(
+      gallery.evaluated(histories, MAX_IMAGES_PER_SET), budget - used)
+  return progress, evaluated, progress_left + evaluated_left
 
 
 @functools.cache
@@ -94,15 +112,27 @@ def _status_lines(histories: Sequence[History], names: Sequence[str]) -> Iterato
 
 
 def _trends(histories: Sequence[History], names: Sequence[str]) -> str:
+  """Returns what the ends of the curves show, for each run; the losses are folded."""
   blocks = []
   for run, name in zip(histories, names, strict=True):
-    lines = charts.trends(run)
-    if lines:
+    lines, losses = charts.trends(run), charts.loss_trends(run)
+    if lines or losses:
       heading = f'<h3>{escape(name)}</h3>' if len(histories) > 1 else ''
-      items = ''.join(f'<li>{escape(line)}</li>' for line in lines)
       phase = escape(run.phases[-1][0])
-      blocks.append(f'{heading}<p>Trends in the {phase} phase:</p><ul>{items}</ul>')
+      blocks.append(f'{heading}<p>Trends in the {phase} phase:</p>{_items(lines)}')
+      if losses:
+        blocks.append(f'<details><summary>Trends of the losses</summary>{_items(losses)}</details>')
+  if blocks:
+    widest = ', '.join(f'{width:g} {"dB " * metric.startswith("psnr")}in {metric}'
+                       for metric, width in charts.WIDEST_INTERVALS.items())
+    blocks.append(f'<p class="status">A trend is a line through the last tenth of the steps, at '
+                  f'least {MIN_POINTS} points. None is stated where its 95% interval is wider than '
+                  f'{widest} or {charts.WIDEST_LOSS_INTERVAL:g}% of a loss.</p>')
   return '\n'.join(blocks)
+
+
+def _items(lines: Sequence[str]) -> str:
+  return f'<ul>{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ''
 
 
 def _facts(histories: Sequence[History], names: Sequence[str]) -> str:
@@ -187,62 +217,3 @@ def _chart_places(heading: str, drawn: Sequence[Mapping[str, Any]]) -> str:
 def _script_json(value: Any) -> str:
   """Returns JSON that can be placed in a <script>: no </script> inside it ends the element."""
   return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')
-
-
-# Images ------------------------------------------------------------------------------------
-
-
-def _images(histories: Sequence[History], budget: int) -> tuple[str, set[tuple[str, str]]]:
-  """Returns the section of the images, and (set, name) of the evaluated images in it."""
-  progress, progress_left = gallery.encode_within(gallery.progress(histories), budget // 2)
-  used = sum(len(uri) for _, uris in progress for uri in uris.values())
-  evaluated, evaluated_left = gallery.encode_within(
-      gallery.evaluated(histories, MAX_IMAGES_PER_SET), budget - used)
-  parts = [_image_article(f'p{index}', *entry) for index, entry in enumerate(progress)]
-  if evaluated:
-    parts.append('<div class="images">' + '\n'.join(
-        _image_article(f'e{index}', *entry) for index, entry in enumerate(evaluated)) + '</div>')
-  left = progress_left + evaluated_left
-  if left:
-    parts.append(f'<p>{left} more images do not fit on this page; see the folders of the runs.</p>')
-  return '\n'.join(parts), {(image.group, image.name) for image, _ in evaluated}
-
-
-def _image_article(key: str, image: gallery.Comparison, uris: Mapping[str, str]) -> str:
-  """Returns a row of centre crops of each version, and a slider between two full versions.
-
-  Args:
-    key: prefix of the ids of the <img> elements.
-    uris: {label: data URI}.
-  """
-  height, width = image.layers['original'].shape[:2]
-  labels = list(uris)
-  strip = ''.join(
-      f'<figure><img data-of="{key}-{index}" alt="{escape(label)}"><figcaption>{escape(label)}'
-      f'{_score_caption(image.scores.get(label))}</figcaption></figure>'
-      for index, label in enumerate(labels))
-  layers = ''.join(f'<img id="{key}-{index}" src="{uris[label]}" alt="{escape(label)}" hidden>'
-                   for index, label in enumerate(labels))
-
-  def choice(side: str, chosen: str) -> str:
-    options = ''.join(f'<option value="{index}"{" selected" if label == chosen else ""}>'
-                      f'{escape(label)}</option>' for index, label in enumerate(labels))
-    return f'<select class="{side}" aria-label="image on the {side}">{options}</select>'
-
-  left = 'bicubic' if 'bicubic' in labels else labels[0]
-  right = labels[-2] if len(labels) > 2 else labels[-1]
-  title = escape(f'{image.name} ({image.group})')
-  return (f'<article id="{escape(anchor(image.group, image.name))}"><h3>{title}</h3>'
-          f'<div class="strip">{strip}</div>'
-          f'<div class="slider" style="max-width:{max(width, 360)}px"><div class="choices">'
-          f'{choice("left", left)}{choice("right", right)}</div>'
-          f'<div class="stage" style="aspect-ratio:{width}/{height}">{layers}<i></i>'
-          f'<input type="range" min="0" max="100" step="0.1" value="50" '
-          f'aria-label="comparison of two versions of {title}"></div></div></article>')
-
-
-def _score_caption(scores: Mapping[str, float] | None) -> str:
-  parts = [score_text(name, scores[name]) + unit for name, unit in (
-      ('psnr_y', ' dB'), ('lpips_alex', ' LPIPS'), ('lpips_vgg', ' LPIPS'))
-      if scores and name in scores]
-  return f'<br>{", ".join(parts)}' if parts else ''
