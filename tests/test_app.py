@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -194,29 +195,30 @@ def test_files_are_upscaled_one_after_the_other(tmp_path: pathlib.Path, picture:
   assert outcomes[0].file.parent == outcomes[2].file.parent != tmp_path
 
 
-def test_a_stopped_computation_ends_at_its_next_part(tmp_path: pathlib.Path) -> None:
-  begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+@pytest.mark.parametrize('updates', [True, False])
+def test_a_stopped_computation_ends(updates: bool) -> None:
+  begun = threading.Event()
 
   def work(update: Callable[[float], None]) -> None:
-    begun.set()
-    assert go.wait(60)
-    update(0.5)
-    ended.set()
+    for _ in range(6000):
+      begun.set()
+      time.sleep(0.01)
+      if updates:
+        update(0.5)
 
   state = progress.Progress(1)
   future = progress.start(work, state)
   assert begun.wait(60)
-  state.stopped = True
-  go.set()
+  state.stop()
   with pytest.raises(progress.StoppedError):
-    future.result(60)
-  assert not ended.is_set()
+    future.result(30)
+  assert progress.start(lambda update: 7, progress.Progress(1)).result(30) == 7
 
 
 def test_the_time_left_is_estimated() -> None:
   now = 0.0
   state = progress.Progress(100, lambda: now)
-  state.start()
+  state.run(lambda update: None)
   now = 30.0
   assert state.seconds_left() == 70
   now = 120.0  # longer than was expected
@@ -243,27 +245,28 @@ def test_the_speed_of_a_large_image_counts(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(('text', 'outscale'), [('', 0), (' ', 0), ('4', 0), ('2.5', 2.5),
                                                 ('8', 8), ('0.1', 0.1)])
 def test_outscale(text: str, outscale: float) -> None:
-  assert interface.parse_outscale(text, 4) == outscale
+  assert upscaling.parse_outscale(text, 4) == outscale
 
 
 @pytest.mark.parametrize('text', ['x', '0', '-2', '9', 'nan', 'inf', '2,5'])
 def test_a_wrong_outscale_is_refused(text: str) -> None:
   with pytest.raises(InputError, match=f'^Outscale {text}: .*0.1.*8'):
-    interface.parse_outscale(text, 4)
+    upscaling.parse_outscale(text, 4)
 
 
 def test_each_upload_is_described(tmp_path: pathlib.Path, picture: Callable) -> None:
   images.write_image(tmp_path / 'photo.png', picture(9, 12))
   (tmp_path / 'notes.txt').write_text('no picture')
   network = upscaling.Network('nearest', Nearest(), seconds_per_pixel=1.0)
-  good, bad = interface.describe([tmp_path / 'photo.png', tmp_path / 'notes.txt'], network,
+  good, bad = batch.describe([tmp_path / 'photo.png', tmp_path / 'notes.txt'], network,
                                  Extras(ensemble=True, outscale=2), 1000)
-  assert re.search(r'photo\.png: 12x9, .*24x18, about 14 min', good)
-  assert re.search(r'error.*notes\.txt: ', bad)
+  assert re.fullmatch(r'photo\.png: 12x9, .*24x18, about 14 min', good)
+  assert isinstance(bad, InputError)
+  assert str(bad).startswith('notes.txt: ')
 
 
 def test_file_names_are_escaped() -> None:
-  assert interface.paragraph('<img src=x>.png', 'error') == (
+  assert interface.paragraph(InputError('<img src=x>.png')) == (
       '<p class="error" role="status">&lt;img src=x&gt;.png</p>')
 
 

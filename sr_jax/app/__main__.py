@@ -19,6 +19,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from sr_jax import restore
 from sr_jax.app.interface import CSS, MAX_PIXELS, build_page, import_gradio
 from sr_jax.app.progress import approximate
@@ -27,11 +29,14 @@ from sr_jax.errors import InputError
 from sr_jax.images import decoders
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache
+from sr_jax.system.memory import free_memory
 
 if TYPE_CHECKING:
   import gradio
 
 MAX_AGE_SECONDS = 3600  # of uploads and results
+# On a CPU, so that parts of a large image take a minute or so: a stopped one ends after a part.
+CPU_MEMORY = 2 * 2**30
 
 
 def serve(blocks: 'gradio.Blocks', host: str, port: int, max_bytes: int) -> str:
@@ -65,12 +70,18 @@ def load_networks(sources: Sequence[os.PathLike | str], **options: Any) -> dict[
     name = str(source) if name in networks else name
     if name in networks:
       raise InputError(f'{source}: given twice')
-    networks[name] = Network(name, model.upscaler())
+    networks[name] = Network(name, model.upscaler(memory=_memory()))
     networks[name].measure()
     seconds = networks[name].seconds_per_pixel * 1e6
     print(f'{name}: x{model.scale}, about {approximate(seconds)} for a megapixel, {model.origin}',
           flush=True)
   return networks
+
+
+def _memory() -> int | None:
+  """Returns the memory of a network's `Upscaler`."""
+  device = jax.devices()[0]
+  return min(CPU_MEMORY, int(0.8 * free_memory(device))) if device.platform == 'cpu' else None
 
 
 def delete_old(folder: os.PathLike | str, seconds: float = MAX_AGE_SECONDS) -> None:

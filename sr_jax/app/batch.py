@@ -10,17 +10,34 @@ from concurrent.futures import wait
 from sr_jax.app.progress import Progress, approximate, start
 from sr_jax.app.upscaling import Network, Result, image_size, upscale_image
 from sr_jax.errors import InputError
-from sr_jax.inference.upscale_file import FileOptions
+from sr_jax.inference.upscale_file import Extras, FileOptions, result_size
 from sr_jax.system.text import format_seconds
 
 INTERVAL_SECONDS = 1.0  # between two lines of progress
+
+
+def describe(paths: Sequence[pathlib.Path], network: Network, extras: Extras, max_pixels: int
+             ) -> list[str | InputError]:
+  """Returns a line for each file: its size, that of the result and about how long it takes."""
+  lines = []
+  for path in paths:
+    try:
+      size = image_size(path, max_pixels)
+    except InputError as error:
+      lines.append(error)
+      continue
+    height, width = result_size(size, extras.outscale or network.upscaler.scale)
+    seconds = network.expected_seconds(size, extras.ensemble)
+    lines.append(f'{path.name}: {size[1]}x{size[0]}, result {width}x{height}'
+                 + f', about {approximate(seconds)}' * (seconds >= 1))
+  return lines
 
 
 def upscale_all(paths: Sequence[pathlib.Path], network: Network, options: FileOptions,
                 folder: os.PathLike | str) -> Iterator[tuple[str, list[Result | InputError]]]:
   """Upscales files one after the other.
 
-  When the generator is closed, the current image is given up as soon as a part of it is done.
+  When the generator is closed, the current image is given up (`Progress.stop`).
 
   Args:
     paths: image files.
@@ -45,7 +62,7 @@ def upscale_all(paths: Sequence[pathlib.Path], network: Network, options: FileOp
           keep_recent([*paths, *folder.rglob('*')])
           yield f'{name}: {describe_progress(progress)}', outcomes
       finally:
-        progress.stopped = True
+        progress.stop()
       outcomes = [*outcomes, future.result()]
     except InputError as error:
       outcomes = [*outcomes, error]

@@ -1,18 +1,16 @@
 """The Gradio page: upscales images and shows each beside the input under a slider."""
 
 import html
-import math
 import os
 import pathlib
 import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sr_jax.app.batch import keep_recent, upscale_all
-from sr_jax.app.progress import approximate
-from sr_jax.app.upscaling import Network, Result, image_size, thumbnail, zip_files
-from sr_jax.errors import InputError, brief
-from sr_jax.inference.upscale_file import Extras, FileOptions, result_size
+from sr_jax.app.batch import describe, keep_recent, upscale_all
+from sr_jax.app.upscaling import Network, Result, parse_outscale, thumbnail, zip_files
+from sr_jax.errors import InputError
+from sr_jax.inference.upscale_file import Extras, FileOptions
 from sr_jax.media import photos
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system.text import format_bytes
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 INSTALL_COMMAND = 'pip install "gradio>=6,<7"'
 MAX_PIXELS = 25_000_000  # a photograph of 24 megapixels
 MAX_FILES = 100  # in one upload
-MIN_OUTSCALE, MAX_OUTSCALE = 0.1, 8
 WAITING = 'Waiting for the images before.'
 STOPPED = 'Stopped.'
 FAILED = 'Upscaling failed. The terminal that runs this page shows the error.'
@@ -65,47 +62,10 @@ def import_gradio() -> types.ModuleType:
   return gradio
 
 
-# What the page shows -----------------------------------------------------------------
-
-
-def describe(paths: Sequence[pathlib.Path], network: Network, extras: Extras, max_pixels: int
-             ) -> list[str]:
-  """Returns a paragraph for each file: its size, that of the result and about how long it takes."""
-  lines = []
-  for path in paths:
-    try:
-      size = image_size(path, max_pixels)
-    except InputError as error:
-      lines.append(paragraph(error, 'error'))
-      continue
-    height, width = result_size(size, extras.outscale or network.upscaler.scale)
-    seconds = network.expected_seconds(size, extras.ensemble)
-    lines.append(paragraph(f'{path.name}: {size[1]}x{size[0]}, result {width}x{height}'
-                           + f', about {approximate(seconds)}' * (seconds >= 1)))
-  return lines
-
-
-def paragraph(text: object, kind: str = 'info') -> str:
+def paragraph(text: str | InputError) -> str:
   """Returns an HTML paragraph; the text, which may contain a visitor's file name, is escaped."""
+  kind = 'error' if isinstance(text, InputError) else 'info'
   return f'<p class="{kind}" role="status">{html.escape(str(text))}</p>'
-
-
-def parse_outscale(text: str, scale: int) -> float:
-  """Returns the outscale of `Extras` for what was typed: 0 for nothing or the network's scale.
-
-  Raises:
-    InputError: it is no number, or out of range.
-  """
-  if not text.strip():
-    return 0
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not MIN_OUTSCALE <= value <= MAX_OUTSCALE:
-    raise InputError(f'Outscale {brief(text, 20)}: expected a number from {MIN_OUTSCALE} to '
-                     f'{MAX_OUTSCALE}')
-  return 0 if value == scale else value
 
 
 # The page ----------------------------------------------------------------------------
@@ -202,8 +162,9 @@ def _connect_inputs(gr: types.ModuleType, inputs: Inputs, networks: dict[str, Ne
     try:
       extras = Extras(ensemble, outscale=parse_outscale(outscale, networks[network].upscaler.scale))
     except InputError as error:
-      return paragraph(error, 'error')
-    return ''.join(describe(_paths(paths), networks[network], extras, max_pixels))
+      return paragraph(error)
+    lines = describe(_paths(paths), networks[network], extras, max_pixels)
+    return ''.join(paragraph(line) for line in lines)
 
   def show_preview(paths: list[str] | None) -> dict:
     try:
@@ -224,8 +185,10 @@ def _connect_outputs(gr: types.ModuleType, inputs: Inputs, outputs: Outputs,
                      networks: dict[str, Network], limits: tuple[os.PathLike | str, int]) -> None:
   """Connects the buttons and the choice of the shown result; `limits` are (folder, max_pixels)."""
   folder, max_pixels = limits
+  stopped = set()  # the sessions that were stopped, whose event then fails
 
-  def begin(paths: list[str] | None) -> dict:
+  def begin(paths: list[str] | None, request: gr.Request) -> dict:
+    stopped.discard(request.session_hash)
     keep_recent(_paths(paths))  # waiting in the queue may take long
     return {outputs.button: gr.update(interactive=False), outputs.stop: gr.update(visible=True),
             outputs.progress: paragraph(WAITING)}
@@ -246,7 +209,15 @@ def _connect_outputs(gr: types.ModuleType, inputs: Inputs, outputs: Outputs,
       yield _show(gr, outputs, '', outcomes) | _end(gr, outputs) | {
           outputs.download: _offer_download(gr, outcomes)}
     except InputError as error:
-      yield _end(gr, outputs, str(error), 'error')
+      yield _end(gr, outputs, error)
+
+  def stop(request: gr.Request) -> dict:
+    stopped.add(request.session_hash)
+    return _end(gr, outputs, STOPPED)
+
+  def fail(request: gr.Request) -> dict:
+    failed = request.session_hash not in stopped
+    return _end(gr, outputs, InputError(FAILED)) if failed else _end(gr, outputs, STOPPED)
 
   options: dict[str, Any] = {'api_visibility': 'private', 'show_progress': 'hidden'}
   click = outputs.button.click(begin, inputs.upload,
@@ -256,8 +227,8 @@ def _connect_outputs(gr: types.ModuleType, inputs: Inputs, outputs: Outputs,
                                inputs.quality, inputs.ensemble], list(outputs),
                      concurrency_limit=1, **options)
   end = [outputs.button, outputs.stop, outputs.progress]
-  click.failure(lambda: _end(gr, outputs, FAILED, 'error'), None, end, queue=False, **options)
-  outputs.stop.click(lambda: _end(gr, outputs, STOPPED), None, end, queue=False, cancels=[click],
+  click.failure(fail, None, end, queue=False, **options)
+  outputs.stop.click(stop, None, end, queue=False, cancels=[click],
                      **options)
   outputs.choice.input(lambda results, index: results[index].shown or None if results else None,
                         [outputs.results, outputs.choice], outputs.slider, queue=False, **options)
@@ -271,10 +242,10 @@ def _clear(gr: types.ModuleType, outputs: Outputs) -> dict:
           outputs.download: gr.update(value=None, visible=False)}
 
 
-def _end(gr: types.ModuleType, outputs: Outputs, text: str = '', kind: str = 'info') -> dict:
+def _end(gr: types.ModuleType, outputs: Outputs, text: str | InputError = '') -> dict:
   """Returns the updates of the buttons and of the line of progress after the last image."""
   return {outputs.button: gr.update(interactive=True), outputs.stop: gr.update(visible=False),
-          outputs.progress: text and paragraph(text, kind)}
+          outputs.progress: text and paragraph(text)}
 
 
 def _show(gr: types.ModuleType, outputs: Outputs, line: str,
@@ -285,7 +256,7 @@ def _show(gr: types.ModuleType, outputs: Outputs, line: str,
     return updates
   results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
   updates |= {outputs.results: results, outputs.summary: ''.join(
-      paragraph(outcome.summary) if isinstance(outcome, Result) else paragraph(outcome, 'error')
+      paragraph(outcome.summary if isinstance(outcome, Result) else outcome)
       for outcome in outcomes)}
   if results:
     choices = [(result.file.name, index) for index, result in enumerate(results)]

@@ -1,5 +1,7 @@
 """Runs one computation at a time in a thread, and estimates how long it still takes."""
 
+import ctypes
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,18 +17,41 @@ class Progress:
   Attributes:
     fraction: the part that is done, from 0 to 1.
     started: whether the computation runs; before, it waits for another one.
-    stopped: whether the computation should end; `update` then raises `StoppedError`.
+    stopped: whether the computation should end; see `stop`.
   """
 
   def __init__(self, expected_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
     self.fraction, self.started, self.stopped = 0.0, False, False
     self._expected, self._clock, self._start = expected_seconds, clock, clock()
     self._first: tuple[float, float] | None = None  # time and fraction of the first update
+    self._thread, self._lock = 0, threading.Lock()  # the thread that computes, 0 if none does
 
-  def start(self) -> None:
-    """Starts the clock; raises `StoppedError` if the computation should end before it begins."""
+  def run(self, work: Callable[[Callable[[float], None]], Value]) -> Value:
+    """Starts the clock and returns work(self.update).
+
+    Raises:
+      StoppedError: the computation was stopped.
+    """
     self.started, self._start = True, self._clock()
-    self.update(0.0)
+    self._thread = threading.get_ident()
+    try:
+      self.update(0.0)
+      return work(self.update)
+    finally:
+      with self._lock:
+        self._thread = 0
+
+  def stop(self) -> None:
+    """Ends the computation: at its next update, or when XLA has computed the current program.
+
+    A program that runs cannot be interrupted, but CPython raises an exception in the thread when
+    it is back in Python. Between two updates of a large image there may be an hour of programs.
+    """
+    self.stopped = True
+    with self._lock:  # the thread must not go on to the next computation in between
+      if self._thread:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread),
+                                                   ctypes.py_object(StoppedError))
 
   def update(self, fraction: float) -> None:
     """Records the part that is done.
@@ -62,11 +87,7 @@ class StoppedError(Exception):
 
 def start(work: Callable[[Callable[[float], None]], Value], progress: Progress) -> Future[Value]:
   """Starts work(progress.update) in a thread, after the computations that were started earlier."""
-  def run() -> Value:
-    progress.start()
-    return work(progress.update)
-
-  return _WORKER.submit(run)
+  return _WORKER.submit(progress.run, work)
 
 
 def approximate(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Upscales an uploaded image to a file for download and a pair of images for the slider."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import time
@@ -10,12 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.inference.upscale_file import FileOptions, result_size, upscale_file
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.media import photos
 
 MAX_SHOWN_PIXELS = 16_000_000  # of a result under the slider: phones hold two such images
+MIN_OUTSCALE, MAX_OUTSCALE = 0.1, 8
 MIN_MEASURED_PIXELS = 250_000  # of a smaller image, compilation may take most of the time
 PROBE_SIDE = 64  # of the image that measures a network's speed; an RRDBNet of 23 blocks takes 2 s
 
@@ -134,6 +136,24 @@ def upscale_image(network: Network, path: pathlib.Path, folder: pathlib.Path, op
              f'{network.name}' + (', self-ensemble of 8' if extras.ensemble else '')
              + ''.join(f'; {note}' for note in notes if note))
   return Result(file, shown, summary)
+
+
+def parse_outscale(text: str, scale: int) -> float:
+  """Returns the outscale of `Extras` for what was typed: 0 for nothing or the network's scale.
+
+  Raises:
+    InputError: it is no number, or out of range.
+  """
+  if not text.strip():
+    return 0
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not MIN_OUTSCALE <= value <= MAX_OUTSCALE:
+    raise InputError(f'Outscale {brief(text, 20)}: expected a number from {MIN_OUTSCALE} to '
+                     f'{MAX_OUTSCALE}')
+  return 0 if value == scale else value
 
 
 def zip_files(paths: Sequence[pathlib.Path], target: pathlib.Path) -> pathlib.Path:
