@@ -100,7 +100,7 @@ def _parser() -> cli.Parser:
   network = parser.add_mutually_exclusive_group(required=True)
   network.add_argument('--workdir', type=cli.path, metavar='RUN', help='the folder of a run')
   network.add_argument('--weights', metavar='FILE', help='a weight file, or one of '
-                       + ', '.join(PUBLISHED))
+                       + ', '.join(f'{name} ({known.suits})' for name, known in PUBLISHED.items()))
   add('--step', default='latest',
       help="checkpoint of the run: a step, 'latest' or 'best' (default: latest)")
   cli.add_file_options(parser)

@@ -119,7 +119,7 @@ def _parser() -> cli.Parser:
   network.add_argument('--workdir', nargs='+', type=cli.path, metavar='RUN',
                        help='run folders')
   network.add_argument('--weights', nargs='+', metavar='FILE', help='weight files, or any of '
-                       + ', '.join(PUBLISHED))
+                       + ', '.join(f'{name} ({known.suits})' for name, known in PUBLISHED.items()))
   add('--step', default='latest',
       help="checkpoint of the runs: a step, 'latest' or 'best' (default: %(default)s)")
   cli.add_file_options(parser)
