@@ -147,7 +147,7 @@ def _open_jpegxl(file: BinaryIO) -> OpenImage:
   notes = [dropped.channels(len(spare), header.colors + len(header.extra))] if spare else []
   notes += [dropped.ICC] if header.has_icc else []
   names = {b'Exif': dropped.EXIF, b'xml ': dropped.XMP}
-  lost = tuple(names[kind] for kind in header.compressed if kind in names)
+  lost = tuple(names[kind] for kind in header.lost)
   exif = metadata.parse_exif(header.exif)
   if exif:
     exif.pop(formats.ORIENTATION, None)  # the decoder has applied that of the codestream

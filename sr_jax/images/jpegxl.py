@@ -11,6 +11,7 @@ from sr_jax.images.formats import UnsupportedError
 SIGNATURES = (b'\xff\x0a', b'\0\0\0\x0cJXL \r\n\x87\n')
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 ALPHA, _BLACK = 0, 4  # types of extra channels
+_MAX_METADATA = 2**22  # bytes
 _GREY = 1  # code of a colour space
 # Each field below is one of four ways to read a number: (bits, offset).
 _SIDE = ((9, 1), (13, 1), (18, 1), (30, 1))
@@ -41,7 +42,7 @@ class Header(NamedTuple):
   tags: dict[bytes, bytes]  # see `color_tags`
   exif: bytes
   xmp: bytes
-  compressed: tuple[bytes, ...]  # types of metadata that are compressed, which is not decoded
+  lost: tuple[bytes, ...]  # types of boxes of metadata that cannot be decoded
 
 
 class _Bits:
@@ -71,14 +72,17 @@ def parse(data: bytes) -> Header:
     UnsupportedError: CMYK.
     ValueError: the header is damaged.
   """
-  codestream, exif, xmp, compressed = data, b'', b'', []
+  codestream, exif, xmp, lost = data, b'', b'', []
   if not data.startswith(SIGNATURES[0]):
     parts = {b'jxlp': b''}
     for kind, body in boxes.walk(data):
       if kind == b'jxlp':  # a part of the codestream after its number
         parts[kind] += body[4:]
-      elif kind == b'brob':
-        compressed.append(body[:4])
+      elif kind == b'brob' and body[:4] in (b'Exif', b'xml '):  # compressed
+        try:
+          parts.setdefault(body[:4], imagecodecs.brotli_decode(body[4:], out=_MAX_METADATA))
+        except Exception:  # damaged, or larger than any metadata
+          lost.append(body[:4])
       else:
         parts.setdefault(kind, body)
     codestream = parts.get(b'jxlc') or parts[b'jxlp']
@@ -88,7 +92,7 @@ def parse(data: bytes) -> Header:
   if not codestream.startswith(SIGNATURES[0]):
     raise ValueError('no codestream')
   header = _codestream(_Bits(codestream[2:4096]))  # far longer than the header without a profile
-  return header._replace(exif=exif, xmp=xmp, compressed=tuple(compressed))
+  return header._replace(exif=exif, xmp=xmp, lost=tuple(lost))
 
 
 def decode(data: bytes, header: Header) -> np.ndarray:

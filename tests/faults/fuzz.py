@@ -12,6 +12,7 @@ file, within ten seconds. Anything else is a finding: it is printed, and the fil
 import argparse
 import collections
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -32,9 +33,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 READ_SECONDS = 10  # limit for one file and one reader
 START_SECONDS = 120  # limit for the imports of the reading process
 # Limits in MB of memory that a reader may use beyond what the process has before it.
-MEGABYTES = {'pictures': 5000}  # about 25 bytes per pixel of the largest image that is read
+# 'pictures' are of all formats; the others are of one.
+HEIF = ('heif',) if importlib.util.find_spec('pillow_heif') else ()
+IMAGE_KINDS = ('pictures', 'jp2', 'jxl', 'avif', *HEIF)
+# About 25 bytes per pixel of the largest image that is read.
+MEGABYTES = dict.fromkeys(IMAGE_KINDS, 5000)
 DEFAULT_MEGABYTES = 1000
-KINDS = ('pictures', 'safetensors', 'pth', 'ncnn', 'configs', 'jsonl', 'csv', 'packed', 'clips')
+KINDS = ('pictures', 'safetensors', 'pth', 'ncnn', 'configs', 'jsonl', 'csv', 'packed', 'clips',
+         *IMAGE_KINDS[1:])
 UNNAMED_KINDS = ('configs', 'packed')  # their messages name a key or a folder, not the file
 
 
@@ -43,8 +49,8 @@ def make(kind: str, folder: pathlib.Path, seed: int, index: int) -> pathlib.Path
   from tests.faults import clips, pictures, texts, weights
   from tests.faults.mutation import rng_of
   rng = rng_of(seed, kind, index)
-  if kind == 'pictures':
-    name, data = pictures.make(rng)
+  if kind in IMAGE_KINDS:
+    name, data = pictures.make(rng, pictures.FAMILIES.get(kind, ()))
     contents = {f'{name}.png': data}
   else:
     makers = {'safetensors': ('a.safetensors', weights.make_safetensors),

@@ -3,11 +3,14 @@ that refer to themselves.
 """
 
 import functools
+import importlib.util
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
@@ -16,6 +19,11 @@ from tests.faults.mutation import mutated, number, pick
 
 SIDES = (0, 1, 3, 1000, 4096, 13_000, 16_383, 46_341, 65_535, 100_000, 2**31 - 1, 2**31, 2**32 - 1)
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
+# Kinds of `good` that the fuzzer can be limited to.
+FAMILIES = {'jp2': ('jp2', 'j2k', 'jp2-alpha', 'jp2-16'),
+            'jxl': ('jxl', 'jxl-lossy', 'jxl-alpha', 'jxl-16', 'jxl-frames'),
+            'avif': ('avif', 'avif-alpha'), 'heif': ('heif', 'heif-alpha')}
+HAS_HEIF = importlib.util.find_spec('pillow_heif') is not None
 
 
 @functools.cache
@@ -38,7 +46,7 @@ def good() -> dict[str, bytes]:
     tifffile.imwrite(buffer, np.uint16(rgb) * 257, photometric='rgb', **options)
     return buffer.getvalue()
 
-  return {
+  return _modern(rgb, exif, saved) | {
       'png': saved('PNG', exif=exif), 'palette': saved('PNG', image.quantize(9)),
       'alpha': saved('PNG', image.convert('RGBA')), 'jpeg': saved('JPEG', exif=exif),
       'progressive': saved('JPEG', progressive=True), 'cmyk': saved('JPEG', image.convert('CMYK')),
@@ -53,19 +61,43 @@ def good() -> dict[str, bytes]:
       'animated': saved('GIF', save_all=True, append_images=[image.rotate(90)] * 3)}
 
 
+def _modern(rgb: np.ndarray, exif: Image.Exif, saved: Any) -> dict[str, bytes]:
+  """Returns valid JPEG 2000, JPEG XL, AVIF and, where pillow-heif is installed, HEIF files."""
+  image, deep = Image.fromarray(rgb), np.uint16(rgb) * 257
+  rgba = np.concatenate([rgb, rgb[..., :1]], -1)
+  found = {
+      'jp2': saved('JPEG2000'), 'j2k': imagecodecs.jpeg2k_encode(rgb, level=0, codecformat='j2k'),
+      'jp2-alpha': saved('JPEG2000', Image.fromarray(rgba), tile_size=(16, 16)),
+      'jp2-16': imagecodecs.jpeg2k_encode(deep, level=0),
+      'jxl': imagecodecs.jpegxl_encode(rgb, lossless=True),
+      'jxl-lossy': imagecodecs.jpegxl_encode(rgb, level=80, usecontainer=True),
+      'jxl-alpha': imagecodecs.jpegxl_encode(rgba, lossless=True),
+      'jxl-16': imagecodecs.jpegxl_encode(deep, lossless=True),
+      'jxl-frames': imagecodecs.jpegxl_encode(np.stack([rgb, rgb[::-1]]), lossless=True),
+      'avif': saved('AVIF', exif=exif), 'avif-alpha': saved('AVIF', Image.fromarray(rgba))}
+  if HAS_HEIF:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    found |= {'heif': saved('HEIF', image.resize((64, 64)), exif=exif),
+              'heif-alpha': saved('HEIF', Image.fromarray(rgba).resize((64, 64)))}
+  return found
+
+
 def _float_tiff(rgb: np.ndarray) -> bytes:
   buffer = io.BytesIO()
   tifffile.imwrite(buffer, np.float32(rgb) / 255, photometric='rgb')
   return buffer.getvalue()
 
 
-def make(rng: np.random.Generator) -> tuple[str, bytes]:
-  """Returns (kind, a hostile file of that kind)."""
+def make(rng: np.random.Generator, kinds: Sequence[str] = ()) -> tuple[str, bytes]:
+  """Returns (kind, a hostile file of that kind), of one of `kinds` if there are any."""
   seeds = good()
-  kind = pick(rng, list(seeds))
+  kind = pick(rng, kinds or list(seeds))
   data, other = seeds[kind], seeds[pick(rng, list(seeds))]
   special = {b'\x89PN': _png, b'II*': _tiff, b'\xff\xd8\xff': _jpeg, b'RIF': _webp, b'BM': _bmp,
-             b'GIF': _gif, b'II+': _tiff}
+             b'GIF': _gif, b'II+': _tiff, b'\xff\x0a': _codestream, b'\xff\x4f': _codestream,
+             b'\0\0\0': _boxes}
   change = next(change for start, change in special.items() if data.startswith(start))
   if rng.random() < 0.65:
     return kind, change(rng, data)
@@ -249,4 +281,46 @@ def _gif(rng: np.random.Generator, data: bytes) -> bytes:
     at = pick(rng, (6, 8, 10, frame + 1, frame + 3, frame + 5, frame + 7, frame + 9, frame + 10))
     size = 2 if at in (6, 8, frame + 1, frame + 3, frame + 5, frame + 7) else 1
     data[at:at + size] = (side(rng) % 256**size).to_bytes(size, 'little')
+  return bytes(data)
+
+
+# JPEG 2000, JPEG XL, AVIF, HEIF -------------------------------------------------------------------
+
+
+def _codestream(rng: np.random.Generator, data: bytes) -> bytes:
+  """Changes the header of JPEG XL, or sizes, tiles and components of JPEG 2000."""
+  data = bytearray(data)
+  start = data.find(b'\xff\x4f\xff\x51')
+  if start < 0:  # JPEG XL, whose fields are not whole bytes
+    for _ in range(int(rng.integers(1, 5))):
+      data[2 + int(rng.integers(min(24, len(data) - 2)))] = int(rng.integers(256))
+    return bytes(data)
+  for _ in range(int(rng.integers(1, 4))):
+    at = start + pick(rng, (8, 12, 16, 20, 24, 28, 32, 36, 40, 42, 43, 44, 45))
+    if at < start + 40:
+      data[at:at + 4] = (side(rng) % 2**32).to_bytes(4, 'big')
+    else:
+      data[at] = int(rng.integers(256))
+  return bytes(data)
+
+
+def _boxes(rng: np.random.Generator, data: bytes) -> bytes:
+  """Changes lengths, types or numbers of boxes, or the codestream in one of them."""
+  if rng.random() < 0.3 and b'\xff\x4f\xff\x51' in data:
+    return _codestream(rng, data)
+  data = bytearray(data)
+  names = (b'ftyp', b'meta', b'iprp', b'ipco', b'ispe', b'pixi', b'colr', b'iloc', b'iinf', b'jp2h',
+           b'ihdr', b'jp2c', b'jxlc', b'jxlp', b'av1C', b'hvcC', b'irot', b'mdat', b'ipma', b'pitm')
+  places = [at for name in names if (at := data.find(name)) >= 4]
+  for _ in range(int(rng.integers(1, 4))):
+    at = pick(rng, places)
+    kind = int(rng.integers(4))
+    if kind == 0:
+      data[at - 4:at] = number(rng, 4, 'big')
+    elif kind == 1:
+      data[at:at + 4] = pick(rng, names)
+    else:
+      place = at + 4 + int(rng.integers(24))
+      data[place:place + 4] = (number(rng, 4, 'big') if kind == 2
+                               else (side(rng) % 2**32).to_bytes(4, 'big'))
   return bytes(data)

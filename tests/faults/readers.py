@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr_jax import images, main, restore
-from sr_jax.app import interface
+from sr_jax.app import upscaling
 from sr_jax.data import file_hashes, packed, pairing, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
@@ -45,11 +45,12 @@ def of_kind(kind: str, base: pathlib.Path) -> dict[str, Reader]:
   """
   if kind == 'configs':
     prepare_run(base / 'run')
+  pictures_readers = {
+      'photos.size': photos.size, 'photos.read': photos.read, 'image_size': images.image_size,
+      'read_image': images.read_image, 'header_notes': images.header_notes, 'training': training,
+      'page': lambda path: upscaling.thumbnail(path, 4_000_000)}
   return {
-      'pictures': {'photos.size': photos.size, 'photos.read': photos.read,
-                   'image_size': images.image_size, 'read_image': images.read_image,
-                   'training': training,
-                   'page': lambda path: interface.read_photo(path, 4_000_000)},
+      **dict.fromkeys(('pictures', 'jp2', 'jxl', 'avif', 'heif'), pictures_readers),
       'safetensors': WEIGHTS | {'vgg': read_vgg}, 'pth': WEIGHTS | {'vgg': read_vgg},
       'ncnn': {'read_generator': generators.read_generator, 'load': restore.load},
       'configs': {'configs': functools.partial(read_config, base / 'run')},
