@@ -481,3 +481,110 @@ def test_bleed_fills_transparent_pixels_with_the_nearest_colour() -> None:
     assert filled[tuple(position)].tolist() in nearest.tolist()
   for value in (0, 1):
     np.testing.assert_array_equal(photos.bleed(samples, np.full_like(alpha, value)), samples)
+
+
+def chunks_of(path: Path) -> dict[bytes, bytes]:
+  """Returns the bodies of a PNG's chunks by name."""
+  data, place, found = path.read_bytes(), 8, {}
+  while place < len(data):
+    length, name = struct.unpack('>I4s', data[place:place + 8])
+    found[name] = data[place + 8:place + 8 + length]
+    place += 12 + length
+  return found
+
+
+TEXT = {b'tEXt': b'Author\0somebody', b'iTXt': b'Title\0\0\0\0\0of this'}
+XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" '
+       b'dc:title="t"/></x:xmpmeta>')
+
+
+def test_colour_tags_resolution_and_text_of_a_png_are_kept_or_reported(tmp_path: Path) -> None:
+  chunks = {b'gAMA': struct.pack('>I', 100_000), b'pHYs': struct.pack('>IIB', 11811, 11811, 1),
+            **TEXT}
+  extra = b''.join(chunk(*item) for item in chunks.items())
+  (tmp_path / 'a.png').write_bytes(png_of(noise(8, 9, 3), extra=extra))
+  photo = photos.read(tmp_path / 'a.png')
+  assert photo.note == ''
+  assert photos.write(tmp_path / 'b.png', photo, 'png') == ''
+  written = chunks_of(tmp_path / 'b.png')
+  assert {name: written[name] for name in chunks} == chunks
+  for format in ('jpeg', 'webp', 'tiff', 'bmp'):
+    lost = photos.write(tmp_path / f'b.{format}', photo, format)
+    assert 'gAMA 1 dropped' in lost
+    assert 'PNG text dropped' in lost
+    assert 'resolution' not in lost
+  for name in ('b.jpeg', 'b.tiff', 'b.bmp'):
+    with Image.open(tmp_path / name) as image:
+      assert image.info['dpi'] == pytest.approx((300, 300), abs=0.1)
+  assert opened(tmp_path / 'b.webp')[1][282] == pytest.approx(300, abs=0.1)
+
+
+@pytest.mark.parametrize(('unit', 'density', 'expected'), [
+    (1, (300, 300), (300, 300, 2)), (2, (118, 118), (118, 118, 3)), (0, (1, 1), None),
+    (1, (72, 36), (72, 36, 2))])
+def test_the_resolution_of_a_jpeg_is_kept(tmp_path: Path, unit: int, density: tuple[int, int],
+                                          expected: tuple | None) -> None:
+  by_pillow(noise(8, 9, 3)).save(tmp_path / 'a.jpg')
+  data = (tmp_path / 'a.jpg').read_bytes()
+  (tmp_path / 'a.jpg').write_bytes(data[:13] + struct.pack('>BHH', unit, *density) + data[18:])
+  photo = photos.read(tmp_path / 'a.jpg')
+  assert photo.resolution == expected
+  for format in photos.FORMATS:
+    assert photos.write(tmp_path / f'b.{format}', photo, format) == ''
+    again = photos.read(tmp_path / f'b.{format}')
+    if expected is None:
+      assert b'pHYs' not in (tmp_path / 'b.png').read_bytes()
+    elif format in ('png', 'jpeg', 'bmp'):
+      inches = [side * (2.54 if expected[2] == 3 else 1) for side in expected[:2]]
+      assert again.resolution[:2] == pytest.approx(inches, abs=0.6)
+
+
+def test_xmp_is_kept_and_upright(tmp_path: Path) -> None:
+  image = by_pillow(noise(8, 9, 3))
+  image.save(tmp_path / 'a.jpg', xmp=XMP)
+  image.save(tmp_path / 'a.webp', xmp=XMP)
+  image.save(tmp_path / 'a.avif', xmp=XMP)
+  tifffile.imwrite(tmp_path / 'a.tif', noise(8, 9, 3), photometric='rgb',
+                   extratags=[(700, 1, len(XMP), XMP, True)])
+  tifffile.imwrite(tmp_path / 'deep.tif', noise(8, 9, 3, np.uint16), photometric='rgb',
+                   extratags=[(700, 1, len(XMP), XMP, True)])
+  (tmp_path / 'a.png').write_bytes(png_of(
+      noise(8, 9, 3), extra=chunk(b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + XMP)))
+  for path in list(tmp_path.iterdir()):
+    photo = photos.read(path)
+    assert photo.xmp == XMP.replace(b'"6"', b'"1"'), path.name
+    for format in ('png', 'jpeg', 'webp', 'tiff'):
+      lost = photos.write(tmp_path / 'out', photo, format)
+      assert 'XMP' not in lost
+      assert photos.read(tmp_path / 'out').xmp == photo.xmp, (path.name, format)
+    assert 'XMP dropped' in photos.write(tmp_path / 'out', photo, 'bmp')
+
+
+def test_what_is_never_kept_is_reported(tmp_path: Path) -> None:
+  by_pillow(noise(8, 9, 3)).save(tmp_path / 'a.jpg', comment=b'a comment')
+  assert photos.read(tmp_path / 'a.jpg').notes == ('comment dropped',)
+  tifffile.imwrite(tmp_path / 'a.tif', noise(8, 9, 3, np.uint16), photometric='rgb',
+                   extratags=[(318, 5, 2, (3127, 10000, 329, 1000), True)])
+  assert photos.read(tmp_path / 'a.tif').notes == ('WhitePoint dropped',)
+
+
+def with_colr(data: bytes, primaries: int, transfer: int) -> bytes:
+  """Changes the nclx box of an AVIF."""
+  at = data.index(b'nclx') + 4
+  return data[:at] + struct.pack('>HH', primaries, transfer) + data[at + 4:]
+
+
+def test_colour_tags_of_avif_become_a_chunk_of_png(tmp_path: Path) -> None:
+  by_pillow(noise(8, 10, 3)).save(tmp_path / 'a.avif')
+  (tmp_path / 'b.avif').write_bytes(with_colr((tmp_path / 'a.avif').read_bytes(), 12, 13))
+  plain, tagged = photos.read(tmp_path / 'a.avif'), photos.read(tmp_path / 'b.avif')
+  assert (plain.note, tagged.note) == ('', '')
+  photos.write(tmp_path / 'a.png', plain, 'png')
+  photos.write(tmp_path / 'b.png', tagged, 'png')
+  assert b'cICP' not in chunks_of(tmp_path / 'a.png')
+  assert chunks_of(tmp_path / 'b.png')[b'cICP'] == bytes((12, 13, 0, 1))
+  assert '12/13' in photos.write(tmp_path / 'b.jpg', tagged, 'jpeg')
+  assert '12/13' in images.read_with_notes(tmp_path / 'b.avif').notes[0]
+  ten = imagecodecs.avif_encode(noise(8, 10, 3, np.uint16) >> 6, bitspersample=10)
+  (tmp_path / 'ten.avif').write_bytes(ten)
+  assert '10 bits reduced to 8' in photos.read(tmp_path / 'ten.avif').note
