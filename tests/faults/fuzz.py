@@ -3,6 +3,7 @@
   python tests/faults/fuzz.py
   python tests/faults/fuzz.py --kind pictures pth --count 200 --seed 7
   python tests/faults/fuzz.py --kind pictures --only 123 --keep /tmp/hostile
+  python tests/faults/fuzz.py --kind clips --container mxf
 
 The files are seeded mutations of small valid files, and are read in a separate process with
 limited memory. A reader must return a value or raise an InputError of one line that names the
@@ -45,17 +46,22 @@ UNNAMED_KINDS = ('configs', 'packed')  # their messages name a key or a folder, 
 
 
 def make(kind: str, folder: pathlib.Path, seed: int, index: int) -> pathlib.Path:
-  """Writes hostile file number `index` of a kind into a folder; returns the path to read."""
+  """Writes hostile file number `index` of a kind into a folder; returns the path to read.
+
+  The kind 'clips:mxf' is that of the clips in one container of `clips.CONTAINERS`.
+  """
   from tests.faults import clips, pictures, texts, weights
   from tests.faults.mutation import rng_of
   rng = rng_of(seed, kind, index)
+  kind, _, container = kind.partition(':')
   if kind in IMAGE_KINDS:
     name, data = pictures.make(rng, pictures.FAMILIES.get(kind, ()))
     contents = {f'{name}.png': data}
   else:
     makers = {'safetensors': ('a.safetensors', weights.make_safetensors),
               'pth': ('a.pth', weights.make_pth), 'jsonl': ('metrics.jsonl', texts.make_jsonl),
-              'csv': ('a.csv', texts.make_csv), 'clips': ('a.mp4', clips.make_video),
+              'csv': ('a.csv', texts.make_csv),
+              'clips': ('a.mp4', lambda rng: clips.make_video(rng, container)),
               'ncnn': ('', weights.make_ncnn), 'configs': ('', texts.make_config),
               'packed': ('', clips.make_packed)}
     name, maker = makers[kind]
@@ -121,7 +127,7 @@ def serve(kind: str, base: pathlib.Path, stderr: pathlib.Path, limit: int,
   from tests.faults import readers
   readers.isolate(base / 'cache')
   os.chdir(base)
-  kind_readers = readers.of_kind(kind, base)
+  kind_readers = readers.of_kind(kind.partition(':')[0], base)
   warnings.simplefilter('always')
   warnings.simplefilter('ignore', DeprecationWarning)
   decoders.silence_libraries()
@@ -275,12 +281,14 @@ def main() -> int:
   parser.add_argument('--count', type=int, default=1000, help='number of files of each kind')
   parser.add_argument('--seed', type=int, default=0, help='seed of the mutations')
   parser.add_argument('--kind', nargs='+', choices=KINDS, default=KINDS)
+  parser.add_argument('--container', nargs='+', default=[],
+                      help='for clips: suffixes such as mxf, each of which becomes a kind')
   parser.add_argument('--only', type=int, help='number of the only file to read')
   parser.add_argument('--keep', type=pathlib.Path, help='folder for files with findings')
   args = parser.parse_args()
   keep = args.keep or pathlib.Path(tempfile.mkdtemp(prefix='hostile-'))
   rows = []
-  for kind in args.kind:
+  for kind in [f'clips:{suffix}' for suffix in args.container] or args.kind:
     with contextlib.suppress(KeyboardInterrupt):
       rows.append(fuzz(kind, args.count, args.seed, keep, args.only))
   print(f'\n{"kind":12}  files  refused   read  findings  slowest  peak memory  on stderr')
