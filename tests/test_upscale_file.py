@@ -108,6 +108,16 @@ def test_a_result_larger_than_memory_is_refused_at_once(upscaler: Upscaler, lr: 
     upscale_file.upscale_samples(upscaler, lr, Extras())
 
 
+def test_a_result_that_the_format_cannot_store_is_refused_before_the_network_runs(
+    upscaler: Upscaler, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  photos.write(tmp_path / 'a.png', photos.Photo(np.zeros((2, 9000, 3), np.uint8)), 'png')
+  monkeypatch.setattr(upscale_file, 'upscale_photo', None)
+  with pytest.raises(InputError, match=r'b\.webp: 18000x4 .*16383'):
+    upscale_file.upscale_file(upscaler, tmp_path / 'a.png', tmp_path / 'b.webp',
+                              FileOptions('webp'))
+  assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+
+
 def test_a_tiff_need_not_fit_in_memory(upscaler: Upscaler, lr: np.ndarray, tmp_path: pathlib.Path,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
   images.write_image(tmp_path / 'a.png', lr)

@@ -149,6 +149,8 @@ def upscale_file(upscaler: Upscaler, source: os.PathLike | str, target: os.PathL
     InputError: a file cannot be read or written, or the image is too large.
   """
   photo = photos.read(source, options.max_pixels)
+  scale = options.extras.outscale or upscaler.scale
+  photos.check_size(target, result_size(photo.samples.shape[:2], scale), options.format)
   if options.format == 'tiff' and not any(options.extras) and photo.alpha is None:
     height, width, channels = photo.samples.shape
     size = height * upscaler.scale, width * upscaler.scale

@@ -174,6 +174,15 @@ def bleed(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 # Writing -------------------------------------------------------------------------------
 
 
+def check_size(path: os.PathLike | str, size: tuple[int, int], format: str) -> None:
+  """Raises an InputError if a format is unknown or cannot store an image of (height, width)."""
+  if format not in FORMATS:
+    raise InputError(f'{path}: format {format!r}, expected one of {listed(list(FORMATS))}')
+  if max(size) > FORMATS[format].max_side:
+    raise InputError(f'{path}: {size[1]}x{size[0]} is too large for {format}, whose sides are '
+                     f'limited to {FORMATS[format].max_side} pixels')
+
+
 def write(path: os.PathLike | str, photo: Photo, format: str, quality: int = 95) -> str:
   """Writes a photo atomically in one of `FORMATS`; the suffix does not matter.
 
@@ -190,13 +199,8 @@ def write(path: os.PathLike | str, photo: Photo, format: str, quality: int = 95)
     InputError: the format is unknown or cannot store an image of this size, or the file cannot be
       written.
   """
-  if format not in FORMATS:
-    raise InputError(f'{path}: format {format!r}, expected one of {listed(list(FORMATS))}')
-  capability, (height, width) = FORMATS[format], photo.samples.shape[:2]
-  if max(height, width) > capability.max_side:
-    raise InputError(f'{path}: {width}x{height} is too large for {format}, whose sides are limited '
-                     f'to {capability.max_side} pixels')
-  pixels, losses = _convert(photo, capability)
+  check_size(path, photo.samples.shape[:2], format)
+  pixels, losses = _convert(photo, FORMATS[format])
   photo, further_losses = storable(photo, format)
   try:
     if format == 'tiff':

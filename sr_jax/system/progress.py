@@ -65,8 +65,9 @@ def progress(name: str, total: int, unit: str) -> Iterator[Progress]:
     unit: of the amount, such as 'frames'.
   """
   pixels = unit == 'pixels'
-  with tqdm.tqdm(desc=f'{_short(name)}: ' if name else '', total=total or None, unit='px' if pixels else f' {unit}',
-                 unit_scale=pixels, leave=False, disable=None, dynamic_ncols=True,
+  with tqdm.tqdm(desc=f'{_short(name)}: ' if name else '', total=total or None,
+                 unit='px' if pixels else f' {unit}', unit_scale=pixels,
+                 leave=False, disable=None, dynamic_ncols=True,
                  bar_format=BAR_FORMAT if pixels else COUNT_FORMAT) as bar:
     state, finished = Progress(name, total, unit, bar), threading.Event()
 
