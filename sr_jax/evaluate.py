@@ -47,11 +47,12 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
   Raises:
     InputError: no run in `workdir`, another network, no such step, or an unreadable set.
   """
-  check(config)
+  config = check(config)
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
   if not trained.get('imported'):
-    compatibility.check_against(workdir, config, ('generator', 'scale'))
+    compatibility.check_against(workdir, config, ('generator', 'scale'),
+                                'without --config the settings of the run are used')
   model = restore.load_run(workdir, step)
   if 'data' in trained:  # the run determines which part of its data is left for tests
     config = inputs.with_split_from(config, trained)

@@ -1,7 +1,7 @@
 """Trains, evaluates and profiles super-resolution networks.
 
   python -m sr_jax.main --config configs/srgan.py:sample
-  python -m sr_jax.main --config configs/srgan.py --workdir runs/srgan --mode evaluate \\
+  python -m sr_jax.main --workdir runs/srgan --mode evaluate \\
       --config.eval.sets=data/Set5,data/Set14
 
 Modes:
@@ -10,33 +10,57 @@ Modes:
   profile   measures how long the parts of a training step take, and what limits it
   replay    repeats a logged training step and shows its metrics and its batch
   summary   prints the networks layer by layer, without data or a run
+
+Training needs --config. The other modes need --config or the --workdir of a run, whose settings
+they then use; evaluate and replay always need the run.
 """
 
+import difflib
+import fnmatch
 import functools
 import pathlib
-import re
 import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
+from sr_jax.experiment import config_file
+from sr_jax.experiment.keys import KEYS
 from sr_jax.system import cli, files, signals
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
+# Keys that may be changed beside the settings of a run, by mode. Everything else belongs to the
+# run. A profile or a summary describes the config, so any key may be changed.
+CHANGEABLE = {'evaluate': ('eval.*', 'dtype', 'data.download'),
+              'replay': ('data.*', 'device_loop')}
+FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',)}
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'The experiment: configs/NAME.py or configs/NAME.py:VARIANT,VARIANT. '
-    '--config.KEY=VALUE overrides a key; configs/common.py explains all keys.')
+_CONFIG = flags.DEFINE_string(
+    'config', None, 'The experiment: configs/NAME.py, configs/NAME.py:VARIANT,VARIANT, or the '
+    'config.json of a run. --config.KEY=VALUE changes a key; sr_jax/experiment/keys.py explains '
+    'all keys.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of the run; by default runs/NAME or runs/NAME-VARIANT.')
 _MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do; the list above explains the modes.')
+_RESUME = flags.DEFINE_bool(
+    'resume', False, '--mode train: resume a run although its optimiser, loss, batch, data or seed '
+    'settings have changed. Unchanged, it is resumed without this flag.')
 _STEP = flags.DEFINE_string(
     'step', 'latest', "--mode evaluate: the checkpoint to evaluate, a step, 'latest' or 'best'. "
     '--mode replay: the number of the step to repeat, as in the log.')
 _SIZE = flags.DEFINE_string(
     'size', '', "--mode summary: HEIGHTxWIDTH of the generator's low-resolution input; by default "
     'the size of the training crops.')
+
+
+class Request(NamedTuple):
+  """What a command line asks for: the settings, and the folder of the run."""
+
+  config: ConfigDict
+  workdir: pathlib.Path
 
 
 def main(argv: list[str]) -> int:
@@ -48,59 +72,86 @@ def main(argv: list[str]) -> int:
   return cli.run(functools.partial(_run, argv))
 
 
-def _parse(argv: list[str]) -> None:
-  """Parses the flags and loads the config.
+def parse(argv: Sequence[str]) -> Request:
+  """Parses the flags and loads the config, without importing JAX.
 
   Raises:
     InputError: names the flag, the key or the file, in one line.
   """
   try:
-    rest = flags.FLAGS(argv)[1:]
-    if rest:
-      raise InputError(f'unexpected argument {rest[0]!r}: expected only flags, see --help')
-    if _CONFIG.value is None:
-      raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample')
-    _CONFIG.value.seed  # noqa: B018, if the file was not found, only access raises
-    for key in (key for key in flags.FLAGS if key.startswith('config.')):
-      if isinstance(_CONFIG.value[key.removeprefix('config.')], ConfigDict):
-        raise InputError(f'--{key}: is a section of keys; set them as --{key}.KEY=VALUE')
-  except InputError:
-    raise
-  except OSError:
-    raise InputError(f'{_config_file(argv)}: no such config file') from None
-  except (NameError, SyntaxError, ImportError) as error:  # while Python executes the file
-    raise InputError(f'{_config_file(argv)}: cannot load ({error}); expected a Python file such as '
-                     'configs/srgan.py') from None
-  except (KeyError, AttributeError) as error:
-    if 'get_config' in str(error):
-      raise InputError(f'{_config_file(argv)}: defines no get_config()') from None
-    key = re.search(r'\w+', str(error.args[0]))
-    advice = re.search(r'Did you mean "(\w+)"', str(error.args[0]))
-    raise InputError(f'unknown config key {(key[0] if key else "")!r}: '
-                     + (f'did you mean {advice[1]!r}?' if advice else
-                        'configs/common.py lists all keys')) from None
-  except Exception as error:  # absl and ml_collections raise ten kinds, some with tracebacks
-    lines = [line for line in str(error).strip().strip('"').splitlines() if line.strip()]
-    line = lines[-1].strip().removeprefix('ValueError: ') if lines else repr(error)
-    raise InputError(line) from None
+    flags.FLAGS.set_gnu_getopt()  # flags may follow the value of --config.KEY VALUE
+    rest = flags.FLAGS(argv, known_only=True)[1:]
+  except flags.Error as error:
+    raise InputError(error) from None
+  settings = _parse_settings(rest)
+  mode = _MODE.value
+  for name, modes in FLAG_MODES.items():
+    if flags.FLAGS[name].present and mode not in modes:
+      raise InputError(f'--{name}: --mode {mode} does not use it; it is for --mode '
+                       f'{" and ".join(modes)}')
+  if _WORKDIR.value == '':
+    raise InputError('--workdir: the name is empty (is a shell variable not set?)')
+  workdir = files.expand(_WORKDIR.value) if _WORKDIR.value else None
+  if _CONFIG.value:
+    values = config_file.load(_CONFIG.value)
+    return Request(config_file.override(values, settings, _CONFIG.value),
+                   workdir or _default_workdir(_CONFIG.value, mode))
+  if workdir is None:
+    raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample'
+                     + ('' if mode == 'train' else ', or the --workdir of a run'))
+  if mode == 'train':
+    path = workdir / 'config.json'
+    raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample'
+                     + (f'; --config {path} resumes this run with its settings'
+                        if path.exists() else ''))
+  return Request(_settings_of_run(workdir, settings, mode), workdir)
 
 
-def _config_file(argv: list[str]) -> str:
-  """Returns the file in --config; the flag itself has no value if the file could not be loaded."""
-  name = '--config'  # it may also come from a --flagfile
-  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
-    if argument.lstrip('-') == 'config':
-      name = following
-    elif argument.lstrip('-').startswith('config='):
-      name = argument.partition('=')[2]
-  return name.partition(':')[0]
+def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
+  """Returns {'eval.sets': 'a,b'} for --config.eval.sets=a,b, and refuses all other arguments."""
+  settings, rest = {}, list(arguments)
+  while rest:
+    argument = rest.pop(0)
+    name, equals, value = argument.lstrip('-').partition('=')
+    if not argument.startswith('-'):
+      raise InputError(f'unexpected argument {argument!r}: expected only flags, see --help')
+    negated, name = name.startswith('noconfig.'), name.removeprefix('no')
+    if not name.startswith('config.'):
+      near = difflib.get_close_matches(argument.lstrip('-').partition('=')[0],
+                                       ('config', 'workdir', 'mode', *FLAG_MODES), 1)
+      raise InputError(f'{argument}: unknown flag; '
+                       + (f'did you mean --{near[0]}?' if near else 'see --help'))
+    key = name.removeprefix('config.')
+    switch = key in KEYS and KEYS[key].type is bool
+    if not equals and switch:
+      value = str(not negated)
+    elif negated:
+      raise InputError(f'{argument}: only a key that is True or False can be negated')
+    elif not equals:
+      if not rest:
+        raise InputError(f'{argument}: expected a value, as in --config.{key}=VALUE')
+      value = rest.pop(0)
+    settings[key] = value
+  return settings
+
+
+def _settings_of_run(workdir: pathlib.Path, settings: Mapping[str, str], mode: str) -> ConfigDict:
+  """Returns the settings of a run with the changes that a mode can use."""
+  changeable = CHANGEABLE.get(mode, ('*',))
+  for key in settings:
+    if key in KEYS and not any(fnmatch.fnmatchcase(key, pattern) for pattern in changeable):
+      raise InputError(f'--config.{key}: is a setting of the run in {workdir}; the keys that '
+                       f'--mode {mode} can change are {", ".join(changeable)}')
+  from sr_jax.runs import metadata
+  from sr_jax.runs.folder import RunFolder
+  metadata.read_config(workdir)
+  path = RunFolder(workdir).config
+  return config_file.override(config_file.load_json(path), settings, str(path))
 
 
 def _run(argv: list[str]) -> int:
-  _parse(argv)
+  config, workdir = parse(argv)
   # JAX is imported late, so that --help and mistyped flags are answered at once.
-  config = _CONFIG.value
-  workdir = files.expand(_WORKDIR.value or default_workdir())
   from sr_jax.system import compile_cache, multihost
   count, number = multihost.process_env()
   if _MODE.value != 'train' and number:
@@ -112,7 +163,7 @@ def _run(argv: list[str]) -> int:
       from sr_jax.train.stopping import Stopped
       try:
         with signals.exit_on_second_signal():
-          train(config, workdir)
+          train(config, workdir, _RESUME.value)
       except Stopped as stopped:
         return cli.refuse(f'Stopped by {stopped}. Run the same command to resume',
                           128 + stopped.signal)
@@ -133,10 +184,19 @@ def _run(argv: list[str]) -> int:
   return 0
 
 
-def default_workdir() -> str:
-  """Returns 'runs/srgan' for configs/srgan.py and 'runs/srgan-sample' for srgan.py:sample."""
-  path, _, variant = flags.FLAGS['config'].config_filename.partition(':')
-  return 'runs/' + '-'.join([pathlib.Path(path).stem, *filter(None, variant.split(','))])
+def _default_workdir(spec: str, mode: str) -> pathlib.Path:
+  """Returns runs/srgan for configs/srgan.py and runs/srgan-sample for srgan.py:sample.
+
+  A config.json names the run that it lies in, which must not be trained anew by mistake.
+  """
+  name, _, variant = spec.partition(':')
+  path = files.expand(name)
+  if path.suffix.lower() != '.json':
+    return pathlib.Path('runs', '-'.join([path.stem, *filter(None, variant.split(','))]))
+  if mode == 'train':
+    raise InputError(f'--workdir is missing: --workdir {path.parent} resumes that run, another '
+                     'folder trains anew with its settings')
+  return path.parent
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax.train import start
+from sr_jax.train import previous
 from tests import smallest
 
 KINDS = ('pixel', 'gan', 'relativistic')
@@ -52,7 +52,7 @@ def begin(kind, pictures, devices):
   mode = 'mapped' if jnp.float32 is jnp.float64 else 'bank'
   config, mesh, feed = feed_of(kind, pictures, devices, mode)
   if jnp.float32 is jnp.float64:
-    phases.check, config.dtype = lambda config: None, 'float64'  # which is refused otherwise
+    phases.check, config.dtype = lambda config: config, 'float64'  # which is refused otherwise
   experiment = phases.build(config)
   state = experiment.new_state()
   if jnp.float32 is jnp.float64:
@@ -137,7 +137,7 @@ def checkpoint(pictures, kinds, before, after):
       kept.save(own)
       kept.close()
       other, mesh_after, other_feed, fresh = begin(kind, pictures, int(after))
-      restored = start.run_state(sharding.local_copy(fresh), folder, 1)
+      restored = previous.run_state(sharding.local_copy(fresh), folder, 1)
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
                         own, restored)
     found[kind] = {

@@ -1,7 +1,5 @@
 """The smallest adversarial experiment, and a reset of sr_jax.main's flags."""
 
-import sys
-
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -27,9 +25,6 @@ def get_config() -> ConfigDict:
 
 def forget_flags() -> None:
   """Resets the flags of sr_jax.main that an earlier command line in this process has set."""
-  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-    delattr(flags.FLAGS, name)
-  sys.modules.pop('config_config', None)  # ml_collections keeps the last config file there
   flags.FLAGS.unparse_flags()
-  for name in ('config', 'workdir', 'mode', 'step', 'size'):
+  for name in ('config', 'workdir', 'mode', 'resume', 'step', 'size'):
     flags.FLAGS[name].unparse()

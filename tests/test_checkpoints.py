@@ -28,7 +28,7 @@ from sr_jax.models import Compact
 from sr_jax.runs import imported, manifest
 from sr_jax.runs.checkpoints import Checkpoints, flat
 from sr_jax.step.state import NetState, TrainState
-from sr_jax.train import start
+from sr_jax.train import previous
 from tests.conftest import filled, largest_file, same_bits
 
 
@@ -213,7 +213,7 @@ def test_training_does_not_start_over_if_no_checkpoint_is_intact(folder: pathlib
   (folder / 'checkpoints' / '4' / 'manifest.txt').unlink()
   for refused in (lambda: reading(folder).latest(), lambda: reading(folder).resolve_step('latest'),
                   lambda: reading(folder).restore(make_state()), lambda: Checkpoints(folder),
-                  lambda: start.stopped_at(folder)):
+                  lambda: previous.stopped_at(folder)):
     with pytest.raises(InputError) as caught:
       refused()
     message = str(caught.value)
@@ -230,7 +230,7 @@ def test_training_moves_damaged_checkpoints_out_of_its_way(folder: pathlib.Path)
   (folder / 'damaged' / '4').mkdir(parents=True)  # was moved at an earlier start
   (folder / 'damaged' / '4' / 'old').touch()
   step, _ = reading(folder).latest(), (folder / 'config.json').write_text('{}')
-  assert start.stopped_at(folder) == (step, {})
+  assert previous.stopped_at(folder) == (step, {})
   checkpoints = Checkpoints(folder, 'psnr_y', begin=step, warn=lines.append)
   line, = lines
   assert line.startswith(f'{place}: damaged (state/_METADATA ')

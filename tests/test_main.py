@@ -11,7 +11,9 @@ import time
 import jax
 import pytest
 
-from sr_jax import main
+from sr_jax import main, models
+from sr_jax.experiment.check import check
+from sr_jax.models import factory
 from sr_jax.system import cli as commands
 from tests import smallest
 from tests.conftest import interrupt
@@ -51,9 +53,8 @@ def command(monkeypatch, capsys, tmp_path, config_file):
   """command('--flag', ...) -> (exit status, stdout, stderr), in this process."""
   monkeypatch.chdir(tmp_path)
 
-  def run(*arguments, config=None):
-    argv = ['main', f'--config={config or config_file}', *arguments]
-    monkeypatch.setattr(sys, 'argv', argv)  # ml_collections reads overrides from there
+  def run(*arguments, config=config_file):
+    argv = ['main', *([f'--config={config}'] if config else []), *arguments]
     smallest.forget_flags()
     try:
       status = main.main(argv)
@@ -119,9 +120,22 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['stray'], "'stray'"),
     (['--config.data.augment={"a": 1}'], r'--config\.data\.augment: .*section'),
     (['--config.generator.features=9223372036854775808'], r'config\.generator\.features=\d+: .*\d'),
-    (['--config.seeed=1'], "'seeed'.*'seed'"),
-    (['--config.data.nothing=1'], "'nothing'"),
-    (['--config.steps=many'], 'config.steps.*many'),
+    (['--config.seeed=1'], r'config\.seeed: .*config\.seed\?'),
+    (['--config.data.nothing=1'], r'config\.data\.nothing: .*crops_per_picture'),
+    (['--config.learning_rate=1'], r'config\.learning_rate: .*config\.optimizer\.g\.learning_rate'),
+    (['--config.loss.fft=1'], r'config\.loss\.fft: .*pixel, perceptual'),
+    (['--config.steps=many'], 'config.steps=many: .*integer'),
+    (['--config.data.download=maybe'], 'config.data.download=maybe: .*True'),
+    (['--config.steps'], '--config.steps: .*VALUE'),
+    (['--noconfig.steps'], '--noconfig.steps: '),
+    (['--config.lr=1', '--config.steps=0', '--config.dtype=half'],
+     r'config\.lr: .*config\.steps=0: .*config\.dtype=.half.: '),
+    (['--size=3x3'], '--size: --mode train .*summary'),
+    (['--step=3'], '--step: --mode train .*evaluate and replay'),
+    (['--mode=summary', '--step=3'], '--step: --mode summary'),
+    (['--mode=evaluate', '--resume'], '--resume: --mode evaluate .*train'),
+    (['--workdir='], '--workdir: '),
+    (['--wrokdir=a'], '--wrokdir=a: .*--workdir'),
     (['--config.steps=0'], 'config.steps=0'),
     (['--config.generator.name=unet'], 'config.generator.name.*unet.*srresnet'),
     (['--config.loss.pixel.kind=l3'], "config.loss.pixel.kind='l3'"),
@@ -170,13 +184,73 @@ def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, mess
 
 
 def test_invalid_config_files(command, tmp_path, config_file):
-  for config, message in ((tmp_path / 'none.py', 'none.py: no such config file'),
-                          (f'{config_file}:three', "sr_jax: unknown variant 'three'"),
-                          (ROOT / 'configs' / 'common.py', 'get_config()')):
-    status, _, err = command(config=config)
-    assert status == 1
-    assert err.count('\n') == 1
-    assert message in err
+  (tmp_path / 'broken.py').write_text('\n\nx = undefined')
+  (tmp_path / 'typing.py').write_text('def get_config():\n  return {}')
+  (tmp_path / 'run.json').write_text('[]')
+  for config, message in (
+      (tmp_path / 'none.py', 'none.py: no such config file'),
+      (f'{tmp_path / "none.py"}:sample', 'none.py: no such config file'),
+      (tmp_path, 'is a folder'), (f'{config_file}:three', "tiny.py:three: unknown variant 'three'"),
+      (tmp_path / 'broken.py', 'broken.py: cannot load, line 3 (NameError): '),
+      (tmp_path / 'typing.py', 'typing.py: get_config() returned {}'),
+      (f'{tmp_path / "typing.py"}:small', 'typing.py:small: has no variants'),
+      (tmp_path / 'run.json', 'run.json: cannot read'), (f'{tmp_path / "run.json"}:x', 'variants'),
+      (ROOT / 'configs' / 'common.py', 'common.py: defines no get_config()')):
+    for more in ((), ('--config.steps=3',), ('--mode=summary', '--config.steps', '3')):
+      status, _, err = command(*more, config=config)
+      assert status == 1
+      assert err.count('\n') == 1
+      assert message in err
+
+
+def test_all_wrong_keys_of_a_config_file_are_named(command, tmp_path, config_file):
+  text = config_file.read_text().replace('  return config', textwrap.dedent('''
+      config.bach_size = 8
+      config.optimizer.g.lr = 3e-4
+      config.loss.fft = dict(weight=0.1)
+      config.steps, config.ema, config.data.mode = '100', 1, 'disk'
+      config.data.augment = dict(flip=True)
+      return config''').replace('\n', '\n  '))
+  (tmp_path / 'exp.py').write_text(text)
+  status, _, err = command('--config.log_every=0', config=tmp_path / 'exp.py')
+  assert (status, err.count('\n')) == (1, 1)
+  for words in (r'exp\.py: .*config\.bach_size: .*config\.batch_size\?',
+                r'config\.optimizer\.g\.lr: .*learning_rate', r'config\.loss\.fft: ',
+                r"config\.steps='100': .*integer", r'config\.ema=1\.0: .*less than 1',
+                r"config\.data\.mode='disk': .*bank", r'config\.data\.augment\.turn, .*: missing',
+                r'config\.log_every=0: .*1'):
+    assert re.search(words, err), words
+  # A flag replaces an invalid value of the file.
+  (tmp_path / 'exp.py').write_text(config_file.read_text().replace(
+      '  return config', '  config.batch_size = 0\n  return config'))
+  assert 'config.batch_size=0' in command('--mode=summary', config=tmp_path / 'exp.py')[2]
+  smallest.forget_flags()
+  assert main.parse(['main', f'--config={tmp_path / "exp.py"}', '--config.batch_size', '2']
+                    ).config.batch_size == 2
+
+
+def test_a_network_that_a_config_file_registers_has_fields_of_its_own(command, tmp_path,
+                                                                      config_file):
+  (tmp_path / 'own.py').write_text('from sr_jax.models import EDSR, GENERATORS\n'
+                                   + textwrap.dedent('''
+      class Own(EDSR):
+        depth: int = 1
+
+      GENERATORS['own'] = Own
+      ''') + config_file.read_text().replace(
+          '  return config', "  config.generator = {'name': 'own', 'features': 4, 'depth': 2}\n"
+          '  return config'))
+  smallest.forget_flags()
+  try:
+    parsed = main.parse(['main', f'--config={tmp_path / "own.py"}', '--config.generator.depth=3'])
+    fields = dict(check(parsed.config).generator.items())
+    assert factory.build_generator(fields, 2, 'float32').depth == 3
+    status, _, err = command('--mode=summary', '--config.generator.depht=3',
+                             config=tmp_path / 'own.py')
+  finally:
+    models.GENERATORS.pop('own')
+  assert (status, err.count('\n')) == (1, 1)
+  assert re.search(r'config\.generator\.depht: .*config\.generator\.depth', err)
 
 
 def test_a_summary_needs_no_images_and_writes_nothing(command, tmp_path, config_file):
@@ -192,8 +266,8 @@ def test_a_summary_needs_no_images_and_writes_nothing(command, tmp_path, config_
 def test_help_has_two_examples(command, monkeypatch):
   status, out, _ = command('--help')
   assert status == 0
-  assert out.count('python -m sr_jax.main --config') >= 2
-  for flag in ('--config', '--mode', '--size', '--step', '--workdir'):
+  assert out.count('python -m sr_jax.main --') >= 2
+  for flag in ('--config', '--mode', '--[no]resume', '--size', '--step', '--workdir'):
     assert flag in out, flag
 
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax import images
-from sr_jax.errors import InputError
 
 # Weights of R, G and B in a grey image of the same luma (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
@@ -73,34 +72,7 @@ class Augmentation(NamedTuple):
   cutblur: tuple[float, float] = (0.0, 0.7)
 
 
-# The largest amount `a` that is accepted for each kind.
-MAX_AMOUNT = {'brightness': 10, 'darkening': 1, 'contrast': 1, 'saturation': 1, 'mixup': 10,
-              'cutblur': 1}
 NO_AUGMENTATION = Augmentation(flip=False, turn=False)
-
-
-def check(augmentation: Augmentation) -> None:
-  """Checks that probabilities lie in [0, 1] and amounts do not exceed `MAX_AMOUNT`.
-
-  Raises:
-    InputError: a value is out of range; the message names the key.
-  """
-  for name, value in augmentation._asdict().items():
-    if name in ('flip', 'turn'):
-      continue
-    numbers = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(number, (int, float)) for number in numbers):
-      raise InputError(f'config.data.augment.{name}={value}: expected numbers')
-    if name == 'shuffle':
-      valid, expected = 0 <= value <= 1, 'a probability'
-    else:
-      largest = MAX_AMOUNT[name]
-      smallest = 1e-3 if name == 'mixup' else 0
-      valid = len(value) == 2 and 0 <= value[0] <= 1 and smallest <= value[1] <= largest
-      expected = (f'a probability and an amount from {smallest} to {largest}, such as '
-                  "'(0.5, 0.3)'")
-    if not valid:
-      raise InputError(f'config.data.augment.{name}={value}: expected {expected}')
 
 
 def augment(crops: Crops, seed: int | jax.Array, step: int | jax.Array, batch_size: int,

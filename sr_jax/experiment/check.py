@@ -1,60 +1,42 @@
 """Refuses config values that make no sense, before anything is read or built."""
 
-import math
-from typing import Any
-
 from ml_collections import ConfigDict
 
-from sr_jax import losses
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs, optimizer
-from sr_jax.inference import correction
-from sr_jax.models import DISCRIMINATORS, GENERATORS
-from sr_jax.models.layers import INITIALIZERS
-from sr_jax.models.vgg import VGGS
-
-AT_LEAST_ONE = ('scale', 'steps', 'batch_size', 'hr_patch', 'log_every', 'sample_every',
-                'checkpoint_every', 'max_bad_steps', 'accumulate', 'eval.every', 'eval.pictures')
-AT_LEAST_ZERO = ('epochs', 'warmup_epochs', 'progress_pictures', 'saturated_steps',
-                 'checkpoint_every_seconds', 'devices', 'eval.every_epochs')
-ADAM_AT_LEAST_ZERO = ('learning_rate', 'ramp', 'clip_norm', 'weight_decay', 'factor', 'final',
-                      'epsilon')
-CHOICES = {
-    'dtype': ('float32', 'bfloat16'),
-    'device_loop': ('auto', 'yes', 'no'),
-    'generator.name': tuple(GENERATORS),
-    'discriminator.name': ('none', *DISCRIMINATORS),
-    'loss.pixel.kind': tuple(losses.PIXEL),
-    'loss.perceptual.distance': tuple(losses.PIXEL),
-    'loss.perceptual.network': tuple(VGGS),
-    'loss.adversarial.kind': tuple(losses.ADVERSARIAL),
-    'generator.init': (None, *INITIALIZERS),
-    'discriminator.init': (None, *INITIALIZERS),
-    'eval.lpips': ('alex', 'vgg', 'none'),
-    'eval.correct.kind': ('none', *correction.KINDS)}
+from sr_jax.experiment import values
 
 
-def check(config: ConfigDict) -> None:
-  """Refuses values that no experiment can have.
+def check(config: ConfigDict) -> ConfigDict:
+  """Checks every key of a config, and values that must fit together.
+
+  Returns:
+    A copy in which every value has the type of its key: integers become floats and lists tuples.
 
   Raises:
-    InputError: names the key, its value and the values that it may have.
+    InputError: names the keys, their values and what is allowed.
   """
-  _check_ranges(config)
-  _check_choices(config)
-  thresholds = config.eval.correct.thresholds
-  if not _are_numbers(thresholds, 1) or len(thresholds) not in (1, 3):
-    raise InputError(f'config.eval.correct.thresholds={thresholds!r}: expected 1 or 3 numbers '
-                     'from 0 to 1')
-  parse_resize(config.eval.resize, 'config.eval.resize')
-  inputs.check(config)
+  converted, faults = values.checked(config.to_dict())
+  if faults:
+    raise InputError('; '.join(faults.values()))
+  config = ConfigDict(values.nested(converted), type_safe=False)
+  for key in ('data.resize', 'eval.resize'):
+    parse_resize(converted[key], f'config.{key}')
+  if config.data.channels == 1 and config.generator.channels != 1 and (
+      config.generator.name != 'srcnn'):
+    raise InputError('config.data.channels=1: the generator has three channels; add '
+                     '--config.generator.channels=1')
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: expected a multiple of scale '
                      f'{config.scale}')
   if config.batch_size % config.accumulate:
     raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
                      f'{config.batch_size}')
+  _check_loss(config)
+  return config
+
+
+def _check_loss(config: ConfigDict) -> None:
   adversarial = config.loss.adversarial.weight > 0
   if adversarial and config.discriminator.name == 'none':
     raise InputError(f'config.loss.adversarial.weight={config.loss.adversarial.weight}: an '
@@ -65,42 +47,6 @@ def check(config: ConfigDict) -> None:
                      'needs config.loss.adversarial.weight above 0')
   if not adversarial and not any(term.weight for term in config.loss.values()):
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
-
-
-def _check_ranges(config: ConfigDict) -> None:
-  def adam_values(*keys: str) -> dict[str, Any]:
-    return {f'optimizer.{name}.{key}': adam[key]
-            for name, adam in config.optimizer.items() for key in keys}
-
-  for key in AT_LEAST_ONE:
-    if _value(config, key) < 1:
-      raise InputError(f'config.{key}={_value(config, key)}: expected at least 1')
-  weights = {f'loss.{name}.weight': term.weight for name, term in config.loss.items()}
-  values = weights | adam_values(*ADAM_AT_LEAST_ZERO) | {
-      key: _value(config, key) for key in AT_LEAST_ZERO}
-  for key, value in values.items():
-    if not 0 <= value < math.inf:
-      raise InputError(f'config.{key}={value}: expected at least 0')
-  if not 0 < config.join_seconds <= 86_400:
-    raise InputError(f'config.join_seconds={config.join_seconds}: expected more than 0, at most '
-                     '86400')
-  for key, value in ({'ema': config.ema} | adam_values('beta1', 'beta2')).items():
-    if not 0 <= value < 1:
-      raise InputError(f'config.{key}={value}: expected at least 0 and less than 1')
-  if not 0 <= config.seed < 2**31:
-    raise InputError(f'config.seed={config.seed}: expected 0 to 2147483647')
-  for key, value in adam_values('boundaries').items():
-    if not _are_numbers(value, 2**31) or 0 in value:
-      raise InputError(f'config.{key}={value!r}: expected steps, or fractions of the phase below 1')
-
-
-def _check_choices(config: ConfigDict) -> None:
-  choices = CHOICES | {f'optimizer.{name}.schedule': optimizer.SCHEDULES
-                       for name in config.optimizer}
-  for key, allowed in choices.items():
-    if _value(config, key) not in allowed:
-      raise InputError(f'config.{key}={_value(config, key)!r}: expected one of '
-                       f'{", ".join(filter(None, allowed))}')
 
 
 def check_phases(config: ConfigDict) -> None:
@@ -135,15 +81,3 @@ def describe_steps(config: ConfigDict, prefix: str) -> str:
   epochs, steps = config[f'{prefix}epochs'], config[f'{prefix}steps']
   return (f'config.{prefix}epochs={epochs} ({steps} steps)' if epochs
           else f'config.{prefix}steps={steps}')
-
-
-def _value(config: ConfigDict, key: str) -> Any:
-  for part in key.split('.'):
-    config = config[part]
-  return config
-
-
-def _are_numbers(values: Any, limit: float) -> bool:
-  """Returns whether values is a sequence of numbers from 0 to limit; JSON gives a list."""
-  return isinstance(values, (tuple, list)) and all(
-      type(value) in (int, float) and 0 <= value <= limit for value in values)

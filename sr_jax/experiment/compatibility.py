@@ -7,8 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
+from sr_jax.experiment import values
 from sr_jax.experiment.check import describe_steps
+from sr_jax.experiment.key import RESUME
+from sr_jax.experiment.keys import KEYS
 from sr_jax.models import architecture, factory
 from sr_jax.models.factory import differing_keys
 from sr_jax.runs.metadata import read_config
@@ -19,10 +22,14 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json_best_effort())
 
 
-def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str]) -> None:
+def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str],
+                  advice: str = '') -> None:
   """Refuses a run whose config.json differs from `config` in one of `keys`.
 
   Comparing the shapes of arrays would not do: a network's skip, output and activations have none.
+
+  Args:
+    advice: what to do about a difference, for the message.
 
   Raises:
     InputError: there is no run, or a key differs.
@@ -38,25 +45,31 @@ def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str]
       raise InputError(f'{workdir}/config.json: contains no known {key}') from None
     for field in differing_keys(have, want):
       raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
-                       f'{want.get(field)!r}')
+                       f'{want.get(field)!r}' + (f'; {advice}' if advice else ''))
 
 
 def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
                     config: ConfigDict) -> None:
-  """Refuses to resume a run that `config` does not fit, before anything is built.
+  """Refuses to take a run up again that `config` does not fit, before anything is built.
 
   Args:
     before, step: config.json of the run and the step of its latest checkpoint.
 
   Raises:
-    InputError: the networks, scale, seed or frozen arrays differ; the run is past `config.steps`
-      or in another phase than it would be with `config`; or it holds imported weights.
+    InputError: the networks, scale, initial weights or frozen arrays differ; the run is past
+      `config.steps` or in another phase than it would be with `config`; or it holds imported
+      weights.
   """
   if before.get('imported'):
     raise InputError(f'{workdir}: contains imported weights and cannot be resumed; train in a new '
                      f'--workdir with --config.init_from={workdir}')
-  check_against(workdir, config, ('generator', 'discriminator', 'scale', 'seed', 'train_only',
-                                  'freeze'))
+  check_against(workdir, config, ('generator', 'discriminator', 'scale', 'train_only', 'freeze'),
+                'train in a new --workdir')
+  differing = changes(before, config)
+  for key in ('init_from', 'generator.init', 'discriminator.init'):
+    if key in differing:
+      raise InputError('{}: the run has {}={!r}, the config {!r}; a run starts from it once; train '
+                       'in a new --workdir'.format(workdir, key, *differing[key]))
   if step > config.steps:
     raise InputError(f'{describe_steps(config, "")}: the run in {workdir} is at step {step}')
   if 'warmup_steps' not in before:
@@ -65,6 +78,69 @@ def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
   if min(warmups) < step <= max(warmups):  # past its warm-up by one of the two only
     raise InputError(f'{describe_steps(config, "warmup_")}: the run in {workdir} is at step {step} '
                      f'with a warm-up of {warmups[0]}')
+
+
+def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
+  """Returns {key: [value in `before`, value in `config`]} of the keys that differ.
+
+  Numbers of steps that are computed from epochs are not compared, because the epochs are. Fields of
+  the networks are not compared either: `check_resumable` knows which of them matter.
+
+  Args:
+    before: config.json of a run.
+  """
+  old = {name: key.default for name, key in KEYS.items()} | values.flat(before)
+  new = values.flat(as_json(config))
+  derived = [steps for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps'),
+                                         ('eval.every_epochs', 'eval.every')) if new[epochs]]
+  return {key: [_listed(old.get(key)), new[key]] for key in new
+          if _listed(old.get(key)) != new[key] and key not in derived
+          and (key.partition('.')[0] not in values.NETWORKS or key.endswith('.init'))}
+
+
+def refuse_changed(workdir: pathlib.Path, step: int, changed: dict[str, list], streamed: bool
+                   ) -> None:
+  """Refuses to resume a run whose result would depend on settings that it was not started with.
+
+  Args:
+    step: of its latest checkpoint.
+    changed: of `changes`.
+    streamed: whether the run was last fed by a stream.
+
+  Raises:
+    InputError: names the keys with both values, and what to do.
+  """
+  mode = changed.get('data.mode', [None, 'auto'])[1]
+  same_batches = mode == 'auto' or (mode == 'stream') == streamed
+  keys = {key: both for key, both in changed.items() if KEYS[key].change == RESUME
+          and not (key == 'data.mode' and same_batches)}
+  if keys:
+    raise InputError(f'{workdir}: settings have changed since the last start: '
+                     f'{describe_changes(keys)}; --resume continues from step {step} with the new '
+                     'ones, a new --workdir starts a new run')
+
+
+def refuse_finished(workdir: pathlib.Path, step: int, changed: dict[str, list]) -> None:
+  """Refuses to start a finished run with a changed config, which would have no effect.
+
+  Raises:
+    InputError: `changed` is not empty.
+  """
+  if changed:
+    raise InputError(f'{workdir}: this run finished at step {step} with other settings: '
+                     f'{describe_changes(changed)}; train with the new ones in a new --workdir, or '
+                     f'continue this run with --config.steps above {step}')
+
+
+def describe_changes(changed: dict[str, list]) -> str:
+  """Returns 'config.batch_size 16 -> 8, config.ema 0.999 -> 0.99'."""
+  return listed([f'config.{key} {before!r} -> {now!r}'
+                 for key, (before, now) in changed.items()])
+
+
+def _listed(value: Any) -> Any:
+  """Returns a tuple as the list that JSON makes of it."""
+  return list(value) if isinstance(value, tuple) else value
 
 
 def _described(config: dict[str, Any], key: str) -> dict[str, Any]:

@@ -5,40 +5,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sr_jax.data import augment, benchmarks, feed, sources
+from sr_jax.data import benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.feed import FeedSpec
-from sr_jax.data.pictures import Picture, parse_resize
+from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
+from sr_jax.experiment.check import check
 from sr_jax.system import files, threads
 
 # The keys that determine which images are for training and which for validation and test.
 SPLIT_KEYS = ('source', 'fraction', 'split_seed', 'resize')
-
-
-def check(config: ConfigDict) -> None:
-  """Checks the values of `config.data` before anything is read.
-
-  Raises:
-    InputError: a value is invalid; the message has the key, the value and what is allowed.
-  """
-  data = config.data
-  if data.mode not in feed.MODES:
-    raise InputError(f'config.data.mode={data.mode!r}: expected one of {", ".join(feed.MODES)}')
-  if data.channels not in (None, 1, 3):
-    raise InputError(f'config.data.channels={data.channels}: expected 1 or 3')
-  if data.channels == 1 and config.generator.channels != 1 and config.generator.name != 'srcnn':
-    raise InputError('config.data.channels=1: the generator has three channels; add '
-                     '--config.generator.channels=1')
-  if not 1 <= data.crops_per_picture <= 64:
-    raise InputError(f'config.data.crops_per_picture={data.crops_per_picture}: expected 1 to 64')
-  if data.workers < -1:
-    raise InputError(f'config.data.workers={data.workers}: expected at least -1')
-  if not 0 <= data.split_seed < 2**31:
-    raise InputError(f'config.data.split_seed={data.split_seed}: expected 0 to 2147483647')
-  parse_resize(data.resize, 'config.data.resize')
-  augment.check(build_augmentation(config))
 
 
 # Images --------------------------------------------------------------------------------
@@ -101,11 +78,9 @@ def with_split_from(config: ConfigDict, trained: dict[str, Any]) -> ConfigDict:
     trained: config.json of the run.
   """
   config = config.copy_and_resolve_references()
-  with config.ignore_type():
-    for key in SPLIT_KEYS:
-      config.data[key] = trained['data'].get(key, config.data[key])
-  check(config)
-  return config
+  for key in SPLIT_KEYS:
+    config.data[key] = trained['data'].get(key, config.data[key])
+  return check(config)
 
 
 def parse_sets(text: str) -> list[str]:
@@ -153,6 +128,24 @@ def epochs_to_steps(config: ConfigDict, image_count: int,
   return config
 
 
+def with_known_steps(config: ConfigDict, previous: dict[str, Any]) -> ConfigDict | None:
+  """Returns the config with the steps that its epochs had when the run was last started.
+
+  Args:
+    previous: config.json of the run.
+
+  Returns:
+    None if a number of epochs has changed, so that the number of images has to be known first.
+  """
+  config = config.copy_and_resolve_references()
+  for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps')):
+    if config[epochs]:
+      if previous.get(epochs) != config[epochs] or steps not in previous:
+        return None
+      config[steps] = previous[steps]
+  return config
+
+
 def steps_per_epoch(config: ConfigDict, image_count: int) -> int:
   """Returns the number of batches with at least as many crops as there are images."""
   return -(-image_count // build_crop_spec(config).count)
@@ -174,8 +167,7 @@ def build_crop_spec(config: ConfigDict) -> CropSpec:
 
 def build_augmentation(config: ConfigDict) -> Augmentation:
   """Returns the augmentation of `config.data.augment`."""
-  return Augmentation(**{name: tuple(value) if isinstance(value, list) else value  # from JSON
-                         for name, value in config.data.augment.items()})
+  return Augmentation(**config.data.augment.to_dict())
 
 
 def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = '') -> FeedSpec:

@@ -9,8 +9,6 @@ from sr_jax.errors import InputError
 from sr_jax.step import freezing
 from sr_jax.step.freezing import Trainable
 
-SCHEDULES = ('constant', 'multistep', 'cosine')
-
 
 def build_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
   """Returns the learning rate as a function of the step, counted from the start of the phase.
@@ -32,7 +30,7 @@ def build_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
   elif config.schedule == 'cosine':
     schedule = optax.cosine_decay_schedule(rate, max(1, steps), config.final)
   else:
-    raise InputError(f'schedule {config.schedule!r}: expected one of {", ".join(SCHEDULES)}')
+    raise InputError(f'schedule {config.schedule!r}: expected constant, multistep or cosine')
   if not config.ramp:
     return schedule
   rise = optax.linear_schedule(0.0, 1.0, config.ramp)

@@ -89,7 +89,7 @@ def build(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a value, a field or a combination that makes no sense; VGG weights are missing.
   """
-  check(config)
+  config = check(config)
   check_phases(config)
   measured = metrics.metric_names(config.eval.lpips)
   if config.best_metric not in measured:

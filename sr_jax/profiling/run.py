@@ -48,7 +48,7 @@ def profile_run(config: ConfigDict, workdir: os.PathLike | str) -> dict[str, Any
   Raises:
     InputError: a config that cannot be trained, or a folder that cannot be written.
   """
-  check(config)
+  config = check(config)
   workdir = files.expand(workdir)
   destination = RunFolder(workdir).profile
   with _replaced_folder(destination) as folder, contextlib.ExitStack() as stack:

@@ -30,7 +30,7 @@ def summarize(config: ConfigDict, size: str = '') -> str:
   Raises:
     InputError: an invalid config or size.
   """
-  check(config)
+  config = check(config)
   height, width = _input_size(config, size)
   generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)

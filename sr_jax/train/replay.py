@@ -26,14 +26,14 @@ from sr_jax.step import nonfinite, train_step
 from sr_jax.step.device_loop import BatchAt
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, sharding
-from sr_jax.train import start
+from sr_jax.train import previous
 from sr_jax.train.start import Run
 
 MAX_ROWS = 16  # crops of a batch in an image
 
 # What determines a step, besides what `check_resumable` compares and the digest of the data.
-KEYS = ('steps', 'warmup_steps', 'batch_size', 'hr_patch', 'dtype', 'ema', 'loss', 'optimizer',
-        'max_bad_steps', 'accumulate')
+KEYS = ('seed', 'steps', 'warmup_steps', 'batch_size', 'hr_patch', 'dtype', 'ema', 'loss',
+        'optimizer', 'max_bad_steps', 'accumulate')
 ENVIRONMENT = ('device', 'devices', 'jax', 'device_loop')  # of run.json; bits depend on them
 
 
@@ -75,7 +75,7 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   if not str(step).isdecimal() or int(step) < 1:
     raise InputError(f'--step {step}: --mode replay expects the number of a step, at least 1')
   number = int(step)
-  check(config)
+  config = check(config)
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
   begin = _checkpoint_before(workdir, number)
@@ -85,9 +85,11 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   _refuse_other_config(workdir, trained, config)
   if number > config.steps:
     raise InputError(f'--step {number}: the run in {workdir} has {config.steps} steps')
-  experiment = phases.build(config)
-  state = start.run_state(experiment.new_state(), workdir, begin)
   record, changed = _record_of_step(workdir, number)
+  config.seed = changed.get('seed', [config.seed])[0]
+  experiment = phases.build(config)
+  new = experiment.new_state()
+  state = previous.run_state(new, workdir, begin)._replace(seed=new.seed)
   spec = inputs.build_feed_spec(config, experiment.device_loop, record.get('data_mode', ''))
   with contextlib.closing(open_feed(training_set, spec, begin)) as feed:
     if record.get('data_digest', feed.digest) != feed.digest:

@@ -7,24 +7,30 @@ import os
 import pathlib
 import types
 
+import jax
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment import compatibility
+from sr_jax.experiment.check import check
 from sr_jax.runs import metadata
 from sr_jax.runs.lock import LockedByOther
 from sr_jax.runs.logs import Logs, NullLogs
 from sr_jax.step.state import TrainState
-from sr_jax.system import files
+from sr_jax.system import files, multihost
 from sr_jax.system.signals import DeferredSignals
 from sr_jax.train import announce, overfitting, record, replay
 from sr_jax.train.loop import Trainer
+from sr_jax.train.previous import finished_state, read_previous
 from sr_jax.train.start import Origin, Run, open_run
 from sr_jax.train.stopping import Stopped
 
 
-def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
+def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) -> TrainState:
   """Trains as config says, or resumes the run in `workdir`.
+
+  A run that is finished is left as it is. With a changed config it is refused, unless the number of
+  steps was raised: then the run continues.
 
   Writes config.json, run.json, metrics.jsonl, train.log, tensorboard/, samples/, progress/,
   report.html and checkpoints/ to workdir, which is locked meanwhile. Ctrl-C, SIGTERM and SIGHUP
@@ -38,6 +44,8 @@ def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
   Args:
     config: `configs.common.defaults()` with the changes of an experiment.
     workdir: folder of the run; it is created if necessary.
+    resume: whether to resume a run although settings that its result depends on have changed
+      (sr_jax/experiment/keys.py says which); without it, the changed keys are named and refused.
 
   Returns:
     The last state.
@@ -48,8 +56,15 @@ def train(config: ConfigDict, workdir: os.PathLike | str) -> TrainState:
   """
   began, workdir = datetime.datetime.now(datetime.UTC), files.expand(workdir)
   with contextlib.ExitStack() as stack:
+    config = check(config)
+    # Compared before the devices of one process wait for those of another with another program.
+    multihost.refuse_different(
+        metadata.flat({'config': compatibility.as_json(config)}) | {'JAX': jax.__version__})
+    previous = read_previous(config, workdir, stack)
+    if previous.finished:
+      return finished_state(config, workdir, previous)
     signals = DeferredSignals()
-    run, origin, state = open_run(config, workdir, stack, signals)
+    run, origin, state = open_run(config, workdir, previous, resume, stack, signals)
     stack.push(functools.partial(_note_failure, run.log))
     if run.folder is None:  # another process logs, validates and saves
       with signals:
@@ -74,6 +89,9 @@ def _train_and_record(run: Run, origin: Origin, state: TrainState, signals: Defe
   changed = (metadata.differences(origin.config, compatibility.as_json(run.config))
              if origin.resumed else {})
   environment = metadata.environment(run.experiment.device_loop, run.mesh)
+  if origin.resumed and origin.step == origin.config.get('steps'):
+    run.log.say(f'{workdir}: this run had finished at step {origin.step} and is continued to step '
+                f'{run.config.steps}')
   printed = announce.before_training(run, origin, state, changed, environment)
   with record.start_record(run, origin, state, environment, changed, began) as entry:
     with signals:

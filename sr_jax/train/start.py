@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,20 +18,20 @@ from sr_jax.data.feed import Feed, open_feed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
-from sr_jax.experiment.check import check
 from sr_jax.experiment.phases import Experiment
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.restore import Model, load
-from sr_jax.runs import checkpoints, lock, metadata, wandb_sync
+from sr_jax.runs import checkpoints, lock, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
 from sr_jax.runs.transcript import Transcript
 from sr_jax.step.state import TrainState
-from sr_jax.system import accelerator, files, multihost, sharding
+from sr_jax.system import files, multihost, sharding
 from sr_jax.system.signals import DeferredSignals
 from sr_jax.train import validation
 from sr_jax.train.ownership import OwnedFolder
+from sr_jax.train.previous import Previous, refuse_resume, run_state
 from sr_jax.train.stopping import StopVote
 
 
@@ -96,51 +96,46 @@ class Run:
   started: float
 
 
-def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitStack,
-             signals: DeferredSignals) -> tuple[Run, Origin, TrainState]:
+def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resume: bool,
+             stack: contextlib.ExitStack, signals: DeferredSignals
+             ) -> tuple[Run, Origin, TrainState]:
   """Opens the run in `workdir`, new or resumed; everything is closed with `stack`.
 
   Nothing is written before the config, the data and the weights are known to be usable, so a start
   that is refused leaves the run as it was.
 
   Args:
+    config: of `check`.
     workdir: folder of the run; only the first process uses it.
+    previous: of `read_previous`; not finished.
+    resume: whether a run is resumed although its settings have changed.
     signals: deferred by the caller while the run trains.
 
   Raises:
     InputError: anything that the user can put right.
   """
-  started = time.monotonic()
-  check(config)
-  # Compared before the devices of one process wait for those of another with another program.
-  multihost.refuse_different(
-      metadata.flat({'config': compatibility.as_json(config)}) | {'JAX': jax.__version__})
-  first = multihost.is_first()
-  mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
-  transcript = Transcript(lambda: accelerator.describe_devices(mesh.size if mesh else 1))
+  started, first = time.monotonic(), multihost.is_first()
+  mesh, transcript = previous.mesh, previous.transcript
   if first and config.wandb:
     wandb_sync.check_installed()
-  existed = first and RunFolder(workdir).config.exists()
-  run_lock = stack.enter_context(lock.run_lock(workdir)) if existed else None
   notes = []
   training_set = inputs.training_set(config, notes)
-  reached, before, records = multihost.broadcast_json(
-      lambda: (*stopped_at(workdir, transcript.say), metadata.start_records(workdir)))
-  config = inputs.epochs_to_steps(config, len(training_set), before)
-  if reached is not None and first:
-    compatibility.check_resumable(workdir, before, reached, config)
-  model = load_initial(config) if first and config.init_from and reached is None else None
+  config = inputs.epochs_to_steps(config, len(training_set), previous.config)
+  resumed = previous.step is not None
+  if resumed and first:
+    refuse_resume(config, workdir, previous, resume)
+  model = load_initial(config) if first and config.init_from and not resumed else None
   data = (validation.open_validation(config, training_set, notes) if first
           else validation.ValidationData({}, {}, []))
   experiment = phases.build(config)
   state, loaded, initialised = experiment.new_state(), [], []
-  if reached is not None and first:
-    state = run_state(state, workdir, reached)
+  if resumed and first:
+    state = run_state(state, workdir, previous.step)._replace(seed=state.seed)
   elif model:
     state, loaded, initialised = start_from(state, experiment.generator, model)
   state = sharding.replicate(multihost.broadcast_arrays(state), mesh)
-  origin = Origin(int(state.step), reached is not None, existed and reached is None, before,
-                  records, model, loaded, initialised)
+  origin = Origin(int(state.step), resumed, previous.existed and not resumed, previous.config,
+                  previous.records, model, loaded, initialised)
   # Decoding comes last: it takes longest, and a mistake elsewhere should not wait for it.
   spec = inputs.build_feed_spec(config, experiment.device_loop,
                                 origin.last_record.get('data_mode', ''))
@@ -152,8 +147,8 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitSt
   log, saved, folder = NullLogs(), None, None
   if first:
     log, saved, folder = _open_folder(
-        config, workdir, run_lock, origin.step, inputs.steps_per_epoch(config, len(training_set)),
-        transcript, stack)
+        config, workdir, previous.lock, origin.step,
+        inputs.steps_per_epoch(config, len(training_set)), transcript, stack)
   notes = list(dict.fromkeys((*notes, *feed.notes)))
   run = Run(config, experiment, training_set, notes, feed, mesh, data, log, saved, folder,
             StopVote(signals, feed.skipped), started)
@@ -183,30 +178,6 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLo
     path = error.filename or workdir
     raise InputError(f'{path}: cannot write ({error.strerror})') from None
   return log, saved, OwnedFolder(workdir, run_lock, plain_config, log)
-
-
-def stopped_at(workdir: pathlib.Path, warn: Callable[[str], None] = print
-               ) -> tuple[int | None, dict[str, Any]]:
-  """Returns (latest step, config.json) of a run that can be resumed, or (None, {}).
-
-  A damaged checkpoint is skipped, and a line says so.
-
-  Raises:
-    InputError: there are checkpoints and none is intact, or there is no config.json beside them.
-  """
-  with contextlib.closing(Checkpoints(workdir, read_only=True, warn=warn)) as saved:
-    latest = saved.latest()
-  return latest, {} if latest is None else metadata.read_config(workdir)
-
-
-def run_state(target: TrainState, workdir: pathlib.Path, step: int) -> TrainState:
-  """Restores a run's checkpoint of `step`; `target` gives names, shapes and devices.
-
-  Raises:
-    InputError: it does not exist, is damaged, or is of another architecture or optimiser.
-  """
-  with contextlib.closing(Checkpoints(workdir, read_only=True)) as saved:
-    return saved.restore(target, step)
 
 
 def load_initial(config: ConfigDict) -> Model:

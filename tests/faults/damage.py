@@ -27,7 +27,7 @@ from sr_jax import train
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.step.state import TrainState
-from sr_jax.train import start
+from sr_jax.train import previous
 from tests.conftest import same_bits
 from tests.faults import Run, table
 
@@ -139,7 +139,7 @@ def opened(workdir: pathlib.Path) -> tuple[int | None, str]:
   printed = io.StringIO()
   with contextlib.redirect_stdout(printed):
     try:
-      return start.stopped_at(workdir)[0], printed.getvalue()
+      return previous.stopped_at(workdir)[0], printed.getvalue()
     except InputError as error:
       return None, str(error)
 

@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.report import history, page
 from sr_jax.runs import imported, metadata, metrics_log
 from sr_jax.system import files
-from sr_jax.train import announce, overfitting, start
+from sr_jax.train import announce, overfitting, previous
 from tests import smallest
 from tests.faults import texts
 
@@ -108,7 +107,7 @@ def read_run(intact: pathlib.Path, path: pathlib.Path) -> None:
     (folder / 'checkpoints').symlink_to(intact / 'checkpoints')
 
   def resume() -> None:
-    step, before = start.stopped_at(folder)
+    step, before = previous.stopped_at(folder)
     compatibility.check_resumable(folder, before, step, wanted)
     inputs.epochs_to_steps(wanted, 7, before)
 
@@ -144,12 +143,9 @@ def call_all(*functions: Callable[[], Any]) -> None:
 def read_arguments(path: pathlib.Path) -> Any:
   """Parses and checks a command line of sr_jax.main, as far as that is possible without data."""
   argv = ['main', *json.loads(path.read_text())]
-  sys.argv = argv  # ml_collections reads overrides from there
   smallest.forget_flags()
   with contextlib.chdir(ROOT):
-    main._parse(argv)
-  config = main._CONFIG.value
-  check(config)
+    config = check(main.parse(argv).config)
   return phases.build(inputs.epochs_to_steps(config, 7)).phases
 
 

@@ -1,0 +1,146 @@
+"""Reads the file that --config names, and applies --config.KEY=VALUE."""
+
+import ast
+import importlib.machinery
+import importlib.util
+import inspect
+import json
+import pathlib
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sr_jax.errors import InputError, brief
+from sr_jax.experiment.key import parse
+from sr_jax.experiment.keys import KEYS
+from sr_jax.experiment.values import (
+  SECTIONS,
+  checked,
+  defaults,
+  invalid_value,
+  nested,
+  own_networks,
+  unknown_key,
+)
+from sr_jax.system import files
+
+MODULE = 'sr_jax_config_file'  # the name of the module that a config file becomes
+
+
+def load(spec: str) -> dict[str, Any]:
+  """Returns the values of a config file as a nested dict, as they are; `override` checks them.
+
+  Args:
+    spec: FILE.py or FILE.py:VARIANT,VARIANT, which defines `get_config`; or the config.json of a
+      run.
+
+  Raises:
+    InputError: the file does not exist or cannot be loaded, or a variant is unknown.
+  """
+  name, _, variant = spec.partition(':')
+  path = files.expand(name)
+  if path.is_dir():
+    raise InputError(f'{name}: is a folder; expected a Python file such as configs/srgan.py, or '
+                     'the config.json of a run')
+  if not path.is_file():
+    raise InputError(f'{name}: no such config file')
+  if path.suffix.lower() != '.json':
+    return _run_file(path, spec, variant)
+  if variant:
+    raise InputError(f'{spec}: a config.json has no variants')
+  return load_json(path)
+
+
+def load_json(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the values of a run's config.json; a key that it does not have has its default.
+
+  Raises:
+    InputError: it cannot be read.
+  """
+  try:
+    values = json.loads(path.read_text('utf-8'))
+  except (OSError, ValueError, RecursionError):
+    values = None
+  if not isinstance(values, dict) or 'generator' not in values:
+    raise InputError(f'{path}: cannot read; expected the config.json of a run')
+  # Imported weights have a config.json of a few keys, and one that says where they come from.
+  return _filled({key: value for key, value in values.items() if key != 'imported'}, defaults())
+
+
+def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str) -> ConfigDict:
+  """Returns the config with the values of the command line, all of them checked.
+
+  Args:
+    config: of `load`.
+    settings: {'optimizer.g.learning_rate': '1e-3', ...}.
+    origin: the file that `config` comes from, for messages.
+
+  Raises:
+    InputError: names every unknown or invalid key in one line.
+  """
+  values, faults = checked(config)
+  own = own_networks(config)
+  faults = [fault for name, fault in faults.items() if name not in settings]
+  wrong = [f'{origin}: {"; ".join(faults)}'] if faults else []
+  for name, text in settings.items():
+    section, _, last = name.rpartition('.')
+    if name in SECTIONS:
+      wrong.append(f'--config.{name}: is a section of keys; set them as --config.{name}.KEY=VALUE')
+    elif section in own and last not in ('name', 'init') and name in values:
+      values[name] = _literal(text)
+    elif name not in KEYS:
+      wrong.append(unknown_key(name, values))
+    else:
+      try:
+        values[name] = parse(KEYS[name], text)
+      except ValueError as error:
+        shown = repr(text) if KEYS[name].type is str else text
+        wrong.append(invalid_value(KEYS[name], shown, str(error)))
+  if wrong:
+    raise InputError('; '.join(wrong))
+  return ConfigDict(nested(values), type_safe=False)
+
+
+def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:
+  """Executes a Python file and calls its `get_config`."""
+  module_spec = importlib.util.spec_from_file_location(
+      MODULE, path, loader=importlib.machinery.SourceFileLoader(MODULE, str(path)))
+  module = importlib.util.module_from_spec(module_spec)
+  sys.modules[MODULE] = module  # classes that the file defines look for their module there
+  try:
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise InputError('defines no get_config()')
+    if variant and not inspect.signature(module.get_config).parameters:
+      raise InputError('has no variants')
+    config = module.get_config(variant) if variant else module.get_config()
+    if not isinstance(config, ConfigDict):
+      raise InputError(f'get_config() returned {brief(repr(config), 80)}, expected a ConfigDict')
+    return config.to_dict()
+  except InputError as error:
+    raise InputError(f'{spec}: {error}') from None
+  except Exception as error:  # whatever the file raises
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+             if frame.filename == str(path)]
+    lines += [error.lineno] if isinstance(error, SyntaxError) else []
+    at = f', line {lines[-1]}' if lines and not isinstance(error, ValueError) else ''
+    kind = '' if isinstance(error, ValueError) else f'cannot load{at} ({type(error).__name__}): '
+    raise InputError(f'{spec}: {kind}{brief(error)}') from None
+
+
+def _filled(values: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns `values` with the keys that only `rest` has, in all sections."""
+  both = {name: _filled(values[name], value) for name, value in rest.items()
+          if isinstance(value, Mapping) and isinstance(values.get(name), Mapping)}
+  return {**rest, **values, **both}
+
+
+def _literal(text: str) -> Any:
+  """Returns the value of a field that the table does not know: a Python literal, or the text."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    return text

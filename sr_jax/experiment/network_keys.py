@@ -1,0 +1,86 @@
+"""The keys of a config that are fields of the networks.
+
+A field whose default is None has the default of its module; sr_jax/models documents the modules.
+"""
+
+from sr_jax.experiment.key import FIXED, FREE, Key
+
+INITIALIZERS = ('xavier', 'xavier_normal', 'kaiming', 'kaiming_uniform', 'kaiming_0.1', 'lecun',
+                'pytorch')
+ACTIVATIONS = ('none', 'relu', 'leaky_relu', 'leaky_relu_0.2', 'prelu')
+COUNT = '[1, inf)'
+
+GENERATOR = (
+    Key('generator.name', str, 'srresnet',
+        "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
+        'BatchNorm.',
+        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact'),
+        registry='sr_jax.models.GENERATORS', change=FIXED),
+    Key('generator.features', int, None, 'Channels of the trunk.', COUNT, change=FIXED),
+    Key('generator.blocks', int, None, 'Residual blocks, or convolutions of compact.', COUNT,
+        change=FIXED),
+    Key('generator.channels', int, None,
+        '3 for RGB. With 1 the network upscales luma, and Cb and Cr are upscaled by bicubic.',
+        choices=(1, 3), change=FIXED),
+    Key('generator.upsample', str, None,
+        "How srresnet, msrresnet and rrdb upsample; rrdb has 'nearest' and 'shuffle'.",
+        choices=('shuffle', 'nearest', 'transposed', 'direct'), change=FIXED),
+    Key('generator.activation', str, None, 'Activation of srresnet, msrresnet and compact.',
+        choices=ACTIVATIONS, change=FIXED),
+    Key('generator.remat', bool, None,
+        'Recomputes the blocks of srresnet, msrresnet, edsr and rrdb in the backward pass: less '
+        'GPU memory in training for about a third more time.', change=FREE),
+    Key('generator.kernel', int, None,
+        'srresnet, msrresnet: side of the first and last convolutions, in pixels.', COUNT,
+        change=FIXED),
+    Key('generator.batch_norm', bool, None,
+        'srresnet, msrresnet: whether the blocks have BatchNorm.', change=FIXED),
+    Key('generator.skip', str, None,
+        'srresnet, msrresnet: what is added to the result, the features of the first convolution '
+        'or the bilinear upscale of LR.', choices=('features', 'bilinear'), change=FIXED),
+    Key('generator.output', str, None, 'srresnet, msrresnet: function of the last layer.',
+        choices=('linear', 'tanh'), change=FIXED),
+    Key('generator.block_activation', str, None,
+        'srresnet, msrresnet: activation inside the residual blocks.', choices=ACTIVATIONS,
+        change=FIXED),
+    Key('generator.refine', bool, None,
+        'srresnet, msrresnet: one more convolution at high resolution.', change=FIXED),
+    Key('generator.residual_scale', float, None, "edsr: factor of each block's residual.",
+        change=FIXED),
+    Key('generator.mean', tuple[float, ...], None,
+        'edsr: RGB in [0, 1] that is subtracted from LR and added to SR.', change=FIXED),
+    Key('generator.image_range', float, None, 'edsr: value of white inside the network.',
+        change=FIXED),
+    Key('generator.growth', int, None,
+        'rrdb: channels that each convolution of a dense block adds.', COUNT, change=FIXED),
+    Key('generator.unshuffle', int, None,
+        'rrdb: factor by which LR is folded into channels first.', COUNT, change=FIXED),
+    Key('generator.inner_scale', int, None,
+        'compact: scale of the network, if its result is resized.', COUNT, change=FIXED),
+    Key('generator.widths', tuple[int, ...], None, 'srcnn: channels of the hidden layers.', COUNT,
+        change=FIXED),
+    Key('generator.kernels', tuple[int, ...], None,
+        'srcnn: sides of the convolutions in pixels, one more than `widths`.', COUNT,
+        change=FIXED),
+    Key('generator.luma_only', bool, None,
+        'srcnn: whether only Y is processed; Cb and Cr are upscaled by bicubic.', change=FIXED),
+    Key('generator.init', str, None,
+        'Initialiser of the kernels (of rrdb, those of the dense blocks).',
+        choices=INITIALIZERS, registry='sr_jax.models.layers.INITIALIZERS', change=FIXED),
+)
+
+DISCRIMINATOR = (
+    Key('discriminator.name', str, 'none',
+        "The discriminator's network; one other than 'none' needs loss.adversarial.weight above "
+        '0.', choices=('none', 'vgg_style'), registry='sr_jax.models.DISCRIMINATORS',
+        change=FIXED),
+    Key('discriminator.widths', tuple[int, ...], (64, 128, 256, 512),
+        'Channels of each pair of convolutions.', COUNT, change=FIXED),
+    Key('discriminator.batch_norm', bool, None, 'Whether it has BatchNorm.', change=FIXED),
+    Key('discriminator.head', str, None, "'dense' is for one patch size, 'conv' for any.",
+        choices=('dense', 'conv'), change=FIXED),
+    Key('discriminator.hidden', int, None, "Width of the head's hidden layer.", COUNT,
+        change=FIXED),
+    Key('discriminator.init', str, None, 'Initialiser of the kernels.', choices=INITIALIZERS,
+        registry='sr_jax.models.layers.INITIALIZERS', change=FIXED),
+)

@@ -1,0 +1,119 @@
+"""Compares a config with the table of keys: which keys are unknown, missing or invalid."""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from sr_jax.errors import brief, listed
+from sr_jax.experiment.key import Key, convert
+from sr_jax.experiment.keys import KEYS
+
+NETWORKS = ('generator', 'discriminator')
+SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
+            for length in range(1, len(parts))}
+
+
+def defaults() -> dict[str, Any]:
+  """Returns the default of every key as a nested dict."""
+  return nested({name: key.default for name, key in KEYS.items()})
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {'a': {'b': 1}} for {'a.b': 1}."""
+  tree: dict[str, Any] = {}
+  for name, value in flat.items():
+    *sections, last = name.split('.')
+    section = tree
+    for part in sections:
+      section = section.setdefault(part, {})
+    section[last] = value
+  return tree
+
+
+def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns {'a.b': 1} for {'a': {'b': 1}}."""
+  result = {}
+  for name, value in config.items():
+    result |= (flat(value, f'{prefix}{name}.') if isinstance(value, Mapping)
+               else {f'{prefix}{name}': value})
+  return result
+
+
+def checked(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+  """Converts the values of a config to the types of their keys.
+
+  Args:
+    config: nested, such as `ConfigDict.to_dict` returns.
+
+  Returns:
+    ({full name: value}, {full name: message}), the keys that are right and those that are not.
+  """
+  values: dict[str, Any] = {}
+  own = own_networks(config)
+  faults = dict(_walk(config, '', own, values))
+  missing = [name for name in KEYS if name not in values and not any(
+      name == fault or name.startswith(f'{fault}.') for fault in faults)
+      and name.partition('.')[0] not in own]
+  if missing:
+    faults[missing[0]] = (f'config.{listed(missing, 3)}: missing; a config starts from '
+                          'configs.common.defaults(), and update() changes a section')
+  return values, faults
+
+
+def own_networks(config: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the sections whose network a config file has registered.
+
+  Such a network has fields of its own, which it checks itself.
+  """
+  sections = {section: config.get(section) for section in NETWORKS}
+  return tuple(section for section, fields in sections.items() if isinstance(fields, Mapping)
+               and fields.get('name') not in KEYS[f'{section}.name'].choices)
+
+
+def unknown_key(name: str, known: Collection[str] = ()) -> str:
+  """Returns the message for a key that does not exist, with the most similar one that does.
+
+  Args:
+    name: full name.
+    known: keys that exist besides those of the table: fields of a network of the user's own.
+  """
+  section, _, last = name.rpartition('.')
+  below = f'{section}.' if section else ''
+  siblings = dict.fromkeys(key.removeprefix(below).partition('.')[0]
+                           for key in (*KEYS, *known) if key.startswith(below))
+  similar = [below + part for part in difflib.get_close_matches(last, siblings, 1, 0.7)]
+  if not similar:  # a key of another section
+    parts = {key.rpartition('.')[2]: key for key in reversed(KEYS)}
+    similar = [parts[part] for part in difflib.get_close_matches(last, parts, 1, 0.8)]
+  if similar:
+    return f'config.{name}: unknown key; did you mean config.{similar[0]}?'
+  if section in SECTIONS:
+    return (f'config.{name}: unknown key; the keys of config.{section} are '
+            f'{", ".join(siblings)}')
+  return f'config.{name}: unknown key; sr_jax/experiment/keys.py lists all keys'
+
+
+def invalid_value(key: Key, shown: str, expected: str) -> str:
+  """Returns the message for a value that a key cannot have."""
+  return f'config.{key.name}={brief(shown, 80)}: expected {expected}'
+
+
+def _walk(section: Mapping[str, Any], prefix: str, own: tuple[str, ...],
+          values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+  """Yields (name, message) of what is wrong below a section; what is right goes to `values`."""
+  for last, value in section.items():
+    name = f'{prefix}{last}'
+    if name in SECTIONS and isinstance(value, Mapping):
+      yield from _walk(value, f'{name}.', own, values)
+    elif name in SECTIONS:
+      yield name, (f'config.{name}={brief(repr(value), 80)}: is a section of keys; set them as '
+                   f'config.{name}.KEY')
+    elif prefix.rstrip('.') in own and last not in ('name', 'init'):
+      values[name] = value
+    elif name not in KEYS:
+      yield name, unknown_key(name)
+    else:
+      try:
+        values[name] = convert(KEYS[name], value)
+      except ValueError as error:
+        yield name, invalid_value(KEYS[name], repr(value), str(error))
