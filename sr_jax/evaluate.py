@@ -76,7 +76,8 @@ def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
   for spec in inputs.parse_sets(config.eval.sets):
     name = set_name(spec)
     if name in sets:
-      raise InputError(f'config.eval.sets: two sets are called {name}')
+      raise InputError(f'config.eval.sets: two sets are called {name}, so their results would have '
+                       'the same paths; rename one of the folders')
     sets[name] = inputs.open_set(config, spec, scale, config.eval.resize, notes)
   if not sets:
     raise InputError('config.eval.sets: is empty; expected folders, separated by commas')

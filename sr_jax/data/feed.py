@@ -23,7 +23,7 @@ from sr_jax.data.augment import Augmentation, Crops, augment
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, count_of
 from sr_jax.images import dropped
 from sr_jax.system import files, sharding
 
@@ -212,7 +212,7 @@ def _refuse_few(found: Sequence[Picture], spec: FeedSpec, needed: int, free: int
   if len(found) < spec.crop_spec.count:
     raise InputError(
         f'config.data.cache={spec.cache or packed.default_cache()}: its disk has {free:,} bytes '
-        f'free; packing {len(found)} images needs {2 * needed:,}, so that as many stay free. '
+        f'free; packing {count_of(found, "image")} needs {2 * needed:,}, half of which stays free. '
         'Free some space, or set --config.data.cache=FOLDER to a folder on another disk')
 
 
