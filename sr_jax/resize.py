@@ -20,7 +20,7 @@ from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.images import decoders, dropped
 from sr_jax.media import photos
-from sr_jax.system import cli, threads
+from sr_jax.system import cli, files, threads
 
 MAX_SCALE = 64  # up or down; a larger value is most likely a typing error
 
@@ -107,7 +107,9 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   scale = parse_scale(args.scale)
   notes = []
-  files = plan_outputs(args.source, args.target, notes)
+  jobs = plan_outputs(args.source, args.target, notes)
+  for folder in {target.parent for _, target in jobs}:
+    files.remove_leftovers(folder)  # of calls that were killed
 
   decoders.silence_libraries()
 
@@ -117,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
       return Resized(error=str(error))
 
-  results = dict(zip([path for path, _ in files], threads.on_all_cores(resize_one, files),
+  results = dict(zip([path for path, _ in jobs], threads.on_all_cores(resize_one, jobs),
                      strict=True))
   cropped = [path.name for path, result in results.items() if result.cropped]
   errors = [result.error for result in results.values() if result.error]
@@ -126,8 +128,8 @@ def main(argv: list[str] | None = None) -> None:
     print(note)
   if cropped:
     print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: {listed(cropped)}')
-  if len(files) > len(errors):
-    print(f'{len(files) - len(errors)} of {len(files)} written to {args.target}')
+  if len(jobs) > len(errors):
+    print(f'{len(jobs) - len(errors)} of {len(jobs)} written to {args.target}')
   if errors:
     raise InputError(f'{len(errors)} not resized: {listed(errors)}')
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images, resize
+from sr_jax.system import files
 from tests.conftest import interrupt
 
 MakeImage = Callable[..., np.ndarray]  # the fixture `picture`
@@ -54,6 +55,15 @@ def test_upscaling_a_file_into_a_folder(run: RunCommand, tmp_path: Path,
                                 picture(9, 7).repeat(2, 0).repeat(2, 1))
   assert run('a.bmp', 'half.png', '--scale', '1.5')[0] == 0
   assert images.image_size(tmp_path / 'half.png') == (12, 9)  # cropped to 8x6, then 1.5 times
+
+
+def test_leftovers_of_killed_calls_are_removed(run: RunCommand, tmp_path: Path,
+                                               picture: MakeImage) -> None:
+  images.write_image(tmp_path / 'hr' / 'a.png', picture(8, 8))
+  (tmp_path / 'lr').mkdir()
+  (tmp_path / 'lr' / f'{files.UNFINISHED}1.png').write_bytes(b'half')
+  assert run('hr', 'lr', '--scale', '1/4')[0] == 0
+  assert [path.name for path in (tmp_path / 'lr').iterdir()] == ['a.png']
 
 
 def test_one_bad_file_does_not_stop_the_rest(run: RunCommand, tmp_path: Path,
