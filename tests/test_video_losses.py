@@ -191,10 +191,16 @@ def with_extras(path: Path, source: Path) -> Path:
     for stream in (*streams, sound):
       stream.metadata.update(language='deu', title='A track')
     output.add_attachment('font.ttf', 'font/ttf', bytes(100))
+    words = output.add_stream('srt')
+    words.codec_context.subtitle_header = b'[Script Info]\nScriptType: v4.00+\n'
     for packet in old.demux(video=0, audio=0):
       if packet.size:
         packet.stream = sound if packet.stream.type == 'audio' else streams[0]
         output.mux(packet)
+    packet = av.Packet(b'a subtitle')
+    packet.stream, packet.pts, packet.dts, packet.duration = words, 0, 0, 500
+    packet.time_base = Fraction(1, 1000)
+    output.mux(packet)
   return path
 
 
@@ -205,6 +211,7 @@ def test_chapters_titles_and_languages_are_kept(target: str, tmp_path: Path) -> 
   assert 'chapters dropped' not in words
   assert 'further video streams dropped' in words
   assert 'attachments dropped' in words
+  assert 'subtitles dropped' in words
   assert ('metadata dropped (DIRECTOR)' in words) == (target == 'o.mp4')
   with av.open(str(tmp_path / target)) as result:
     assert [(chapter['start'] * chapter['time_base'], chapter['end'] * chapter['time_base'],
@@ -220,6 +227,21 @@ def test_chapters_titles_and_languages_are_kept(target: str, tmp_path: Path) -> 
   assert 'chapters' not in words
   with av.open(str(tmp_path / 'again.mp4')) as result:
     assert len(result.chapters()) == 2
+
+
+def test_hdr_metadata_is_reported_and_the_tags_are_kept(tmp_path: Path) -> None:
+  frames = [av.VideoFrame.from_ndarray(image, 'rgb24').reformat(format='yuv420p10le')
+            for image in moving(3, 48, 64)]
+  source = write(tmp_path / 'a.mp4', frames, 'libx265', options={'x265-params': (
+      'log-level=none:pools=1:frame-threads=1:hdr10=1:colorprim=bt2020:transfer=smpte2084:'
+      'colormatrix=bt2020nc:max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)'
+      'R(34000,16000)WP(15635,16450)L(10000000,1)')})
+  words = upscale_video(twice, 2, source, tmp_path / 'o.mp4')
+  assert 'HDR metadata dropped' in words
+  assert '10 bits reduced to 8' in words
+  with av.open(str(tmp_path / 'o.mp4')) as result:
+    frame = next(result.decode(video=0))
+    assert (frame.color_primaries, frame.color_trc, frame.colorspace) == (9, 16, 9)
 
 
 def test_frames_of_another_size_are_reported(tmp_path: Path) -> None:
