@@ -45,6 +45,7 @@ PAIRS = [  # (HR folder, LR folder) of a set of x4
     ('HR', 'LR_difficult'), ('HR', 'LR_wild'), ('HR', 'LR_bicubic/X4'), ('HR', 'LR_unknown/x4'),
     ('HR', 'LR/X4'), ('HR', 'LR/x4'), ('HR', 'LR/4x'), ('HR', 'LR/bicubic/x4'),
     ('HR', 'LR/LRBI/x4'), ('HR/x4', 'LR/x4'), ('GT', 'LR_bicubic_x4'), ('hr_128', 'lr_16'),
+    ('hr256', 'lr64'), ('HRs', 'LRs'),
     ('DIV2K_valid_HR', 'DIV2K_valid_LR_bicubic/X4'), ('DIV2K_valid_HR', 'DIV2K_valid_LR_mild'),
     ('DIV2K_valid_HR', 'DIV2K_valid_LR_unknown/X4'), ('DIV2K_train_HR', 'DIV2K_train_LR_wild'),
     ('DIV2K_train_HR', 'DIV2K_train_LR_difficult/X4'), ('DIV2K_train_HR', 'DIV2K_train_LR_x4'),

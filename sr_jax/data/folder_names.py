@@ -4,15 +4,18 @@ import re
 from typing import NamedTuple
 
 # Words that stand for HR or LR wherever they are a part of a name: 'DIV2K_train_HR', 'LR_unknown'.
-STRONG = {'hr': 'HR', 'hq': 'HR', 'gt': 'HR', 'hires': 'HR', 'lr': 'LR', 'lq': 'LR', 'lores': 'LR'}
+STRONG = {'hr': 'HR', 'hq': 'HR', 'gt': 'HR', 'hires': 'HR', 'hrs': 'HR', 'gts': 'HR',
+          'lr': 'LR', 'lq': 'LR', 'lores': 'LR', 'lrs': 'LR', 'lqs': 'LR'}
 # Words that do so only as the entire name, since they occur in others: 'low_light', 'high_tide'.
 WHOLE = {'high': 'HR', 'original': 'HR', 'originals': 'HR', 'low': 'LR'}
 # Words that are not used to form pairs, but make a folder next to one of the other kind suspicious.
 HINTS = {'target': 'HR', 'targets': 'HR', 'image': 'HR', 'images': 'HR', 'clean': 'HR',
          'sharp': 'HR', 'label': 'HR', 'labels': 'HR', 'truth': 'HR', 'reference': 'HR',
-         'output': 'HR', 'outputs': 'HR',
+         'output': 'HR', 'outputs': 'HR', 'hd': 'HR',
          'input': 'LR', 'inputs': 'LR', 'degraded': 'LR', 'blur': 'LR', 'blurred': 'LR',
-         'blurry': 'LR', 'noisy': 'LR', 'downscaled': 'LR', 'downsampled': 'LR', 'small': 'LR'}
+         'blurry': 'LR', 'noisy': 'LR', 'downscaled': 'LR', 'downsampled': 'LR', 'small': 'LR',
+         'compressed': 'LR', 'thumbs': 'LR', 'thumbnail': 'LR', 'thumbnails': 'LR', 'sd': 'LR',
+         'ld': 'LR'}
 # (LR, HR): names that differ in these alone look like a pair, whatever else is in them.
 COUNTERPARTS = (('lr', 'hr'), ('lq', 'hq'), ('lq', 'gt'), ('lr', 'gt'), ('lq', 'hr'),
                 ('low', 'high'), ('input', 'target'), ('input', 'output'), ('input', 'gt'))
@@ -22,6 +25,8 @@ MAX_SCALE = 16  # a larger number in a name is a size or a year
 
 # 'LRbicx4', 'GTmod12', 'HR_x4' without its separator: a word with what is glued to it.
 _GLUED = re.compile(r'(hr|hq|gt|hires|lr|lq|lores)(mod\d+)?(bicubic|bic|bi|bd|dn)?(x?\d+|\d+x)?')
+_GLUED_SCALE = re.compile(r'(?:bicubic|bic|bi|bd|dn)(x\d+|\d+x)')  # BIx4
+_GLUED_SIZE = re.compile(r'(hr|hq|lr|lq)(\d{2,4})')  # hr256; 'gt500' is a car
 _SCALE = re.compile(r'x(\d+)|(\d+)x')
 _RESOLUTION = re.compile(r'(high|low)[-_. ]?(?:res(?:olution)?)(?![a-z])')
 
@@ -56,13 +61,17 @@ def role_of(name: str) -> Role | None:
       words.append(glued[1])
       scale = scale or _scale(glued[4] or '', glued[1])
       modulus, degraded = modulus or bool(glued[2]), degraded or bool(glued[3])
+    elif (sized := _GLUED_SIZE.fullmatch(token)) and int(sized[2]) % 8 == 0:
+      words.append(sized[1])
+    elif match := _GLUED_SCALE.fullmatch(token):
+      scale, degraded = scale or _scale(match[1], ''), True
     elif _scale(token, ''):
       scale = scale or _scale(token, '')
     elif token in DEGRADATIONS:
       degraded = True
     elif re.fullmatch(r'mod\d+', token):
       modulus = True
-    elif token in WHOLE or token in HINTS:
+    elif token in WHOLE or token in HINTS or token in STRONG:
       words.append(token)
     elif token.isdecimal():  # 'LR_4', 'lr_16', 'hr_128'
       number = token
