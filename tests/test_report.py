@@ -296,6 +296,7 @@ def test_evaluated_images_are_in_order_of_their_gain(make, picture):
     images.write_image(folder / 'eval' / 'Set-400-strips' / f'{name}.png', row)
   (folder / 'eval' / 'Set-400.json').write_text(json.dumps({
       'protocol': {'psnr_y': 'in dB'}, 'scale': 2, 'step': 400, 'mean': {'psnr_y': 30.9},
+      'excluded': ['psnr_y: mean over 3 of 4 images, 1 infinite (identical)'],
       'images': ours, 'bicubic': {'mean': {'psnr_y': 30.0}, 'images': theirs}}))
   found = history.read_all([folder])
   assert [shown.name for shown in gallery.evaluated(found, 12)] == ['b', 'c', 'a', 'd']
@@ -309,6 +310,7 @@ def test_evaluated_images_are_in_order_of_their_gain(make, picture):
   assert (best, worst) == ('<a href="#Set/d">d</a> 33.00', '<a href="#Set/b">b</a> 29.00')
   assert '<article id="Set/d">' in text
   assert '33.00 dB, 0.0700 LPIPS' in text
+  assert 'mean over 3 of 4 images, 1 infinite (identical)' in text
 
 
 def test_a_damaged_montage_is_skipped(make):

@@ -365,6 +365,8 @@ def test_a_signal_saves_and_the_same_command_continues(config, uninterrupted, tm
       run(config, tmp_path)
   assert stopped.value.signal == number
   assert 10 <= Checkpoints(tmp_path, read_only=True).latest() < 20
+  log = (tmp_path / 'train.log').read_text()
+  assert re.search(r'Stopped at step 1\d of 40 .*resume.* Report: .*report\.html\n$', log)
   assert same_bits(run(config, tmp_path), uninterrupted.state) == []
 
 
@@ -487,6 +489,8 @@ def test_a_nonfinite_run_stops_at_the_state_before(config, tmp_path, capsys, loo
   assert re.fullmatch(fr'{tmp_path}: steps 2 to 5 .*\(g/pixel\).* seed 0, step 2, .*{picture}; .*'
                       r'checkpoint 1; --mode replay --step 2 .*', str(stopped.value))
   assert images.read_image(picture).shape == (4 * 16 + 3 * 4, 3 * 16 + 2 * 4, 3)
+  log = (tmp_path / 'train.log').read_text()
+  assert log.splitlines()[-1].endswith(f' error: {stopped.value}')
   lines = read_metrics(tmp_path)
   assert [line['skipped'] for line in lines] == [0, 1, 2, 3, 4]
   assert [line['g/pixel'] is None for line in lines] == [False, True, True, True, True]

@@ -35,7 +35,7 @@ def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False) -> dic
   text = {
       'psnr_y': 'PSNR in dB on the luma (MATLAB rgb2ycbcr, not rounded), '
                 f'{crop}; for grey HR, on its channel; inf (null in JSON) for identical images, '
-                'which means leave out',
+                'excluded from means',
       'ssim_y': 'SSIM on the same luma: 11x11 Gaussian, sigma 1.5, K .01 .03, valid windows, '
                 f'{crop}',
       'psnr_rgb': f'PSNR over R, G and B together, {crop}',

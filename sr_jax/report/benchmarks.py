@@ -37,7 +37,8 @@ def _set_table(set_name: str, evaluations: Sequence[tuple[str, Evaluation]], sev
     if 'corrected' in evaluation.scores:
       rows[f'{label}, corrected'] = evaluation.scores['corrected']['mean']
   metrics = list(dict.fromkeys(metric for means in rows.values() for metric in means))
-  scores = table(['', *map(escape, metrics)], [
+  # A long name breaks after an underscore on a narrow screen.
+  scores = table(['', *(escape(metric).replace('_', '_<wbr>') for metric in metrics)], [
       [escape(label), *(score_text(metric, means.get(metric)) for metric in metrics)]
       for label, means in rows.items()], 'metrics')
   last = evaluations[-1][1].scores
@@ -46,7 +47,10 @@ def _set_table(set_name: str, evaluations: Sequence[tuple[str, Evaluation]], sev
   extremes = ''.join(_best_and_worst(run if several_runs else '', evaluation, shown)
                      for run, evaluation in evaluations)
   heading = escape(f'{set_name}, x{last.get("scale", "?")}')
-  return (f'<h3>{heading}</h3>{scores}{extremes}'
+  excluded = last.get('excluded')
+  notes = ''.join(f'<p class="status">{escape(line)}</p>' for line in excluded
+                  if isinstance(line, str)) if isinstance(excluded, list) else ''
+  return (f'<h3>{heading}</h3>{scores}{notes}{extremes}'
           f'<details><summary>Protocol</summary><dl>{protocol}</dl></details>')
 
 
