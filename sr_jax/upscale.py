@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     print(note)
   new_jobs = [job for job in plan.jobs if args.overwrite or not job.target.exists()]
   outcome = Outcome(existed=len(plan.jobs) - len(new_jobs))
-  for folder in dict.fromkeys(job.target.parent for job in new_jobs):
+  for folder in dict.fromkeys(job.target.parent for job in plan.jobs):
     files.remove_leftovers(folder)  # of calls that were killed
   compile_cache.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,

@@ -268,6 +268,9 @@ def test_skipped_files_are_named_and_leftovers_removed(
   assert status == 0
   assert re.search(r'^in: skipped 1 file .*scan\.tga$', out.splitlines()[0])
   assert [path.name for path in (tmp_path / 'out').iterdir()] == ['a.png']
+  (tmp_path / 'out' / f'{files.UNFINISHED}1.png').write_bytes(b'of a killed call')
+  call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))  # all results exist
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == ['a.png']
 
 
 def test_a_result_that_appears_meanwhile_is_skipped(

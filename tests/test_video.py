@@ -493,7 +493,8 @@ def test_a_killed_call_resumes_with_the_same_frames(clip: Path, tmp_path: Path) 
 @pytest.mark.parametrize(('name', 'codec', 'sound'), [
     ('in.avi', 'mpeg4', 'libmp3lame'), ('in.avi', 'libx264', 'libmp3lame'),
     ('in.ts', 'libx264', 'aac'), ('in.mpg', 'mpeg2video', 'mp2'), ('in.mov', 'mjpeg', 'pcm_s16le'),
-    ('in.flv', 'libx264', 'aac')])
+    ('in.flv', 'libx264', 'aac'), ('in.vob', 'mpeg2video', 'mp2'), ('in.3gp', 'libx264', 'aac'),
+    ('in.m2ts', 'libx264', 'ac3'), ('in.ogv', 'libvpx', 'libopus')])
 def test_other_containers_keep_a_constant_rate(name: str, codec: str, sound: str,
                                                tmp_path: Path) -> None:
   """Also with B-frames, which are stored out of order; a transport stream starts at zero."""
