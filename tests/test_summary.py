@@ -41,7 +41,7 @@ def test_parameters_shapes_and_flops(config):
         models.SRResNet(4, 2, scale=4, kernel=5, output='linear'), models.EDSR(4, 2, scale=2),
         models.RRDB(4, 1, scale=2, growth=2), models.SRCNN(scale=3)))])
 def test_the_receptive_field_is_where_the_gradient_is_nonzero(module):
-  field = summary.receptive_field(module)
+  field, _ = summary.receptive_field(module)
   side = 2 * field + 1
   lr = np.random.default_rng(0).uniform(0, 1, (1, side, side, 3)).astype(np.float32)
   variables = jax.tree.map(jnp.abs, filled(module, lr))  # no cancellation, no inactive ReLU

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax.inference import tiles
+from sr_jax.inference import planner, tiles
+from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, Compact, SRResNet
 from tests.conftest import filled
 
@@ -60,7 +61,8 @@ def test_reach_bounds_what_a_pixel_changes(name: str) -> None:
   """
   network, side, at = NETWORKS[name], 48, 24
   variables = filled(network, np.zeros((1, 12, 12, 3), np.float32))
-  trunk, tail = tiles.reaches(network, variables)
+  found = planner.Planner(CompiledParts(network, variables))
+  trunk, tail = found.trunk_reach, found.tail_reach
   # With positive kernels and biases, ReLUs pass all changes and no two changes cancel.
   variables = jax.tree.map(lambda x: np.abs(x) + 0.01, variables)
   lr = np.random.default_rng(0).random((1, side, side, 3), np.float32)

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
-from sr_jax.inference import tiles
+from sr_jax.errors import InputError, brief
+from sr_jax.inference import locality, tiles
+from sr_jax.inference.locality import Locality
 from sr_jax.system.memory import exhausted
 
 MAX_LEVELS = {'uint8': 255, 'uint16': 65535}  # white, by the name of an image's dtype
+PROBE_SIDE = 24  # of the images with which networks are traced; a multiple of common windows
 MAX_PROGRAMS = 24  # compiled programs that are kept; the least recently used one is dropped
 
 
@@ -27,23 +30,47 @@ class Program(NamedTuple):
 class CompiledParts:
   """Compiles and caches the trunk and the tail of one generator.
 
+  A generator without these two methods, or whose `__call__` is not one after the other, has a trunk
+  that returns the image, and a tail that is the entire network.
+
   Attributes:
     generator: the network.
+    name: of its class, for messages.
     variables: its variables, on the device; the first argument of every program.
     unshuffle: side of the block of LR pixels that becomes one pixel of the features.
+    features: shape and dtype of the trunk's features [1, n, n, F]; only F and the dtype matter.
+    has_trunk: whether the generator has a trunk and a tail.
   """
 
   def __init__(self, generator: nn.Module, variables: dict) -> None:
     self.generator, self.variables = generator, jax.device_put(variables)
+    self.name = type(generator).__name__
     self.unshuffle = getattr(generator, 'unshuffle', 1)
     self._programs: dict[tuple, Program] = {}
-    self._trunk = functools.partial(generator.apply, method='trunk')
+    lr = _shape((1, PROBE_SIDE * self.unshuffle, PROBE_SIDE * self.unshuffle, 3))
+    features = _trunk_features(generator, self.variables, lr)
+    self.has_trunk = features is not None and (
+        features.ndim == 4 and features.shape[:3] == (1, PROBE_SIDE, PROBE_SIDE))
+    if self.has_trunk:
+      self.features = jax.ShapeDtypeStruct(features.shape, features.dtype)
+      self._trunk = functools.partial(generator.apply, method='trunk')
+      self._tail = functools.partial(generator.apply, method='tail')
+    else:
+      self.unshuffle, self.features = 1, _shape((1, PROBE_SIDE, PROBE_SIDE, 3))
+      self._trunk = lambda variables, lr: lr
+      self._tail = lambda variables, features, lr: generator.apply(variables, lr)
 
   @functools.cached_property
-  def features(self) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the trunk's features [1, 4, 4, F]; only F and the dtype matter."""
-    lr = _shape((1, 4 * self.unshuffle, 4 * self.unshuffle, 3))
-    return jax.eval_shape(self._trunk, self.variables, lr)
+  def trunk_locality(self) -> Locality:
+    """Whether the trunk may run in windows; its reach is in pixels of the features."""
+    return locality.examine(self._trunk, self.variables, (self.unshuffle, 3, jnp.float32))
+
+  @functools.cached_property
+  def tail_locality(self) -> Locality:
+    """Whether the tail may run in windows; its reach is in pixels of the features."""
+    return locality.examine(self._tail, self.variables,
+                            (1, self.features.shape[3], self.features.dtype),
+                            (self.unshuffle, 3, jnp.float32))
 
   def feature_size(self, size: Sequence[int]) -> tuple[int, int]:
     """Returns height and width of the features of an image with this height and width."""
@@ -81,7 +108,11 @@ class CompiledParts:
     max_level = MAX_LEVELS.get(dtype)
 
     def run(variables: dict, features: jax.Array, lr: jax.Array) -> jax.Array:
-      sr = self.generator.apply(variables, features, lr, method='tail')
+      sr = self._tail(variables, features, lr)
+      expected = (batch, *(side * self.generator.scale for side in lr.shape[1:3]), 3)
+      if sr.shape != expected:
+        raise InputError(f'{self.name}: the result for an image of {list(lr.shape)} is '
+                         f'{list(sr.shape)}, expected {list(expected)}')
       sr = sr.mean(-1, keepdims=True) if channels == 1 else sr
       return images.to_levels(sr, max_level).astype(dtype) if max_level else sr
 
@@ -107,8 +138,39 @@ class CompiledParts:
       if not exhausted(error):  # XLA autotunes some kernels while it compiles, which takes memory
         raise
       program = Program(None, math.inf)
+    except InputError:
+      raise
+    except (TypeError, ValueError) as error:  # such as sides that are no multiple of a window's
+      height, width = inputs[-1].shape[1:3] if key[0] == 'tail' else inputs[0].shape[1:3]
+      raise InputError(f'{self.name}: cannot process an image of {width}x{height} pixels: '
+                       f'{brief(str(error).strip().splitlines()[0], 200)}') from None
     self._programs[key] = program
     return program
+
+
+def _trunk_features(generator: nn.Module, variables: dict, lr: jax.ShapeDtypeStruct
+                    ) -> Any:
+  """Returns what the trunk returns, if generator(lr) is tail(trunk(lr), lr) and nothing else."""
+  calls = {}
+
+  def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+             ) -> Any:
+    result = call(*args, **kwargs)
+    if type(context.module) is type(generator) and not context.module.path:
+      calls[context.method_name] = args, result
+    return result
+
+  try:
+    with nn.intercept_methods(record):
+      # A new function each time: JAX caches traces, and a cached one would call no interceptor.
+      jax.eval_shape(lambda *arguments: generator.apply(*arguments), variables, lr)
+    (image, *_), result = calls['__call__']
+    (first, *_), features = calls['trunk']
+    (second, third), sr = calls['tail']
+  except (TypeError, ValueError, KeyError):  # an image of this size is refused, or no such methods
+    return None
+  follows = first is image and second is features and third is image and result is sr
+  return features if follows and isinstance(features, jax.Array) else None
 
 
 def _shape(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from sr_jax.inference import tiles
+from sr_jax.inference import locality, tiles
 
 
 class _Layer(NamedTuple):
@@ -54,12 +54,30 @@ def _on_each_layer(generator: nn.Module,
   return nn.intercept_methods(replace)
 
 
-def _halo(layer: _Layer, variables: dict, x: jax.Array | np.ndarray) -> int:
-  return tiles.ceil_pixels(tiles.reach(functools.partial(_apply, layer), variables, x))
+def _halo(layer: _Layer, variables: dict, x: jax.Array | np.ndarray) -> int | None:
+  """Returns the halo of a layer's windows, in its own pixels; None: it can't run in windows."""
+  leaves, tree = jax.tree.flatten(variables)
+  shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+  try:
+    hash(layer)
+  except TypeError:  # a field or an argument such as a second array
+    return None
+  return _halo_of(layer, tree, shapes, x.shape[3], np.dtype(x.dtype)) if np.ndim(x) == 4 else None
 
 
-def longest_reach(generator: nn.Module, variables: dict) -> int:
-  """Returns the longest reach of the trunk's layers, in pixels of the features."""
+@functools.lru_cache(maxsize=256)
+def _halo_of(layer: _Layer, tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], channels: int,
+             dtype: np.dtype) -> int | None:
+  reach = locality.examine(functools.partial(_apply, layer), jax.tree.unflatten(tree, shapes),
+                           (1, channels, dtype)).reach
+  return None if reach is None else tiles.ceil_pixels(reach)
+
+
+def longest_reach(generator: nn.Module, variables: dict) -> int | None:
+  """Returns the longest reach of the trunk's layers, in pixels of the features.
+
+  None: a layer is not local, or is not called with one image, so that it can't run in windows.
+  """
   reaches = [0]
 
   def measure(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
@@ -71,7 +89,7 @@ def longest_reach(generator: nn.Module, variables: dict) -> int:
       return generator.apply(variables, lr, method='trunk')
 
   jax.eval_shape(trunk, variables, jax.ShapeDtypeStruct((1, 48, 48, 3), np.float32))
-  return max(reaches)
+  return None if None in reaches else max(reaches)
 
 
 def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> np.ndarray:

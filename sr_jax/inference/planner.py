@@ -1,5 +1,6 @@
 """Chooses how an image is computed in the available memory."""
 
+import functools
 import math
 from collections.abc import Iterable
 
@@ -27,17 +28,39 @@ class Planner:
     sizes: (height, width) of the images to come; more than three distinct ones share canvases.
 
   Attributes:
-    trunk_reach: how far the trunk sees, in pixels of the features.
-    tail_reach: how far the tail sees, in pixels of the features.
+    trunk_reach: how far the trunk sees, in pixels of the features; None: it needs the whole image.
+    tail_reach: how far the tail sees, in pixels of the features; None: it needs the whole image.
     canvas_windows: side of the tail's windows on each of the shared canvases.
   """
 
   def __init__(self, parts: CompiledParts, tile: int | None = DEFAULT_TILE,
                sizes: Iterable[Sides] = ()) -> None:
     self._parts, self._tile = parts, tile and tile // parts.unshuffle
-    self.trunk_reach, self.tail_reach = tiles.reaches(parts.generator, parts.variables)
     sizes = list(sizes)
-    self.canvas_windows = self._share_canvases(sizes) if len(set(sizes)) > 3 else {}
+    self.canvas_windows = {}
+    if len(set(sizes)) > 3 and self.tail_reach is not None and parts.trunk_locality.zero_padded:
+      self.canvas_windows = self._share_canvases(sizes)
+
+  @functools.cached_property
+  def trunk_reach(self) -> int | None:
+    reach = self._parts.trunk_locality.reach
+    return None if reach is None else tiles.ceil_pixels(reach)
+
+  @functools.cached_property
+  def tail_reach(self) -> int | None:
+    reach = self._parts.tail_locality.reach
+    # One pixel more, because upscaling rounds positions; at least two, for a bicubic skip.
+    return None if reach is None else max(tiles.ceil_pixels(reach) + 1, 2)
+
+  @property
+  def local(self) -> bool:
+    """Whether a pixel of the result depends on pixels nearby alone, in the same way everywhere."""
+    return self.tail_reach is not None and self.trunk_reach is not None
+
+  @property
+  def reason(self) -> str:
+    """Why the network is not local, for messages."""
+    return self._parts.tail_locality.reason or self._parts.trunk_locality.reason
 
   def _share_canvases(self, sizes: list[Sides]) -> dict[Sides, int]:
     """Returns canvases and, for each, the side of the tail's windows, of which there are two."""
@@ -68,14 +91,17 @@ class Planner:
       return TilingPlan(sides, self.tail_window(lr, sides, budget))
     pixel_bytes = self._trunk_pixel_bytes(batch, sides)
     pixels = 0.7 * budget / pixel_bytes  # the rest is for the tail and its results
-    side, reach = math.isqrt(int(pixels)), self.trunk_reach + self.tail_reach
-    tiling = tiles.choose_tiling(sides, pixels, reach)
+    side = math.isqrt(int(pixels))
+    reach = self.trunk_reach + self.tail_reach if self.local else None
+    tiling = None if reach is None else tiles.choose_tiling(sides, pixels, reach)
     work, layer_work = tiles.work(sides, tiling), self._layer_work(batch, sides, pixels)
     # Layer by layer, features are copied to the host and back, which takes time too.
     if work <= min(MAX_WORK, 1.3 * layer_work):
       return TilingPlan(None, self.tail_window(lr, tiling[:2], budget), tiling)
     if layer_work <= MAX_WORK:
       return TilingPlan(None, self.tail_window(lr, sides, budget), None, side)
+    if reach is None:
+      raise self._must_be_whole(lr, self._parts.trunk(batch, sides).bytes, budget)
     tiling = tiles.choose_tiling(sides, pixels, side // 4)
     if not tiling:
       raise too_large(lr)
@@ -99,8 +125,16 @@ class Planner:
     # On the host, in float32: a layer's input and result, the trunk's first features, and a sum.
     if 16 * batch * math.prod(sides) * self._parts.features.shape[3] > host_memory():
       return math.inf
-    halo = layerwise.longest_reach(self._parts.generator, self._parts.variables)
+    halo = self._longest_reach
+    if halo is None:
+      return math.inf
     return tiles.work(sides, tiles.choose_tiling(sides, pixels, halo))
+
+  @functools.cached_property
+  def _longest_reach(self) -> int | None:
+    if not self._parts.has_trunk:
+      return None
+    return layerwise.longest_reach(self._parts.generator, self._parts.variables)
 
   def tail_window(self, lr: np.ndarray, sides: Sides, budget: int) -> Sides:
     """Returns the largest window of the tail, at most `tile`, that fits in half of the budget.
@@ -109,7 +143,15 @@ class Planner:
       lr: the image; its batch size, channels and dtype matter.
       sides: height and width of the features on which the tail runs.
       budget: in bytes.
+
+    Raises:
+      InputError: the tail needs the whole image, and that does not fit.
     """
+    if self.tail_reach is None:
+      needed = self._parts.tail(len(lr), sides, lr.shape[3], lr.dtype.name).bytes
+      if needed > budget:
+        raise self._must_be_whole(lr, needed, budget)
+      return sides
     tile = min(self._tile or max(sides), max(sides))
     while True:
       window = tuple(tiles.even_window(side, tile, self.tail_reach) for side in sides)
@@ -117,6 +159,15 @@ class Planner:
           len(lr), window, lr.shape[3], lr.dtype.name).bytes <= budget / 2:
         return window
       tile = math.ceil(tile / 2)
+
+
+  def _must_be_whole(self, lr: np.ndarray, needed: float, budget: int) -> InputError:
+    """Returns the error for an image that needs more memory at once than there is."""
+    amount = '' if math.isinf(needed) else f'; it needs {needed / 2**30:.2g} GiB'
+    return InputError(
+        f'{self._parts.name}: an image of {lr.shape[-2]}x{lr.shape[-3]} pixels does not fit in '
+        f'{budget / 2**30:.2g} GiB of memory{amount}; this network cannot be computed in tiles, '
+        f'because its pixels depend on the whole image or on their position ({self.reason})')
 
 
 def too_large(lr: np.ndarray) -> InputError:

@@ -38,14 +38,16 @@ class PlanRunner:
 
   Args:
     parts: the compiled trunk and tail.
-    tail_reach: of the tail, in pixels of the features; the halo of its windows.
+    tail_reach: of the tail, in pixels of the features; the halo of its windows. None: its window
+      is always the whole image.
     canvases: canvases that images of several sizes share; on them the trunk is given the size of
       the image, so that it can ignore the padding.
   """
 
-  def __init__(self, parts: CompiledParts, tail_reach: int, canvases: Collection[Sides]
+  def __init__(self, parts: CompiledParts, tail_reach: int | None, canvases: Collection[Sides]
                ) -> None:
-    self._parts, self._tail_reach, self._canvases = parts, tail_reach, canvases
+    self._parts, self._canvases = parts, canvases
+    self._tail_reach = tail_reach or 0
 
   def bands(self, lr: np.ndarray, plan: TilingPlan, begin: int) -> Bands:
     """Yields the result from row `begin` of lr on."""

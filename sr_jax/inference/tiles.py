@@ -12,7 +12,6 @@ in windows.
 """
 
 import collections
-import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -21,8 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-
-_PROBE_SIDE = 48  # of the images that networks are traced with; nothing is computed
 
 
 class Span(NamedTuple):
@@ -99,51 +96,6 @@ def work(sides: tuple[int, int], tiling: Tiling | None) -> float:
   return count * tiling.height * tiling.width / math.prod(sides)
 
 
-def reach(call: Callable[..., jax.Array], variables: dict,
-          *inputs: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> float:
-  """Returns how far the convolutions of a call see, in pixels of the first input.
-
-  Nothing is computed: the call is traced, and each convolution adds half its kernel at its
-  resolution, as if all of them were consecutive. With parallel branches this is an upper bound.
-
-  Args:
-    call: a function of (variables, *inputs) such as a flax module's `apply`.
-    variables: the module's variables.
-    *inputs: [B, H, W, C].
-  """
-  total = 0.0
-
-  def add_reach(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
-                ) -> Any:
-    nonlocal total
-    layer = context.module
-    if isinstance(layer, (nn.Conv, nn.ConvTranspose)) and context.method_name == '__call__':
-      resolution = args[0].shape[1] / inputs[0].shape[1]
-      # The kernel of a transposed convolution is applied at the resolution of its output.
-      side = layer.kernel_size[0] - (1 if isinstance(layer, nn.Conv) else 0)
-      total += side / 2 / resolution
-    return call(*args, **kwargs)
-
-  with nn.intercept_methods(add_reach):
-    # A new function each time: JAX caches traces, and a cached one would call no interceptor.
-    jax.eval_shape(lambda *arguments: call(*arguments), variables, *inputs)
-  return total
-
-
-def reaches(generator: nn.Module, variables: dict) -> tuple[int, int]:
-  """Returns the reach of the trunk and of the tail, in pixels of the features, rounded up."""
-  lr = jax.ShapeDtypeStruct((1, _PROBE_SIDE, _PROBE_SIDE, 3), jnp.float32)
-  apply = functools.partial(generator.apply, method='trunk')
-  features = jax.eval_shape(apply, variables, lr)
-  # With RRDB.unshuffle, the features are coarser than lr.
-  trunk = reach(apply, variables, lr) * features.shape[1] / _PROBE_SIDE
-  tail = reach(functools.partial(generator.apply, method='tail'), variables, features, lr)
-  # Interpolation before or after the tail's convolutions cannot be traced; the generator states it.
-  tail += getattr(generator, 'tail_interpolates', 0)
-  # One pixel more, because upscaling rounds positions; at least two, for a bicubic skip connection.
-  return ceil_pixels(trunk), max(ceil_pixels(tail) + 1, 2)
-
-
 def ceil_pixels(pixels: float) -> int:
   """Returns ceil(pixels), tolerant of float rounding."""
   return math.ceil(pixels - 1e-6)
@@ -152,8 +104,9 @@ def ceil_pixels(pixels: float) -> int:
 def inside(size: jax.Array, canvas: tuple[int, int]) -> Callable[..., Any]:
   """Returns an interceptor with which a trunk on a canvas gives the features of the image alone.
 
-  Zero padding is zero at every layer; on a canvas larger than the image, what lies outside the
-  image would differ from zero after the first layer. So it is set to zero before each convolution.
+  It is for trunks that `locality.examine` calls zero-padded. Zero padding is zero at every layer;
+  on a canvas larger than the image, what lies outside the image would differ from zero after the
+  first layer. So it is set to zero before each convolution.
 
   Args:
     size: [2], int32, traced: height and width of the image, which lies at the upper left.

@@ -9,6 +9,10 @@ The result is what the generator computes from the whole image, whichever strate
   short halo: where both would compute each pixel more than `planner.MAX_WORK` times, the halo is
     shortened. The result is then not exact, and `upscaler.notes` gives the size of the error.
 
+That windows give the result of the whole image is found out by `locality`. A network of which it
+is not known, such as one with attention or with a mean over the image, runs on the whole image, one
+at a time, or is refused if that does not fit; a tail or layers that are local still run in windows.
+
 Whether a strategy fits is decided by the memory that XLA reports for the compiled programs. If
 memory is exhausted nevertheless, the budget is halved and the computation continues at the row
 that it had reached. `planner` chooses the strategy and `strategies` executes it.
@@ -56,12 +60,13 @@ class Upscaler:
     memory: the bytes that a computation may use, or None. Halved each time it was too much.
 
   Raises:
-    InputError: when called with an image that does not fit in memory even in the smallest tiles.
+    InputError: when called with an image that does not fit in memory even in the smallest tiles,
+      or as a whole if the network is not local, or that the network cannot process.
   """
 
   def __init__(self, generator: nn.Module, variables: dict, *, tile: int | None = DEFAULT_TILE,
                memory: int | None = None, sizes: Iterable[tuple[int, int]] = ()) -> None:
-    self.scale, self.memory, self.notes = generator.scale, memory, []
+    self.scale, self.memory, self.notes, self._tile = generator.scale, memory, [], tile
     self._parts = CompiledParts(generator, variables)
     least_tile = self._parts.unshuffle
     if (tile is not None and tile < least_tile) or (memory is not None and memory < 1):
@@ -85,6 +90,10 @@ class Upscaler:
   def bands(self, lr: np.ndarray) -> Iterator[np.ndarray]:
     """Yields sr a few rows at a time, from the top, so that it need not fit in memory."""
     batch, row, full = lr if lr.ndim == 4 else lr[None], 0, False
+    if len(batch) > 1 and not self.planner.local:  # it may mix the images of a batch
+      yield np.stack([self(image) for image in batch])
+      return
+    self._note_unused_tile(batch)
     budget = self.memory or int(0.8 * free_memory(jax.devices()[0]))
     while row < batch.shape[1]:
       try:
@@ -103,6 +112,15 @@ class Upscaler:
         self.memory = budget  # the next image does not try what has failed
         if budget < MIN_BYTES:
           raise too_large(lr)
+
+  def _note_unused_tile(self, lr: np.ndarray) -> None:
+    """Adds a note if a size of tiles was given that cannot be used."""
+    note = (f'tile={self._tile} is not used: {type(self._parts.generator).__name__} is computed on '
+            f'the whole image, because its pixels depend on it or on their position '
+            f'({self.planner.reason})')
+    given = self._tile not in (None, DEFAULT_TILE) and self._tile < max(lr.shape[1:3])
+    if given and self.planner.tail_reach is None and note not in self.notes:
+      self.notes.append(note)
 
   def _note_inexact(self, lr: np.ndarray, plan: TilingPlan, budget: int) -> None:
     """Adds a note on the error of a shortened halo, once for each shape and tiling.

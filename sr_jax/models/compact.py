@@ -46,11 +46,6 @@ class Compact(nn.Module):
   kernel_init: Callable = PYTORCH_UNIFORM
   dtype: jnp.dtype = jnp.float32
 
-  @property
-  def tail_interpolates(self) -> float:
-    """LR pixels on each side that the resizing after the last layer reads."""
-    return 0 if self._inner() == self.scale else 2 / self._inner()
-
   def setup(self) -> None:
     widths = [self.features] * (self.blocks + 1) + [self.channels * self._inner()**2]
     *self.layers, self.last = [

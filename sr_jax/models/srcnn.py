@@ -34,8 +34,6 @@ class SRCNN(nn.Module):
   kernel_init: Callable = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
-  tail_interpolates = 2  # LR pixels on each side that bicubic upscaling reads
-
   def setup(self) -> None:
     if len(self.kernels) != len(self.widths) + 1:
       raise ValueError(f'kernels={self.kernels}: expected one value more than widths={self.widths}')

@@ -9,7 +9,7 @@ from sr_jax import models
 from sr_jax.errors import InputError
 from sr_jax.experiment.check import check
 from sr_jax.experiment.phases import select_trainable
-from sr_jax.inference import tiles
+from sr_jax.inference import locality, tiles
 from sr_jax.models import factory
 from sr_jax.step.parameter_table import parameter_table
 
@@ -46,17 +46,21 @@ def summarize(config: ConfigDict, size: str = '') -> str:
   return '\n'.join(parts)
 
 
-def receptive_field(generator: nn.Module) -> int:
+def receptive_field(generator: nn.Module) -> tuple[int | None, str]:
   """Returns the side of the square of low-resolution pixels on which one output pixel depends.
 
-  The reach of the kernels is added up along the network, each at its resolution. For some output
-  pixels the true value is smaller by one on either side, depending on their position between the
-  low-resolution pixels.
+  For some output pixels the true value is smaller by one on either side, depending on their
+  position between the low-resolution pixels.
+
+  Returns:
+    (side, ''), or (None, reason) if a pixel depends on the whole image or on its position.
   """
-  probe = jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.float32)
-  reach = tiles.reach(generator.apply, models.variable_shapes(generator), probe)
-  reach += getattr(generator, 'tail_interpolates', 0)
-  return 2 * tiles.ceil_pixels(reach) + 1
+  unshuffle = getattr(generator, 'unshuffle', 1)
+  found = locality.examine(generator.apply, models.variable_shapes(generator),
+                           (unshuffle, 3, jnp.float32))
+  if found.reach is None:
+    return None, found.reason
+  return 2 * tiles.ceil_pixels(found.reach * unshuffle) + 1, ''
 
 
 def _input_size(config: ConfigDict, size: str) -> tuple[int, int]:
@@ -70,11 +74,11 @@ def _input_size(config: ConfigDict, size: str) -> tuple[int, int]:
 
 
 def _describe(title: str, module: nn.Module, image: jax.ShapeDtypeStruct,
-              field: int | None = None) -> str:
+              field: tuple[int | None, str] | None = None) -> str:
   """Returns a network's table, and a line of its shapes, parameters and FLOPs.
 
   Args:
-    field: side of its receptive field.
+    field: its receptive field, as `receptive_field` returns it.
   """
   tabulate = nn.tabulate(module, jax.random.key(0), compute_flops=True,
                          console_kwargs={'width': TABLE_WIDTH, 'force_terminal': False})
@@ -98,7 +102,9 @@ def _describe(title: str, module: nn.Module, image: jax.ShapeDtypeStruct,
            f'{title}: {_shape(image)} to {_shape(result)}; {parameters:,} parameters; '
            f'{flops / 1e9:,.3f} GFLOP']
   if field:
-    lines.append(f'Receptive field: {field}x{field} low-resolution pixels')
+    side, reason = field
+    lines.append(f'Receptive field: {side}x{side} low-resolution pixels' if side else
+                 f'Receptive field: the whole image ({reason})')
   return '\n'.join(lines)
 
 
