@@ -16,7 +16,7 @@ from sr_jax.inference.locality import Locality
 from sr_jax.system.memory import exhausted
 
 MAX_LEVELS = {'uint8': 255, 'uint16': 65535}  # white, by the name of an image's dtype
-PROBE_SIDE = 24  # of the images with which networks are traced; a multiple of common windows
+TRACED_SIDE = 96  # of the image that shows the features' shape; a multiple of common windows
 MAX_PROGRAMS = 24  # compiled programs that are kept; the least recently used one is dropped
 
 
@@ -47,16 +47,16 @@ class CompiledParts:
     self.name = type(generator).__name__
     self.unshuffle = getattr(generator, 'unshuffle', 1)
     self._programs: dict[tuple, Program] = {}
-    lr = _shape((1, PROBE_SIDE * self.unshuffle, PROBE_SIDE * self.unshuffle, 3))
+    lr = _shape((1, TRACED_SIDE * self.unshuffle, TRACED_SIDE * self.unshuffle, 3))
     features = _trunk_features(generator, self.variables, lr)
     self.has_trunk = features is not None and (
-        features.ndim == 4 and features.shape[:3] == (1, PROBE_SIDE, PROBE_SIDE))
+        features.ndim == 4 and features.shape[:3] == (1, TRACED_SIDE, TRACED_SIDE))
     if self.has_trunk:
       self.features = jax.ShapeDtypeStruct(features.shape, features.dtype)
       self._trunk = functools.partial(generator.apply, method='trunk')
       self._tail = functools.partial(generator.apply, method='tail')
     else:
-      self.unshuffle, self.features = 1, _shape((1, PROBE_SIDE, PROBE_SIDE, 3))
+      self.unshuffle, self.features = 1, _shape((1, TRACED_SIDE, TRACED_SIDE, 3))
       self._trunk = lambda variables, lr: lr
       self._tail = lambda variables, features, lr: generator.apply(variables, lr)
 

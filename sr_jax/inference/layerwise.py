@@ -88,7 +88,7 @@ def longest_reach(generator: nn.Module, variables: dict) -> int | None:
     with _on_each_layer(generator, measure):
       return generator.apply(variables, lr, method='trunk')
 
-  jax.eval_shape(trunk, variables, jax.ShapeDtypeStruct((1, 48, 48, 3), np.float32))
+  jax.eval_shape(trunk, variables, jax.ShapeDtypeStruct((1, 96, 96, 3), np.float32))
   return None if None in reaches else max(reaches)
 
 

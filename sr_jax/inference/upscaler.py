@@ -7,7 +7,8 @@ The result is what the generator computes from the whole image, whichever strate
   windows: where the trunk does not fit, the entire network runs in windows, with its reach as halo.
   layers: or else the trunk runs layer by layer (`layerwise`), if that computes less.
   short halo: where both would compute each pixel more than `planner.MAX_WORK` times, the halo is
-    shortened. The result is then not exact, and `upscaler.notes` gives the size of the error.
+    shortened. The result is then not exact, and `upscaler.notes` gives the size of the error; an
+    error of more than a level of 255 is refused.
 
 That windows give the result of the whole image is found out by `locality`. A network of which it
 is not known, such as one with attention or with a mean over the image, runs on the whole image, one
@@ -25,6 +26,7 @@ import numpy as np
 from flax import linen as nn
 
 from sr_jax import images
+from sr_jax.errors import InputError
 from sr_jax.inference import tiles
 from sr_jax.inference.compiled_parts import MAX_LEVELS, CompiledParts
 from sr_jax.inference.planner import DEFAULT_TILE, MIN_TILE, Planner, too_large
@@ -32,6 +34,7 @@ from sr_jax.inference.strategies import PlanRunner, TilingPlan, join_bands
 from sr_jax.system.memory import exhausted, free_memory
 
 DTYPES = ('uint8', 'uint16', 'float32')  # of images
+MAX_ERROR = 1  # levels of 255; what a shortened halo may change
 MIN_BYTES = 1 << 20  # the smallest memory budget that is tried
 
 
@@ -115,7 +118,7 @@ class Upscaler:
 
   def _note_unused_tile(self, lr: np.ndarray) -> None:
     """Adds a note if a size of tiles was given that cannot be used."""
-    note = (f'tile={self._tile} is not used: {type(self._parts.generator).__name__} is computed on '
+    note = (f'tile={self._tile} is not used: {self._parts.name} is computed on '
             f'the whole image, because its pixels depend on it or on their position '
             f'({self.planner.reason})')
     given = self._tile not in (None, DEFAULT_TILE) and self._tile < max(lr.shape[1:3])
@@ -123,7 +126,7 @@ class Upscaler:
       self.notes.append(note)
 
   def _note_inexact(self, lr: np.ndarray, plan: TilingPlan, budget: int) -> None:
-    """Adds a note on the error of a shortened halo, once for each shape and tiling.
+    """Adds a note on the error of a shortened halo, once for each shape and tiling, or refuses it.
 
     The error is measured at the corner of a window near the middle of the image, next to its halo:
     there it is as far as possible from pixels that it should have seen.
@@ -131,7 +134,6 @@ class Upscaler:
     tiling, sides = plan.tiling, plan.tiling[:2]
     if (lr.shape, tiling) in self._measured:
       return
-    self._measured.add((lr.shape, tiling))
     unshuffle, reach = self._parts.unshuffle, self.planner.trunk_reach + self.planner.tail_reach
     middle = []
     for length, window in zip(self._parts.feature_size(lr.shape[1:3]), sides, strict=True):
@@ -146,11 +148,15 @@ class Upscaler:
     window = self.planner.tail_window(part, self._parts.feature_size(part.shape[1:3]), budget)
     exact = join_bands(self._runner.by_layers(part, min(sides), window, rows, columns))
     error = np.abs(np.float64(inexact) - exact).max() * 255 / MAX_LEVELS.get(lr.dtype.name, 1)
-    self.notes.append(
-        f'not exact: the memory limits the overlap of tiles to {tiling.halo * unshuffle} of the '
-        f'{reach * unshuffle} pixels that an exact result needs; measured at the middle of the '
-        f'image, the error is up to {error:.2g} levels of 255; about '
-        f'{plan.exact_bytes / 2**30:.2g} GiB would make the result exact')
+    note = (f'the memory limits the overlap of tiles to {tiling.halo * unshuffle} of the '
+            f'{reach * unshuffle} pixels that an exact result needs; measured at the middle of the '
+            f'image, the error is up to {error:.2g} levels of 255; about '
+            f'{plan.exact_bytes / 2**30:.2g} GiB would make the result exact')
+    if not error <= MAX_ERROR:
+      raise InputError(f'{self._parts.name}: an image of {lr.shape[2]}x{lr.shape[1]} pixels does '
+                       f'not fit: {note}')
+    self._measured.add((lr.shape, tiling))
+    self.notes.append(f'not exact: {note}')
 
 
 def make_upscaler(generator: nn.Module) -> Callable[[dict, np.ndarray], np.ndarray]:

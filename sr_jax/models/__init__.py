@@ -10,6 +10,12 @@ from them. Most generators share these fields:
   kernel_init: initialiser of the kernels; biases start at zero.
   dtype: dtype of the computation; parameters stay float32.
 
+A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
+`trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the
+network as one part. `unshuffle`, if a class has it, is the side of the block of LR pixels that
+becomes one pixel of the features. Whether a network may be computed in windows is derived from its
+operations (`inference/locality.py`); it need not state that.
+
 A field with an invalid value, or an image with the wrong number of channels, raises ValueError
 when a module is first called.
 """
@@ -53,6 +59,7 @@ def variable_shapes(generator: nn.Module, method: str | None = None) -> dict[str
   Args:
     method: a method of the generator, such as 'trunk', to which the variables are limited.
   """
-  lr = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+  # A multiple of what networks with windows or strides usually demand.
+  lr = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
   init = functools.partial(generator.init, method=method)
   return {'batch_stats': {}} | dict(jax.eval_shape(init, jax.random.key(0), lr))

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
 import math
+import os
+import runpy
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +14,14 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
+from sr_jax.system import files
+
+VARIABLE = 'SR_JAX_NETWORKS'  # environment variable: a Python file that adds to GENERATORS
+# Fields that are set for every network, and how a class declares them.
+COMMON_FIELDS = {'scale': 'scale: int = 4', 'dtype': 'dtype: jnp.dtype = jnp.float32'}
 
 # Limits that catch typing errors: a larger network takes minutes to set up before it fails.
 MAX_FIELD_VALUES = {'scale': 64, 'blocks': 128}
@@ -33,9 +41,39 @@ def build_generator(fields: Mapping[str, Any], scale: int, dtype: str,
     where: prefix of a field's name in error messages.
 
   Raises:
-    InputError: a field that the module doesn't have, or a value of the wrong type or range.
+    InputError: an unknown name, a field that the module doesn't have, or a value of the wrong type
+      or range; a class that lacks what every network must have.
   """
+  find_generator(fields['name'], where)
   return _build(GENERATORS, fields, where, scale=scale, dtype=jnp.dtype(dtype))
+
+
+def find_generator(name: str, where: str = 'config.generator.') -> Callable[..., nn.Module]:
+  """Returns an entry of `models.GENERATORS`.
+
+  Where the name is unknown, the Python file that the environment variable SR_JAX_NETWORKS names is
+  executed first: a network of the user's own is added to GENERATORS by a file, such as the config
+  file that it was trained with, which other commands don't read.
+
+  Raises:
+    InputError: the name is unknown, or that file can't be executed.
+  """
+  file = os.environ.get(VARIABLE)
+  if name not in GENERATORS and file:
+    try:
+      runpy.run_path(str(files.expand(file)))
+    except OSError as error:
+      raise InputError(f'{VARIABLE}={file}: {error.strerror or error}') from None
+    except Exception as error:  # whatever the user's code raises
+      raise InputError(f'{VARIABLE}={file}: {type(error).__name__}: '
+                       f'{brief(str(error), 200)}') from None
+  if name not in GENERATORS:
+    advice = (f'{file}, which {VARIABLE} names, does not add it to sr_jax.models.GENERATORS' if file
+              else 'a network of your own is added to sr_jax.models.GENERATORS by a file that '
+              f'{VARIABLE}=FILE.py names, or that is imported before sr_jax.load')
+    raise InputError(f'{where}name={name!r}: no such network; known: {", ".join(GENERATORS)}; '
+                     f'{advice}')
+  return GENERATORS[name]
 
 
 def build_discriminator(fields: Mapping[str, Any], dtype: str) -> nn.Module | None:
@@ -50,6 +88,7 @@ def _build(modules: Mapping[str, Callable[..., nn.Module]], fields: Mapping[str,
   name, init = fields['name'], fields.get('init')
   make = modules[name]
   module = make.func if isinstance(make, functools.partial) else make
+  _check_class(name, module, where, common)
   annotations = {field.name: field.type for field in dataclasses.fields(module)
                  if field.name not in ('parent', 'name', 'kernel_init')}
   values = {field: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
@@ -61,12 +100,29 @@ def _build(modules: Mapping[str, Callable[..., nn.Module]], fields: Mapping[str,
   for field, value in values.items():
     _check_value(f'{where}{field}', value, annotations[field],
                  MAX_FIELD_VALUES.get(field, MAX_INTEGER))
+  if init and 'kernel_init' not in {field.name for field in dataclasses.fields(module)}:
+    raise InputError(f'{where}init={init!r}: class {module.__name__} has no field kernel_init')
   if init:
     values['kernel_init'] = INITIALIZERS[init]
   try:
     return make(**values)
-  except ValueError as error:
+  except (ValueError, TypeError) as error:  # TypeError: a field without a default has no value
     raise InputError(f'{where.rstrip(".") or name}: {error}') from None
+
+
+def _check_class(name: str, module: Any, where: str, common: Mapping[str, Any]) -> None:
+  """Raises InputError unless a class has what training and inference rely on."""
+  if not (isinstance(module, type) and issubclass(module, nn.Module)):
+    raise InputError(f'{where}name={name!r}: {brief(repr(module), 100)} is registered, expected a '
+                     'class derived from flax.linen.Module, or functools.partial of one')
+  declared = {field.name for field in dataclasses.fields(module)}
+  for field in common.keys() - declared:
+    raise InputError(f'{where}name={name!r}: class {module.__name__} must declare the field '
+                     f'{field!r}, such as `{COMMON_FIELDS[field]}`')
+  arguments = inspect.signature(module.__call__).parameters
+  if 'train' not in arguments or arguments['train'].default is inspect.Parameter.empty:
+    raise InputError(f'{where}name={name!r}: __call__ of class {module.__name__} must have the '
+                     'argument `train: bool = False`, which is True in training')
 
 
 def _check_value(key: str, value: Any, annotation: Any, maximum: int) -> None:

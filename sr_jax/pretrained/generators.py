@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from sr_jax.errors import InputError, brief
 from sr_jax.models import GENERATORS, architecture, variable_shapes
+from sr_jax.models.factory import find_generator
 from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, ncnn
 from sr_jax.pretrained.shapes import Tensors, Unstated
 from sr_jax.pretrained.tensors import read_tensors
@@ -141,9 +142,7 @@ def _recognise(tensors: Tensors, stated: dict[str, Any],
                given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
   """Returns (family, name of the generator, its fields as far as inferred)."""
   if stated.get('names') == NATIVE:
-    if stated.get('name') not in GENERATORS:
-      raise InputError(f'its generator {stated.get("name")!r} is unknown; known generators: '
-                       f'{", ".join(GENERATORS)}')
+    find_generator(stated.get('name'), 'its metadata states ')
     if 'scale' not in stated:
       raise InputError('its metadata states no scale')
     return NATIVE, stated['name'], {}
