@@ -81,8 +81,10 @@ def longest_reach(generator: nn.Module, variables: dict) -> int | None:
   reaches = [0]
 
   def measure(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
-    reaches.append(_halo(layer, variables, x))
-    return _apply(layer, variables, x)
+    y = _apply(layer, variables, x)
+    same_size = np.ndim(y) == 4 and y.shape[:3] == np.shape(x)[:3]
+    reaches.append(_halo(layer, variables, x) if same_size else None)
+    return y
 
   def trunk(variables: dict, lr: jax.Array) -> jax.Array:
     with _on_each_layer(generator, measure):

@@ -1,0 +1,89 @@
+"""Tests of building a network by name, above all one of the user's own."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from sr_jax.errors import InputError
+from sr_jax.models import GENERATORS, factory
+
+OWN = '''
+import jax.numpy as jnp
+from flax import linen as nn
+from sr_jax.models import GENERATORS
+
+class Mine(nn.Module):
+  width: int = 4
+  scale: int = 2
+  dtype: jnp.dtype = jnp.float32
+  def __call__(self, lr, train=False):
+    return lr
+
+GENERATORS['mine'] = Mine
+'''
+
+
+class NoDtype(nn.Module):
+  scale: int = 4
+
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    return lr
+
+
+class NoScale(nn.Module):
+  dtype: jnp.dtype = jnp.float32
+
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    return lr
+
+
+class NoTrain(nn.Module):
+  scale: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  def __call__(self, lr: jax.Array) -> jax.Array:
+    return lr
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+  for name, value in (('nodtype', NoDtype), ('noscale', NoScale), ('notrain', NoTrain),
+                      ('function', lambda **_: NoDtype())):
+    monkeypatch.setitem(GENERATORS, name, value)
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('nodtype', ('NoDtype', "'dtype'")), ('noscale', ('NoScale', "'scale'")),
+    ('notrain', ('NoTrain', 'train')), ('function', ("'function'", 'Module'))])
+def test_what_a_class_lacks_is_one_line(name: str, words: tuple[str, ...]) -> None:
+  with pytest.raises(InputError) as error:
+    factory.build_generator({'name': name}, 2, 'float32')
+  assert all(word in str(error.value) for word in words)
+
+
+def test_an_unknown_network_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+                                     ) -> None:
+  monkeypatch.delenv(factory.VARIABLE, raising=False)
+  with pytest.raises(InputError, match=rf"'mine'.*srresnet.*{factory.VARIABLE}"):
+    factory.build_generator({'name': 'mine'}, 2, 'float32')
+  file = tmp_path / 'other.py'
+  for text, words in (('', 'GENERATORS'), ('1 / 0', 'ZeroDivisionError'), ('x =', 'SyntaxError')):
+    file.write_text(text)
+    monkeypatch.setenv(factory.VARIABLE, str(file))
+    with pytest.raises(InputError, match=rf'other\.py.*{words}|{words}.*other\.py'):
+      factory.build_generator({'name': 'mine'}, 2, 'float32')
+  monkeypatch.setenv(factory.VARIABLE, str(tmp_path / 'missing.py'))
+  with pytest.raises(InputError, match=r'missing\.py'):
+    factory.build_generator({'name': 'mine'}, 2, 'float32')
+
+
+def test_a_file_adds_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+  file = tmp_path / 'mine.py'
+  file.write_text(OWN)
+  monkeypatch.setenv(factory.VARIABLE, str(file))
+  monkeypatch.setitem(GENERATORS, 'mine', None)  # so that the entry is removed afterwards
+  del GENERATORS['mine']
+  assert factory.build_generator({'name': 'mine', 'width': 6}, 3, 'float32').width == 6
