@@ -1,6 +1,7 @@
 """Compares a config with the table of keys: which keys are unknown, missing or invalid."""
 
 import difflib
+import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -50,6 +51,9 @@ def checked(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
   """
   values: dict[str, Any] = {}
   own = own_networks(config)
+  if own and os.environ.get('SR_JAX_NETWORKS'):
+    from sr_jax.models import factory  # imports JAX, which a check of other configs doesn't need
+    factory.add_own_networks(config[own[0]]['name'])
   faults = dict(_walk(config, '', own, values))
   missing = [name for name in KEYS if name not in values and not any(
       name == fault or name.startswith(f'{fault}.') for fault in faults)

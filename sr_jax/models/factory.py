@@ -48,26 +48,36 @@ def build_generator(fields: Mapping[str, Any], scale: int, dtype: str,
   return _build(GENERATORS, fields, where, scale=scale, dtype=jnp.dtype(dtype))
 
 
-def find_generator(name: str, where: str = 'config.generator.') -> Callable[..., nn.Module]:
-  """Returns an entry of `models.GENERATORS`.
+def add_own_networks(name: str) -> None:
+  """Executes the file of the user's own networks if `name` is unknown without it.
 
-  Where the name is unknown, the Python file that the environment variable SR_JAX_NETWORKS names is
-  executed first: a network of the user's own is added to GENERATORS by a file, such as the config
-  file that it was trained with, which other commands don't read.
+  The environment variable SR_JAX_NETWORKS names a Python file that adds a class to
+  `models.GENERATORS`, such as the config file of the training, which other commands don't read.
 
   Raises:
-    InputError: the name is unknown, or that file can't be executed.
+    InputError: the file can't be executed.
   """
   file = os.environ.get(VARIABLE)
-  if name not in GENERATORS and file:
-    try:
-      runpy.run_path(str(files.expand(file)))
-    except OSError as error:
-      raise InputError(f'{VARIABLE}={file}: {error.strerror or error}') from None
-    except Exception as error:  # whatever the user's code raises
-      raise InputError(f'{VARIABLE}={file}: {type(error).__name__}: '
-                       f'{brief(str(error), 200)}') from None
+  if not file or name in GENERATORS or name in DISCRIMINATORS:
+    return
+  try:
+    runpy.run_path(str(files.expand(file)))
+  except OSError as error:
+    raise InputError(f'{VARIABLE}={file}: {error.strerror or error}') from None
+  except Exception as error:  # whatever the user's code raises
+    raise InputError(f'{VARIABLE}={file}: {type(error).__name__}: '
+                     f'{brief(str(error), 200)}') from None
+
+
+def find_generator(name: str, where: str = 'config.generator.') -> Callable[..., nn.Module]:
+  """Returns an entry of `models.GENERATORS`, to which the user's own networks are added.
+
+  Raises:
+    InputError: the name is unknown, or the file of the user's networks can't be executed.
+  """
+  add_own_networks(name)
   if name not in GENERATORS:
+    file = os.environ.get(VARIABLE)
     advice = (f'{file}, which {VARIABLE} names, does not add it to sr_jax.models.GENERATORS' if file
               else 'a network of your own is added to sr_jax.models.GENERATORS by a file that '
               f'{VARIABLE}=FILE.py names, or that is imported before sr_jax.load')
