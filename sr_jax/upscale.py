@@ -22,7 +22,7 @@ import argparse
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -66,25 +66,10 @@ def parse_correction(text: str) -> tuple[str, tuple[float, ...]]:
   return kind or 'replace', thresholds
 
 
-def _number(kind: Callable[[str], float], minimum: float, maximum: float
-            ) -> Callable[[str], float]:
-  """Returns the argparse type of a number in [minimum, maximum]; kind is int or float."""
-  def parse(text: str) -> float:
-    try:
-      value = kind(text)
-    except ValueError:
-      value = math.nan
-    if not minimum <= value <= maximum:
-      noun = 'an integer' if kind is int else 'a number'
-      raise argparse.ArgumentTypeError(f'{text!r}: expected {noun} from {minimum:,} to {maximum:,}')
-    return value
-  return parse
-
-
 def _tile(text: str) -> int | None:
   """Parses --tile."""
   try:
-    return None if text == 'none' else _number(int, 8, 10**6)(text)
+    return None if text == 'none' else cli.number(int, 8, 10**6)(text)
   except argparse.ArgumentTypeError as error:
     raise argparse.ArgumentTypeError(f'{error}, or none') from None
 
@@ -107,15 +92,15 @@ def _parser() -> cli.Parser:
   add('--format', choices=(*photos.FORMATS, 'same'),
       help="format of image results; 'same' keeps that of each image (default: png, or the suffix "
       'of --output)')
-  add('--quality', type=_number(int, 1, 100), default=95,
+  add('--quality', type=cli.number(int, 1, 100), default=95,
       help='quality of JPEG and WebP; WebP with 100 is lossless (default: 95)')
   add('--overwrite', action='store_true', help='overwrite existing results')
-  add('--outscale', type=_number(float, 0.01, MAX_OUTSCALE), metavar='X',
+  add('--outscale', type=cli.number(float, 0.01, MAX_OUTSCALE), metavar='X',
       help='resample the result (bicubic) to X times the size of the input')
   add('--ensemble', action='store_true',
       help='return the mean over the 8 rotations and reflections of the image; takes 8 times as '
       'long')
-  add('--backproject', type=_number(int, 0, 100), default=0, metavar='N',
+  add('--backproject', type=cli.number(int, 0, 100), default=0, metavar='N',
       help='add N times the difference between the input and the downscaled result, which removes '
       'colour shifts; 5 is enough (default: 0)')
   add('--correct', type=parse_correction, metavar='[smooth:]T[,T,T]', default=('replace', ()),
@@ -124,11 +109,11 @@ def _parser() -> cli.Parser:
   add('--tile', type=_tile, default=DEFAULT_TILE, metavar='N',
       help="side, in the input's pixels, of the tiles in which the last layers run, or none; does "
       f'not change the result (default: {DEFAULT_TILE})')
-  add('--memory', type=_number(float, 0.001, 10**6), metavar='GIB',
+  add('--memory', type=cli.number(float, 0.001, 10**6), metavar='GIB',
       help='memory that a computation may use (default: most of the free memory)')
-  add('--max-pixels', type=_number(int, 1, 1 << 40), default=photos.MAX_PIXELS, metavar='N',
+  add('--max-pixels', type=cli.number(int, 1, 1 << 40), default=photos.MAX_PIXELS, metavar='N',
       help=f'refuse images with more pixels (default: {photos.MAX_PIXELS:,})')
-  add('--crf', type=_number(int, 0, 51), default=18,
+  add('--crf', type=cli.number(int, 0, 51), default=18,
       help="x264's CRF for videos; lower is better (default: 18)")
   return parser
 

@@ -239,7 +239,8 @@ def test_the_speed_of_a_large_image_counts(tmp_path: pathlib.Path) -> None:
   images.write_image(tmp_path / 'photo.png', np.zeros((500, 510, 3), np.uint8))
   upscaling.upscale_image(network, tmp_path / 'photo.png', tmp_path, FileOptions())
   assert 0 < network.seconds_per_pixel < 1e-3
-  assert network.expected_seconds((10, 20), True) == network.seconds_per_pixel * 1600
+  assert network.expected_seconds((10, 20), True) == pytest.approx(
+      network.seconds_per_pixel * 1600)
 
 
 @pytest.mark.parametrize(('text', 'outscale'), [('', 0), (' ', 0), ('4', 0), ('2.5', 2.5),
@@ -308,8 +309,9 @@ def test_without_gradio_the_error_gives_the_command(monkeypatch: pytest.MonkeyPa
     (['--workdir', 'none'], '--workdir none: '),
     (['--workdir', '.'], 'config.json'),
     (['--weights', 'W', 'W', 'W'], r'small\.safetensors: .*twice'),
-    (['--weights', 'W', '--max-pixels', '0'], '--max-pixels 0: .*1'),
-    (['--weights', 'W', '--port', '70000'], '--port 70000: .*65535'),
+    (['--weights', 'W', '--max-pixels', '0'], '--max-pixels: .*0.*from 1 to '),
+    (['--weights', 'W', '--max-pixels', '12M'], '--max-pixels: .*12M.*from 1 to '),
+    (['--weights', 'W', '--port', '70000'], '--port: .*70000.*65,535'),
     (['--weights', 'W', '--port', 'TAKEN'], 'in use'),
     (['--weights', 'W', '--host', '203.0.113.1'], r'203\.0\.113\.1, port 0: Cannot assign'),
     (['--weights', 'W', '--port', 'x'], '--port: .*x')])

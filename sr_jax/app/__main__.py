@@ -124,20 +124,16 @@ def _parser() -> cli.Parser:
       help="checkpoint of the runs: a step, 'latest' or 'best' (default: %(default)s)")
   cli.add_file_options(parser)
   add('--host', default='127.0.0.1', help='address to listen on (default: %(default)s)')
-  add('--port', type=int, default=7860,
+  add('--port', type=cli.number(int, 0, 65535), default=7860,
       help='port to listen on; 0 chooses a free one (default: %(default)s)')
-  add('--max-pixels', type=int, default=MAX_PIXELS, metavar='N',
-      help='refuse images with more pixels (default: %(default)s)')
+  add('--max-pixels', type=cli.number(int, 1, 1 << 40), default=MAX_PIXELS, metavar='N',
+      help=f'refuse images with more pixels (default: {MAX_PIXELS:,})')
   return parser
 
 
 def main(argv: list[str] | None = None) -> None:
   """Runs the command line until it is interrupted."""
   args = _parser().parse_args(argv)
-  if args.max_pixels < 1:
-    raise InputError(f'--max-pixels {args.max_pixels}: expected 1 or more')
-  if not 0 <= args.port <= 65535:
-    raise InputError(f'--port {args.port}: expected 0 to 65535')
   for workdir in args.workdir or ():
     if not workdir.is_dir():
       raise InputError(f'--workdir {workdir}: no such run folder')

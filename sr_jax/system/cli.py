@@ -3,6 +3,7 @@
 import argparse
 import ast
 import functools
+import math
 import os
 import pathlib
 import signal
@@ -31,6 +32,21 @@ def path(text: str) -> pathlib.Path:
   if not text:
     raise argparse.ArgumentTypeError('the name is empty (is a shell variable not set?)')
   return files.expand(text)
+
+
+def number(kind: Callable[[str], float], minimum: float, maximum: float
+           ) -> Callable[[str], float]:
+  """Returns the argparse type of a number in [minimum, maximum]; kind is int or float."""
+  def parse(text: str) -> float:
+    try:
+      value = kind(text)
+    except ValueError:
+      value = math.nan
+    if not minimum <= value <= maximum:
+      noun = 'an integer' if kind is int else 'a number'
+      raise argparse.ArgumentTypeError(f'{text!r}: expected {noun} from {minimum:,} to {maximum:,}')
+    return value
+  return parse
 
 
 def parse_fields(settings: Sequence[str]) -> dict[str, Any]:

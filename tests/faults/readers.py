@@ -55,7 +55,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict[str, Reader]:
       'configs': {'configs': functools.partial(read_config, base / 'run')},
       'jsonl': {'read_metrics': lambda path: metrics_log.read_metrics(path.parent),
                 'describe': describe,
-                'validations': lambda path: announce.print_validations(path.parent),
+                'validations': lambda path: announce.validation_tables(path.parent),
                 'report': read_report,
                 'forget': lambda path: metrics_log.forget_after(path.parent, 30)},
       'csv': {'match_by_csv': functools.partial(read_csv, base)},
