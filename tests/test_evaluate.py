@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -103,6 +104,16 @@ def test_tables_json_markdown_and_images(tmp_path: pathlib.Path, picture: Callab
   assert results['two']['images']['a'] == scorer.make_scorer(2, 'none')(sr, hr, given_lr)
   assert results['two']['bicubic']['images']['a']['psnr_lr'] > (
       results['two']['images']['a']['psnr_lr'])
+
+
+def test_what_reading_loses_is_printed(tmp_path: pathlib.Path, picture: Callable,
+                                       network: tuple[nn.Module, dict],
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+  (tmp_path / 'set').mkdir()
+  (tmp_path / 'set' / 'deep.png').write_bytes(imagecodecs.png_encode(
+      np.uint16(picture(20, 20)) * 257))
+  evaluate_sets(network, {'set': find_set(str(tmp_path / 'set'), 2)}, tmp_path / 'out')
+  assert '16 bits reduced to 8: 1 of 1 images (deep)' in capsys.readouterr().out
 
 
 def test_a_second_evaluation_replaces_the_first(tmp_path: pathlib.Path, picture: Callable,

@@ -17,7 +17,8 @@ LEVELS = (  # a module imports from its own package and from earlier levels only
     ('train', 'profiling', 'evaluate', 'upscale', 'weights', 'app'),
     ('main',))
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-OPTIONAL = ('tensorflow', 'torch', 'onnx', 'gradio')  # imported inside functions, where needed
+# Imported inside functions, where needed.
+OPTIONAL = ('tensorflow', 'torch', 'onnx', 'gradio', 'pillow_heif')
 FILES = sorted((ROOT / 'sr_jax').rglob('*.py'))
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -11,14 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import file_hashes, packed
+from sr_jax.data import file_hashes, packed, stream
 from sr_jax.data.pictures import Picture
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
+from sr_jax.images import dropped
 
 
 def pack(found: list[Picture], cache: pathlib.Path, scale: int = 2,
@@ -168,6 +171,24 @@ def test_skipped_images_are_named_by_their_current_paths(
   assert again.skipped == [line.replace('/fa/', '/fb/') for line in first.skipped]
   assert [line.split(':')[0] for line in again.skipped] == [
       str(tmp_path / 'fb' / place) for place in ('hr/cut.png', 'hr-lr/low.png', 'hr/small.png')]
+
+
+def test_what_reading_loses_is_stored_with_the_packed_set(tmp_path: pathlib.Path,
+                                                          picture: Callable) -> None:
+  (tmp_path / 'set').mkdir()
+  alpha = np.full((20, 20, 1), 255, np.uint8)
+  opaque = np.concatenate([picture(20, 20), alpha], -1)
+  clear = np.concatenate([picture(20, 20), alpha // 2], -1)
+  contents = {'a': opaque, 'b': clear, 'c': np.uint16(picture(20, 20)) * 257, 'd': picture(20, 20)}
+  for name, array in contents.items():
+    (tmp_path / 'set' / f'{name}.png').write_bytes(imagecodecs.png_encode(array))
+  found = open_source(f'folder:{tmp_path / "set"}', 2)
+  first = pack(found, tmp_path / 'cache')
+  again = packed.open_packed(packed.packed_folder(found, 2, 3, tmp_path / 'cache'), found)
+  assert first.notes == again.notes == [[], [dropped.ALPHA], [dropped.bits(16, 8)], []]
+  lines = stream.sampled_notes(found)
+  assert re.match(r'alpha .*: 2 of 4 images .*a\.png, .*b\.png', lines[0])  # headers alone
+  assert re.match(r'16 bits .*: 1 of 4 images .*c\.png', lines[1])
 
 
 def test_the_folder_depends_on_contents_and_settings(one: list[Picture], tmp_path: pathlib.Path,

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image, ImageCms
 
 from sr_jax import images, resize
 from sr_jax.system import files
@@ -142,3 +145,41 @@ def test_ctrl_c_leaves_no_incomplete_file(tmp_path: Path, picture: MakeImage) ->
   assert 0 < len(written) < count
   for path in written:
     assert images.read_image(path).shape == (600, 800, 3)
+
+
+def test_metadata_is_kept_and_losses_are_reported(run: RunCommand, tmp_path: Path,
+                                                  picture: MakeImage) -> None:
+  rgb = picture(24, 32)
+  (tmp_path / 'in').mkdir()
+  deep = np.concatenate([np.uint16(rgb) * 257, np.full((24, 32, 1), 30000, np.uint16)], -1)
+  (tmp_path / 'in' / 'deep.png').write_bytes(imagecodecs.png_encode(deep))
+  exif = Image.Exif()
+  exif[271] = 'Maker'
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  Image.fromarray(rgb).save(tmp_path / 'in' / 'tagged.png', exif=exif, icc_profile=profile,
+                            dpi=(300, 300))
+  tifffile.imwrite(tmp_path / 'in' / 'float.tif', np.float32(rgb) / 255, photometric='rgb')
+  status, out, err = run('in', 'out', '--scale', '1/2')
+  assert (status, err) == (0, '')
+  assert re.search(r'alpha composited over white: 1 of 3 images \(in/deep\.png\)', out)
+  assert re.search(r'16 bits reduced to 8: 1 of 3 images \(in/deep\.png\)', out)
+  assert re.search(r'32 bits reduced to 8: 1 of 3 images \(in/float\.tif\)', out)
+  assert 'tagged' not in out
+  with Image.open(tmp_path / 'out' / 'tagged.png') as image:
+    assert image.getexif()[271] == 'Maker'
+    assert image.info['icc_profile'] == profile
+    assert image.info['dpi'] == pytest.approx((300, 300), abs=0.1)
+  for name in ('tagged', 'float'):
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'out' / f'{name}.png'),
+                                  images.imresize(rgb, Fraction(1, 2)))
+
+
+def test_samples_without_a_range_are_refused(run: RunCommand, tmp_path: Path,
+                                             picture: MakeImage) -> None:
+  (tmp_path / 'in').mkdir()
+  (tmp_path / 'in' / 'a.jxl').write_bytes(imagecodecs.jpegxl_encode(picture(8, 8), lossless=True))
+  tifffile.imwrite(tmp_path / 'in' / 'b.tif', np.zeros((8, 8), np.int16))
+  status, out, err = run('in', 'out', '--scale', '1/2')
+  assert status == 1
+  assert '1 of 2' in out
+  assert re.search(r'1 .*b\.tif: unsupported: .*int16', err)

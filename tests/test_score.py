@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -284,3 +285,44 @@ def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path: pathlib.Path,
                         capture_output=True, text=True, check=True)
   assert len(done.stdout.splitlines()) > 102
   assert time.monotonic() - begin < 30
+
+
+def luma_psnr(a: np.ndarray, b: np.ndarray, white: int, border: int) -> tuple[float, float]:
+  """Returns (luma PSNR, RGB PSNR) in float64 from the definitions."""
+  a, b = (x[border:-border, border:-border].astype(np.float64) / white for x in (a, b))
+  weights = np.array([65.481, 128.553, 24.966]) / 255
+  return tuple(-10 * math.log10(np.mean(np.square(error))) for error in ((a - b) @ weights, a - b))
+
+
+def test_samples_are_compared_as_they_are_stored(run: Callable, tmp_path: pathlib.Path,
+                                                 picture: Callable) -> None:
+  """16 bits are compared with 16, grey and colour alike, and colours without alpha."""
+  rng = np.random.default_rng(0)
+  deep = np.uint16(picture(40, 52)) * 200 + rng.integers(0, 256, (40, 52, 3), np.uint16)
+  other = deep + rng.integers(0, 300, deep.shape, np.uint16)
+  rgb, noisy = picture(40, 52), picture(40, 52) // 2 + np.uint8(40)
+  half = np.full((40, 52, 1), 128, np.uint8)
+  pairs = {'deep': (deep, other), 'grey': (deep[..., :1], other[..., :1]), 'mixed': (rgb, other),
+           'alpha': tuple(np.concatenate([x, half], -1) for x in (rgb, noisy)),
+           'plain': (rgb, noisy)}
+  for name, (hr, sr) in pairs.items():
+    for side, array in (('h', hr), ('s', sr)):
+      (tmp_path / side).mkdir(exist_ok=True)
+      (tmp_path / side / f'{name}.png').write_bytes(imagecodecs.png_encode(
+          np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)))
+  status, out, _ = run('--sr', 's', '--hr', 'h', '--scale', '2', '--lpips', 'none', '--json', 'j')
+  found = json.loads((tmp_path / 'j').read_text())
+  scores = found['images']
+  assert status == 0
+  for name, (hr, sr), white in (('deep', pairs['deep'], 65535), ('plain', pairs['plain'], 255),
+                                ('mixed', (np.uint16(rgb) * 257, other), 65535)):
+    luma, colour = luma_psnr(hr, sr, white, 2)
+    assert scores[name]['psnr_y'] == pytest.approx(luma, abs=1e-4), name
+    assert scores[name]['psnr_rgb'] == pytest.approx(colour, abs=1e-4), name
+  grey = luma_psnr(*(x.repeat(3, -1) for x in pairs['grey']), 65535, 2)[1]
+  assert scores['grey']['psnr_y'] == pytest.approx(grey, abs=1e-4)
+  assert scores['alpha'] == scores['plain']
+  assert '16' in found['protocol']['samples']
+  assert 'alpha' in found['protocol']['samples']
+  assert re.search(r'alpha ignored: 2 of 10 .*h/alpha\.png, s/alpha\.png', out)
+  assert 'reduced' not in out

@@ -21,6 +21,7 @@ from sr_jax import images, losses, restore, train
 from sr_jax.data.benchmarks import read_set
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.media import photos
 from sr_jax.metrics import scorer
 from sr_jax.models import EDSR, SRCNN
 from sr_jax.pretrained import generators
@@ -231,12 +232,16 @@ def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
 
 
 def test_bad_validation_images_are_skipped_and_flat_ones_are_scored(config, tmp_path, capsys):
-  images.write_image(tmp_path / 'valid' / 'flat.png', np.full((24, 24, 3), 90, np.uint8))
+  flat = np.full((24, 24, 3), 90, np.uint8)
+  images.write_image(tmp_path / 'valid' / 'flat.png', flat)
   (tmp_path / 'valid' / 'text.png').write_text('no picture')
   config.data.valid = f'folder:{tmp_path / "valid"}'
+  photos.write(tmp_path / 'deep' / 'deep.png', photos.Photo(np.uint16(flat) * 257), 'png')
+  config.data.source = f'folder:{tmp_path / "deep"}'
   run(config, tmp_path / 'run', steps=2, warmup_steps=2)
   out = capsys.readouterr().out
   assert 'text.png: not a supported image' in out
+  assert re.search(r'16 bits reduced to 8: 1 of 1 images \(.*deep\.png\)', out)
   assert '1 skipped' in out
   # Bicubic is exact on an image of one colour: its PSNR is infinite, and the cell stays empty.
   assert '       0  bicubic                   ' in out
