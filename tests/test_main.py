@@ -12,9 +12,12 @@ import jax
 import pytest
 
 from sr_jax import main, models
+from sr_jax.errors import InputError
+from sr_jax.experiment import compatibility
 from sr_jax.experiment.check import check
 from sr_jax.models import factory
 from sr_jax.system import cli as commands
+from sr_jax.system import files
 from tests import smallest
 from tests.conftest import interrupt
 
@@ -81,16 +84,17 @@ def test_train_evaluate_profile(command, tmp_path, folder):
   assert (tmp_path / 'run' / 'eval' / f'{folder.name}-4' / '3.png').exists()
   status, out, _ = command('--workdir=run', '--mode=evaluate', '--step=2',
                            '--config.eval.correct.kind=replace',
-                           '--config.eval.correct.thresholds=(0.05, 0.05, 0.05)')
+                           '--config.eval.correct.thresholds=(0.05, 0.05, 0.05)', config=None)
   assert status == 0
-  assert (tmp_path / 'run' / 'eval' / f'{folder.name}-2.json').exists()
-  assert re.search(r'corrected  +\d.*0\.05, 0\.05, 0\.05', out, re.S)
+  saved = json.loads((tmp_path / 'run' / 'eval' / f'{folder.name}-2.json').read_text())
+  assert '0.05, 0.05, 0.05' in saved['protocol']['corrected']
+  assert re.search(r'corrected  +\d', out)
   assert (tmp_path / 'run' / 'eval' / f'{folder.name}-2-corrected' / '3.png').exists()
   status, _, err = command('--workdir=run', '--mode=evaluate',
                            f'--config.eval.sets={folder},{folder}/')
   assert (status, err.count('\n')) == (1, 1)
   assert 'two sets are called' in err
-  status, out, _ = command('--workdir=run', '--mode=profile')
+  status, out, _ = command('--workdir=run', '--mode=profile', config=None)
   assert status == 0
   for text in ('warm-up step', 'gan step', 'verdict', 'perfetto_trace.json.gz'):
     assert text in out, text
@@ -251,6 +255,64 @@ def test_a_network_that_a_config_file_registers_has_fields_of_its_own(command, t
     models.GENERATORS.pop('own')
   assert (status, err.count('\n')) == (1, 1)
   assert re.search(r'config\.generator\.depht: .*config\.generator\.depth', err)
+
+
+@pytest.fixture
+def run_folder(tmp_path, config):
+  """A folder with the config.json of a run, whose settings are not those of `config_file`."""
+  config.steps = config.warmup_steps = 7
+  files.write_json(tmp_path / 'old' / 'config.json', compatibility.as_json(config))
+  return tmp_path / 'old'
+
+
+def parse(*arguments):
+  smallest.forget_flags()
+  return main.parse(['main', *map(str, arguments)])
+
+
+@pytest.mark.parametrize('mode', ['evaluate', 'replay', 'summary', 'profile'])
+def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
+  for arguments in ((f'--workdir={run_folder}',), (f'--config={run_folder / "config.json"}',),
+                    (f'--config={run_folder / "config.json"}', f'--workdir={run_folder}')):
+    parsed = parse(f'--mode={mode}', *arguments)
+    assert parsed.workdir == run_folder
+    assert check(parsed.config) == check(config)
+  with pytest.raises(InputError, match=r'--config is missing: .*--workdir'):
+    parse(f'--mode={mode}')
+
+
+def test_settings_that_a_run_has_fixed_are_refused(run_folder):
+  evaluate = f'--workdir={run_folder}', '--mode=evaluate'
+  parsed = parse(*evaluate, '--config.eval.sets=a,b', '--config.dtype=bfloat16')
+  assert (parsed.config.eval.sets, parsed.config.dtype) == ('a,b', 'bfloat16')
+  for key in ('generator.features', 'steps', 'data.source'):
+    with pytest.raises(InputError, match=rf'--config\.{key}: .*old; .*eval\.\*, dtype'):
+      parse(*evaluate, f'--config.{key}=3')
+  with pytest.raises(InputError, match=r'config\.eval\.stes: .*config\.eval\.sets'):
+    parse(*evaluate, '--config.eval.stes=3')
+  replay = f'--workdir={run_folder}', '--mode=replay', '--step=3'
+  assert parse(*replay, '--config.data.workers=0').config.data.workers == 0
+  with pytest.raises(InputError, match=r'--config\.optimizer\.g\.ramp: '):
+    parse(*replay, '--config.optimizer.g.ramp=3')
+
+
+def test_training_with_the_settings_of_a_run_needs_a_folder(run_folder, tmp_path):
+  config = f'--config={run_folder / "config.json"}'
+  parsed = parse(config, '--config.steps=9', f'--workdir={tmp_path / "new"}')
+  assert (parsed.config.steps, parsed.config.warmup_steps) == (9, 7)
+  assert parsed.workdir == tmp_path / 'new'
+  with pytest.raises(InputError, match=r'--workdir is missing: .*old resumes'):
+    parse(config)
+  with pytest.raises(InputError, match=r'--config is missing: .*old/config\.json'):
+    parse(f'--workdir={run_folder}')
+  # Imported weights have a few keys only; a key of another version is named.
+  values = json.loads((run_folder / 'config.json').read_text())
+  files.write_json(run_folder / 'config.json', {
+      key: values[key] for key in ('scale', 'dtype', 'generator')} | {'imported': {'from': 'x'}})
+  assert parse('--mode=evaluate', f'--workdir={run_folder}').config.scale == 2
+  files.write_json(run_folder / 'config.json', values | {'bach_size': 3, 'ema': 2})
+  with pytest.raises(InputError, match=r'old/config\.json: config\.ema=2: .*\.bach_size: '):
+    parse('--mode=evaluate', f'--workdir={run_folder}')
 
 
 def test_a_summary_needs_no_images_and_writes_nothing(command, tmp_path, config_file):

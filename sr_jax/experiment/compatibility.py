@@ -129,7 +129,7 @@ def refuse_finished(workdir: pathlib.Path, step: int, changed: dict[str, list]) 
   if changed:
     raise InputError(f'{workdir}: this run finished at step {step} with other settings: '
                      f'{describe_changes(changed)}; train with the new ones in a new --workdir, or '
-                     f'continue this run with --config.steps above {step}')
+                     f'continue this run with them: --resume and --config.steps above {step}')
 
 
 def describe_changes(changed: dict[str, list]) -> str:
