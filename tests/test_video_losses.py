@@ -1,6 +1,7 @@
 """What an upscaled video loses is reported, and what it can keep is kept."""
 
 import re
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -314,3 +315,14 @@ def test_a_longer_name_is_refused(tmp_path: Path) -> None:
   source = make(tmp_path / 'a.mp4', moving(4), sound='')
   with pytest.raises(InputError, match=r'256 bytes.* 255'):
     upscale_video(twice, 2, source, tmp_path / ('n' * 252 + '.mp4'))
+
+
+def test_a_frame_rate_of_nearly_zero(tmp_path: Path) -> None:
+  source = make(tmp_path / 'a.avi', moving(3), codec='mpeg4', sound='')
+  data = bytearray(source.read_bytes())
+  start = data.index(b'strh') + 8 + 20  # dwScale and dwRate of the stream
+  data[start:start + 8] = struct.pack('<II', 1_000_000_000, 1)
+  source.write_bytes(data)
+  with pytest.raises(InputError, match=r'a\.avi: .*1e-09 .*1/65535'):
+    upscale_video(twice, 2, source, tmp_path / 'o.mp4')
+  assert names_in(tmp_path) == ['a.avi']

@@ -26,6 +26,7 @@ SUFFIXES = ('.mp4', '.m4v', '.mov', '.qt', '.3gp', '.3g2', '.f4v', '.mkv', '.web
 IMAGE_BRANDS = ('heic', 'heix', 'mif1', 'avif')  # of files with the structure of an MP4
 # WebM stores alpha as a second picture, which only these decoders combine with the first one.
 ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
+MIN_RATE = fractions.Fraction(1, 65535)  # frames per second
 # Colour codes of ITU-T H.273, which frames and streams carry.
 BT709, UNKNOWN, SMPTE170M, BT2020 = 1, 2, 6, 9
 MATRICES = (BT709, 4, 5, SMPTE170M, 7, BT2020)
@@ -125,7 +126,8 @@ def open_video(path: os.PathLike | str, max_pixels: int | None = None) -> Iterat
   """Opens a video file and selects its first video stream that is not cover art.
 
   Raises:
-    InputError: the file cannot be read, is not a video, or has frames of more than `max_pixels`.
+    InputError: the file cannot be read, is not a video, has frames of more than `max_pixels`, or
+      fewer than one in 18 hours.
   """
   with open_container(path) as container:
     if (container.format.name.endswith('_pipe') or container.format.name == 'image2'
@@ -143,7 +145,10 @@ def open_video(path: os.PathLike | str, max_pixels: int | None = None) -> Iterat
                else fractions.Fraction(container.duration or 0, av.time_base))
     # The clock of a transport stream starts anywhere; in other files a start time is intentional.
     start = container.start_time or 0 if 'mpeg' in container.format.name else 0
-    yield Video(path, container, stream, rate.limit_denominator(65535),
+    if rate < MIN_RATE:
+      raise InputError(f'{path}: a frame rate of {float(rate):g} per second, at least {MIN_RATE} '
+                       'is supported')
+    yield Video(path, container, stream, rate.limit_denominator(MIN_RATE.denominator),
                 stream.frames or round(seconds * rate), seconds,
                 round(fractions.Fraction(start, av.time_base) / stream.time_base),
                 _alpha_decoder(stream))
