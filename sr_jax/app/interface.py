@@ -136,7 +136,7 @@ def _add_inputs(gr: types.ModuleType, networks: dict[str, Network], max_pixels: 
   """Adds what a visitor chooses."""
   choices = [(f'{name}: {PUBLISHED[name].suits}' if name in PUBLISHED else name, name)
              for name in networks]
-  upload = gr.File(label=f'Images, up to {max_pixels / 1e6:g} million pixels each', height=190,
+  upload = gr.File(label=f'Images up to {max_pixels / 1e6:g} megapixels', height=190,
                    file_count='multiple')
   preview = gr.Image(visible=False, interactive=False, show_label=False, height=170, buttons=[],
                      elem_id='preview')
