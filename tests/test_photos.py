@@ -560,6 +560,30 @@ def test_xmp_is_kept_and_upright(tmp_path: Path) -> None:
     assert 'XMP dropped' in photos.write(tmp_path / 'out', photo, 'bmp')
 
 
+@pytest.mark.parametrize('unit', [2, 3])
+def test_the_resolution_of_a_tiff_reaches_every_format(tmp_path: Path, unit: int) -> None:
+  for name, dtype in (('a.tif', np.uint8), ('deep.tif', np.uint16)):
+    tifffile.imwrite(tmp_path / name, noise(8, 9, 3, dtype), photometric='rgb',
+                     resolution=(200, 100), resolutionunit=unit)
+    photo = photos.read(tmp_path / name)
+    for format in ('png', 'jpeg', 'bmp', 'tiff'):
+      photos.write(tmp_path / 'out', photo, format)
+      with Image.open(tmp_path / 'out') as image:
+        inches = 2.54 if unit == 3 else 1
+        assert image.info['dpi'] == pytest.approx((200 * inches, 100 * inches), abs=0.6), format
+
+
+def test_the_profile_of_a_bmp_is_reported(tmp_path: Path) -> None:
+  image = by_pillow(noise(8, 9, 3))
+  image.save(tmp_path / 'a.bmp')
+  data = (tmp_path / 'a.bmp').read_bytes()
+  header = struct.pack('<I', 124) + data[18:54] + bytes(16) + b'DEBM' + bytes(64)
+  (tmp_path / 'a.bmp').write_bytes(
+      data[:10] + struct.pack('<I', 14 + 124) + header + data[54:])
+  assert 'ICC profile dropped' in images.read_with_notes(tmp_path / 'a.bmp').notes
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'a.bmp'), noise(8, 9, 3))
+
+
 def test_what_is_never_kept_is_reported(tmp_path: Path) -> None:
   by_pillow(noise(8, 9, 3)).save(tmp_path / 'a.jpg', comment=b'a comment')
   assert photos.read(tmp_path / 'a.jpg').notes == ('comment dropped',)

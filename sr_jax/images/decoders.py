@@ -207,6 +207,7 @@ def _open_with_pillow(file: BinaryIO) -> OpenImage:
   notes = []
   if image.mode in ('CMYK', 'LAB'):
     notes.append(dropped.converted('Lab' if image.mode == 'LAB' else 'CMYK'))
+  notes += metadata.bmp_notes(file) if image.format == 'BMP' else []
   spare = _spare_channels(image)
   if spare:
     notes.append(dropped.channels(spare, image.tag_v2[277]))

@@ -1,6 +1,7 @@
 """What an image file stores beside the samples: EXIF, colour, XMP, text, resolution."""
 
 import dataclasses
+import math
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -80,6 +81,33 @@ def of_pillow(image: Image.Image, exif: Image.Exif | None, tags: color_tags.Tags
                   _resolution(image, chunks), tuple(notes))
 
 
+def resolution_of_exif(exif: Image.Exif | None) -> Resolution | None:
+  """Returns the resolution in EXIF or in the tags of a TIFF, if it says anything."""
+  try:
+    x, y, unit = float(exif[282]), float(exif[283]), int(exif.get(296, INCH))
+  except Exception:  # missing or damaged
+    return None
+  return (x, y, unit) if _is_resolution(x, y, unit) else None
+
+
+def _is_resolution(x: float, y: float, unit: int) -> bool:
+  """Returns whether a resolution is valid and says more than that pixels are square."""
+  return 0 < x < math.inf and 0 < y < math.inf and (
+      unit in (INCH, CENTIMETRE) or (unit == 1 and x != y))
+
+
+def bmp_notes(file: BinaryIO) -> list[str]:
+  """Returns a note on the colour profile or calibration in a BMP of version 4 or 5."""
+  position = file.tell()
+  file.seek(14)
+  header = file.read(60)
+  file.seek(position)
+  if int.from_bytes(header[:4], 'little') < 108:
+    return []
+  kinds = {b'DEBM': dropped.ICC, b'KNIL': dropped.ICC, bytes(4): dropped.color_tag('calibration')}
+  return [kinds[header[56:60]]] if header[56:60] in kinds else []
+
+
 def _resolution(image: Image.Image, chunks: list[tuple[bytes, bytes]]) -> Resolution | None:
   """Returns the resolution of a PNG, JPEG or BMP; those of other formats are EXIF or TIFF tags."""
   if image.format == 'PNG':
@@ -96,8 +124,7 @@ def _resolution(image: Image.Image, chunks: list[tuple[bytes, bytes]]) -> Resolu
     unit = INCH
   else:
     return None
-  square = unit == 1 and x == y  # says nothing
-  return None if square or not (x > 0 and y > 0) or unit > CENTIMETRE else (x, y, unit)
+  return (x, y, unit) if _is_resolution(x, y, unit) else None
 
 
 def bits_and_tags(image: Image.Image, file: BinaryIO, chunks: list[tuple[bytes, bytes]]

@@ -18,7 +18,14 @@ from sr_jax import images
 from sr_jax.errors import InputError, listed
 from sr_jax.images import color_tags, dropped, pngs
 from sr_jax.images.formats import MAX_PIXELS
-from sr_jax.images.metadata import CENTIMETRE, INCH, INCH_METRES, XMP_KEYWORD, Resolution
+from sr_jax.images.metadata import (
+  CENTIMETRE,
+  INCH,
+  INCH_METRES,
+  XMP_KEYWORD,
+  Resolution,
+  resolution_of_exif,
+)
 from sr_jax.media import tiffs
 from sr_jax.media.tiffs import tiff_rows
 from sr_jax.system import files
@@ -43,7 +50,7 @@ class Photo:
   tags: color_tags.Tags = dataclasses.field(default_factory=dict)  # other colour tags
   xmp: bytes = b''
   text: tuple[tuple[bytes, bytes], ...] = ()  # (name, body) of the text chunks of a PNG
-  resolution: Resolution | None = None  # where it is stored outside of EXIF
+  resolution: Resolution | None = None
 
   @property
   def note(self) -> str:
@@ -118,7 +125,8 @@ def read(path: os.PathLike | str, max_pixels: int = MAX_PIXELS) -> Photo:
     if space not in (b'CMYK', b'Lab '):  # of which the samples have been converted
       losses.append(dropped.ICC)
   return Photo(samples, alpha, icc, exif, tuple(losses), image.bits, metadata.tags,
-               _upright_xmp(metadata.xmp), metadata.text, metadata.resolution)
+               _upright_xmp(metadata.xmp), metadata.text,
+               metadata.resolution or resolution_of_exif(metadata.exif))
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
