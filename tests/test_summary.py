@@ -13,6 +13,7 @@ from sr_jax.errors import InputError
 from sr_jax.models import factory
 from sr_jax.profiling import summary
 from tests.conftest import filled
+from tests.own_networks import GLOBAL, Own
 
 
 def test_parameters_shapes_and_flops(config):
@@ -54,6 +55,17 @@ def test_the_receptive_field_is_where_the_gradient_is_nonzero(module):
   sides = [int(np.ptp(np.nonzero(reached.any(axis))[0])) + 1 for axis in (0, 1)]
   assert max(sides) <= field
   assert min(sides) >= field - 2  # interpolation, and the position between LR pixels
+
+
+@pytest.mark.parametrize('name', ['channel attention', pytest.param(
+    'shifted windows', marks=pytest.mark.slow)])
+def test_what_is_not_local_sees_the_whole_image(name):
+  side, reason = summary.receptive_field(Own(GLOBAL[name][0]))
+  assert side is None
+  text = summary._describe('Generator own', Own(GLOBAL[name][0]),
+                           jax.ShapeDtypeStruct((1, 24, 24, 3), jnp.float32), (side, reason))
+  assert 'Receptive field: the whole image' in text
+  assert reason in text
 
 
 @pytest.mark.parametrize(('size', 'pattern'), [
