@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax.models.convolution import Conv
+from sr_jax.models.convolution import Conv, Dense
 from sr_jax.models.layers import check_choices
 
 
@@ -44,7 +44,7 @@ class Discriminator(nn.Module):
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     check_choices(self, head=('dense', 'conv'))
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    conv, dense = partial(Conv, **options), partial(nn.Dense, **options)
+    conv, dense = partial(Conv, **options), partial(Dense, **options)
     x = (2 * images - 1).astype(self.dtype)  # [-1, 1], the range of the paper's HR
     for pair, width in enumerate(self.widths):
       for stride in (1, 2):
