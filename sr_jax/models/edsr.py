@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from sr_jax.images import luma
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
@@ -105,7 +104,7 @@ class EDSR(nn.Module):
 
   def _mean(self) -> np.ndarray:
     mean = np.array(self.mean, np.float32)
-    return mean if self.channels == 3 else luma(mean)
+    return match_channels(mean, self.channels)
 
 
 EDSR_BASELINE = partial(EDSR, features=64, blocks=16, residual_scale=1.0)

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
-from sr_jax.models.convolution import Conv
+from sr_jax.models.convolution import Conv, ConvTranspose
 
 # Factors of the upsampling stages that make up each scale.
 STAGES = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}
+
+# White minus black in the luma of `images.luma`.
+LUMA_RANGE = float(images.LUMA.sum())  # 219 / 255
 
 # Kaiming's variance times 0.1^2, with which networks without BatchNorm start near the identity
 # (ESRGAN, Wang et al. 2018, section 3.1 and its supplement).
@@ -62,27 +65,41 @@ def repeat_pixels(x: jax.Array, scale: int) -> jax.Array:
   return x.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def match_channels(lr: jax.Array, channels: int) -> jax.Array:
-  """Converts lr [B, h, w, 1 or 3] to the channels of a network: RGB to luma if it has one.
+def match_channels(lr: jax.Array, channels: int, full_range: bool = True) -> jax.Array:
+  """Converts an image to the channels that the layers of a network process.
+
+  Args:
+    lr: [B, h, w, 3] in RGB, or [B, h, w, 1] as luma in [16 / 255, 235 / 255] (`images.luma`).
+    channels: 3, or 1 for luma.
+    full_range: the luma that is returned ranges from 0 (black) to 1 (white), like the grey images
+      that other projects give to networks of one channel. False: it stays in [16 / 255, 235 / 255].
 
   Raises:
     ValueError: the network has three channels and the image one, or either number is neither
       one nor three.
   """
   if channels == 1 and lr.shape[-1] == 3:
-    return images.luma(lr)
+    lr = images.luma(lr)
   if channels not in (1, 3) or lr.shape[-1] != channels:
     raise ValueError(f'channels={channels}: cannot process an image of {lr.shape[-1]} channels')
-  return lr
+  return (lr - images.BLACK) / LUMA_RANGE if channels == 1 and full_range else lr
 
 
-def add_chroma(sr: jax.Array, lr: jax.Array, scale: int) -> jax.Array:
-  """Completes a luma-only result with the Cb and Cr of its RGB lr, upscaled by bicubic.
+def add_chroma(sr: jax.Array, lr: jax.Array, scale: int, full_range: bool = True) -> jax.Array:
+  """Inverts `match_channels` for a result of the layers.
 
   Args:
-    sr: [B, h * s, w * s, C]; returned unchanged if it has as many channels as lr.
-    lr: [B, h, w, 3] or of sr's channels.
+    sr: [B, h * s, w * s, 3 or 1], what the layers computed from `match_channels(lr, ...)`.
+    lr: [B, h, w, 3 or 1].
+    scale: s.
+    full_range: as for `match_channels`.
+
+  Returns:
+    [B, h * s, w * s, C] with the channels of lr. If lr is RGB and sr luma, Cb and Cr of lr are
+    upscaled by bicubic.
   """
+  if sr.shape[-1] == 1 and full_range:
+    sr = sr * LUMA_RANGE + images.BLACK
   if sr.shape[-1] == lr.shape[-1]:
     return sr
   chroma = images.rgb_to_ycbcr(images.resize(lr, scale, 'bicubic'))[..., 1:]
@@ -118,7 +135,8 @@ class Activation(nn.Module):
     if self.kind == 'prelu':
       slope = self.param('negative_slope', nn.initializers.constant(0.25), (self.slopes,),
                          jnp.float32)
-      return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+      # In float32, because the gradient of a slope is a sum over all pixels, as in `Conv`.
+      return jnp.where(x >= 0, x, (slope * x).astype(x.dtype))
     raise ValueError(f"activation={self.kind!r}: expected 'none', 'relu', 'prelu', "
                      f'{" or ".join(map(repr, LEAKY_SLOPES))}')
 
@@ -155,5 +173,5 @@ class Upsample(nn.Module):
     else:
       x = Conv(self.features, (3, 3), **options)(x)
       side = {2: 4, 3: 9}[self.scale]
-      x = nn.ConvTranspose(self.features, (side, side), (self.scale, self.scale), **options)(x)
+      x = ConvTranspose(self.features, (side, side), (self.scale, self.scale), **options)(x)
     return Activation(self.activation)(x)

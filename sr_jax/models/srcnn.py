@@ -51,8 +51,9 @@ class SRCNN(nn.Module):
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
     """Maps lr, which is also the features, to float32 sr."""
     channels = 1 if self.luma_only else 3
-    upscaled = images.resize(match_channels(features, channels), self.scale, 'bicubic')
-    return add_chroma(self._apply_layers(upscaled), lr, self.scale)
+    x = match_channels(features, channels, full_range=False)
+    x = self._apply_layers(images.resize(x, self.scale, 'bicubic'))
+    return add_chroma(x, lr, self.scale, full_range=False)
 
   def _apply_layers(self, x: jax.Array) -> jax.Array:
     for index, layer in enumerate(self.layers):
