@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import lax
 
 from sr_jax.models import SRResNet, convolution
-from sr_jax.models.convolution import Conv, convolve, kernel_gradient
+from sr_jax.models.convolution import Conv, ConvTranspose, Dense, convolve, kernel_gradient
 
 
 def plain(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
@@ -117,3 +117,25 @@ def test_parameter_names_are_those_of_nn_conv() -> None:
   shapes = jax.eval_shape(SRResNet(features=2, blocks=1).init, jax.random.key(0),
                           jnp.zeros((1, 4, 4, 3)))
   assert shapes['params']['body_0']['Conv_1']['kernel'].shape == (3, 3, 2, 2)
+
+
+@pytest.mark.parametrize('layer', [Conv(3, (3, 3)), Dense(3), ConvTranspose(3, (2, 2), (2, 2))],
+                         ids=lambda layer: type(layer).__name__)
+def test_layers_are_those_of_flax(layer: nn.Module) -> None:
+  """Names, parameters and float32 results are Flax's, and an interceptor sees one call."""
+  flax_class = getattr(nn, type(layer).__name__)
+  given = {'kernel_size': layer.kernel_size, 'strides': layer.strides} if hasattr(
+      layer, 'strides') else {}
+  x, = arrays((2, 6, 6, 4), dtype=np.float32)
+  want, variables = flax_class(3, **given).init_with_output(jax.random.key(0), x)
+  calls = []
+
+  def count(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    calls.append(context.method_name)
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(count):
+    got = layer.apply(variables, x)
+  assert isinstance(layer, flax_class)
+  assert calls.count('__call__') == 1
+  np.testing.assert_array_equal(got, want)

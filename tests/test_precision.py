@@ -1,16 +1,20 @@
 """Tests of computing in bfloat16: results and parameters stay float32, and training works."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
 from configs import srresnet
 from sr_jax import train
-from sr_jax.models import EDSR, RRDB, SRCNN, Compact, SRResNet
-from sr_jax.models.discriminator import Discriminator
+from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, Discriminator, SRResNet
+from sr_jax.models.convolution import Conv, ConvTranspose, Dense
+from sr_jax.models.layers import Activation
 from sr_jax.models.vgg import VGG19
 from sr_jax.runs.metrics_log import read_metrics
 
@@ -27,6 +31,75 @@ def test_results_are_float32(model: nn.Module) -> None:
   result = jax.eval_shape(model.apply, variables, batch)
   assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {jnp.dtype('float32')}
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+
+
+SMALL = {'features': 8, 'blocks': 1, 'scale': 2}
+NETWORKS = {  # every network, activation and kind of upsampling
+    'srresnet': functools.partial(SRRESNET, **SMALL),
+    'srresnet-transposed': functools.partial(SRRESNET, upsample='transposed',
+                                             activation='leaky_relu_0.2', **SMALL),
+    'msrresnet': functools.partial(MSRRESNET, upsample='direct', **SMALL),
+    'edsr': functools.partial(EDSR, **SMALL),
+    'rrdb': functools.partial(RRDB, growth=4, **SMALL),
+    'rrdb-shuffle': functools.partial(RRDB, growth=4, unshuffle=2, upsample='shuffle', **SMALL),
+    'compact': functools.partial(Compact, channels=1, **SMALL),
+    'srcnn': functools.partial(SRCNN, (8, 8), (5, 1, 3), scale=2),
+    'discriminator': functools.partial(Discriminator, (8, 8), hidden=16),
+    'discriminator-conv': functools.partial(Discriminator, (8, 8), False, 'conv', hidden=16)}
+CORE = ('edsr', 'discriminator')
+
+
+@pytest.mark.parametrize('make', [
+    pytest.param(make, id=name, marks=() if name in CORE else pytest.mark.slow)
+    for name, make in NETWORKS.items()])
+def test_every_gradient_agrees_with_float32(make: Callable[..., nn.Module]) -> None:
+  """A gradient that is summed in bfloat16 would be several times too short.
+
+  Left out are gradients that are zero but for rounding, such as a bias's before BatchNorm. Single
+  numbers, such as slopes that all channels share, are compared together: each is a sum that may
+  nearly cancel.
+  """
+  lr = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+  variables = make().init(jax.random.key(0), lr)
+
+  def loss(params: dict, model: nn.Module) -> jax.Array:
+    result, _ = model.apply({**variables, 'params': params}, lr, train=True,
+                            mutable=['batch_stats'])
+    # The same sign for all pixels, so that sums over them do not cancel.
+    return jnp.mean(jnp.square(result + 1))
+
+  want, got = (jax.jit(jax.grad(functools.partial(loss, model=make(dtype=dtype))))(
+      variables['params']) for dtype in (jnp.float32, jnp.bfloat16))
+  pairs = {}
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got),
+                          strict=True):
+    name = jax.tree_util.keystr(path) if a.size > 1 else 'single numbers'
+    pairs.setdefault(name, ([], []))
+    for values, leaf in zip(pairs[name], (a, b), strict=True):
+      values.extend(np.float64(leaf).ravel())
+  largest = max(np.linalg.norm(a) for a, _ in pairs.values())
+  for name, (a, b) in pairs.items():
+    if np.linalg.norm(a) >= 1e-4 * largest:
+      assert np.dot(a, b) > 0.98 * np.linalg.norm(a) * np.linalg.norm(b), name
+      assert np.linalg.norm(b) == pytest.approx(np.linalg.norm(a), rel=0.05), name
+
+
+@pytest.mark.parametrize('layer', [
+    Conv(3, (3, 3), dtype=jnp.bfloat16), Dense(3, dtype=jnp.bfloat16),
+    ConvTranspose(3, (2, 2), (2, 2), dtype=jnp.bfloat16), Activation('prelu')],
+    ids=lambda layer: type(layer).__name__)
+def test_sums_over_all_pixels_are_exact(layer: nn.Module) -> None:
+  """The gradient of the sum of a layer's output with respect to its bias counts pixels."""
+  x = -jnp.ones((2, 96, 96, 3), jnp.bfloat16)
+  variables = layer.init(jax.random.key(0), x)
+  gradients = jax.grad(lambda variables: jnp.sum(
+      layer.apply(variables, x), dtype=jnp.float32))(variables)['params']
+  result = layer.apply(variables, x)
+  assert result.dtype == jnp.bfloat16
+  if 'negative_slope' in gradients:
+    assert gradients['negative_slope'].tolist() == [-x.size]
+  else:
+    assert gradients['bias'].tolist() == 3 * [result.size // 3]
 
 
 @pytest.mark.slow

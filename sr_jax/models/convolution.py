@@ -7,7 +7,8 @@ Biases are added in float32, and the sum is rounded to the layer's dtype. Flax r
 first, so that in bfloat16 the bias's gradient, a sum over all pixels, is accumulated in bfloat16
 too, which has eight bits: a sum of 147,456 ones was 2,304 on the CPU.
 
-On the CPU, the gradient of a convolution with respect to its kernel is computed faster. XLA:CPU computes it as a convolution whose kernel is the entire cotangent. On two cores it took 0.7 to 1.7
+On the CPU, the gradient of a convolution with respect to its kernel is computed faster. XLA:CPU
+computes it as a convolution whose kernel is the entire cotangent. On two cores it took 0.7 to 1.7
 times as long as PyTorch's oneDNN up to 32x32 pixels, and 2 to 7 times as long at 48x48 and 96x96.
 Forward passes and input gradients took 0.5 to 1.4 times as long, and up to 1.9 times with strides.
 """
