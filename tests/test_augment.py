@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data.augment import NO_AUGMENTATION, Augmentation, augment
+from sr_jax.data.augment import NO_AUGMENTATION, PERMUTATIONS, Augmentation, augment
 
 COUNT = 64
 
@@ -103,7 +103,16 @@ def test_channels_of_lr_and_hr_are_permuted_alike(crops: dict[str, np.ndarray]) 
                   for c in range(3))
     np.testing.assert_allclose(lr, plain_lr[..., list(order)], atol=1e-6)
     orders.add(order)
-  assert len(orders) == 6
+  assert orders == set(PERMUTATIONS)
+
+
+def test_shuffle_draws_each_of_the_five_other_orders_equally_often() -> None:
+  pixels = {name: np.full((5000, 1, 1, 3), (0, 128, 255), np.uint8) for name in ('lr', 'hr')}
+  _, shuffled = run(pixels, size=5000, shuffle=1.0)
+  orders, counts = np.unique(shuffled.reshape(-1, 3), axis=0, return_counts=True)
+  assert len(orders) == 5
+  assert not (abs(orders - [0, 128 / 255, 1]) < 0.1).all(1).any()
+  assert abs(counts - 1000).max() < 5 * np.sqrt(1000 * 4 / 5)  # standard deviations
 
 
 def test_lr_of_a_changed_hr_is_the_changed_lr(crops: dict[str, np.ndarray]) -> None:
@@ -122,7 +131,6 @@ def test_probability(crops: dict[str, np.ndarray], name: str) -> None:
   for step in range(4):
     hr = run(crops, step, **{name: 0.25 if name == 'shuffle' else (0.25, 0.5)})[1]
     changed += (np.abs(hr - plain(crops)[1]).max((1, 2, 3)) > 1e-3).sum()
-  # One permutation of six changes nothing.
   assert 0.15 < changed / (4 * COUNT) < 0.35
 
 

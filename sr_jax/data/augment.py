@@ -5,6 +5,7 @@ and B, so the LR of a changed HR crop equals the changed LR crop, except where v
 to [0, 1].
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,9 @@ from sr_jax import images
 
 # Weights of R, G and B in a grey image of the same luma (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
+
+# The orders of R, G and B, without the identity, which would leave an example as it is.
+PERMUTATIONS = tuple(itertools.permutations(range(3)))[1:]
 
 # Crops by name, 'lr' and 'hr': uint8 [n, h, w, C], or float32 in [0, 1].
 Crops = dict[str, jax.Array]
@@ -50,7 +54,7 @@ class Augmentation(NamedTuple):
       [1 - a, 1 + a].
     saturation: (probability, a): multiplies distances from each pixel's grey value by a factor in
       [1 - a, 1 + a].
-    shuffle: probability of permuting R, G and B.
+    shuffle: probability of permuting R, G and B, by one of the five orders other than R, G, B.
     mixup: (probability, a): mixes the example with the next one of the batch, with weights drawn
       from Beta(a, a) (Zhang et al. 2018, mixup, equation 1; for super-resolution Yoo et al.
       2020).
@@ -146,10 +150,10 @@ def _change_colour(batch: Crops, key: jax.Array, augmentation: Augmentation) -> 
 
 
 def _shuffle_channels(batch: Crops, key: jax.Array, probability: float) -> Crops:
-  """Permutes R, G and B of randomly chosen examples."""
+  """Permutes R, G and B of randomly chosen examples, each by one of `PERMUTATIONS`."""
   size = len(batch['hr'])
   chosen_key, order_key = jax.random.split(key)
-  orders = jax.vmap(lambda key: jax.random.permutation(key, 3))(jax.random.split(order_key, size))
+  orders = jax.random.choice(order_key, jnp.array(PERMUTATIONS), (size,))
   chosen = _per_example(jax.random.bernoulli(chosen_key, probability, (size,)))
   return {name: jnp.where(chosen, jnp.take_along_axis(crop, orders[:, None, None], -1), crop)
           for name, crop in batch.items()}
