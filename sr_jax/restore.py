@@ -26,9 +26,14 @@ from sr_jax.system import files
 class Model:
   """A generator with its weights; `sr = model(lr)` upscales an image.
 
-  The input is a NumPy array [h, w], [h, w, 1] or [h, w, 3], uint8, uint16 or float32 in [0, 1];
-  the output is `scale` times larger, with the same channels. Every new image size is compiled
-  once; `model.upscaler(sizes=...)` lets many sizes share compiled programs.
+  The input is a NumPy or JAX array [h, w], [h, w, C] or, for several images of one size,
+  [B, h, w, C], with C 1 (grey) or 3 (RGB); uint8, uint16, or float in [0, 1]. The output is a
+  NumPy array that is `scale` times larger, with the same axes; of the input's dtype, but float32
+  for any float. Every new image size is compiled once; `model.upscaler(sizes=...)` lets many sizes
+  share compiled programs.
+
+  `model(lr)` has no gradient. The differentiable function of float32 [B, h, w, C] in [0, 1] is
+  `model.generator.apply(model.variables, lr)`.
 
   Attributes:
     generator: the Flax module, float [B, h, w, C] in [0, 1] in and out.
@@ -67,16 +72,9 @@ class Model:
     return {key: value for key, value in fields.items()
             if key not in ('name', 'init')} | {'scale': self.scale}
 
-  def __call__(self, image: np.ndarray) -> np.ndarray:
-    if (not isinstance(image, np.ndarray) or image.dtype.name not in DTYPES or not image.size
-        or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,))):
-      actual = (f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray)
-                else type(image).__name__)
-      raise InputError(f'expected an image as a NumPy array of {" or ".join(DTYPES)}, [h, w], '
-                       f'[h, w, 1] or [h, w, 3], got {actual}')
-    image = image.astype(image.dtype.newbyteorder('='), copy=False)
-    sr = self._upscale(image if image.ndim == 3 else image[..., None])
-    return sr if image.ndim == 3 else sr[..., 0]
+  def __call__(self, image: np.ndarray | jax.Array) -> np.ndarray:
+    image = _as_image(image)
+    return self._upscale(image) if image.ndim > 2 else self._upscale(image[..., None])[..., 0]
 
   def upscaler(self, **options: Any) -> Upscaler:
     """Returns an Upscaler with its options: tiles, memory, the sizes of the images to come."""
@@ -85,6 +83,26 @@ class Model:
   @functools.cached_property
   def _upscale(self) -> Upscaler:
     return self.upscaler()
+
+
+def _as_image(image: Any) -> np.ndarray:
+  """Returns an argument of `Model` as an array of one of DTYPES, in the machine's byte order."""
+  if isinstance(image, jax.core.Tracer):
+    raise InputError('cannot be called inside jit or grad; model.generator.apply(model.variables, '
+                     'lr) is the function of float32 [B, h, w, C] that can')
+  if not isinstance(image, np.ndarray | jax.Array):
+    raise InputError(f'expected an image as a NumPy or JAX array, got {type(image).__name__}')
+  if image.ndim in (3, 4) and image.shape[-1] == 4:
+    raise InputError(f'image of shape {list(image.shape)}: expected 1 or 3 channels; drop the '
+                     'fourth (alpha), or use python -m sr_jax.upscale, which processes it')
+  is_float = jnp.issubdtype(image.dtype, jnp.floating)  # NumPy's does not know bfloat16
+  if (not image.size or image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in
+                                                        (1, 3))
+      or not (is_float or image.dtype.name in DTYPES)):
+    raise InputError(f'{image.dtype} {list(image.shape)}: expected an image of uint8, uint16 or '
+                     'float in [0, 1], [h, w], [h, w, 1 or 3] or [B, h, w, 1 or 3]')
+  image = np.asarray(image)
+  return image.astype(np.float32 if is_float else image.dtype.newbyteorder('='), copy=False)
 
 
 def load(source: os.PathLike | str, *, step: str | int = 'latest', raw: bool = False,

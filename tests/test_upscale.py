@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import av
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -32,9 +34,34 @@ def test_a_model_is_a_function_of_images(weights: pathlib.Path, picture: Callabl
   grey = model(lr[..., :1])
   assert (grey.dtype, grey.shape) == (np.uint8, (18, 14, 1))
   np.testing.assert_array_equal(model(lr[..., 0]), grey[..., 0])
-  for wrong in (np.float64(lr), lr[None], np.zeros((3, 3, 4), np.uint8), lr[:0], [1, 2], lr[0, 0]):
-    with pytest.raises(InputError, match=r'uint8.*\[h, w, 3\].*got '):
+  for wrong, message in ((np.zeros((3, 3, 4), np.uint8), r'\[3, 3, 4\].*alpha.*sr_jax\.upscale'),
+                         (np.zeros((2, 3, 3, 4), np.float32), r'\[2, 3, 3, 4\].*alpha'),
+                         (lr[:0], r'uint8 \[0, 7, 3\]'), (lr[0, 0], r'\[3\].*\[B, h, w, 1 or 3\]'),
+                         (np.int64(lr), 'int64.*uint8, uint16'), ([1, 2], 'array.* list'),
+                         (lr.transpose(2, 0, 1), r'\[3, 9, 7\].*\[h, w')):
+    with pytest.raises(InputError, match=message):
       model(wrong)
+
+
+def test_a_model_takes_jax_arrays_other_floats_and_batches(weights: pathlib.Path,
+                                                           picture: Callable) -> None:
+  model = sr_jax.load(weights)
+  lr = picture(9, 7)
+  sr = model(lr)
+  floats = np.float32(lr) / 255
+  want = model(floats)
+  np.testing.assert_array_equal(model(jnp.asarray(lr)), sr)
+  for given in (jnp.asarray(floats), np.float64(floats), floats.astype('>f8')):
+    got = model(given)
+    assert (type(got), got.dtype) == (np.ndarray, np.float32)
+    np.testing.assert_array_equal(got, want)
+  assert model(jnp.bfloat16(floats)).dtype == np.float32
+  batch = model(np.stack([lr, lr[::-1]]))
+  np.testing.assert_array_equal(batch[0], sr)
+  assert model(lr[None, ..., :1]).shape == (1, 18, 14, 1)
+  with pytest.raises(InputError, match=r'jit.*model\.generator\.apply\(model\.variables'):
+    jax.grad(lambda lr: model(lr).sum())(floats)
+  assert jax.grad(lambda lr: model.generator.apply(model.variables, lr).sum())(floats[None]).any()
 
 
 def test_image_files_and_folders(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
