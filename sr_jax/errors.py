@@ -18,7 +18,12 @@ class InputError(ValueError):
   """
 
   def __init__(self, message: object = '') -> None:
-    super().__init__(_CONTROL_CHARACTERS.sub(' ', str(message)))
+    super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+  """Returns str(text) on one line, with control characters replaced by spaces."""
+  return _CONTROL_CHARACTERS.sub(' ', str(text))
 
 
 def brief(text: object, max_chars: int = 600) -> str:

@@ -15,34 +15,54 @@ inferred from names and shapes of the tensors. What they do not determine has to
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from sr_jax import restore
 from sr_jax.data import folders
-from sr_jax.pretrained import generators
+from sr_jax.errors import InputError
+from sr_jax.pretrained import contents, generators
 from sr_jax.runs import imported
 from sr_jax.system import cli, files
 
 
 def info(args: argparse.Namespace) -> None:
-  """Prints which network a weight file contains."""
-  model = _load(args.file, args)
+  """Prints which network a weight file contains, or what is known about the file."""
+  try:
+    model = _load(args.file, args)
+  except InputError as error:
+    _print_rows(_unknown_network(args, error))
+    return
   leaves = jax.tree.leaves(model.variables)
   family = model.family or generators.NATIVE
   rows = [('file', model.origin), ('names', family), ('network', model.name),
           *((key, f'{value}{" (assumed, not in the file)" if key in model.assumed else ""}')
             for key, value in model.fields.items()),
           ('parameters', f'{sum(leaf.size for leaf in leaves):,} in {len(leaves)} arrays')]
-  width = max(len(key) for key, _ in rows)
-  print('\n'.join(f'{key.ljust(width)}  {value}' for key, value in rows))
+  _print_rows(rows)
   if args.tensors:
     family = generators.fitting_family(model.name, model.generator, family)
     tensors = generators.to_tensors(family, model.name, model.generator, model.variables)
     for name, tensor in tensors.items():
       print(f'{name}  {list(tensor.shape)}  mean {tensor.mean():.4g}  std {np.std(tensor):.4g}')
+
+
+def _unknown_network(args: argparse.Namespace, error: InputError) -> list[tuple[str, str]]:
+  """Returns what is known about a file whose network is not; raises `error` for any other fault."""
+  path = files.expand(args.file)
+  if args.set or not os.path.isfile(path):  # pathlib raises for names that are too long
+    raise error
+  try:
+    return contents.describe(path, args.key, str(error).removeprefix(f'{path}: '), args.tensors)
+  except InputError:  # it is no weight file
+    raise error from None
+
+
+def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
+  width = max(len(key) for key, _ in rows)
+  print('\n'.join(f'{key.ljust(width)}  {value}' for key, value in rows))
 
 
 def import_(args: argparse.Namespace) -> None:

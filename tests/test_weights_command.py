@@ -1,5 +1,6 @@
 """python -m sr_jax.weights: info, import, export and interpolate, and wrong arguments."""
 
+import json
 import pathlib
 import re
 import signal
@@ -20,7 +21,10 @@ from tests.conftest import same_bits
 def test_fields_that_no_tensor_determines_must_be_given(
     foreign: Callable, tmp_path: pathlib.Path, weights_command: Callable) -> None:
   path = foreign('edsr-x2')[3]
-  status, _, err = weights_command('info', path)
+  status, out, _ = weights_command('info', path)
+  assert status == 0
+  assert re.search(r'network +edsr\n.*residual_scale +unknown.*--set residual_scale=V', out, re.S)
+  status, _, err = weights_command('import', path, '--workdir', tmp_path / 'run')
   assert (status, err.count('\n')) == (1, 1)
   assert re.search(r'edsr-x2\.safetensors: .*--set residual_scale=VALUE', err)
   status, out, _ = weights_command('info', path, '--set', 'residual_scale=0.1', '--tensors')
@@ -58,9 +62,44 @@ def test_fields_that_no_tensor_determines_must_be_given(
   tensors = {name: tensor for name, tensor in foreign('compact-x2')[0].items() if tensor.ndim == 4
              or name.endswith('bias')}
   save_file(tensors, tmp_path / 'relu.safetensors')
-  assert '--set activation=VALUE' in weights_command('info', tmp_path / 'relu.safetensors')[2]
+  assert '--set activation=VALUE' in weights_command('info', tmp_path / 'relu.safetensors')[1]
   model = sr_jax.load(tmp_path / 'relu.safetensors', fields={'activation': 'leaky_relu'})
   assert model.generator.activation == 'leaky_relu'
+
+
+def test_info_of_an_unknown_network_prints_what_is_known(
+    foreign: Callable, tmp_path: pathlib.Path, weights_command: Callable) -> None:
+  """Import refuses the same files."""
+  tensors = foreign('compact-x2')[0]
+  path = tmp_path / 'file.safetensors'
+  count = sum(tensor.size for tensor in tensors.values())
+  named = json.dumps({'name': 'swinir', 'names': 'sr_jax', 'scale': 4})
+  cases = {  # {case: (tensors, metadata, what is printed)}
+      'field': (tensors, {'sr_jax': '{"depth": 3}'}, r'network +compact\n.*features +4\n.*'
+                r'problem +depth: compact has no such field'),
+      'generator': (tensors, {'sr_jax': named}, "network +unknown\n.*problem .*'swinir'"),
+      'damaged': (tensors, {'sr_jax': '{'}, 'network +compact\n.*problem .*sr_jax.*damaged'),
+      'names': ({f'{index}.w': np.zeros((2, 3), np.float16) for index in range(12)},
+                {'author': 'me\x1b[2J\nnetwork known'}, r'network +unknown\n.*author +me \[2J net.*'
+                r'72 in 12 arrays.*float16 \(12\).*0\.w \[2, 3\] float16.* and 2 more'),
+      'missing': ({name: tensor for name, tensor in tensors.items() if name != 'body.0.bias'}, {},
+                  r'network +compact\n.*problem +body\.0\.bias is missing')}
+  for stored, metadata, printed in cases.values():
+    save_file(stored, path, metadata)
+    status, out, err = weights_command('info', path)
+    assert (status, err) == (0, '')
+    assert re.search(printed, out, re.S), out
+    if len(stored) == len(tensors):
+      assert f'{count:,} in {len(tensors)} arrays' in out
+    status, out, err = weights_command('import', path, '--workdir', tmp_path / 'run')
+    assert (status, out, err.count('\n')) == (1, '', 1)
+    assert not (tmp_path / 'run').exists()
+  assert re.search(r'\nbody\.6\.weight +\[12, 4, 3, 3\] float32', weights_command(
+      'info', path, '--tensors')[1])
+  for arguments in ((path, '--set', 'depth=3'), (path, '--key', 'x'), (tmp_path / 'none.pth',)):
+    assert weights_command('info', *arguments)[0] == 1
+  path.write_bytes(b'nothing')
+  assert weights_command('info', path)[0] == 1
 
 
 @pytest.fixture
@@ -194,13 +233,13 @@ def test_wrong_arguments_are_one_line(foreign: Callable, tmp_path: pathlib.Path,
       (('info', tmp_path / 'none.pth'), r'none\.pth: .*realsr-df2k'),
       (('info', cut), r'cut\.safetensors: .*weight file'),
       (('info', tmp_path / 'text.safetensors'), r'text\.safetensors: .*weight file'),
-      (('info', other), r'other\.safetensors: .*1 tensors such as conv1\.weight \[3, 3\]'),
       (('info', ''), 'name of the network is empty'), (('info', 'x' * 300), 'File name too long'),
       (('info', path, '--key', 'params'), r"rrdb-x4\.safetensors: .*'params'"),
       (('info', imported, '--set', 'blocks=3'), 'run: .*blocks'),
       (('import', path), 'required: --workdir'),
       (('import', path, '--workdir', ''), '--workdir: .*empty'),
-      (('import', other, '--workdir', run), r'other\.safetensors: '),
+      (('import', other, '--workdir', run),
+       r'other\.safetensors: .*1 tensors such as conv1\.weight \[3, 3\]'),
       (('export', '--workdir', run, '--output', 'a.safetensors'), r'\bnew: '),
       (('export', '--workdir', tmp_path, '--output', 'a.safetensors'), r'config\.json'),
       (('export', '--workdir', imported, '--output', 'a.pth'), r'a\.pth: .*\.safetensors'),

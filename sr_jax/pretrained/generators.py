@@ -90,7 +90,7 @@ def read_generator(path: os.PathLike | str, given: dict[str, Any] | None = None,
       raise InputError(f'{path}: {field} cannot be set')
   tensors, stated, origin = _read_tensors_and_fields(path, wrapper)
   try:
-    family, name, fields = _recognise(tensors, stated, stated | given)
+    family, name, fields = recognise(tensors, stated, stated | given)
   except (ValueError, TypeError, ArithmeticError) as error:  # InputError, or a bad value in given
     raise InputError(f'{path}: {brief(error)}') from None
   fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
@@ -120,10 +120,10 @@ def _read_tensors_and_fields(path: pathlib.Path, wrapper: str) -> tuple[
   origin = path.suffix.removeprefix('.')
   if 'wrapper' in metadata:
     origin += f', {metadata["wrapper"]}'
-  return tensors, _stated_fields(path, metadata), origin
+  return tensors, stated_fields(path, metadata), origin
 
 
-def _stated_fields(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
+def stated_fields(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any]:
   """Returns the fields in our own metadata entry; {} for a file that we did not write."""
   if METADATA_KEY not in metadata:
     return {}
@@ -138,9 +138,13 @@ def _stated_fields(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, An
   return stated
 
 
-def _recognise(tensors: Tensors, stated: dict[str, Any],
-               given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-  """Returns (family, name of the generator, its fields as far as inferred)."""
+def recognise(tensors: Tensors, stated: dict[str, Any],
+              given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+  """Returns (family, name of the generator, its fields as far as inferred).
+
+  Raises ValueError, TypeError or ArithmeticError for an unknown network or a bad value in `given`,
+  which includes `stated`.
+  """
   if stated.get('names') == NATIVE:
     find_generator(stated.get('name'), 'its metadata states ')
     if 'scale' not in stated:
