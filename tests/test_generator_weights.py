@@ -14,8 +14,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from scipy import ndimage
 
 import sr_jax
+from configs import srresnet
 from sr_jax import restore
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, factory
@@ -65,6 +67,29 @@ def test_agreement_with_pytorch_and_round_trip(foreign: Callable, tmp_path: path
   again = sr_jax.load(out)  # the fields that had to be given are in the file's metadata
   assert described(again) == described(model)
   assert same_bits(again.variables, model.variables) == []
+
+
+def test_a_network_of_one_channel_processes_grey_as_it_is(tmp_path: pathlib.Path) -> None:
+  """Other tools give grey in [0, 1] to the first layer, which here is done with SciPy."""
+  network = GENERATORS['compact'](features=3, blocks=1, scale=2, channels=1, activation='relu')
+  variables = filled(network, np.zeros((1, 8, 8, 1), np.float32))
+  generators.write_generator(tmp_path / 'grey.safetensors', 'basicsr', 'compact', network,
+                             variables)
+  tensors = load_file(tmp_path / 'grey.safetensors')
+  lr = np.random.default_rng(0).uniform(size=(9, 11))
+  x = lr[None]
+  for name in ('body.0', 'body.2', 'body.4'):
+    x = np.maximum(x, 0)  # lr is not below zero
+    x = np.stack([sum(ndimage.correlate(plane, kernel, mode='constant')
+                      for plane, kernel in zip(x, kernels, strict=True)) + bias for kernels, bias in
+                  zip(tensors[f'{name}.weight'], tensors[f'{name}.bias'], strict=True)])
+  sr = x.reshape(2, 2, 9, 11).transpose(2, 0, 3, 1).reshape(18, 22) + lr.repeat(2, 0).repeat(2, 1)
+  save_file(tensors, tmp_path / 'foreign.safetensors')  # without our metadata
+  foreign = sr_jax.load(tmp_path / 'foreign.safetensors', fields={'activation': 'relu'})
+  for model in (sr_jax.load(tmp_path / 'grey.safetensors'), foreign):
+    np.testing.assert_allclose(model(np.float32(lr)), sr, atol=1e-6)
+    np.testing.assert_allclose(model(np.float32(lr)[..., None].repeat(3, -1))[..., 1], sr,
+                               atol=1e-6)
 
 
 def test_every_generator_of_every_family_is_tested() -> None:
@@ -119,6 +144,23 @@ def test_an_export_defaults_to_a_family_that_has_the_network() -> None:
     size = {} if name == 'srcnn' else {'features': 4, 'blocks': 1}
     generator = GENERATORS[name](**fields, **size)
     assert generators.fitting_family(name, generator, first) == family
+
+
+@pytest.mark.parametrize('variant', ['msr', 'msr,x3', 'small,msr', 'msr,sample,x2'])
+def test_the_variant_msr_is_a_network_of_basicsr(tmp_path: pathlib.Path, variant: str) -> None:
+  config = srresnet.get_config(variant)
+  generator = factory.build_generator(config.generator, config.scale, 'float32')
+  size = (generator.features, generator.blocks)
+  assert size == {'msr': (64, 16), 'msr,x3': (64, 16), 'small,msr': (48, 8),
+                  'msr,sample,x2': (24, 4)}[variant]
+  assert generators.fitting_family('msrresnet', generator) == 'basicsr'
+  if 'sample' in variant:
+    variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
+    out = tmp_path / 'out.safetensors'
+    generators.write_generator(out, 'basicsr', 'msrresnet', generator, variables)
+    model = sr_jax.load(out)
+    assert described(model) == generators.architecture(generator)
+    assert same_bits(model.variables, {'batch_stats': {}} | variables) == []
 
 
 def test_networks_that_a_family_does_not_have_are_refused(tmp_path: pathlib.Path) -> None:
