@@ -11,7 +11,8 @@ x4, 27.50 dB / .7513 on Set14, after 8e8 back-propagations on ImageNet.
       --config.data.source=folder:PATH
 
 The optimiser is Adam instead of the paper's SGD, which used a ten times smaller learning rate for
-the last layer.
+the last layer. Kernels start with LeCun's normal initialisation (a variance of 1 / fan-in), the
+paper's with a standard deviation of 0.001; biases start at zero in both.
 Cost, estimated: 49 GFLOP a step, 1.4 hours at 10 TFLOP/s. Result: unmeasured.
 `:small`, on the 400 training and test photographs of BSDS500: twenty minutes on two CPU
 cores; 29.70 dB / .8393 on Set5 x4, 26.89 dB / .7352 on Set14 (bicubic 28.43 and 26.00).

@@ -227,9 +227,14 @@ def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(make: Call
 def test_channels_of_images_and_networks() -> None:
   colour, grey = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 1), 0.5)
   assert match_channels(colour, 3) is colour
-  assert match_channels(grey, 1) is grey
-  np.testing.assert_allclose(match_channels(colour, 1), images.luma(colour))
-  assert add_chroma(grey, grey, 2) is grey
+  assert match_channels(grey, 1, full_range=False) is grey
+  np.testing.assert_allclose(match_channels(colour, 1, full_range=False), images.luma(colour))
+  assert add_chroma(grey, grey, 2, full_range=False) is grey
+  for level in (0.0, 0.25, 1.0):  # grey from 0 to 1 has the luma 16 to 235
+    luma = jnp.full((1, 2, 2, 1), (16 + 219 * level) / 255)
+    for lr in (luma, jnp.full((1, 2, 2, 3), level)):
+      np.testing.assert_allclose(match_channels(lr, 1), level, atol=2e-7)
+    np.testing.assert_allclose(add_chroma(match_channels(luma, 1), luma, 1), luma, atol=2e-7)
   for lr, channels in ((grey, 3), (colour, 2), (jnp.zeros((1, 2, 2, 4)), 3)):
     with pytest.raises(ValueError, match=rf'channels={channels}\b.*\b{lr.shape[-1]}\b'):
       match_channels(lr, channels)

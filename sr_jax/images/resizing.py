@@ -69,7 +69,9 @@ def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: s
 
   Integers are resized in float64, rows first, and rounded to their type after each of the two
   passes. The results equal the public Set5 and Set14 LR files (x2, x3, x4) in every byte; other
-  scales and methods follow the same formula.
+  scales and methods follow the same formula. Beyond the border, the outermost samples are repeated,
+  as in the versions of MATLAB that made those files; newer versions mirror the image there, which
+  changes a few rows and columns at the border.
 
   Args:
     image: uint8 or uint16 [H, W, C], or float32, which is neither rounded nor clipped.

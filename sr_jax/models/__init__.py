@@ -10,6 +10,13 @@ from them. Most generators share these fields:
   kernel_init: initialiser of the kernels; biases start at zero.
   dtype: dtype of the computation; parameters stay float32.
 
+Luma is Y of `images.luma`, from 16 / 255 to 235 / 255, in an image of one channel. The layers of
+a network of one channel (other than SRCNN's) get it stretched to [0, 1], which is what other
+projects give to such networks.
+
+BatchNorm is Flax's: the running variances are means of a batch's biased variance, whose sum of
+squares is divided by N. PyTorch divides it by N - 1.
+
 A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
 `trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the
 network as one part. `unshuffle`, if a class has it, is the side of the block of LR pixels that

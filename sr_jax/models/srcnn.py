@@ -24,7 +24,9 @@ class SRCNN(nn.Module):
     luma_only: the network reads and predicts only Y, as in both papers' tables, and Cb and Cr
       are bicubic; a grey image is used as Y. False: it processes R, G and B (the journal
       version's "experiments on color channels").
-    kernel_init, dtype: see `sr_jax.models`.
+    kernel_init: LeCun's normal initialisation, a variance of 1 / fan-in. The papers' kernels
+      start with a standard deviation of 0.001.
+    dtype: see `sr_jax.models`.
   """
 
   widths: tuple[int, ...] = (64, 32)
