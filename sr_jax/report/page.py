@@ -14,18 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
-from sr_jax.report import charts, gallery, history, sliders
+from sr_jax.report import charts, facts, gallery, history, sliders
 from sr_jax.report.benchmarks import benchmark_tables
 from sr_jax.report.curves import MIN_POINTS
 from sr_jax.report.headline import headline
 from sr_jax.report.history import History
-from sr_jax.report.html import contents, section, table
-from sr_jax.runs import metadata
+from sr_jax.report.html import contents, section
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
-from sr_jax.system.text import format_seconds
 
 HERE = pathlib.Path(__file__).parent
 MAX_CHARACTERS = 7_500_000  # of a page
@@ -63,15 +59,15 @@ def render(histories: Sequence[History]) -> str:
   curves = [section('Trends', _trends(histories, names)), *(
       section(heading, _chart_places(heading, drawn)) for heading in dict.fromkeys(
           chart['section'] for chart in drawn))]
-  facts = section('Run' if len(histories) == 1 else 'Runs',
-                  _facts(histories, names) + _configs(histories, names))
-  used = sum(map(len, (data, _plotly(), style, script, scores, *curves, facts)))
+  runs = section('Run' if len(histories) == 1 else 'Runs',
+                 facts.facts_table(histories, names) + facts.config_tables(histories, names))
+  used = sum(map(len, (data, _plotly(), style, script, scores, *curves, runs)))
   progress, evaluated, left = _encode(histories, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
   shown = {(image.group, image.name) for image, _ in evaluated}
   sections = list(filter(None, [
       section('Result', scores + sliders.top_slider(progress, evaluated)), *curves,
       section('Images', sliders.articles(progress, evaluated, left)),
-      section('Benchmarks', benchmark_tables(histories, names, shown)), facts]))
+      section('Benchmarks', benchmark_tables(histories, names, shown)), runs]))
   return '\n'.join([
       '<!doctype html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -133,73 +129,6 @@ def _trends(histories: Sequence[History], names: Sequence[str]) -> str:
 
 def _items(lines: Sequence[str]) -> str:
   return f'<ul>{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ''
-
-
-def _facts(histories: Sequence[History], names: Sequence[str]) -> str:
-  columns = [_run_facts(run) for run in histories]
-  keys = list(dict.fromkeys(key for column in columns for key in column))
-  head = ['', *map(escape, names)] if len(histories) > 1 else []
-  return table(head, [[key, *(escape(column.get(key, '')) for column in columns)]
-                      for key in keys], 'facts')
-
-
-def _run_facts(run: History) -> dict[str, str]:
-  data = run.config.get('data')
-  facts = {'Generator': f'{_network(run, "generator")}, x{run.config.get("scale", "?")}',
-           'Discriminator': _network(run, 'discriminator'),
-           'Steps': f'{run.step:,} of {run.steps:,}' + (
-               f' ({run.boundary:,} warm-up)' if run.boundary else '')}
-  speed = run.curves.get('images_per_second')
-  if speed is not None and speed.finite.values.size:
-    facts['Speed'] = f'{np.median(speed.finite.values):,.1f} images/s (median)'
-  if run.starts:
-    facts |= _start_facts(run)
-  facts['Data'] = str(data.get('source', '')) if isinstance(data, dict) else ''
-  if run.checkpoints:
-    facts['Checkpoints'] = ', '.join(f'{step:,}' for step in run.checkpoints)
-  return facts
-
-
-def _network(run: History, key: str) -> str:
-  """Returns the name of the generator or the discriminator and its number of parameters."""
-  fields = run.config.get(key)
-  name = str(fields.get('name', '')) if isinstance(fields, dict) else ''
-  counts = run.starts[-1].get('parameters') if run.starts else None
-  count = counts.get(key) if isinstance(counts, dict) else None
-  return f'{name}, {count:,} parameters' if isinstance(count, int) else name
-
-
-def _start_facts(run: History) -> dict[str, str]:
-  last, devices = run.starts[-1], run.starts[-1].get('devices')
-  time = format_seconds(run.seconds, always_hours=True)
-  device = str(last.get('device', ''))
-  return {
-      'Started': str(run.starts[0].get('started', '')),
-      'Time': time + (f' in {len(run.starts)} starts' if len(run.starts) > 1 else ''),
-      'Device': f'{devices} x {device}' if isinstance(devices, int) and devices > 1 else device,
-      'Versions': ', '.join(f'{name} {last[name]}'
-                            for name in ('python', 'jax', 'jaxlib', 'flax', 'optax')
-                            if isinstance(last.get(name), str)),
-      'Code': str(last.get('commit') or 'unknown')}
-
-
-def _configs(histories: Sequence[History], names: Sequence[str]) -> str:
-  configs = [metadata.flat(run.config) for run in histories]
-  keys = list(dict.fromkeys(key for config in configs for key in config))
-
-  def rows(keys: Sequence[str]) -> list[list[str]]:
-    return [[escape(key), *(escape(json.dumps(config.get(key), ensure_ascii=False))
-                            for config in configs)] for key in keys]
-
-  head = ['', *map(escape, names)] if len(histories) > 1 else []
-  differing = [key for key in keys if any(config.get(key) != configs[0].get(key)
-                                          for config in configs)]
-  parts = []
-  if differing:
-    parts.append('<details open><summary>Differences between the configs</summary>'
-                 f'{table(head, rows(differing), "config")}</details>')
-  parts.append(f'<details><summary>Config</summary>{table(head, rows(keys), "config")}</details>')
-  return '\n'.join(parts)
 
 
 # Curves ----------------------------------------------------------------------------------
