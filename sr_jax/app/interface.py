@@ -228,8 +228,7 @@ def _connect_outputs(gr: types.ModuleType, inputs: Inputs, outputs: Outputs,
                      concurrency_limit=1, **options)
   end = [outputs.button, outputs.stop, outputs.progress]
   click.failure(fail, None, end, queue=False, **options)
-  outputs.stop.click(stop, None, end, queue=False, cancels=[click],
-                     **options)
+  outputs.stop.click(stop, None, end, queue=False, cancels=[click], **options)
   outputs.choice.input(lambda results, index: results[index].shown or None if results else None,
                         [outputs.results, outputs.choice], outputs.slider, queue=False, **options)
 

@@ -168,7 +168,7 @@ def zip_files(paths: Sequence[pathlib.Path], target: pathlib.Path) -> pathlib.Pa
         archive.write(path, path.name)
   except OSError as error:
     target.unlink(missing_ok=True)
-    raise InputError(f'{target.name}: cannot write it ({error.strerror or error})') from None
+    raise InputError(f'{target.name}: cannot write ({error.strerror or error})') from None
   return target
 
 

@@ -200,7 +200,7 @@ def _pack(found: Sequence[Picture], spec: FeedSpec,
 
 
 def _refuse_few(found: Sequence[Picture], spec: FeedSpec, needed: int, free: int) -> None:
-  """Refuses a set that cannot be packed and is too small for a stream, which nobody asked for.
+  """Refuses a set that is too small for the stream that lack of disk space would make of it.
 
   Args:
     found, spec: see `open_feed`.

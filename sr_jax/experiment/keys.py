@@ -139,7 +139,7 @@ ADAM = (
     Key('epsilon', float, 1e-8, "Adam's epsilon.", NOT_NEGATIVE),
     Key('weight_decay', float, 0.0,
         "AdamW's, for all trainable arrays; multiplied by the learning rate.", NOT_NEGATIVE),
-    Key('clip_norm', float, 0.0, 'Largest global norm of the gradient; 0 does not clip.',
+    Key('clip_norm', float, 0.0, 'Largest global norm of the gradient; 0 sets no limit.',
         NOT_NEGATIVE),
 )
 

@@ -273,12 +273,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 # Notes -----------------------------------------------------------------------------------------
 
 
-def wrong_profile(icc: bytes, channels: int) -> bool:
-  """Returns whether a profile is for another colour space than the decoded grey or RGB samples."""
-  expected = b'GRAY' if channels < 3 else b'RGB '
-  return bool(icc) and icc[16:20] != expected
-
-
 def color_notes(image: OpenImage) -> list[str]:
   """Returns the colour tags that are lost if only samples are used."""
   icc = image.metadata.icc

@@ -38,8 +38,6 @@ CAPTIONS = 'closed captions dropped'
 HDR_METADATA = 'HDR metadata dropped'
 PROJECTION = '360-degree or 3D tags dropped'
 
-SHOWN = 10  # names that a line of `summary` lists
-
 
 def bits(before: int, after: int) -> str:
   """Returns the note of a reduced bit depth: '16 bits reduced to 8'."""
@@ -55,8 +53,8 @@ def color_tag(name: str, value: str = '') -> str:
   """Returns the note of a colour tag other than an ICC profile.
 
   Args:
-    name: 'gAMA', 'cHRM' or 'cICP' of PNG, 'nclx' of AVIF and HEIC, or 'color tags' of a video.
-    value: what the tag says, such as '1' for gAMA.
+    name: such as 'gAMA', 'cHRM', 'cICP/nclx' or the name of a TIFF tag.
+    value: of the tag, such as '1' for gAMA.
   """
   return f'{name}{f" {value}" if value else ""} dropped'
 
@@ -84,7 +82,7 @@ def resized(count: int) -> str:
 
 def metadata(keys: Sequence[str]) -> str:
   """Returns the note of metadata: 'metadata dropped (director, make)'."""
-  return f'{METADATA} ({listed(keys, SHOWN)})'
+  return f'{METADATA} ({listed(keys)})'
 
 
 def summary(notes: Mapping[str, Sequence[str]], unit: str = 'images') -> list[str]:
@@ -98,5 +96,5 @@ def summary(notes: Mapping[str, Sequence[str]], unit: str = 'images') -> list[st
   for name, notes_of_file in notes.items():
     for note in dict.fromkeys(notes_of_file):
       names.setdefault(note, []).append(name)
-  return [f'{note}: {len(affected)} of {len(notes)} {unit} ({listed(affected, SHOWN)})'
+  return [f'{note}: {len(affected)} of {len(notes)} {unit} ({listed(affected)})'
           for note, affected in names.items()]

@@ -148,8 +148,7 @@ class CompiledParts:
     return program
 
 
-def _trunk_features(generator: nn.Module, variables: dict, lr: jax.ShapeDtypeStruct
-                    ) -> Any:
+def _trunk_features(generator: nn.Module, variables: dict, lr: jax.ShapeDtypeStruct) -> Any:
   """Returns what the trunk returns, if generator(lr) is tail(trunk(lr), lr) and nothing else."""
   calls = {}
 

@@ -160,7 +160,6 @@ class Planner:
         return window
       tile = math.ceil(tile / 2)
 
-
   def _must_be_whole(self, lr: np.ndarray, needed: float, budget: int) -> InputError:
     """Returns the error for an image that needs more memory at once than there is."""
     amount = '' if math.isinf(needed) else f'; it needs {needed / 2**30:.2g} GiB'

@@ -38,4 +38,3 @@ def of_streams(video: clips.Video) -> list[str]:
   return ([note for kind, note in words.items() if kind in found]
           + [f'{kind} streams dropped' for kind in sorted(found - set(words))]
           + [dropped.COVER] * bool(covers))
-

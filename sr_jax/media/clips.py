@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
+from sr_jax import images
 from sr_jax.errors import InputError
 
 # Suffixes of files that are treated as videos: containers and raw streams that FFmpeg reads.
@@ -222,14 +223,8 @@ def frame_to_rgb(frame: av.VideoFrame, format: FrameFormat) -> np.ndarray:
   image = frame.to_ndarray(format='rgba' if alpha else 'rgb24', width=format.width,
                            height=format.height, interpolation=ACCURATE)
   if alpha:
-    image = _over_white(image)
+    image = images.over_white(image[..., :3], image[..., 3:])
   return apply_display_matrix(image, format.display_matrix)
-
-
-def _over_white(rgba: np.ndarray) -> np.ndarray:
-  """Composites uint8 [h, w, 4] over white, rounded."""
-  alpha = rgba[..., 3:].astype(np.uint16)
-  return np.uint8((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255)
 
 
 def apply_display_matrix(image: np.ndarray, display_matrix: Sequence[int]) -> np.ndarray:

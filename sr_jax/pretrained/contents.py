@@ -11,7 +11,6 @@ from sr_jax.pretrained.shapes import Unstated
 from sr_jax.pretrained.tensors import read_tensors
 
 MAX_TEXT = 200  # characters of a metadata entry
-MOST_TENSORS = 10
 
 
 def describe(path: pathlib.Path, wrapper: str, problem: str,
@@ -35,7 +34,7 @@ def describe(path: pathlib.Path, wrapper: str, problem: str,
           ('parameters', f'{sum(tensor.size for tensor in tensors.values()):,} in {len(tensors)} '
                          'arrays'),
           ('types', ', '.join(f'{dtype} ({count})' for dtype, count in dtypes.items())),
-          *(sizes if all_tensors else [('tensors', listed([*map(' '.join, sizes)], MOST_TENSORS))])]
+          *(sizes if all_tensors else [('tensors', listed([*map(' '.join, sizes)]))])]
   return [(printable(brief(key, MAX_TEXT)), printable(value)) for key, value in rows]
 
 

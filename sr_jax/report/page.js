@@ -72,7 +72,8 @@ function layout(chart, logarithmic) {
     font: {color: colour('--fore'), size: 12}, hovermode: 'x unified',
     hoverlabel: {bgcolor: colour('--panel'), bordercolor: rule, font: {color: colour('--fore')}},
     xaxis: {...axis, title: {text: ''}, rangemode: 'tozero', hoverformat: ',d', tickformat: '~s'},
-    yaxis: {...axis, range: logarithmic && chart.loss ? undefined : rangeOfConstant(chart), type: logarithmic && chart.loss ? 'log' : 'linear',
+    yaxis: {...axis, type: logarithmic && chart.loss ? 'log' : 'linear',
+            range: logarithmic && chart.loss ? undefined : rangeOfConstant(chart),
             tickformat: chart.percent ? '.0%' : undefined, exponentformat: 'power'},
     shapes: [...boundaries, ...checkpoints],
     annotations: chart.boundaries.map(at => ({
@@ -101,7 +102,8 @@ for (const copy of document.querySelectorAll('img[data-of]')) {
 
 // A link to an image unfolds it.
 function unfold() {
-  const details = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.querySelector('details');
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const details = target?.querySelector('details');
   if (details) details.open = true;
 }
 addEventListener('hashchange', unfold);

@@ -10,8 +10,10 @@ Encoded = tuple[Comparison, dict[str, str]]  # an image, and {label: data URI}
 
 
 def top_slider(progress: Sequence[Encoded], evaluated: Sequence[Encoded]) -> str:
-  """Returns a slider as wide as the page: of the first validation image, else of the evaluated one
-  with the largest gain. Its layers are those of `articles`, which page.js copies.
+  """Returns a slider as wide as the page, or '' without images.
+
+  It shows the first validation image, or else the evaluated image with the largest gain. Its layers
+  are those of `articles`, which page.js copies.
   """
   found = [*[(f'p{index}', *entry) for index, entry in enumerate(progress[:1])],
            *[(f'e{len(evaluated) - 1}', *entry) for entry in evaluated[-1:]]]

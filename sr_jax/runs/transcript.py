@@ -20,7 +20,7 @@ class Transcript:
     self._collected: list[str] = []
 
   def say(self, text: str, write: Callable[[str], None] = print) -> None:
-    """Prints the lines of `text` and collects them; goes on if the terminal was closed.
+    """Prints the lines of `text` and collects them; continues if the terminal was closed.
 
     Args:
       write: prints a line, for example above a progress bar.

@@ -125,7 +125,7 @@ def atomic_folder(path: os.PathLike | str, *, replace: bool = False) -> Iterator
 def remove_unfinished(folder: os.PathLike | str) -> None:
   """Deletes the temporary folders that a kill during `atomic_folder(folder)` left behind.
 
-  Only for a process that nobody else writes the same folder beside.
+  Only for a process that is known to be the only one that writes the folder.
   """
   folder = pathlib.Path(folder)
   for leftover in folder.parent.glob(f'{UNFINISHED}{folder.name}-*'):

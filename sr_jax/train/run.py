@@ -77,7 +77,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
 
 def _note_failure(log: Logs | NullLogs, kind: type[BaseException] | None,
                   error: BaseException | None, _: types.TracebackType | None) -> None:
-  """Appends to train.log why a run ends early; the terminal gets that from whoever started it."""
+  """Appends to train.log why a run ends early; the caller prints it."""
   if error and not isinstance(error, (Stopped, LockedByOther)):
     name = '' if isinstance(error, InputError) else f'{kind.__name__}: '
     log.note(f'error: {name}{brief(error)}')
