@@ -19,7 +19,7 @@ from sr_jax import images
 from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.images import decoders, dropped
-from sr_jax.media import photos
+from sr_jax.media import photo_formats, photos
 from sr_jax.system import cli, files, threads
 
 MAX_SCALE = 64  # up or down; a larger value is most likely a typing error
@@ -46,7 +46,7 @@ def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fra
   Raises:
     InputError: the image cannot be read or is too small, or the target cannot be written.
   """
-  photo = photos.eight_bit_opaque(photos.read(source))
+  photo = photo_formats.eight_bit_opaque(photos.read(source))
   original = photo.samples
   image = images.crop_to_multiple(original, scale.denominator)
   if not image.size:

@@ -23,7 +23,7 @@ import numpy as np
 from sr_jax import restore
 from sr_jax.data import folders
 from sr_jax.errors import InputError
-from sr_jax.pretrained import contents, generators
+from sr_jax.pretrained import contents, families, generators
 from sr_jax.runs import imported
 from sr_jax.system import cli, files
 
@@ -36,14 +36,14 @@ def info(args: argparse.Namespace) -> None:
     _print_rows(_unknown_network(args, error))
     return
   leaves = jax.tree.leaves(model.variables)
-  family = model.family or generators.NATIVE
+  family = model.family or families.NATIVE
   rows = [('file', model.origin), ('names', family), ('network', model.name),
           *((key, f'{value}{" (assumed, not in the file)" if key in model.assumed else ""}')
             for key, value in model.fields.items()),
           ('parameters', f'{sum(leaf.size for leaf in leaves):,} in {len(leaves)} arrays')]
   _print_rows(rows)
   if args.tensors:
-    family = generators.fitting_family(model.name, model.generator, family)
+    family = families.fitting_family(model.name, model.generator, family)
     tensors = generators.to_tensors(family, model.name, model.generator, model.variables)
     for name, tensor in tensors.items():
       print(f'{name}  {list(tensor.shape)}  mean {tensor.mean():.4g}  std {np.std(tensor):.4g}')
@@ -97,7 +97,7 @@ def _load(source: str, args: argparse.Namespace) -> restore.Model:
 
 
 def _write(model: restore.Model, path: os.PathLike | str, family: str) -> None:
-  family = family or generators.fitting_family(model.name, model.generator, model.family)
+  family = family or families.fitting_family(model.name, model.generator, model.family)
   generators.write_generator(path, family, model.name, model.generator, model.variables)
   print(f'{path}: wrote {model.name}, {family} names, from {model.origin}')
 
@@ -114,9 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     return action
 
   def add_output_options(action: argparse.ArgumentParser) -> None:
-    families = '|'.join((*generators.FAMILIES, generators.NATIVE))
+    names = '|'.join((*families.FAMILIES, families.NATIVE))
     action.add_argument('--output', required=True, type=cli.path, metavar='FILE.safetensors')
-    action.add_argument('--names', default='', metavar=families,
+    action.add_argument('--names', default='', metavar=names,
                         help='project whose tensor names to use; by default the one that the '
                         'weights were imported from, or the first that has the network')
 

@@ -38,7 +38,7 @@ from safetensors.numpy import save_file
 
 from sr_jax import images
 from sr_jax import weights as weights_command_line
-from sr_jax.data import packed, sources
+from sr_jax.data import pack_layout, packed, sources
 from sr_jax.models import Compact
 from sr_jax.pretrained import generators
 from sr_jax.system import cli
@@ -145,7 +145,7 @@ def pack_folder(tmp_path_factory):
   """pack_folder(folder, scale, channels) -> packed.Packed of the images below a folder."""
   def pack(folder, scale=2, channels=3):
     found = sources.open_source(f'folder:{folder}', scale)
-    return packed.pack(packed.lay_out(found, scale, channels), scale, channels,
+    return packed.pack(pack_layout.lay_out(found, scale, channels), scale, channels,
                        tmp_path_factory.mktemp('packed') / 'set')
   return pack
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import bank, mapped, packed
+from sr_jax.data import bank, mapped, pack_layout, packed
 from sr_jax.data.sources import open_source
 
 
@@ -82,7 +82,7 @@ def test_mapped_batches_equal_those_of_the_bank_bit_for_bit(folder: pathlib.Path
                                                             pack_folder: Callable,
                                                             monkeypatch: pytest.MonkeyPatch,
                                                             channels: int, chunk: int) -> None:
-  monkeypatch.setattr(packed, 'MAX_ROW_BYTES', chunk)  # several rows, as a set of gigabytes has
+  monkeypatch.setattr(pack_layout, 'MAX_ROW_BYTES', chunk)  # several rows, as gigabytes have
   monkeypatch.setattr(mapped, 'STEPS_PER_DRAW', 4)
   packed_set = pack_folder(folder, channels=channels)
   assert (len(packed_set.pixels) > 1) == (channels == 3)

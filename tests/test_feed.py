@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import bank, feed, packed
+from sr_jax.data import bank, feed, pack_layout, packed
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.feed import FeedSpec
@@ -80,7 +80,7 @@ def test_all_windows_have_one_shape(opened: Callable) -> None:
 def test_the_mode_depends_on_the_bytes(opened: Callable, folder: pathlib.Path,
                                        monkeypatch: pytest.MonkeyPatch, asked: str, budget: float,
                                        free: float, chosen: str) -> None:
-  layout = packed.lay_out(open_source(f'folder:{folder}', 2), 2, 3)
+  layout = pack_layout.lay_out(open_source(f'folder:{folder}', 2), 2, 3)
   monkeypatch.setattr(bank, 'device_budget', lambda: int(budget * layout.bytes))
   monkeypatch.setattr(feed.files, 'free_bytes', lambda path: int(free * layout.bytes))
   lines = []

@@ -21,7 +21,7 @@ from configs import srresnet
 from sr_jax import images, restore
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, factory
-from sr_jax.pretrained import generators
+from sr_jax.pretrained import families, generators
 from tests.conftest import GOLDEN, filled, same_bits
 
 EDSR = {'residual_scale': 0.1}
@@ -93,10 +93,10 @@ def test_a_network_of_one_channel_processes_grey_as_it_is(tmp_path: pathlib.Path
 
 
 def test_every_generator_of_every_family_is_tested() -> None:
-  known = {name for family in generators.FAMILIES.values() for name in family.networks}
+  known = {name for family in families.FAMILIES.values() for name in family.networks}
   assert known == {name for _, _, name, _ in CASES.values()}
   assert known <= set(GENERATORS)
-  assert set(generators.FAMILIES) == {family for _, family, _, _ in CASES.values()}
+  assert set(families.FAMILIES) == {family for _, family, _, _ in CASES.values()}
 
 
 @pytest.mark.parametrize('name', GENERATORS)
@@ -143,7 +143,7 @@ def test_an_export_defaults_to_a_family_that_has_the_network() -> None:
       ('compact', {'scale': 2, 'inner_scale': 4}, 'basicsr', 'sr_jax')):
     size = {} if name == 'srcnn' else {'features': 4, 'blocks': 1}
     generator = GENERATORS[name](**fields, **size)
-    assert generators.fitting_family(name, generator, first) == family
+    assert families.fitting_family(name, generator, first) == family
 
 
 @pytest.mark.parametrize('variant', ['msr', 'msr,x3', 'small,msr', 'msr,sample,x2'])
@@ -153,7 +153,7 @@ def test_the_variant_msr_is_a_network_of_basicsr(tmp_path: pathlib.Path, variant
   size = (generator.features, generator.blocks)
   assert size == {'msr': (64, 16), 'msr,x3': (64, 16), 'small,msr': (48, 8),
                   'msr,sample,x2': (24, 4)}[variant]
-  assert generators.fitting_family('msrresnet', generator) == 'basicsr'
+  assert families.fitting_family('msrresnet', generator) == 'basicsr'
   if 'sample' in variant:
     variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
     out = tmp_path / 'out.safetensors'

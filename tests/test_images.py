@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from skimage import color
 
 from sr_jax import images
-from sr_jax.data import benchmarks, packed, pictures
+from sr_jax.data import benchmarks, pack_layout, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.images import formats
@@ -121,7 +121,7 @@ def test_the_limit_of_pixels_is_checked_before_decoding(tmp_path: Path) -> None:
     with pytest.raises(images.DamagedImageError,
                        match=r'a\.png: 50000x50000 .*2,500,000,000 .*200,000,000'):
       read(path)
-  plan = packed.lay_out([Picture('a', path)], 2, 3)
+  plan = pack_layout.lay_out([Picture('a', path)], 2, 3)
   assert re.search(r'a\.png: .*200,000,000', plan.skipped[0])
   assert tracemalloc.get_traced_memory()[1] < 2**24
   tracemalloc.stop()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import file_hashes, packed, stream
+from sr_jax.data import file_hashes, pack_layout, packed, stream
 from sr_jax.data.pictures import Picture
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
@@ -26,7 +26,7 @@ from sr_jax.images import dropped
 
 def pack(found: list[Picture], cache: pathlib.Path, scale: int = 2,
          channels: int = 3) -> packed.Packed:
-  return packed.pack(packed.lay_out(found, scale, channels), scale, channels,
+  return packed.pack(pack_layout.lay_out(found, scale, channels), scale, channels,
                      packed.packed_folder(found, scale, channels, cache))
 
 
@@ -63,7 +63,7 @@ def test_pairs_keep_their_separate_lr(tmp_path: pathlib.Path, picture: Callable)
 
 def test_packing_wastes_little_space(tmp_path: pathlib.Path, picture: Callable,
                                      monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setattr(packed, 'MAX_ROW_BYTES', 60_000)  # several rows, as a set of gigabytes has
+  monkeypatch.setattr(pack_layout, 'MAX_ROW_BYTES', 60_000)  # several rows, as gigabytes have
   rng = np.random.default_rng(0)
   need = 0
   for index in range(40):
@@ -270,12 +270,12 @@ def test_a_folder_that_cannot_be_created_is_named(one: list[Picture],
 
 PACK = '''
 import sys
-from sr_jax.data import packed, sources
+from sr_jax.data import pack_layout, packed, sources
 found = sources.open_source(sys.argv[1], 2)
 if len(sys.argv) > 2:  # blocks while it packs
   packed._allocate = lambda path, shape: (print('now', flush=True), sys.stdin.read())
 folder = packed.packed_folder(found, 2, 3, packed.default_cache())
-print(packed.pack(packed.lay_out(found, 2, 3), 2, 3, folder).pixels.sum())
+print(packed.pack(pack_layout.lay_out(found, 2, 3), 2, 3, folder).pixels.sum())
 '''
 
 
@@ -323,9 +323,9 @@ def test_processes_that_pack_the_same_images_share_one_set(one: list[Picture],
 
 def test_one_large_image_among_small_ones_wastes_little_space(
     monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setattr(packed, 'MAX_ROW_BYTES', 1000)
+  monkeypatch.setattr(pack_layout, 'MAX_ROW_BYTES', 1000)
   needs = [10] * 300 + [900]
-  places, (chunks, width) = packed._places(needs)
+  places, (chunks, width) = pack_layout._places(needs)
   assert chunks * width < 1.1 * sum(needs)
   taken = np.zeros((chunks, width), int)
   for (chunk, at), need in zip(places, needs, strict=True):

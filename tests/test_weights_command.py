@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import sr_jax
 from sr_jax import images, upscale
-from sr_jax.pretrained import generators
+from sr_jax.pretrained import basicsr
 from sr_jax.runs.checkpoints import Checkpoints
 from tests.conftest import same_bits
 
@@ -57,7 +57,7 @@ def test_fields_that_no_tensor_determines_must_be_given(
     assert re.search(message, err), err
   # The two networks of the paper are recognised by their size.
   for features, blocks, scale in ((64, 16, 1.0), (256, 32, 0.1)):
-    assert generators.basicsr.edsr_unstated(features, blocks)['residual_scale'].assumed == scale
+    assert basicsr.edsr_unstated(features, blocks)['residual_scale'].assumed == scale
   # Without slopes the activation is not determined.
   tensors = {name: tensor for name, tensor in foreign('compact-x2')[0].items() if tensor.ndim == 4
              or name.endswith('bias')}

@@ -9,8 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax.data import bank, mapped, packed, stream
+from sr_jax.data import bank, mapped, pack_layout, packed, stream
 from sr_jax.data.augment import Augmentation, Crops, augment
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
+from sr_jax.data.prefetcher import Prefetcher
 from sr_jax.errors import InputError, count_of
 from sr_jax.images import dropped
 from sr_jax.system import files, sharding
@@ -183,7 +182,7 @@ def _pack(found: Sequence[Picture], spec: FeedSpec,
       return 'stream', None, None
   folder = packed.packed_folder(found, scale, channels, cache)
   packed_set = packed.open_packed(folder, found)
-  layout = None if packed_set else packed.lay_out(found, scale, channels)
+  layout = None if packed_set else pack_layout.lay_out(found, scale, channels)
   needed = packed_set.pixels.nbytes if packed_set else layout.bytes
   mode = _choose_mode(spec.mode, needed, budget, bool(packed_set) or needed <= free // 2)
   where = {'bank': f'kept in device memory, which has space for {budget:,}',
@@ -270,10 +269,7 @@ def _notes(packed_set: Packed) -> list[str]:
   return dropped.summary(dict(zip(packed_set.names, packed_set.notes, strict=True)))
 
 
-# Prefetching ---------------------------------------------------------------------------
-
-
-def _take(ahead: 'Prefetcher', window: int, count: int, mesh: jax.sharding.Mesh | None,
+def _take(ahead: Prefetcher, window: int, count: int, mesh: jax.sharding.Mesh | None,
           start: int, stop: int) -> Batches:
   """Returns the batches of the steps start .. stop - 1 as arrays on the device.
 
@@ -290,44 +286,3 @@ def _take(ahead: 'Prefetcher', window: int, count: int, mesh: jax.sharding.Mesh 
   crops = {name: sharding.scatter(np.stack([batch[name] for batch in taken]), count, mesh)
            for name in taken[0]}
   return Batches(sharding.replicate(jnp.int32(start), mesh), crops)
-
-
-class Prefetcher:
-  """Takes the items of an iterator ahead of time, in a thread.
-
-  Args:
-    items: the iterator, which `close` closes.
-    max_items: how many items are kept ready.
-  """
-
-  def __init__(self, items: Iterator[Any], max_items: int) -> None:
-    self._ready = queue.Queue(max_items)
-    self._closed = threading.Event()
-    self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
-    self._thread.start()
-
-  def next(self) -> Any:
-    """Returns the next item, or raises the error that making it raised."""
-    item = self._ready.get()
-    if isinstance(item, BaseException):
-      self._ready.put(item)  # nothing comes after an error, so later calls raise it again
-      raise item
-    return item
-
-  def close(self) -> None:
-    """Stops the thread and closes the iterator."""
-    self._closed.set()
-    while self._thread.is_alive():
-      try:
-        self._ready.get(timeout=0.05)  # the thread may be waiting for a free place
-      except queue.Empty:
-        continue
-
-  def _run(self, items: Iterator[Any]) -> None:
-    try:
-      while not self._closed.is_set():
-        self._ready.put(next(items))
-    except BaseException as error:  # raised by `next` in the thread that asks for the item
-      self._ready.put(error)
-    finally:
-      items.close()

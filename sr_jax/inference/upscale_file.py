@@ -14,7 +14,7 @@ from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.inference import correction, tiles
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.media import photos
+from sr_jax.media import photo_formats, photos
 from sr_jax.system.memory import exhausted, host_memory
 
 
@@ -150,11 +150,11 @@ def upscale_file(upscaler: Upscaler, source: os.PathLike | str, target: os.PathL
   """
   photo = photos.read(source, options.max_pixels)
   scale = options.extras.outscale or upscaler.scale
-  photos.check_size(target, result_size(photo.samples.shape[:2], scale), options.format)
+  photo_formats.check_size(target, result_size(photo.samples.shape[:2], scale), options.format)
   if options.format == 'tiff' and not any(options.extras) and photo.alpha is None:
     height, width, channels = photo.samples.shape
     size = height * upscaler.scale, width * upscaler.scale
-    photo, losses = photos.storable(photo, 'tiff')
+    photo, losses = photo_formats.storable(photo, 'tiff')
     with photos.tiff_rows(target, (*size, channels), photo.samples.dtype, photo.icc, photo.exif,
                           photo.xmp) as write_rows, _errors_name(source):
       for band in upscaler.bands(photo.samples):

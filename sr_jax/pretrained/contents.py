@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from sr_jax.errors import InputError, brief, listed, printable
-from sr_jax.pretrained import generators
+from sr_jax.pretrained import families, generators
 from sr_jax.pretrained.shapes import Unstated
 from sr_jax.pretrained.tensors import read_tensors
 
@@ -46,7 +46,7 @@ def _network(path: pathlib.Path, tensors: dict[str, np.ndarray],
   except InputError:  # the metadata is damaged, and printed as it is
     stated = {}
   try:
-    family, name, inferred = generators.recognise(tensors, stated, stated)
+    family, name, inferred = families.recognise(tensors, stated, stated)
   except (ValueError, TypeError, ArithmeticError):
     return [('network', 'unknown')]
   rows = [('names', family), ('network', name)]

@@ -1,9 +1,8 @@
-"""Recognises the generator in a weight file, and converts tensors to variables and back."""
+"""Reads and writes the weight files of generators; converts tensors to variables and back."""
 
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -13,41 +12,14 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from sr_jax.errors import InputError, brief
-from sr_jax.models import GENERATORS, architecture, variable_shapes
-from sr_jax.models.factory import find_generator
-from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, ncnn
-from sr_jax.pretrained.shapes import Tensors, Unstated
+from sr_jax.models import architecture
+from sr_jax.pretrained import families, ncnn
+from sr_jax.pretrained.families import NATIVE, TensorLayout
+from sr_jax.pretrained.shapes import Unstated
 from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.system import files
 
-
-class Family(NamedTuple):
-  """The tensor names of one project.
-
-  Attributes:
-    infer: `infer(tensors, given)` returns (name of a generator, its fields), or None if the
-      tensors have other names.
-    names: `names(name, generator)` returns {our layer: the project's layer}.
-    networks: the generators that the project has, each with a function that says whether the
-      project has this configuration of it.
-    constants: `constants(generator)` returns tensors that are in a file but not trainable.
-  """
-
-  infer: Callable[[Tensors, dict[str, Any]], tuple[str, dict[str, Any]] | None]
-  names: Callable[[str, nn.Module], dict[str, str]]
-  networks: dict[str, Callable[[nn.Module], bool]]
-  constants: Callable[[nn.Module], dict[str, np.ndarray]] = lambda generator: {}
-
-
-FAMILIES = {
-    'basicsr': Family(basicsr.infer, basicsr.names, basicsr.NETWORKS),
-    'esrgan': Family(esrgan.infer_later, esrgan.names_later, esrgan.NETWORKS_LATER),
-    'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
-    'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
-                           edsr_pytorch.constants)}
-NATIVE = 'sr_jax'  # the family of our own names and axes, for networks that no other project has
 METADATA_KEY = 'sr_jax'  # the entry of a safetensors file's metadata that describes the generator
-LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight'}
 
 
 class WeightFile(NamedTuple):
@@ -59,14 +31,6 @@ class WeightFile(NamedTuple):
   assumed: list[str]  # fields that the file does not determine and that have an assumed value
   tensors: dict[str, np.ndarray]
   origin: str  # the file format, for messages
-
-
-class TensorLayout(NamedTuple):
-  """The tensor in a file that corresponds to one of our arrays."""
-
-  name: str
-  shape: tuple[int, ...]
-  axes: tuple[int, ...]  # the transposition that turns the tensor into our array
 
 
 def read_generator(path: os.PathLike | str, given: dict[str, Any] | None = None, wrapper: str = '',
@@ -90,7 +54,7 @@ def read_generator(path: os.PathLike | str, given: dict[str, Any] | None = None,
       raise InputError(f'{path}: {field} cannot be set')
   tensors, stated, origin = _read_tensors_and_fields(path, wrapper)
   try:
-    family, name, fields = recognise(tensors, stated, stated | given)
+    family, name, fields = families.recognise(tensors, stated, stated | given)
   except (ValueError, TypeError, ArithmeticError) as error:  # InputError, or a bad value in given
     raise InputError(f'{path}: {brief(error)}') from None
   fields |= {field: value for field, value in stated.items() if field not in ('name', 'names')}
@@ -138,28 +102,6 @@ def stated_fields(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any
   return stated
 
 
-def recognise(tensors: Tensors, stated: dict[str, Any],
-              given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-  """Returns (family, name of the generator, its fields as far as inferred).
-
-  Raises ValueError, TypeError or ArithmeticError for an unknown network or a bad value in `given`,
-  which includes `stated`.
-  """
-  if stated.get('names') == NATIVE:
-    find_generator(stated.get('name'), 'its metadata states ')
-    if 'scale' not in stated:
-      raise InputError('its metadata states no scale')
-    return NATIVE, stated['name'], {}
-  for family, (infer, *_) in FAMILIES.items():
-    inferred = infer(tensors, given)
-    if inferred:
-      return family, *inferred
-  examples = ', '.join(f'{name} {list(tensor.shape)}' for name, tensor in
-                       list(tensors.items())[:3])
-  raise InputError(f'not a known network: it has {len(tensors)} tensors'
-                   + (f' such as {examples}' if examples else ''))
-
-
 def to_variables(file: WeightFile, generator: nn.Module) -> dict[str, Any]:
   """Converts the tensors to float32 variables of `generator`, {'params': ..., 'batch_stats': ...}.
 
@@ -167,8 +109,8 @@ def to_variables(file: WeightFile, generator: nn.Module) -> dict[str, Any]:
     InputError: a tensor is missing, unexpected or of another shape or type, or has non-finite
       values. The message has its name, its shape and the shape expected.
   """
-  layout = _layout(file.family, file.name, generator)
-  _check_tensors(file, layout, _constants(file.family, generator))
+  layout = families.layout_of(file.family, file.name, generator)
+  _check_tensors(file, layout, families.constants_of(file.family, generator))
   flat = {}
   for path, (name, _, axes) in layout.items():
     flat[path] = np.ascontiguousarray(np.float32(file.tensors[name]).transpose(axes))
@@ -201,45 +143,6 @@ def _check_tensors(file: WeightFile, layout: dict[str, TensorLayout],
                        f'{constants[name].ravel().tolist()} of {network}')
 
 
-def _layout(family: str, name: str, generator: nn.Module) -> dict[str, TensorLayout]:
-  """Returns the tensor for each of our arrays, by the array's path."""
-  shapes = {path: leaf.shape for path, leaf in
-            traverse_util.flatten_dict(variable_shapes(generator), sep='/').items()}
-  if family == NATIVE:
-    return {path: TensorLayout(path, shape, tuple(range(len(shape))))
-            for path, shape in shapes.items()}
-  names, layout = FAMILIES[family].names(name, generator), {}
-  for path, shape in shapes.items():
-    layer, _, leaf = path.removeprefix('params/').rpartition('/')
-    if layer not in names or leaf not in LEAF_NAMES:
-      raise InputError(f'{path}: {family} has no name for it; use --names {NATIVE}')
-    tensor = f'{names[layer]}.{LEAF_NAMES[leaf]}'
-    if leaf == 'kernel':  # ours are [height, width, in, out], PyTorch's [out, in, height, width]
-      layout[path] = TensorLayout(tensor, (*shape[:1:-1], *shape[:2]), (2, 3, 1, 0))
-    else:
-      layout[path] = TensorLayout(tensor, shape, (0,))
-  return layout
-
-
-def _constants(family: str, generator: nn.Module) -> dict[str, np.ndarray]:
-  return {} if family == NATIVE else FAMILIES[family].constants(generator)
-
-
-def fitting_family(name: str, generator: nn.Module, first: str = '') -> str:
-  """Returns the default family for an export.
-
-  That is `first`, the family that the weights were imported with, if it can express the
-  network, else the first family that can, else our own.
-  """
-  for family in (*filter(None, [first]), *FAMILIES):
-    try:
-      _checked_layout(family, name, generator)
-      return family
-    except InputError:
-      continue
-  return NATIVE
-
-
 def to_tensors(family: str, name: str, generator: nn.Module,
                variables: dict[str, Any]) -> dict[str, np.ndarray]:
   """Converts variables to tensors in the names of a family, the inverse of `to_variables`.
@@ -248,47 +151,11 @@ def to_tensors(family: str, name: str, generator: nn.Module,
     InputError: the family has no such network, or not with these fields; the message names the
       field.
   """
-  layout = _checked_layout(family, name, generator)
+  layout = families.checked_layout(family, name, generator)
   flat, tensors = traverse_util.flatten_dict(variables, sep='/'), {}
   for path, (tensor, _, axes) in layout.items():
     tensors[tensor] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(axes)))
-  return tensors | _constants(family, generator)
-
-
-def _checked_layout(family: str, name: str, generator: nn.Module) -> dict[str, TensorLayout]:
-  """Returns `_layout` if the family has this network and would read it back as the same one.
-
-  Raises:
-    InputError: see `to_tensors`.
-  """
-  if family == NATIVE:
-    return _layout(family, name, generator)
-  if family not in FAMILIES:
-    raise InputError(f'--names {family!r}: expected one of {", ".join((*FAMILIES, NATIVE))}')
-  networks = FAMILIES[family].networks
-  if name not in networks:
-    raise InputError(f'{family} has no {name}, only {", ".join(networks)}; use --names {NATIVE}')
-  if not networks[name](generator):
-    raise InputError(f"{family}'s {name} does not exist with scale {generator.scale}, channels "
-                     f'{generator.channels}; use --names {NATIVE}')
-  layout = _layout(family, name, generator)
-  tensors = {tensor: np.broadcast_to(np.float32(0), shape)  # inferred from shapes, not values
-             for tensor, shape, _ in layout.values()}
-  tensors |= _constants(family, generator)
-  try:
-    _, fields = FAMILIES[family].infer(tensors, architecture(generator)) or ('', None)
-  except InputError:
-    fields = None
-  if fields is None:
-    raise InputError(f"{family}'s {name} does not have these layers; use --names {NATIVE}")
-  stated = {field: value for field, value in fields.items() if not isinstance(value, Unstated)}
-  unstated = {field: getattr(generator, field) for field in fields.keys() - stated.keys()}
-  inferred = architecture(GENERATORS[name](**stated, **unstated))
-  for field, value in architecture(generator).items():
-    if inferred[field] != value:
-      raise InputError(f"{field}={value!r}: {family}'s {name} has {inferred[field]!r}; use "
-                       f'--names {NATIVE}')
-  return layout
+  return tensors | families.constants_of(family, generator)
 
 
 def write_generator(path: os.PathLike | str, family: str, name: str, generator: nn.Module,

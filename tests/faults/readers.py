@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from sr_jax import images, main, restore
 from sr_jax.app import upscaling
-from sr_jax.data import file_hashes, packed, pairing, pictures
+from sr_jax.data import file_hashes, pack_layout, packed, pairing, pictures
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
@@ -69,7 +69,7 @@ def of_kind(kind: str, base: pathlib.Path) -> dict[str, Reader]:
 def training(path: pathlib.Path) -> tuple[Any, Any]:
   """Plans and crops an image of a training set."""
   picture = Picture('a', path)
-  plan = packed.lay_out([picture], 2, 3)
+  plan = pack_layout.lay_out([picture], 2, 3)
   return plan.skipped, pictures.read_crops(picture, 2, 3, 8, [(0.5, 0.5)])
 
 
