@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from sr_jax.errors import InputError, count_of, listed
-from sr_jax.images import SUFFIXES
+from sr_jax.images import HEIF_SUFFIXES, SUFFIXES
 
 # Files beside images that are never images: they are counted by their suffix, not named.
 COMPANIONS = ('.txt', '.csv', '.tsv', '.json', '.jsonl', '.yaml', '.yml', '.xml', '.md', '.html',
               '.htm', '.pdf', '.log', '.md5', '.sha1', '.sha256', '.xmp', '.aae', '.srt', '.vtt')
 SYSTEM_FILES = ('thumbs.db', 'ehthumbs.db', 'desktop.ini')  # Windows writes them into any folder
 TYPESCRIPT_SUFFIXES = ('.ts', '.mts')  # MPEG transport streams have the same ones
-HEIC_SUFFIXES = ('.heic', '.heif', '.hif')
 
 
 class Found(NamedTuple):
@@ -102,7 +101,7 @@ def describe_skipped(folder: pathlib.Path, found: Found) -> list[str]:
   parts += [f'{count} {suffix}' for suffix, count in sorted(counts.items())]
   lines = []
   if parts:
-    heic = any(path.suffix.lower() in HEIC_SUFFIXES for path in named)
+    heic = any(path.suffix.lower() in HEIF_SUFFIXES for path in named)
     advice = ' (to read HEIC: pip install pillow-heif)' if heic else ''
     lines.append(f'{folder}: skipped {count_of(found.unsupported, "file")} of unsupported type: '
                  f'{", ".join(parts)}{advice}')
