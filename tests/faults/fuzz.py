@@ -291,6 +291,9 @@ def main() -> int:
   for kind in [f'clips:{suffix}' for suffix in args.container] or args.kind:
     with contextlib.suppress(KeyboardInterrupt):
       rows.append(fuzz(kind, args.count, args.seed, keep, args.only))
+  if not args.keep:
+    with contextlib.suppress(OSError):  # it has findings
+      keep.rmdir()
   print(f'\n{"kind":12}  files  refused   read  findings  slowest  peak memory  on stderr')
   for row in rows:
     files, refused, read, findings = (row.get(key, 0) for key in (
