@@ -23,7 +23,7 @@ import pytest
 import sr_jax
 from sr_jax import images
 from sr_jax.app import __main__ as app
-from sr_jax.app import batch, interface, progress, upscaling
+from sr_jax.app import batch, computation, interface, upscaling
 from sr_jax.errors import InputError
 from sr_jax.inference import tiles
 from sr_jax.inference.upscale_file import Extras, FileOptions
@@ -206,18 +206,18 @@ def test_a_stopped_computation_ends(updates: bool) -> None:
       if updates:
         update(0.5)
 
-  state = progress.Progress(1)
-  future = progress.start(work, state)
+  state = computation.Computation(1)
+  future = computation.start(work, state)
   assert begun.wait(60)
   state.stop()
-  with pytest.raises(progress.StoppedError):
+  with pytest.raises(computation.StoppedError):
     future.result(30)
-  assert progress.start(lambda update: 7, progress.Progress(1)).result(30) == 7
+  assert computation.start(lambda update: 7, computation.Computation(1)).result(30) == 7
 
 
 def test_the_time_left_is_estimated() -> None:
   now = 0.0
-  state = progress.Progress(100, lambda: now)
+  state = computation.Computation(100, lambda: now)
   state.run(lambda update: None)
   now = 30.0
   assert state.seconds_left() == 70
@@ -228,7 +228,8 @@ def test_the_time_left_is_estimated() -> None:
   state.update(0.4)
   assert state.seconds_left() == pytest.approx(6)
   assert batch.describe_progress(state) == '40%, 02:02 elapsed, about 6 s left'
-  assert list(map(progress.approximate, (0.2, 40, 600, 9000))) == ['1 s', '40 s', '10 min', '2.5 h']
+  assert list(map(computation.approximate, (0.2, 40, 600, 9000))) == [
+      '1 s', '40 s', '10 min', '2.5 h']
 
 
 def test_the_speed_of_a_large_image_counts(tmp_path: pathlib.Path) -> None:

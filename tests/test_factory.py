@@ -66,16 +66,16 @@ def test_what_a_class_lacks_is_one_line(name: str, words: tuple[str, ...]) -> No
 
 def test_an_unknown_network_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
                                      ) -> None:
-  monkeypatch.delenv(factory.VARIABLE, raising=False)
-  with pytest.raises(InputError, match=rf"'mine'.*srresnet.*{factory.VARIABLE}"):
+  monkeypatch.delenv(factory.NETWORKS_VARIABLE, raising=False)
+  with pytest.raises(InputError, match=rf"'mine'.*srresnet.*{factory.NETWORKS_VARIABLE}"):
     factory.build_generator({'name': 'mine'}, 2, 'float32')
   file = tmp_path / 'other.py'
   for text, words in (('', 'GENERATORS'), ('1 / 0', 'ZeroDivisionError'), ('x =', 'SyntaxError')):
     file.write_text(text)
-    monkeypatch.setenv(factory.VARIABLE, str(file))
+    monkeypatch.setenv(factory.NETWORKS_VARIABLE, str(file))
     with pytest.raises(InputError, match=rf'other\.py.*{words}|{words}.*other\.py'):
       factory.build_generator({'name': 'mine'}, 2, 'float32')
-  monkeypatch.setenv(factory.VARIABLE, str(tmp_path / 'missing.py'))
+  monkeypatch.setenv(factory.NETWORKS_VARIABLE, str(tmp_path / 'missing.py'))
   with pytest.raises(InputError, match=r'missing\.py'):
     factory.build_generator({'name': 'mine'}, 2, 'float32')
 
@@ -83,7 +83,7 @@ def test_an_unknown_network_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_a_file_adds_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
   file = tmp_path / 'mine.py'
   file.write_text(OWN)
-  monkeypatch.setenv(factory.VARIABLE, str(file))
+  monkeypatch.setenv(factory.NETWORKS_VARIABLE, str(file))
   monkeypatch.setitem(GENERATORS, 'mine', None)  # so that the entry is removed afterwards
   del GENERATORS['mine']
   assert factory.build_generator({'name': 'mine', 'width': 6}, 3, 'float32').width == 6

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from sr_jax import restore
+from sr_jax.app.computation import approximate
 from sr_jax.app.interface import CSS, MAX_PIXELS, build_page, import_gradio
-from sr_jax.app.progress import approximate
 from sr_jax.app.upscaling import Network
 from sr_jax.errors import InputError
 from sr_jax.images import decoders

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import wait
 
-from sr_jax.app.progress import Progress, approximate, start
+from sr_jax.app.computation import Computation, approximate, start
 from sr_jax.app.upscaling import Network, Result, image_size, upscale_image
 from sr_jax.errors import InputError
 from sr_jax.inference.upscale_file import Extras, FileOptions, result_size
@@ -37,7 +37,7 @@ def upscale_all(paths: Sequence[pathlib.Path], network: Network, options: FileOp
                 folder: os.PathLike | str) -> Iterator[tuple[str, list[Result | InputError]]]:
   """Upscales files one after the other.
 
-  When the generator is closed, the current image is given up (`Progress.stop`).
+  When the generator is closed, the computation of the current image ends (`Computation.stop`).
 
   Args:
     paths: image files.
@@ -54,30 +54,30 @@ def upscale_all(paths: Sequence[pathlib.Path], network: Network, options: FileOp
     name = path.name + f' ({number} of {len(paths)})' * (len(paths) > 1)
     try:
       size = image_size(path, options.max_pixels)
-      progress = Progress(network.expected_seconds(size, options.extras.ensemble))
+      computation = Computation(network.expected_seconds(size, options.extras.ensemble))
       future = start(lambda update, path=path: upscale_image(
-          network, path, folder, options, update), progress)
+          network, path, folder, options, update), computation)
       try:
         while wait([future], INTERVAL_SECONDS).not_done:
           keep_recent([*paths, *folder.rglob('*')])
-          yield f'{name}: {describe_progress(progress)}', outcomes
+          yield f'{name}: {describe_progress(computation)}', outcomes
       finally:
-        progress.stop()
+        computation.stop()
       outcomes = [*outcomes, future.result()]
     except InputError as error:
       outcomes = [*outcomes, error]
     yield '', outcomes
 
 
-def describe_progress(progress: Progress) -> str:
+def describe_progress(computation: Computation) -> str:
   """Returns text such as '40%, 02:10 elapsed, about 3 min left'."""
-  if not progress.started:
+  if not computation.started:
     return 'waiting for another image'
-  left = progress.seconds_left()
-  if progress.fraction == 1:
-    return f'100%, {format_seconds(progress.elapsed_seconds())} elapsed, writing the result'
-  return (f'{progress.fraction:.0%}, ' * (progress.fraction > 0)
-          + f'{format_seconds(progress.elapsed_seconds())} elapsed'
+  left = computation.seconds_left()
+  if computation.fraction == 1:
+    return f'100%, {format_seconds(computation.elapsed_seconds())} elapsed, writing the result'
+  return (f'{computation.fraction:.0%}, ' * (computation.fraction > 0)
+          + f'{format_seconds(computation.elapsed_seconds())} elapsed'
           + f', about {approximate(left)} left' * (left >= 1))
 
 

@@ -19,7 +19,7 @@ from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.system import files
 
-VARIABLE = 'SR_JAX_NETWORKS'  # environment variable: a Python file that adds to GENERATORS
+NETWORKS_VARIABLE = 'SR_JAX_NETWORKS'  # environment variable: a Python file that adds to GENERATORS
 # Fields that are set for every network, and how a class declares them.
 COMMON_FIELDS = {'scale': 'scale: int = 4', 'dtype': 'dtype: jnp.dtype = jnp.float32'}
 
@@ -57,15 +57,15 @@ def add_own_networks(name: str) -> None:
   Raises:
     InputError: the file can't be executed.
   """
-  file = os.environ.get(VARIABLE)
+  file = os.environ.get(NETWORKS_VARIABLE)
   if not file or name in GENERATORS or name in DISCRIMINATORS:
     return
   try:
     runpy.run_path(str(files.expand(file)))
   except OSError as error:
-    raise InputError(f'{VARIABLE}={file}: {error.strerror or error}') from None
+    raise InputError(f'{NETWORKS_VARIABLE}={file}: {error.strerror or error}') from None
   except Exception as error:  # whatever the user's code raises
-    raise InputError(f'{VARIABLE}={file}: {type(error).__name__}: '
+    raise InputError(f'{NETWORKS_VARIABLE}={file}: {type(error).__name__}: '
                      f'{brief(str(error), 200)}') from None
 
 
@@ -77,10 +77,11 @@ def find_generator(name: str, where: str = 'config.generator.') -> Callable[...,
   """
   add_own_networks(name)
   if name not in GENERATORS:
-    file = os.environ.get(VARIABLE)
-    advice = (f'{file}, which {VARIABLE} names, does not add it to sr_jax.models.GENERATORS' if file
-              else 'a network of your own is added to sr_jax.models.GENERATORS by a file that '
-              f'{VARIABLE}=FILE.py names, or that is imported before sr_jax.load')
+    file = os.environ.get(NETWORKS_VARIABLE)
+    advice = (f'{file}, which {NETWORKS_VARIABLE} names, does not add it to '
+              'sr_jax.models.GENERATORS' if file else
+              'a network of your own is added to sr_jax.models.GENERATORS by a file that '
+              f'{NETWORKS_VARIABLE}=FILE.py names, or that is imported before sr_jax.load')
     raise InputError(f'{where}name={name!r}: no such network; known: {", ".join(GENERATORS)}; '
                      f'{advice}')
   return GENERATORS[name]

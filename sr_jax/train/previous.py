@@ -66,7 +66,7 @@ def read_previous(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.E
 
 
 def finished_state(config: ConfigDict, workdir: pathlib.Path, previous: Previous) -> TrainState:
-  """Returns the last state of a finished run, and says that it is finished."""
+  """Returns the last state of a finished run, and prints that it is finished."""
   experiment = phases.build(inputs.with_known_steps(config, previous.config))
   state = experiment.new_state()
   if multihost.is_first():
@@ -78,8 +78,12 @@ def finished_state(config: ConfigDict, workdir: pathlib.Path, previous: Previous
 
 
 def refuse_resume(config: ConfigDict, workdir: pathlib.Path, previous: Previous,
-                   resume: bool) -> None:
-  """Refuses to resume a run whose settings do not fit, or have changed without --resume."""
+                  resume: bool) -> None:
+  """Refuses to resume a run whose settings do not fit, or have changed without --resume.
+
+  Raises:
+    InputError: as `check_resumable`, `refuse_finished` and `refuse_changed` of `compatibility`.
+  """
   step, before = previous.step, previous.config
   compatibility.check_resumable(workdir, before, step, config)
   changed = compatibility.changes(before, config)

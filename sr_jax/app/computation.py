@@ -11,8 +11,8 @@ Value = TypeVar('Value')
 _WORKER = ThreadPoolExecutor(1)  # one: a second image would halve the speed and double the memory
 
 
-class Progress:
-  """The progress of one computation.
+class Computation:
+  """One computation in the thread, and how far it is.
 
   Attributes:
     fraction: the part that is done, from 0 to 1.
@@ -48,7 +48,7 @@ class Progress:
     it is back in Python. Between two updates of a large image there may be an hour of programs.
     """
     self.stopped = True
-    with self._lock:  # the thread must not go on to the next computation in between
+    with self._lock:  # the thread must not begin the next computation in between
       if self._thread:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread),
                                                    ctypes.py_object(StoppedError))
@@ -85,9 +85,10 @@ class StoppedError(Exception):
   """The computation was stopped before its end."""
 
 
-def start(work: Callable[[Callable[[float], None]], Value], progress: Progress) -> Future[Value]:
-  """Starts work(progress.update) in a thread, after the computations that were started earlier."""
-  return _WORKER.submit(progress.run, work)
+def start(work: Callable[[Callable[[float], None]], Value], computation: Computation
+          ) -> Future[Value]:
+  """Starts work(computation.update) in a thread, after those that were started earlier."""
+  return _WORKER.submit(computation.run, work)
 
 
 def approximate(seconds: float) -> str:
