@@ -187,7 +187,7 @@ def _run(argv: list[str]) -> int:
 def _default_workdir(spec: str, mode: str) -> pathlib.Path:
   """Returns runs/srgan for configs/srgan.py and runs/srgan-sample for srgan.py:sample.
 
-  A config.json names the run that it lies in, which must not be trained anew by mistake.
+  A config.json names the run that it lies in, which must not be started over by mistake.
   """
   name, _, variant = spec.partition(':')
   path = files.expand(name)
@@ -195,7 +195,7 @@ def _default_workdir(spec: str, mode: str) -> pathlib.Path:
     return pathlib.Path('runs', '-'.join([path.stem, *filter(None, variant.split(','))]))
   if mode == 'train':
     raise InputError(f'--workdir is missing: --workdir {path.parent} resumes that run, another '
-                     'folder trains anew with its settings')
+                     'folder starts a new run with its settings')
   return path.parent
 
 

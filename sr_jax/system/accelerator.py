@@ -62,8 +62,8 @@ def _sign_of_gpu(environment: Mapping[str, str], root: pathlib.Path) -> str:
   program = shutil.which('nvidia-smi', path=environment.get('PATH'))
   if program:
     try:
-      listed = subprocess.run([program, '-L'], capture_output=True, text=True, timeout=10).stdout
+      output = subprocess.run([program, '-L'], capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
       return ''
-    return f'nvidia-smi lists {listed.splitlines()[0]}' if listed.startswith('GPU') else ''
+    return f'nvidia-smi lists {output.splitlines()[0]}' if output.startswith('GPU') else ''
   return ''

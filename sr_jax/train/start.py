@@ -25,7 +25,6 @@ from sr_jax.runs import checkpoints, lock, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
-from sr_jax.runs.transcript import Transcript
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding
 from sr_jax.system.signals import DeferredSignals
@@ -147,18 +146,20 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
   log, saved, folder = NullLogs(), None, None
   if first:
     log, saved, folder = _open_folder(
-        config, workdir, previous.lock, origin.step,
-        inputs.steps_per_epoch(config, len(training_set)), transcript, stack)
+        config, workdir, previous, origin.step,
+        inputs.steps_per_epoch(config, len(training_set)), stack)
   notes = list(dict.fromkeys((*notes, *feed.notes)))
   run = Run(config, experiment, training_set, notes, feed, mesh, data, log, saved, folder,
             StopVote(signals, feed.skipped), started)
   return run, origin, state
 
 
-def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLock | None,
-                 begin: int, epoch: int, transcript: Transcript, stack: contextlib.ExitStack
+def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, begin: int,
+                 epoch: int, stack: contextlib.ExitStack
                  ) -> tuple[Logs, Checkpoints, OwnedFolder]:
+  """Opens what the first process writes to; `begin` and `epoch` are those of `Logs`."""
   paths, plain_config = RunFolder(workdir), compatibility.as_json(config)
+  run_lock = previous.lock
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if run_lock is None:
@@ -167,7 +168,7 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, run_lock: lock.RunLo
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
     files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
     checkpoints.clear(workdir)
-    log = Logs(workdir, begin, config.steps, config.batch_size, epoch, transcript)
+    log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript)
     stack.callback(log.close)
     saved = Checkpoints(workdir, config.best_metric, (config.warmup_steps,), begin=begin,
                         warn=log.say)
