@@ -22,17 +22,16 @@ from sr_jax.images.io import (
   DamagedImageError,
   check_pixel_count,
   convert_read_errors,
-  eight_bit,
   header_notes,
   image_size,
   open_image,
-  over_white,
   read_image,
   read_samples,
   read_with_notes,
   write_image,
 )
 from sr_jax.images.resizing import KERNELS, imresize, resize
+from sr_jax.images.samples import eight_bit, over_white
 
 __all__ = [
   'BLACK', 'HEIF_SUFFIXES', 'KERNELS', 'LUMA', 'SUFFIXES', 'DamagedImageError', 'as_rgb',

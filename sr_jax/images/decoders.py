@@ -24,6 +24,7 @@ from sr_jax.images import (
   jpegxl,
   metadata,
   pngs,
+  samples,
   tiff_pages,
 )
 
@@ -121,13 +122,13 @@ def _open_jpeg2000(file: BinaryIO) -> OpenImage:
   def decode() -> tuple[np.ndarray, list[str]]:
     array = jpeg2000.decode(data, header)
     deep = max(header.bits) > 8
-    planes = [tiff_pages.scale_samples(array[..., index], header.bits[index])[0]
+    planes = [samples.to_full_range(array[..., index], header.bits[index])[0]
               for index in channels]
     if deep:
       planes = [np.uint16(plane) * np.uint16(257) if plane.dtype == np.uint8 else plane
                 for plane in planes]
     array = np.stack(planes, -1)
-    array = tiff_pages.unmultiply(array) if header.premultiplied else array
+    array = samples.unmultiply(array) if header.premultiplied else array
     return formats.apply_orientation(array, formats.exif_orientation(exif)), []
 
   resolution = header.resolution and (header.resolution[0] * metadata.INCH_METRES,
@@ -153,8 +154,8 @@ def _open_jpegxl(file: BinaryIO) -> OpenImage:
     exif.pop(formats.ORIENTATION, None)  # the decoder has applied that of the codestream
 
   def decode() -> tuple[np.ndarray, list[str]]:
-    array, notes = tiff_pages.scale_samples(jpegxl.decode(data, header), header.bits)
-    return tiff_pages.unmultiply(array) if header.premultiplied else array, notes
+    array, clipped = samples.to_full_range(jpegxl.decode(data, header), header.bits)
+    return samples.unmultiply(array) if header.premultiplied else array, clipped
 
   return OpenImage(height, width, header.bits, jpegxl.ALPHA in header.extra, tuple(notes),
                    metadata.Metadata(exif, b'', header.tags, header.xmp, notes=lost),
@@ -184,7 +185,7 @@ def _open_unusual_tiff(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Open
       tiff_pages.has_alpha(page),
       tuple(tiff_pages.header_notes(page)),
       metadata.Metadata(exif, bytes(valueof(34675, b'')), {}, bytes(valueof(700, b'')),
-               notes=metadata.tiff_notes(page.tags)),
+                        notes=metadata.tiff_notes(page.tags)),
       _frames(lambda: len(tiff.pages), 'pages'), decode)
 
 
@@ -289,8 +290,3 @@ def header_notes(image: OpenImage) -> list[str]:
   notes += [dropped.ALPHA] if image.has_alpha else []
   notes += [*image.notes, *color_notes(image), image.frame_note()]
   return list(dict.fromkeys(filter(None, notes)))
-
-
-def is_opaque(alpha: np.ndarray) -> bool:
-  """Returns whether alpha, uint8 or uint16, is at its maximum everywhere."""
-  return bool((alpha == np.iinfo(alpha.dtype).max).all())

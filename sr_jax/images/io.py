@@ -19,6 +19,7 @@ from sr_jax.errors import InputError
 from sr_jax.images import decoders, dropped, formats
 from sr_jax.images.decoders import OpenImage
 from sr_jax.images.formats import MAX_PIXELS
+from sr_jax.images.samples import eight_bit, is_opaque, over_white
 from sr_jax.system import files
 
 HEIF_SUFFIXES = ('.heic', '.heif', '.hif')  # readable where pillow-heif is installed
@@ -136,7 +137,7 @@ def read_samples(path: ImageSource) -> Samples:
   depth = 8 * array.itemsize
   notes = [dropped.bits(bits, depth)] * (bits > depth) + notes
   if array.shape[-1] in (2, 4):
-    notes = [dropped.ALPHA_IGNORED] * (not decoders.is_opaque(array[..., -1:])) + notes
+    notes = [dropped.ALPHA_IGNORED] * (not is_opaque(array[..., -1:])) + notes
     array = array[..., :-1]
   return Samples(np.ascontiguousarray(array), notes)
 
@@ -146,7 +147,7 @@ def read_with_notes(path: ImageSource) -> Samples:
   array, bits, notes = _decode(path)
   notes = [dropped.bits(bits, 8)] * (bits > 8) + notes
   if array.shape[-1] in (2, 4):
-    notes = [dropped.ALPHA] * (not decoders.is_opaque(array[..., -1:])) + notes
+    notes = [dropped.ALPHA] * (not is_opaque(array[..., -1:])) + notes
     array = over_white(array[..., :-1], array[..., -1:])
   if array.dtype != np.uint8:
     array = eight_bit(array)
@@ -195,18 +196,6 @@ def image_size(path: ImageSource) -> tuple[int, int]:
   """
   with open_image(path) as image:
     return image.height, image.width
-
-
-def over_white(samples: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-  """Composites [h, w, C] over white by [h, w, 1], both uint8 or both uint16."""
-  white = np.uint32(np.iinfo(samples.dtype).max)  # white * white + white / 2 is below 2^32
-  mixed = samples * np.uint32(alpha) + white * (white - alpha)
-  return ((mixed + white // 2) // white).astype(samples.dtype)
-
-
-def eight_bit(samples: np.ndarray) -> np.ndarray:
-  """Rounds uint16 to uint8, 65535 to 255."""
-  return np.uint8((np.uint32(samples) + 128) // 257)
 
 
 def _decode(path: ImageSource) -> tuple[np.ndarray, int, list[str]]:

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from sr_jax.images import dropped
+from sr_jax.images import dropped, samples
 from sr_jax.images.formats import UnsupportedError
 
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -102,47 +102,10 @@ def decode(page: tifffile.TiffPage) -> tuple[np.ndarray, list[str]]:
   channels = [*range(colors), *([] if alpha_index is None else [colors + alpha_index])]
   if channels != list(range(array.shape[-1])):
     array = array[..., channels]
-  array, notes = scale_samples(array, int(np.max(page.bitspersample)))
+  array, notes = samples.to_full_range(array, int(np.max(page.bitspersample)))
   if page.photometric == 0:  # white is zero
     array = array.copy()
     array[..., 0] = np.iinfo(array.dtype).max - array[..., 0]
   if alpha_index is not None and kinds[alpha_index] == 1:
-    array = unmultiply(array)
+    array = samples.unmultiply(array)
   return np.ascontiguousarray(array), notes
-
-
-def scale_samples(array: np.ndarray, bits: int) -> tuple[np.ndarray, list[str]]:
-  """Scales samples to the full range of uint8, or of uint16 if they have more than 8 bits.
-
-  Args:
-    array: unsigned integers with `bits` bits, or floats, which are assumed to be in [0, 1].
-    bits: per sample.
-
-  Returns:
-    (the samples; notes on clipped values).
-
-  Raises:
-    UnsupportedError: samples of another type.
-  """
-  if array.dtype.kind == 'f':
-    inside = np.min(array) >= 0 and np.max(array) <= 1  # false if there is a NaN
-    array = np.nan_to_num(np.clip(np.float32(array), 0, 1), nan=0)
-    return (np.uint16(array * np.float32(65535) + np.float32(0.5)),
-            [] if inside else [dropped.CLIPPED])
-  if array.dtype.kind != 'u':
-    raise UnsupportedError(f'samples of type {array.dtype}')
-  full, dtype = (16, np.uint16) if bits > 8 else (8, np.uint8)
-  if bits > full:
-    array = array >> (bits - full)
-  elif bits < full:
-    white = 2**bits - 1
-    array = (np.uint32(np.minimum(array, white)) * (2**full - 1) + white // 2) // white
-  return array.astype(dtype, copy=False), []  # in the machine's byte order
-
-
-def unmultiply(array: np.ndarray) -> np.ndarray:
-  """Divides the colours of [h, w, 2 or 4] by the alpha that they were multiplied by."""
-  white, alpha = np.iinfo(array.dtype).max, array[..., -1:]
-  colors = np.float64(array[..., :-1]) * white / np.maximum(np.float64(alpha), 1)
-  colors = np.minimum(np.floor(colors + 0.5), white).astype(array.dtype)
-  return np.concatenate([colors, alpha], -1)
