@@ -98,10 +98,7 @@ def _is_resolution(x: float, y: float, unit: int) -> bool:
 
 def bmp_notes(file: BinaryIO) -> list[str]:
   """Returns a note on the colour profile or calibration in a BMP of version 4 or 5."""
-  position = file.tell()
-  file.seek(14)
-  header = file.read(60)
-  file.seek(position)
+  header = _read_at(file, 14, 60)
   if int.from_bytes(header[:4], 'little') < 108:
     return []
   kinds = {b'DEBM': dropped.ICC, b'KNIL': dropped.ICC, bytes(4): dropped.color_tag('calibration')}
@@ -131,27 +128,35 @@ def bits_and_tags(image: Image.Image, file: BinaryIO, chunks: list[tuple[bytes, 
                   ) -> tuple[int, color_tags.Tags]:
   """Returns (bits of a sample as stored, colour tags) of a file that Pillow opens."""
   if image.format == 'PNG':
-    position = file.tell()
-    file.seek(24)
-    depth = file.read(1)[0]
-    file.seek(position)
-    return depth, {name: body for name, body in chunks if name in color_tags.CHUNKS}
+    tags = {name: body for name, body in chunks if name in color_tags.CHUNKS}
+    return _read_at(file, 24, 1)[0], tags
   if image.format == 'TIFF':
     return max(image.tag_v2.get(258, [8])), {}
   if image.format == 'AVIF':
-    position = file.tell()
-    file.seek(0)
-    found = list(boxes.walk(file.read()))
-    file.seek(position)
-    depths = [body[5] for kind, body in found if kind == b'pixi' and len(body) > 5]
-    codes = next((body[4:8] for kind, body in found
-                  if kind == b'colr' and body[:4] == b'nclx' and len(body) >= 8), b'\0\2\0\2')
-    flags = next((body[2] for kind, body in found if kind == b'av1C' and len(body) > 2), 0)
-    coded = 8 if not flags & 64 else 12 if flags & 32 else 10
-    return max([coded, *depths]), color_tags.cicp(codes[1], codes[3])
+    return _avif_bits_and_tags(_read_at(file, 0))
   if image.format == 'HEIF':
     nclx = image.info.get('nclx_profile') or {}
     tags = color_tags.cicp(int(nclx['color_primaries']), int(nclx['transfer_characteristics'])
                            ) if nclx else {}
     return int(image.info.get('bit_depth') or 8), tags
   return 8, {}
+
+
+def _avif_bits_and_tags(data: bytes) -> tuple[int, color_tags.Tags]:
+  """Returns (bits of a sample as stored, colour tags) from the boxes of an AVIF file."""
+  found = list(boxes.walk(data))
+  depths = [body[5] for kind, body in found if kind == b'pixi' and len(body) > 5]
+  codes = next((body[4:8] for kind, body in found
+                if kind == b'colr' and body[:4] == b'nclx' and len(body) >= 8), b'\0\2\0\2')
+  flags = next((body[2] for kind, body in found if kind == b'av1C' and len(body) > 2), 0)
+  coded = 8 if not flags & 64 else 12 if flags & 32 else 10
+  return max([coded, *depths]), color_tags.cicp(codes[1], codes[3])
+
+
+def _read_at(file: BinaryIO, start: int, count: int = -1) -> bytes:
+  """Reads bytes from `start` on, all by default, and leaves the position as it was."""
+  position = file.tell()
+  file.seek(start)
+  data = file.read(count)
+  file.seek(position)
+  return data
