@@ -1,7 +1,7 @@
 """Images: files to arrays and back, colour conversion, and MATLAB's resize.
 
-Between modules an image is float [..., H, W, C] in [0, 1]; only this package and the data bank
-hold uint8. C is 3 (RGB) or 1 (grey).
+Networks, losses and batches take images as float [..., H, W, C] in [0, 1]; those of files are uint8
+or uint16. C is 3 (RGB) or 1 (grey).
 """
 
 from sr_jax.images.color import (

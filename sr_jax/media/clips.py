@@ -25,7 +25,7 @@ SUFFIXES = ('.mp4', '.m4v', '.mov', '.qt', '.3gp', '.3g2', '.f4v', '.mkv', '.web
             '.nut', '.y4m', '.ivf', '.h264', '.264', '.h265', '.hevc', '.265', '.gxf', '.wtv',
             '.mjpeg', '.mjpg', '.mj2', '.amv')
 IMAGE_BRANDS = ('heic', 'heix', 'mif1', 'avif')  # of files with the structure of an MP4
-# WebM stores alpha as a second picture, which only these decoders combine with the first one.
+# WebM stores alpha as a second image, which only these decoders combine with the first one.
 ALPHA_DECODERS = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 MIN_RATE = fractions.Fraction(1, 65535)  # frames per second
 # Colour codes of ITU-T H.273, which frames and streams carry.

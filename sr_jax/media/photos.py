@@ -1,7 +1,7 @@
 """Image files to arrays and back with everything they contain.
 
-`images.read_image` makes training data: 8 bits without transparency. Here 16 bits stay 16, alpha,
-EXIF and the colour profile are kept, and whatever cannot be kept is reported.
+`images.read_image` makes training data: 8 bits without transparency. Here 16 bits stay 16, alpha
+and metadata are kept, and whatever cannot be kept is reported.
 """
 
 import os

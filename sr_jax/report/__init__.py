@@ -7,6 +7,7 @@
   gallery.py     selects images of one or several runs and encodes them for the page
   sliders.py     the HTML of images and sliders
   benchmarks.py  benchmark tables
+  facts.py       the tables of network, machine, data and config
   html.py        HTML elements
   page.py        writes the report as one HTML file, with page.css and page.js inside
   figure.py      draws the comparison figure of a paper
