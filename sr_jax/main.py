@@ -15,7 +15,6 @@ Training needs --config. The other modes need --config or the --workdir of a run
 they then use; evaluate and replay always need the run.
 """
 
-import difflib
 import fnmatch
 import functools
 import pathlib
@@ -117,10 +116,9 @@ def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
       raise InputError(f'unexpected argument {argument!r}: expected only flags, see --help')
     negated, name = name.startswith('noconfig.'), name.removeprefix('no')
     if not name.startswith('config.'):
-      near = difflib.get_close_matches(argument.lstrip('-').partition('=')[0],
-                                       ('config', 'workdir', 'mode', *FLAG_MODES), 1)
+      flag = argument.partition('=')[0]
       raise InputError(f'{argument}: unknown flag; '
-                       + (f'did you mean --{near[0]}?' if near else 'see --help'))
+                       + cli.suggestion(flag, ('config', 'workdir', 'mode', *FLAG_MODES)))
     key = name.removeprefix('config.')
     switch = key in KEYS and KEYS[key].type is bool
     if not equals and switch:

@@ -74,6 +74,11 @@ def _tile(text: str) -> int | None:
     raise argparse.ArgumentTypeError(f'{error}, or none') from None
 
 
+def _format(text: str) -> str:
+  """Parses --format: a suffix such as jpg stands for its format, in either case."""
+  return upscale_jobs.FORMAT_BY_SUFFIX.get(f'.{text.lower()}', text.lower())
+
+
 def _parser() -> cli.Parser:
   parser = cli.Parser('python -m sr_jax.upscale', __doc__)
   add = parser.add_argument
@@ -89,7 +94,7 @@ def _parser() -> cli.Parser:
   add('--step', default='latest',
       help="checkpoint of the run: a step, 'latest' or 'best' (default: latest)")
   cli.add_file_options(parser)
-  add('--format', choices=(*photos.FORMATS, 'same'),
+  add('--format', type=_format, choices=(*photos.FORMATS, 'same'),
       help="format of image results; 'same' keeps that of each image (default: png, or the suffix "
       'of --output)')
   add('--quality', type=cli.number(int, 1, 100), default=95,

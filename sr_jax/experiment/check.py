@@ -69,7 +69,8 @@ def check_phases(config: ConfigDict) -> None:
                        ('d', (total - warmup) * adversarial)):
     if 0 < length < config.optimizer[name].ramp:
       raise InputError(f'config.optimizer.{name}.ramp={config.optimizer[name].ramp}: expected at '
-                       f'most {length}, the steps of its phase')
+                       f'most {length}, the steps of its phase; add '
+                       f'--config.optimizer.{name}.ramp={length} or fewer')
 
 
 def describe_steps(config: ConfigDict, prefix: str) -> str:

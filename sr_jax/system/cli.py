@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import difflib
 import functools
 import math
 import os
@@ -9,7 +10,7 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from sr_jax.errors import InputError
@@ -26,12 +27,54 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     raise InputError(message)
 
+  def parse_known_args(self, args: Sequence[str] | None = None,
+                       namespace: argparse.Namespace | None = None
+                       ) -> tuple[argparse.Namespace, list[str]]:
+    """Parses as `ArgumentParser` does, but names an unknown flag before anything else.
+
+    Otherwise a mistyped `--workdir` would be reported as a missing one.
+
+    Raises:
+      InputError: an unknown flag, or what `error` reports.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    for argument in args:
+      if argument == '--' or (self._subparsers and not argument.startswith('-')):
+        break  # what follows are no flags, or those of another parser
+      name = argument.partition('=')[0]
+      if _is_flag(argument) and name not in self._option_string_actions:
+        raise InputError(f'{argument}: unknown flag; '
+                         + suggestion(name, self._option_string_actions))
+    return super().parse_known_args(args, namespace)
+
 
 def path(text: str) -> pathlib.Path:
   """Converts an argument that names a file or a folder; for `type=` of `add_argument`."""
   if not text:
     raise argparse.ArgumentTypeError('the name is empty (is a shell variable not set?)')
   return files.expand(text)
+
+
+def suggestion(flag: str, known: Iterable[str]) -> str:
+  """Returns a question for the known flag that is most similar to an unknown one, or advice.
+
+  Args:
+    flag, known: with or without leading hyphens.
+  """
+  names = [name.lstrip('-') for name in known if not name.startswith('-') or name[1] == '-']
+  near = difflib.get_close_matches(flag.lstrip('-').lower(), names, 1)
+  return f'did you mean --{near[0]}?' if near else 'see --help'
+
+
+def _is_flag(argument: str) -> bool:
+  """Returns whether argparse takes an argument for a flag: negative numbers are values."""
+  if not argument.startswith('-') or argument == '-' or ' ' in argument.partition('=')[0]:
+    return False
+  try:
+    float(argument)
+  except ValueError:
+    return True
+  return False
 
 
 def number(kind: Callable[[str], float], minimum: float, maximum: float

@@ -22,7 +22,8 @@ class Previous(NamedTuple):
 
   Attributes:
     existed: whether there is a config.json.
-    lock: held if it existed, in the first process.
+    lock: held if it existed and had a lock file, in the first process. A lock file is created only
+      once nothing can be refused any more.
     step: of the latest checkpoint, or None.
     config: config.json of a run with a checkpoint, else {}.
     records: run.json.
@@ -43,7 +44,7 @@ class Previous(NamedTuple):
 
 def read_previous(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitStack
                   ) -> Previous:
-  """Reads what an earlier start has left in `workdir`, and locks it until `stack` is closed.
+  """Reads what an earlier start has left in `workdir`; holds its lock until `stack` is closed.
 
   Raises:
     InputError: the run is finished and the config has changed; or another process trains there.
@@ -51,8 +52,10 @@ def read_previous(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.E
   first = multihost.is_first()
   mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
   transcript = Transcript(lambda: accelerator.describe_devices(mesh.size if mesh else 1))
-  existed = first and RunFolder(workdir).config.exists()
-  run_lock = stack.enter_context(lock.run_lock(workdir)) if existed else None
+  paths = RunFolder(workdir)
+  existed = first and paths.config.exists()
+  run_lock = (stack.enter_context(lock.run_lock(workdir))
+              if existed and paths.lock.exists() else None)
   step, before, records = multihost.broadcast_json(
       lambda: (*stopped_at(workdir, transcript.say), metadata.start_records(workdir)))
   previous = Previous(existed, run_lock, step, before, records, mesh, transcript)

@@ -163,8 +163,10 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if run_lock is None:
+      # A run without a lock file was read unlocked; a file by now is that of another start.
+      overtaken = previous.existed and paths.lock.exists()
       run_lock = stack.enter_context(lock.run_lock(workdir))
-      if paths.config.exists():
+      if overtaken or paths.config.exists() != previous.existed:
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
     files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
     checkpoints.clear(workdir)
