@@ -36,7 +36,8 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
 
   The network is the run's, from its config.json. A config with another network is refused, since
   the scores would be taken for those of the config. A run of imported weights has no config that
-  describes it, so its network and scale are used whatever the config says.
+  describes it, so its network and scale are used. What else the config sets differently from the
+  run is printed, for it is not used.
 
   Args:
     step: a checkpoint's step, 'latest' or 'best'.
@@ -53,6 +54,8 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'),
                                 'without --config the settings of the run are used')
+  if unused := compatibility.describe_unused(trained, config, 'evaluate'):
+    print(f'{workdir}: settings of the run that are used instead of those of the config: {unused}')
   model = restore.load_run(workdir, step)
   if 'data' in trained:  # the run determines which part of its data is left for tests
     config = inputs.with_split_from(config, trained)

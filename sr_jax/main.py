@@ -15,7 +15,6 @@ Training needs --config. The other modes need --config or the --workdir of a run
 they then use; evaluate and replay always need the run.
 """
 
-import fnmatch
 import functools
 import pathlib
 import sys
@@ -31,10 +30,6 @@ from sr_jax.experiment.keys import KEYS
 from sr_jax.system import cli, files, signals
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
-# Keys that may be changed beside the settings of a run, by mode. Everything else belongs to the
-# run. A profile or a summary describes the config, so any key may be changed.
-CHANGEABLE = {'evaluate': ('eval.*', 'dtype', 'data.download'),
-              'replay': ('data.*', 'device_loop')}
 FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',)}
 
 _CONFIG = flags.DEFINE_string(
@@ -92,9 +87,13 @@ def parse(argv: Sequence[str]) -> Request:
     raise InputError('--workdir: the name is empty (is a shell variable not set?)')
   workdir = files.expand(_WORKDIR.value) if _WORKDIR.value else None
   if _CONFIG.value:
-    values = config_file.load(_CONFIG.value)
-    return Request(config_file.override(values, settings, _CONFIG.value),
-                   workdir or _default_workdir(_CONFIG.value, mode))
+    if mode == 'summary' and workdir:
+      raise InputError(f'--workdir {workdir}: --mode summary describes --config {_CONFIG.value}; '
+                       'give only one of the two')
+    config = config_file.override(config_file.load(_CONFIG.value), settings, _CONFIG.value)
+    workdir = workdir or _default_workdir(_CONFIG.value, mode)
+    _refuse_unused(config, settings, workdir, mode)
+    return Request(config, workdir)
   if workdir is None:
     raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample'
                      + ('' if mode == 'train' else ', or the --workdir of a run'))
@@ -135,16 +134,20 @@ def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
 
 def _settings_of_run(workdir: pathlib.Path, settings: Mapping[str, str], mode: str) -> ConfigDict:
   """Returns the settings of a run with the changes that a mode can use."""
-  changeable = CHANGEABLE.get(mode, ('*',))
-  for key in settings:
-    if key in KEYS and not any(fnmatch.fnmatchcase(key, pattern) for pattern in changeable):
-      raise InputError(f'--config.{key}: is a setting of the run in {workdir}; the keys that '
-                       f'--mode {mode} can change are {", ".join(changeable)}')
   from sr_jax.runs import metadata
   from sr_jax.runs.folder import RunFolder
   metadata.read_config(workdir)
   path = RunFolder(workdir).config
-  return config_file.override(config_file.load_json(path), settings, str(path))
+  config = config_file.override(config_file.load_json(path), settings, str(path))
+  _refuse_unused(config, settings, workdir, mode)
+  return config
+
+
+def _refuse_unused(config: ConfigDict, settings: Mapping[str, str], workdir: pathlib.Path,
+                   mode: str) -> None:
+  if settings and mode in ('evaluate', 'replay'):
+    from sr_jax.experiment import compatibility  # imports JAX, which other modes need not wait for
+    compatibility.refuse_unused(workdir, config, settings, mode)
 
 
 def _run(argv: list[str]) -> int:

@@ -36,3 +36,32 @@ def test_the_parser_raises_instead_of_exiting() -> None:
                              (['--outpu', 'a'], '--outpu')):
     with pytest.raises(InputError, match=message):
       parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(('arguments', 'flag', 'similar'), [
+    (['--weigths', 'X'], '--weigths', '--weights'), (['--WEIGHTS=X'], '--WEIGHTS=X', '--weights'),
+    (['-weights', 'X'], '-weights', '--weights'), (['in', '--foo'], '--foo', '--help'),
+    (['--count', '--weigths=X'], '--weigths=X', '--weights'), (['-x'], '-x', '--help')])
+def test_a_mistyped_flag_is_named_before_a_missing_one(arguments: list[str], flag: str,
+                                                       similar: str) -> None:
+  parser = cli.Parser('prog', 'First line.')
+  parser.add_argument('sources', nargs='+')
+  parser.add_argument('--weights', required=True)
+  parser.add_argument('--count', type=int)
+  with pytest.raises(InputError) as error:
+    parser.parse_args(arguments)
+  assert str(error.value).startswith(f'{flag}: ')
+  assert f' {similar}' in str(error.value)
+
+
+def test_values_and_flags_of_actions_are_not_unknown_flags() -> None:
+  parser = cli.Parser('prog', 'First line.')
+  parser.add_argument('--count', type=float)
+  action = parser.add_subparsers(dest='action').add_parser('info', doc='Second line.')
+  action.add_argument('--key')
+  args = parser.parse_args(['--count', '-1000', 'info', '--key=--odd'])
+  assert (args.count, args.key) == (-1000, '--odd')
+  with pytest.raises(InputError, match=r'--kye: .*--key'):
+    parser.parse_args(['info', '--kye', 'a'])
+  with pytest.raises(InputError, match=r'--cuont: .*--count'):
+    parser.parse_args(['--cuont', '1', 'info'])

@@ -137,6 +137,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--size=3x3'], '--size: --mode train .*summary'),
     (['--step=3'], '--step: --mode train .*evaluate and replay'),
     (['--mode=summary', '--step=3'], '--step: --mode summary'),
+    (['--mode=summary', '--workdir=run'], '--workdir run: --mode summary .*tiny.py'),
     (['--mode=evaluate', '--resume'], '--resume: --mode evaluate .*train'),
     (['--workdir='], '--workdir: '),
     (['--wrokdir=a'], '--wrokdir=a: .*--workdir'),
@@ -152,7 +153,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--config.scale=5', '--config.hr_patch=20'], 'scale=5'),
     (['--config.generator.upsample=linear'], "upsample='linear'"),
     (['--config.optimizer.g.ramp=5', '--config.warmup_steps=2'],
-     r'config\.optimizer\.g\.ramp=5: .*\b2\b'),
+     r'config\.optimizer\.g\.ramp=5: .*\b2\b.*--config\.optimizer\.g\.ramp=2'),
     (['--config.warmup_steps=9'], r'config\.warmup_steps=9: .*config\.steps=4'),
     (['--config.epochs=2', '--config.warmup_epochs=3'],
      r'config\.warmup_epochs=3\b.*\b9\b.*config\.epochs=2\b.*\b6\b'),
@@ -274,6 +275,8 @@ def parse(*arguments):
 def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
   for arguments in ((f'--workdir={run_folder}',), (f'--config={run_folder / "config.json"}',),
                     (f'--config={run_folder / "config.json"}', f'--workdir={run_folder}')):
+    if mode == 'summary' and len(arguments) > 1:
+      continue  # it is refused: a summary needs no run
     parsed = parse(f'--mode={mode}', *arguments)
     assert parsed.workdir == run_folder
     assert check(parsed.config) == check(config)
@@ -286,7 +289,7 @@ def test_settings_that_a_run_has_fixed_are_refused(run_folder):
   parsed = parse(*evaluate, '--config.eval.sets=a,b', '--config.dtype=bfloat16')
   assert (parsed.config.eval.sets, parsed.config.dtype) == ('a,b', 'bfloat16')
   for key in ('generator.features', 'steps', 'data.source'):
-    with pytest.raises(InputError, match=rf'--config\.{key}: .*old; .*eval\.\*, dtype'):
+    with pytest.raises(InputError, match=rf'--config\.{key}: .*old.*; .*eval\.\*, dtype'):
       parse(*evaluate, f'--config.{key}=3')
   with pytest.raises(InputError, match=r'config\.eval\.stes: .*config\.eval\.sets'):
     parse(*evaluate, '--config.eval.stes=3')
@@ -294,6 +297,29 @@ def test_settings_that_a_run_has_fixed_are_refused(run_folder):
   assert parse(*replay, '--config.data.workers=0').config.data.workers == 0
   with pytest.raises(InputError, match=r'--config\.optimizer\.g\.ramp: '):
     parse(*replay, '--config.optimizer.g.ramp=3')
+
+
+@pytest.mark.parametrize('mode', ['evaluate', 'replay'])
+def test_settings_beside_a_config_are_those_of_the_run_or_refused(run_folder, config_file, mode):
+  both = f'--config={config_file}', f'--workdir={run_folder}', f'--mode={mode}'
+  assert parse(*both, '--config.steps=7', '--config.warmup_steps=7').config.steps == 7
+  for key, value in (('steps', 9), ('optimizer.g.ramp', 3), ('wandb', 'project'),
+                     ('log_every', 12345), ('discriminator.hidden', 9)):
+    with pytest.raises(InputError, match=rf'--config\.{key}: .*old'):
+      parse(*both, '--config.steps=7', f'--config.{key}={value}')
+
+
+def test_a_split_may_be_chosen_for_imported_weights_only(run_folder, config_file):
+  evaluate = f'--config={config_file}', f'--workdir={run_folder}', '--mode=evaluate'
+  with pytest.raises(InputError, match=r'--config\.data\.split_seed: '):
+    parse(*evaluate, '--config.data.split_seed=3')
+  values = json.loads((run_folder / 'config.json').read_text())
+  files.write_json(run_folder / 'config.json', {
+      key: values[key] for key in ('scale', 'dtype', 'generator')} | {'imported': {'from': 'x'}})
+  assert parse(*evaluate, '--config.data.split_seed=3').config.data.split_seed == 3
+  for key, value in (('batch_size', 3), ('scale', 8), ('generator.features', 9)):
+    with pytest.raises(InputError, match=rf'--config\.{key}: '):
+      parse(*evaluate, f'--config.{key}={value}')
 
 
 def test_training_with_the_settings_of_a_run_needs_a_folder(run_folder, tmp_path):

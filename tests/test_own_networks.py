@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from sr_jax import models
 from sr_jax.errors import InputError
+from sr_jax.experiment import phases
 from sr_jax.inference import tiles
 from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models.layers import pixel_shuffle
+from tests import smallest
 from tests.conftest import filled
 from tests.own_networks import GLOBAL, LOCAL, Own, image
 
@@ -120,3 +123,30 @@ def test_a_result_of_the_wrong_size_is_refused(size: tuple[int, int], words: tup
     Upscaler(Wrong(), {})(image(*size))
   assert all(word in str(error.value) for word in words)
   assert '\n' not in str(error.value)
+
+
+class Given(nn.Module):
+  """A network whose result has a shape that is a field."""
+
+  shape: tuple[int, ...] = ()
+  scale: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array]:
+    sr = jnp.zeros(self.shape) + nn.Conv(1, (3, 3))(lr).mean()
+    return sr if self.shape else (sr,)
+
+
+@pytest.mark.parametrize('shape', [(1, 8, 8, 3), (1, 16, 16, 4), (16, 16, 3), (1, 15, 16, 3), ()])
+def test_a_result_of_the_wrong_size_is_refused_before_training(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setitem(models.GENERATORS, 'given', Given)
+  config = smallest.get_config()
+  config.generator = {'name': 'given', 'shape': (1, 16, 16, 3)}
+  assert phases.build(config).new_state().g.params  # such a network need not have `channels`
+  config.generator.shape = shape
+  with pytest.raises(InputError) as error:
+    phases.build(config).new_state()
+  words = 'config.generator', 'Given', '[1, 8, 8, 3]', '[1, 16, 16, 3]', str(list(shape) or 'tuple')
+  assert all(word in str(error.value) for word in words)

@@ -78,6 +78,16 @@ def test_a_finished_run_started_again_says_so_and_writes_nothing(workdir, finish
   assert records(workdir) == before
 
 
+def test_a_refused_start_creates_no_lock(workdir, settings):
+  (workdir / '.lock').unlink()  # as in a copy, or in a run of imported weights
+  before = sorted(workdir.rglob('*')), workdir.stat().st_mtime_ns
+  with pytest.raises(InputError, match='scale'):
+    train.train(settings(scale=4, steps=8), workdir)
+  with pytest.raises(InputError, match='batch_size'):
+    train.train(settings(batch_size=1, steps=8), workdir)
+  assert (sorted(workdir.rglob('*')), workdir.stat().st_mtime_ns) == before
+
+
 @pytest.mark.parametrize('key', ['optimizer__g__learning_rate', 'log_every', 'eval__sets'])
 def test_a_finished_run_with_a_changed_config_is_refused(workdir, settings, key):
   before = records(workdir)

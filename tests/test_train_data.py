@@ -182,6 +182,10 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
   pixels.data.fraction, pixels.data.split_seed = (), 5
   pixels.data.source = 'folder:/nowhere'
   results = evaluate.evaluate_run(pixels, tmp_path)
+  unused = next(line for line in capsys.readouterr().out.splitlines() if '(not ' in line)
+  assert 'config.data.split_seed' in unused
+  assert "(not 'folder:/nowhere')" in unused
+  assert 'generator' not in unused
   names = [name for part in results.values() for name in part['images']]
   assert len(names) == len(set(names)) == 2
 

@@ -85,8 +85,21 @@ def test_image_files_and_folders(weights: pathlib.Path, tmp_path: pathlib.Path, 
   assert images.read_image(tmp_path / 'out' / 'grey.png').shape == (24, 18, 1)
 
 
+@pytest.mark.parametrize(('text', 'name'), [
+    ('jpg', 'a.jpg'), ('TIF', 'a.tif'), ('jpeg', 'a.jpg'), ('WebP', 'a.webp'), ('same', 'a.bmp')])
+def test_a_format_may_be_named_by_a_suffix(weights: pathlib.Path, tmp_path: pathlib.Path,
+                                           picture: Callable, call: Callable, text: str,
+                                           name: str) -> None:
+  Image.fromarray(picture(12, 9)).save(tmp_path / 'a.bmp')
+  assert call(upscale.main, 'a.bmp', '--output', 'out', '--weights', str(weights), '--format',
+              text)[0] == 0
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == [name]
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     ([], 'IN, --output'),
+    (['in', '--output', 'out', '--weights', 'W', '--format', 'gif'], "--format: .*'gif'.*tiff"),
+    (['in', '--output', 'out', '--weigths', 'W'], '--weigths: .*--weights'),
     (['in', '--output', 'out'], '--workdir --weights'),
     (['in', '--output', 'out', '--weights', 'W', '--workdir', '.'], '--workdir: .*--weights'),
     (['in', '--output', 'out', '--weights', 'none.pth'], 'none.pth: .*realsr-df2k'),

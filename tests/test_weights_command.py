@@ -133,7 +133,7 @@ def test_an_imported_run_can_be_exported(foreign: Callable, imported: pathlib.Pa
 
 def test_an_imported_run_can_be_evaluated_and_used_for_upscaling(
     foreign: Callable, tmp_path: pathlib.Path, picture: Callable, weights_command: Callable,
-    call: Callable) -> None:
+    call: Callable, capsys: pytest.CaptureFixture) -> None:
   imported = tmp_path / 'run'
   assert weights_command('import', foreign('compact-x2')[3], '--workdir', imported)[0] == 0
   hr = picture(20, 24)
@@ -144,12 +144,15 @@ def test_an_imported_run_can_be_evaluated_and_used_for_upscaling(
   config.eval.sets, config.eval.lpips = str(tmp_path / 'set'), 'none'
   results = evaluate_run(config, imported)
   assert results['set']['scale'] == 2
+  unused = capsys.readouterr().out.splitlines()[0]
+  assert "config.generator.name 'compact' (not 'msrresnet')" in unused
+  assert 'config.scale 2 (not 4)' in unused
   low = images.imresize(hr, 1 / 2)
   images.write_image(tmp_path / 'low' / 'in' / 'a.png', low)
   status, text, _ = call(upscale.main, str(tmp_path / 'low'), '--output', 'large', '--workdir',
                          str(imported))
   assert status == 0
-  assert text.endswith(f'\nUpscaled 1 of 1 x2 to large with {imported}, step 0\n')
+  assert text.endswith(f'Upscaled 1 of 1 x2 to large with {imported}, step 0\n')
   large = images.read_image(tmp_path / 'large' / 'in' / 'a.png')
   np.testing.assert_array_equal(large, images.read_image(imported / 'eval' / 'set-0' / 'a.png'))
   np.testing.assert_array_equal(large, sr_jax.load(imported)(low))

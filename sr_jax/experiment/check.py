@@ -22,7 +22,8 @@ def check(config: ConfigDict) -> ConfigDict:
   config = ConfigDict(values.nested(converted), type_safe=False)
   for key in ('data.resize', 'eval.resize'):
     parse_resize(converted[key], f'config.{key}')
-  if config.data.channels == 1 and config.generator.channels != 1 and (
+  # A network of the user's own need not have the field.
+  if config.data.channels == 1 and config.generator.get('channels', 1) != 1 and (
       config.generator.name != 'srcnn'):
     raise InputError('config.data.channels=1: the generator has three channels; add '
                      '--config.generator.channels=1')

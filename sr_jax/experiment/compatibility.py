@@ -1,20 +1,25 @@
 """Whether a run may be resumed or evaluated with a config."""
 
+import fnmatch
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import values
+from sr_jax.experiment import inputs, values
 from sr_jax.experiment.check import describe_steps
 from sr_jax.experiment.key import RESUME
 from sr_jax.experiment.keys import KEYS
 from sr_jax.models import architecture, factory
 from sr_jax.models.factory import differing_keys
 from sr_jax.runs.metadata import read_config
+
+# The keys that a mode takes from the config; all others are settings of the run.
+CHANGEABLE = {'evaluate': ('eval.*', 'dtype', 'data.download'),
+              'replay': ('data.*', 'device_loop')}
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:
@@ -46,6 +51,43 @@ def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str]
     for field in differing_keys(have, want):
       raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
                        f'{want.get(field)!r}' + (f'; {advice}' if advice else ''))
+
+
+def refuse_unused(workdir: pathlib.Path, config: ConfigDict, keys: Collection[str],
+                  mode: str) -> None:
+  """Refuses keys that a mode takes from the run if they have other values there.
+
+  Args:
+    keys: full names of the keys that were given on the command line.
+    mode: a key of CHANGEABLE.
+
+  Raises:
+    InputError: names the key and both values; or there is no run.
+  """
+  keys = [key for key in keys if not _is_changeable(key, mode)]
+  trained = read_config(workdir) if keys else {}
+  run, given = values.flat(trained), values.flat(as_json(config))
+  for key in keys:
+    if given[key] != run.get(key) and not _is_split_of_imported(key, trained):
+      raise InputError(f'--config.{key}: is a setting of the run in {workdir}, which has '
+                       f'{run.get(key)!r}, not {given[key]!r}; the keys that --mode {mode} can '
+                       f'change are {", ".join(CHANGEABLE[mode])}')
+
+
+def describe_unused(trained: dict[str, Any], config: ConfigDict, mode: str) -> str:
+  """Returns 'config.batch_size 16 (not 8)' of what a mode takes from the run, not the config.
+
+  Args:
+    trained: config.json of the run.
+    mode: a key of CHANGEABLE.
+  """
+  imported = bool(trained.get('imported'))  # no config describes its network
+  run, given = values.flat(trained), values.flat(as_json(config))
+  derived = _derived(given)
+  return listed([f'config.{key} {run[key]!r} (not {given[key]!r})' for key in given
+                 if key in run and run[key] != given[key] and key not in derived
+                 and (imported or key.partition('.')[0] != 'generator')
+                 and not _is_changeable(key, mode)])
 
 
 def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
@@ -91,8 +133,7 @@ def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
   """
   old = {name: key.default for name, key in KEYS.items()} | values.flat(before)
   new = values.flat(as_json(config))
-  derived = [steps for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps'),
-                                         ('eval.every_epochs', 'eval.every')) if new[epochs]]
+  derived = _derived(new)
   return {key: [_listed(old.get(key)), new[key]] for key in new
           if _listed(old.get(key)) != new[key] and key not in derived
           and (key.partition('.')[0] not in values.NETWORKS or key.endswith('.init'))}
@@ -136,6 +177,22 @@ def describe_changes(changed: dict[str, list]) -> str:
   """Returns 'config.batch_size 16 -> 8, config.ema 0.999 -> 0.99'."""
   return listed([f'config.{key} {before!r} -> {now!r}'
                  for key, (before, now) in changed.items()])
+
+
+def _is_changeable(key: str, mode: str) -> bool:
+  return any(fnmatch.fnmatchcase(key, pattern) for pattern in CHANGEABLE[mode])
+
+
+def _is_split_of_imported(key: str, trained: dict[str, Any]) -> bool:
+  """Returns whether a key determines the images of 'split:test' because the run has no data."""
+  section, _, last = key.partition('.')
+  return section == 'data' and last in inputs.SPLIT_KEYS and 'data' not in trained
+
+
+def _derived(config: dict[str, Any]) -> list[str]:
+  """Returns the numbers of steps that are computed from epochs in a flat config."""
+  return [steps for epochs, steps in (('epochs', 'steps'), ('warmup_epochs', 'warmup_steps'),
+                                      ('eval.every_epochs', 'eval.every')) if config[epochs]]
 
 
 def _listed(value: Any) -> Any:

@@ -156,7 +156,7 @@ def steps_per_epoch(config: ConfigDict, image_count: int) -> int:
 
 def batch_channels(config: ConfigDict) -> int:
   """Returns the number of channels of the batches; 1 is luma."""
-  return config.data.channels or config.generator.channels or 3
+  return config.data.channels or config.generator.get('channels') or 3
 
 
 def build_crop_spec(config: ConfigDict) -> CropSpec:

@@ -56,12 +56,19 @@ def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformati
 
   Args:
     lr_shape, hr_shape: [B, H, W, C] of the inputs of the generator and the discriminator.
+
+  Raises:
+    ValueError: the result of the generator does not have `hr_shape`, or a module refuses a field.
   """
   @jax.jit  # one program for both: most of the time goes into compiling the random numbers
   def variables() -> tuple[PyTree, PyTree]:
     g_key, d_key = jax.random.split(jax.random.key(seed))
-    return (generator.init(g_key, jnp.zeros(lr_shape)),
-            discriminator and discriminator.init(d_key, jnp.zeros(hr_shape)))
+    sr, g = generator.init_with_output(g_key, jnp.zeros(lr_shape))
+    if hr_shape and getattr(sr, 'shape', None) != hr_shape:
+      found = list(sr.shape) if hasattr(sr, 'shape') else type(sr).__name__
+      raise ValueError(f'the result of class {type(generator).__name__} for an image of '
+                       f'{list(lr_shape)} is {found}, expected {list(hr_shape)}')
+    return (g, discriminator and discriminator.init(d_key, jnp.zeros(hr_shape)))
 
   g, d = (initial and NetState(initial['params'], initial.get('batch_stats', {}),
                                tx.init(initial['params']))
