@@ -79,6 +79,9 @@ def parse(argv: Sequence[str]) -> Request:
     raise InputError(error) from None
   settings = _parse_settings(rest)
   mode = _MODE.value
+  for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[__name__]):
+    if flag.present > 1:
+      raise InputError(f'--{flag.name}: is given {flag.present} times; give it once')
   for name, modes in FLAG_MODES.items():
     if flags.FLAGS[name].present and mode not in modes:
       raise InputError(f'--{name}: --mode {mode} does not use it; it is for --mode '

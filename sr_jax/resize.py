@@ -4,8 +4,8 @@
   python -m sr_jax.resize photo.png photo_x2.png --scale 2 --method bilinear
 
 IN is a file or a folder, whose structure is kept; the results in OUT are PNG files of 8 bits
-without alpha, which keep the colour profile and other metadata. To downscale by N, an image is
-first cropped at the bottom and right to a multiple of N.
+without alpha, which keep the colour profile and other metadata; existing ones are overwritten. To
+downscale by N, an image is first cropped at the bottom and right to a multiple of N.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from sr_jax import images
 from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
 from sr_jax.images import decoders, dropped
-from sr_jax.media import photo_formats, photos
+from sr_jax.media import clips, photo_formats, photos
 from sr_jax.system import cli, files, threads
 
 MAX_SCALE = 64  # up or down; a larger value is most likely a typing error
@@ -46,7 +46,12 @@ def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fra
   Raises:
     InputError: the image cannot be read or is too small, or the target cannot be written.
   """
-  photo = photo_formats.eight_bit_opaque(photos.read(source))
+  try:
+    photo = photo_formats.eight_bit_opaque(photos.read(source))
+  except InputError:
+    if _is_video(pathlib.Path(source)):
+      raise InputError(f'{source}: is a video; expected an image') from None
+    raise
   original = photo.samples
   image = images.crop_to_multiple(original, scale.denominator)
   if not image.size:
@@ -61,14 +66,26 @@ def resize_file(source: os.PathLike | str, target: os.PathLike | str, scale: Fra
   return Resized(image.shape != original.shape, (*photo.notes, *filter(None, [lost])))
 
 
-def plan_outputs(source: pathlib.Path, target: pathlib.Path, notes: list[str] | None = None
+def _is_video(path: pathlib.Path) -> bool:
+  """Returns whether a file that is no image is a video, by its suffix or its content."""
+  if path.suffix.lower() in (*images.SUFFIXES, *images.HEIF_SUFFIXES):
+    return False
+  try:
+    with clips.open_video(path):
+      return True
+  except InputError:
+    return path.is_file() and path.suffix.lower() in clips.SUFFIXES
+
+
+def plan_outputs(source: pathlib.Path, target: pathlib.Path,
+                 found: dict[pathlib.Path, folders.Found] | None = None
                  ) -> list[tuple[pathlib.Path, pathlib.Path]]:
   """Returns (image, PNG to write) for an image or for all images of a folder.
 
   Args:
     source: an image or a folder.
     target: a folder; for an image also the .png file to write.
-    notes: receives a line on files in the folder that are skipped.
+    found: receives what the folder contains.
 
   Raises:
     InputError: as `folders.output_paths`, or `target` is a file other than a PNG.
@@ -77,7 +94,7 @@ def plan_outputs(source: pathlib.Path, target: pathlib.Path, notes: list[str] | 
     if target.suffix.lower() != '.png':
       raise InputError(f'{target}: only PNG is supported; give a .png file or a folder')
     return folders.refuse_originals({source: target})
-  return folders.output_paths([source], target, notes=notes)
+  return folders.output_paths([source], target, found=found)
 
 
 def parse_scale(text: str) -> Fraction:
@@ -106,8 +123,8 @@ def main(argv: list[str] | None = None) -> None:
   add('--method', choices=tuple(images.KERNELS), default='bicubic')
   args = parser.parse_args(argv)
   scale = parse_scale(args.scale)
-  notes = []
-  jobs = plan_outputs(args.source, args.target, notes)
+  found = {}
+  jobs = plan_outputs(args.source, args.target, found)
   for folder in {target.parent for _, target in jobs}:
     files.remove_leftovers(folder)  # of calls that were killed
 
@@ -123,13 +140,18 @@ def main(argv: list[str] | None = None) -> None:
                      strict=True))
   cropped = [path.name for path, result in results.items() if result.cropped]
   errors = [result.error for result in results.values() if result.error]
+  written = len(jobs) - len(errors)
+  errors += [f'{path}: {reason}' for content in found.values()
+             for path, reason in content.unreadable.items()]
+  notes = [note for folder, content in found.items()
+           for note in folders.describe_unsupported(folder, content)]
   notes += dropped.summary({str(path): result.notes for path, result in results.items()})
   for note in notes:
     print(note)
   if cropped:
     print(f'{len(cropped)} cropped to a multiple of {scale.denominator}: {listed(cropped)}')
-  if len(jobs) > len(errors):
-    print(f'{len(jobs) - len(errors)} of {len(jobs)} written to {args.target}')
+  if written:
+    print(f'{written} of {len(jobs)} written to {args.target}')
   if errors:
     raise InputError(f'{len(errors)} not resized: {listed(errors)}')
 

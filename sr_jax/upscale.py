@@ -35,7 +35,7 @@ from sr_jax.inference.planner import DEFAULT_TILE
 from sr_jax.inference.upscale_file import Extras, FileOptions, upscale_file, upscale_samples
 from sr_jax.inference.upscale_jobs import Job
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.media import photos, video
+from sr_jax.media import clips, photos, video
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.system import cli, compile_cache, files
 from sr_jax.system.progress import Progress, progress
@@ -76,6 +76,11 @@ def _tile(text: str) -> int | None:
 
 def _format(text: str) -> str:
   """Parses --format: a suffix such as jpg stands for its format, in either case."""
+  if f'.{text.lower()}' in clips.SUFFIXES:
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: is a format of videos, expected one of {', '.join(photos.FORMATS)} or same; "
+        f"videos become {' or '.join(video.OUTPUT_SUFFIXES)}: for a single one, name the file by "
+        '--output')
   return upscale_jobs.FORMAT_BY_SUFFIX.get(f'.{text.lower()}', text.lower())
 
 
@@ -97,8 +102,8 @@ def _parser() -> cli.Parser:
   add('--format', type=_format, choices=(*photos.FORMATS, 'same'),
       help="format of image results; 'same' keeps that of each image (default: png, or the suffix "
       'of --output)')
-  add('--quality', type=cli.number(int, 1, 100), default=95,
-      help='quality of JPEG and WebP; WebP with 100 is lossless (default: 95)')
+  add('--quality', type=cli.number(int, 1, 100),
+      help=f'quality of JPEG and WebP; WebP with 100 is lossless (default: {FileOptions.quality})')
   add('--overwrite', action='store_true', help='overwrite existing results')
   add('--outscale', type=cli.number(float, 0.01, MAX_OUTSCALE), metavar='X',
       help='resample the result (bicubic) to X times the size of the input')
@@ -118,8 +123,8 @@ def _parser() -> cli.Parser:
       help='memory that a computation may use (default: most of the free memory)')
   add('--max-pixels', type=cli.number(int, 1, 1 << 40), default=photos.MAX_PIXELS, metavar='N',
       help=f'refuse images with more pixels (default: {photos.MAX_PIXELS:,})')
-  add('--crf', type=cli.number(int, 0, 51), default=18,
-      help="x264's CRF for videos; lower is better (default: 18)")
+  add('--crf', type=cli.number(int, 0, 51),
+      help=f"x264's CRF for videos; lower is better (default: {video.VideoOptions.crf})")
   return parser
 
 
@@ -142,7 +147,8 @@ def _upscale_images(jobs: Sequence[Job], args: argparse.Namespace, model: restor
       bar.name = f'{job.source}' + f' ({number} of {len(sizes)})' * (len(sizes) > 1)
       bar.update(done)
       if not _already_done(job, args, outcome):
-        options = FileOptions(job.format, extras, args.quality, args.max_pixels)
+        options = FileOptions(job.format, extras, args.quality or FileOptions.quality,
+                              args.max_pixels)
         try:
           loss = upscale_file(upscaler, job.source, job.target, options,
                               lambda rows, width=size[1]: bar.update(bar.done + rows * width))
@@ -168,7 +174,8 @@ def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restor
     return
   weights_hash = hashlib.sha256(b''.join(map(np.ndarray.tobytes, map(
       np.asarray, jax.tree.leaves(model.variables))))).hexdigest()
-  options = video.VideoOptions(crf=args.crf, max_pixels=args.max_pixels,
+  crf = video.VideoOptions.crf if args.crf is None else args.crf  # 0 is a value, too
+  options = video.VideoOptions(crf=crf, max_pixels=args.max_pixels,
                                identity=f'{weights_hash}, {model.fields}, {extras}')
 
   def upscale(frames: np.ndarray) -> np.ndarray:
@@ -197,6 +204,31 @@ def _upscale_videos(jobs: Sequence[Job], args: argparse.Namespace, model: restor
       notes_printed = len(upscaler.notes)
 
 
+def _without_effect(args: argparse.Namespace, plan: upscale_jobs.Plan) -> list[str]:
+  """Returns a line for each given option that no result uses.
+
+  Raises:
+    InputError: there is such an option, and it cannot have been meant for other contents of a
+      folder or of a pattern, or for an input that cannot be used.
+  """
+  formats = {job.format for job in plan.jobs}
+  only_videos, unused = formats == {upscale_jobs.VIDEO}, {}
+  if args.quality is not None and formats.isdisjoint(('jpeg', 'webp')):
+    unused[f'--quality {args.quality}'] = (
+        'IN has only videos, whose quality is --crf' if only_videos else
+        'no result is a JPEG or WebP; --format chooses the format')
+  if args.format and only_videos:
+    unused[f'--format {args.format}'] = 'it applies to images, and IN has only videos'
+  if args.crf is not None and upscale_jobs.VIDEO not in formats:
+    unused[f'--crf {args.crf}'] = 'it applies to videos, and IN has only images'
+  named = not plan.errors and all(path.is_file() for path in args.sources)
+  for option, reason in unused.items():
+    never_jpeg = option.startswith('--quality') and args.format not in ('same', 'jpeg', 'webp')
+    if named or never_jpeg:
+      raise InputError(f'{option}: has no effect here: {reason}; leave the option out')
+  return [f'{option}: has no effect here: {reason}' for option, reason in unused.items()]
+
+
 def _already_done(job: Job, args: argparse.Namespace, outcome: Outcome) -> bool:
   """Returns whether the result exists by now: another call may write to the same folder."""
   existed = job.target.exists() and not args.overwrite
@@ -218,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
   plan = upscale_jobs.plan(args.sources, args.output, args.format)
   if not plan.jobs:
     _report_errors(plan.errors)
-  for note in plan.notes:
+  for note in plan.notes + _without_effect(args, plan):
     print(note)
   new_jobs = [job for job in plan.jobs if args.overwrite or not job.target.exists()]
   outcome = Outcome(existed=len(plan.jobs) - len(new_jobs))

@@ -54,6 +54,23 @@ def test_a_mistyped_flag_is_named_before_a_missing_one(arguments: list[str], fla
   assert f' {similar}' in str(error.value)
 
 
+@pytest.mark.parametrize(('arguments', 'flag'), [
+    (['--workdir', 'a', '--workdir', 'b'], '--workdir'),
+    (['--workdir=a', '--workdir', 'a'], '--workdir'),
+    (['--runs', 'a', '--count', '-1', '--runs', 'b', 'c'], '--runs: .*values')])
+def test_a_flag_with_one_value_may_not_be_repeated(arguments: list[str], flag: str) -> None:
+  parser = cli.Parser('prog', 'First line.')
+  parser.add_argument('--workdir')
+  parser.add_argument('--runs', nargs='+')
+  parser.add_argument('--count', type=int)
+  parser.add_argument('--set', action='append')
+  parser.add_argument('--overwrite', action='store_true')
+  with pytest.raises(InputError, match=f'^{flag}'):
+    parser.parse_args(arguments)
+  args = parser.parse_args(['--set', 'a=1', '--set', 'b=2', '--overwrite', '--overwrite'])
+  assert args.set == ['a=1', 'b=2']
+
+
 def test_values_and_flags_of_actions_are_not_unknown_flags() -> None:
   parser = cli.Parser('prog', 'First line.')
   parser.add_argument('--count', type=float)

@@ -1,5 +1,6 @@
 """Image files in folders: what is found, and what is skipped and reported."""
 
+import errno
 import functools
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pytest
 from sr_jax import images, resize, score
 from sr_jax.data import folders
 from sr_jax.errors import InputError, listed
+from sr_jax.inference import upscale_jobs
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_the_names_are_cut_after_ten(tmp_path: pathlib.Path, picture: Callable) 
 
 
 def test_heic_comes_with_advice(tmp_path: pathlib.Path) -> None:
-  found = folders.Found([], [tmp_path / 'IMG_1.HEIC'], [])
+  found = folders.Found([], [tmp_path / 'IMG_1.HEIC'], {})
   assert 'pip install pillow-heif' in folders.describe_skipped(tmp_path, found)[0]
   found.unsupported[:] = [tmp_path / 'IMG_1.tga']
   assert 'pillow-heif' not in folders.describe_skipped(tmp_path, found)[0]
@@ -61,13 +63,41 @@ def test_broken_links_and_unreadable_folders_are_reported(tmp_path: pathlib.Path
                                                           picture: Callable) -> None:
   images.write_image(tmp_path / 'a.png', picture(20, 20))
   (tmp_path / 'b.png').symlink_to(tmp_path / 'nowhere.png')
+  (tmp_path / 'more').symlink_to(tmp_path / 'nowhere')
+  (tmp_path / 'n.txt').symlink_to(tmp_path / 'nowhere.txt')
+  os.mkfifo(tmp_path / 'p.png')
   locked = tmp_path / 'locked'
   locked.mkdir(mode=0)
   found = folders.find_images(tmp_path)
-  line, = folders.describe_skipped(tmp_path, found)
-  assert 'b.png (broken link)' in line
+  assert found.unsupported == [tmp_path / 'n.txt']
+  _, line = folders.describe_skipped(tmp_path, found)
+  for entry in ('b.png (broken link)', 'more (broken link)', 'p.png (not a regular file)'):
+    assert entry in line
   if os.geteuid():  # root reads every folder
     assert f'{locked} (permission denied)' in line
+
+
+def test_a_file_of_a_folder_that_may_not_be_searched_is_reported(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  """Such files are listed, but even their type cannot be read."""
+  for name in ('a.png', 'b.ts'):
+    (tmp_path / name).touch()
+
+  stat = pathlib.Path.stat
+
+  def refuse(path: pathlib.Path, **options: bool) -> os.stat_result:
+    if path.parent == tmp_path:
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return stat(path, **options)
+
+  monkeypatch.setattr(pathlib.Path, 'stat', refuse)
+  with pytest.raises(InputError, match=r'a\.png \(permission denied\), .*b\.ts \(permission'):
+    folders.find_images(tmp_path, ('.png', '.ts'))
+
+
+def test_the_many_suffixes_of_videos_are_not_listed(tmp_path: pathlib.Path) -> None:
+  with pytest.raises(InputError, match=r': contains no images or videos$'):
+    folders.find_images(tmp_path, upscale_jobs.READABLE)
 
 
 def test_resize_and_score_report_skipped_files(mixed: pathlib.Path, call: Callable) -> None:

@@ -418,3 +418,9 @@ def test_training_never_imports_tensorflow_or_pytorch(interrupted):
   _, err, path = interrupted
   assert (path / 'run' / 'report.html').exists(), err
   assert not (path / 'imported').exists()
+
+
+@pytest.mark.parametrize('name', ['workdir', 'mode', 'config'])
+def test_a_flag_given_twice_is_refused(name: str) -> None:
+  with pytest.raises(InputError, match=f'^--{name}: .*2 times'):
+    parse('--mode=summary', *[f'--{name}=summary'] * (2 - (name == 'mode')))

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from sr_jax import images, resize
 from sr_jax.system import files
 from tests.conftest import interrupt
+from tests.test_video import make
 
 MakeImage = Callable[..., np.ndarray]  # the fixture `picture`
 RunCommand = Callable[..., tuple[int, str, str]]  # arguments -> (exit status, stdout, stderr)
@@ -121,6 +122,27 @@ def test_invalid_input_is_one_line_and_a_status(run: RunCommand, tmp_path: Path,
   assert err.count('\n') == 1
   assert re.search(message, err), err
   assert not (tmp_path / 'lr').exists()
+
+
+def test_entries_that_cannot_be_read_are_errors(run: RunCommand, tmp_path: Path,
+                                                picture: MakeImage) -> None:
+  images.write_image(tmp_path / 'hr' / 'a.png', picture(20, 20))
+  (tmp_path / 'hr' / 'link.png').symlink_to('nowhere.png')
+  os.mkfifo(tmp_path / 'hr' / 'pipe.png')
+  status, out, err = run('hr', 'lr', '--scale', '1/2')
+  assert (status, out) == (1, '1 of 1 written to lr\n')
+  assert re.fullmatch(r'sr_jax: 2 .*: hr/link\.png: broken link, hr/pipe\.png: not .*\n', err)
+
+
+def test_a_video_is_called_so(run: RunCommand, tmp_path: Path) -> None:
+  source = make(tmp_path / 'a.mov', [np.zeros((16, 16, 3), np.uint8)], sound='')
+  (tmp_path / 'clip').write_bytes(source.read_bytes())
+  (tmp_path / 'cut.MOV').write_bytes(source.read_bytes()[:50])
+  (tmp_path / 'text').write_text('dear diary')
+  for name in ('a.mov', 'clip', 'cut.MOV'):
+    status, _, err = run(name, 'lr', '--scale', '1/2')
+    assert (status, f'{name}: is a video' in err) == (1, True), err
+  assert 'video' not in run('text', 'lr', '--scale', '1/2')[2]
 
 
 def test_help_has_two_examples(run: RunCommand, capsys: pytest.CaptureFixture[str]) -> None:

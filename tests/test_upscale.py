@@ -120,11 +120,22 @@ def test_a_format_may_be_named_by_a_suffix(weights: pathlib.Path, tmp_path: path
     (['in', '--output', 'in/a.png', '--weights', 'W'], 'in/a.png: .*folder'),
     (['in/a.png', '--output', 'in/a.png', '--weights', 'W'], 'in/a.png: .*overwrite'),
     (['in', 'more', '--output', 'out', '--weights', 'W'], 'in/a.*more/a'),
+    (['in', '--output', 'out', '--weights', 'W', '--quality', '50'], '--quality 50: .*--format'),
+    (['in/a.png', '--output', 'out', '--weights', 'W', '--quality', '50', '--format', 'same'],
+     '--quality 50: .*--format'),
+    (['in/a.png', '--output', 'out.png', '--weights', 'W', '--quality', '50'], '--quality 50: '),
+    (['in/a.png', '--output', 'out', '--weights', 'W', '--crf', '0'], '--crf 0: .*videos'),
+    (['clip.mp4', '--output', 'out', '--weights', 'W', '--format', 'png'], '--format png: .*video'),
+    (['clip.mp4', '--output', 'out', '--weights', 'W', '--quality', '9'], '--quality 9: .*--crf'),
+    (['in', '--output', 'out', '--weights', 'W', '--format', 'mkv'], "--format: 'mkv'.*--output"),
+    (['in', '--output', 'out', '--weights', 'W', '--output', 'b'], '--output: '),
+    (['in/a.png', '--output', 'out.xyz', '--weights', 'W'], r'out\.xyz: .*\.png'),
     (['', '--output', 'out', '--weights', 'W'], 'IN.*empty')])
 def test_wrong_input_is_one_line(weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable,
                                  call: Callable, arguments: list[str], message: str) -> None:
   for name in ('in', 'more'):
     images.write_image(tmp_path / name / 'a.png', picture(8, 8))
+  (tmp_path / 'clip.mp4').touch()
   arguments = [str(weights) if argument == 'W' else argument for argument in arguments]
   status, out, err = call(upscale.main, *arguments)
   assert (status, out) == (1, '')
@@ -219,7 +230,7 @@ def test_one_bad_input_does_not_stop_the_others(weights: pathlib.Path, tmp_path:
       'clip.mp4', 'good.png', '--output', 'out', '--weights', str(weights), '--overwrite')
   assert status == 1
   lines = err.splitlines()
-  for pattern in (r'nowhere\.png: no such', r'cut\.jpg: damaged', r'empty: .*\.png',
+  for pattern in (r'nowhere\.png: no such', r'cut\.jpg: damaged', r'empty: .*no images or videos',
                   r'notes\.png: not ', r'huge\.bmp: 50000x50000 .*2,500,000,000.*200,000,000',
                   r'out/dir\.png: ', r'\*\.gif: no such', r'clip\.mp4: '):
     assert len([line for line in lines if re.match(f'sr_jax: {pattern}', line)]) == 1, pattern
@@ -311,6 +322,15 @@ def test_skipped_files_are_named_and_leftovers_removed(
   (tmp_path / 'out' / f'{files.UNFINISHED}1.png').write_bytes(b'of a killed call')
   call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))  # all results exist
   assert [path.name for path in (tmp_path / 'out').iterdir()] == ['a.png']
+
+
+def test_an_option_that_another_content_of_a_folder_would_use_is_named(
+    weights: pathlib.Path, tmp_path: pathlib.Path, picture: Callable, call: Callable) -> None:
+  images.write_image(tmp_path / 'in' / 'a.png', picture(8, 9))
+  status, out, _ = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights), '--crf',
+                        '20', '--quality', '50', '--format', 'same')
+  assert status == 0
+  assert [line.partition(':')[0] for line in out.splitlines()[:2]] == ['--quality 50', '--crf 20']
 
 
 def test_a_result_that_appears_meanwhile_is_skipped(

@@ -97,6 +97,8 @@ def test_output_may_be_a_file(source: str, output: str, format: str | None, expe
     (['a.png'], 'x.mp4', None, r'x\.mp4: .*a\.png is an image.*\.png'),
     (['clip.mp4'], 'x.png', None, r'x\.png: .*clip\.mp4 is a video.*\.mp4, \.mkv'),
     (['clip.mp4'], 'x.mov', None, r'x\.mov: .*\.mp4, \.mkv'),
+    (['a.png'], 'x.xyz', None, r'x\.xyz: .*\.png.*folder'),
+    (['clip.mp4'], 'x.MP3', None, r'x\.MP3: .*\.mp4, \.mkv'),
     (['a.png'], 'a.png', None, r'a\.png: .*overwrite')])
 def test_an_output_file_that_does_not_fit_is_refused(
     sources: list[str], output: str, format: str | None, message: str, tmp_path: pathlib.Path,
@@ -107,6 +109,30 @@ def test_an_output_file_that_does_not_fit_is_refused(
   with pytest.raises(InputError, match=message):
     upscale_jobs.plan([tmp_path / name for name in sources], tmp_path / output, format)
   assert not (tmp_path / output).exists() or output == 'a.png'
+
+
+@pytest.mark.parametrize(('sources', 'output'), [
+    (['a.png'], 'out.x4'), (['a.png'], 'out.2024'), (['a.png'], 'v1.0'), (['a.png'], 'out'),
+    (['a.png', 'b.png'], 'out.xyz'), (['in'], 'out.xyz'), (['a.png'], 'made.xyz')])
+def test_an_output_folder_may_have_a_dot(sources: list[str], output: str, tmp_path: pathlib.Path,
+                                         picture: Callable) -> None:
+  for name in ('a.png', 'b.png', 'in/a.png'):
+    images.write_image(tmp_path / name, picture(8, 9))
+  (tmp_path / 'made.xyz').mkdir()
+  plan = upscale_jobs.plan([tmp_path / name for name in sources], tmp_path / output)
+  assert plan.jobs[0].target == tmp_path / output / 'a.png'
+
+
+def test_entries_of_a_folder_that_cannot_be_read_are_errors(tmp_path: pathlib.Path,
+                                                            picture: Callable) -> None:
+  for name in ('in/a.png', 'in/deep/b.png'):
+    images.write_image(tmp_path / name, picture(8, 9))
+  (tmp_path / 'in' / 'deep' / 'link.mp4').symlink_to('nowhere.mp4')
+  os.mkfifo(tmp_path / 'in' / 'pipe.jpg')
+  plan = upscale_jobs.plan([tmp_path / 'in', tmp_path / 'in' / 'deep'], tmp_path / 'out')
+  assert sorted(plan.errors) == [f'{tmp_path}/in/deep/link.mp4: broken link',
+                                 f'{tmp_path}/in/pipe.jpg: not a regular file']
+  assert plan.notes == []
 
 
 def test_a_folder_may_be_called_like_a_file(tmp_path: pathlib.Path, picture: Callable) -> None:

@@ -3,6 +3,7 @@
 import collections
 import os
 import pathlib
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,12 +23,13 @@ class Found(NamedTuple):
   Attributes:
     files: the files with one of the suffixes that were asked for, sorted.
     unsupported: the files with another suffix, sorted; hidden and system files are left out.
-    unreadable: a line for each folder that cannot be read and each broken link, with the reason.
+    unreadable: the reason for each folder that cannot be read, each broken link and each entry
+      that is no regular file.
   """
 
   files: list[pathlib.Path]
   unsupported: list[pathlib.Path]
-  unreadable: list[str]
+  unreadable: dict[str, str]
 
 
 def find_images(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> Found:
@@ -47,7 +49,7 @@ def find_images(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> Fou
   """
   if not folder.is_dir():
     raise InputError(f'{folder}: no such folder')
-  found, visited, errors = Found([], [], []), set(), []
+  found, visited, errors = Found([], [], {}), set(), []
   for place, subfolders, names in os.walk(folder, onerror=errors.append, followlinks=True):
     real = os.path.realpath(place)
     if real in visited:  # a symbolic link leads back to it
@@ -55,29 +57,43 @@ def find_images(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> Fou
       continue
     visited.add(real)
     subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-    for name in names:
+    for name in sorted(names):
       path = pathlib.Path(place, name)
       if name.startswith('.') or name.lower() in SYSTEM_FILES:
         continue
-      if path.suffix.lower() not in suffixes or _is_typescript(path):
+      reason = _unreadable(path)
+      if reason == 'broken link' and not path.suffix:  # it may have led to a folder of images
+        found.unreadable[str(path)] = reason
+      elif path.suffix.lower() not in suffixes or _is_typescript(path):
         found.unsupported.append(path)
-      elif path.is_file():
-        found.files.append(path)
+      elif reason:
+        found.unreadable[str(path)] = reason
       else:
-        found.unreadable.append(
-            f'{path} ({"broken link" if path.is_symlink() else "not a regular file"})')
-  found.unreadable.extend(f'{error.filename} ({error.strerror.lower()})' for error in errors)
+        found.files.append(path)
+  found.unreadable.update((str(error.filename), error.strerror.lower()) for error in errors)
   found.files.sort()
   found.unsupported.sort()
   if not found.files:
     more = describe_skipped(folder, found)
-    raise InputError('; '.join([f'{folder}: contains no images ({", ".join(suffixes)})', *more]))
+    # The suffixes of videos are too many for a line.
+    what = f'images ({", ".join(suffixes)})' if set(suffixes) <= set(SUFFIXES) else (
+        'images or videos')
+    raise InputError('; '.join([f'{folder}: contains no {what}', *more]))
   return found
+
+
+def _unreadable(path: pathlib.Path) -> str:
+  """Returns why an entry of a folder cannot be read as a file; '' if it is a regular file."""
+  try:
+    return '' if stat.S_ISREG(path.stat().st_mode) else 'not a regular file'
+  except OSError as error:
+    permitted = not isinstance(error, PermissionError)
+    return 'broken link' if permitted and path.is_symlink() else error.strerror.lower()
 
 
 def _is_typescript(path: pathlib.Path) -> bool:
   """Returns whether a file with the suffix of a transport stream is text."""
-  if path.suffix.lower() not in TYPESCRIPT_SUFFIXES or not path.is_file():
+  if path.suffix.lower() not in TYPESCRIPT_SUFFIXES or _unreadable(path):
     return False
   try:
     with open(path, 'rb') as file:
@@ -89,7 +105,16 @@ def _is_typescript(path: pathlib.Path) -> bool:
 
 
 def describe_skipped(folder: pathlib.Path, found: Found) -> list[str]:
-  """Returns a line on the files of an unsupported type, and one on what cannot be read.
+  """Returns the lines of `describe_unsupported`, and one on what cannot be read."""
+  lines = describe_unsupported(folder, found)
+  if found.unreadable:
+    entries = [f'{path} ({reason})' for path, reason in found.unreadable.items()]
+    lines.append(f'{folder}: skipped, cannot read: {listed(entries)}')
+  return lines
+
+
+def describe_unsupported(folder: pathlib.Path, found: Found) -> list[str]:
+  """Returns a line on the files of an unsupported type; no line if there are none.
 
   Ten files are named, by their paths below the folder. Text files and the like (`COMPANIONS`) are
   counted by suffix.
@@ -105,8 +130,6 @@ def describe_skipped(folder: pathlib.Path, found: Found) -> list[str]:
     advice = ' (to read HEIC: pip install pillow-heif)' if heic else ''
     lines.append(f'{folder}: skipped {count_of(found.unsupported, "file")} of unsupported type: '
                  f'{", ".join(parts)}{advice}')
-  if found.unreadable:
-    lines.append(f'{folder}: skipped, cannot read: {listed(found.unreadable)}')
   return lines
 
 
@@ -149,7 +172,7 @@ def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
                  suffixes: Sequence[str] = SUFFIXES,
                  suffix: Callable[[pathlib.Path], str] = lambda path: '.png',
                  roots: Mapping[pathlib.Path, pathlib.Path] | None = None,
-                 notes: list[str] | None = None
+                 found: dict[pathlib.Path, Found] | None = None
                  ) -> list[tuple[pathlib.Path, pathlib.Path]]:
   """Chooses an output path in `folder` for each input file and each file in an input folder.
 
@@ -162,7 +185,7 @@ def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
     suffixes: suffixes of the files that are read from folders.
     suffix: returns the suffix of the output for an input file.
     roots: for some of the inputs, a folder that contains them; their path relative to it is kept.
-    notes: receives a line on the files in input folders that are skipped (`describe_skipped`).
+    found: receives what each input folder contains.
 
   Returns:
     [(input file, output file)].
@@ -182,8 +205,11 @@ def output_paths(inputs: Sequence[pathlib.Path], folder: pathlib.Path,
       continue
     if folder.resolve().is_relative_to(path.resolve()):
       raise InputError(f'{folder}: is inside the input folder {path}; choose another output folder')
+    content = find_images(path, suffixes)
+    if found is not None:
+      found[path] = content
     stems |= {file: folder / inside / file.relative_to(path).with_suffix('')
-              for file in image_files(path, suffixes, notes)}
+              for file in content.files}
   if folder.is_file():
     raise InputError(f'{folder}: is a file, expected an output folder')
   return refuse_originals(_without_clashes(stems, suffix))

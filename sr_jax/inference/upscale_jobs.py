@@ -3,6 +3,7 @@
 import glob
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ class Plan(NamedTuple):
 
   Attributes:
     jobs: the files to upscale.
-    errors: a message for each input that cannot be used.
-    notes: a line for each folder with files that are skipped.
+    errors: a message for each input, and for each entry of a folder, that cannot be used.
+    notes: a line for each folder with files of other types, which are skipped.
   """
 
   jobs: list[Job]
@@ -60,10 +61,10 @@ def plan(inputs: Sequence[pathlib.Path], output: pathlib.Path, format: str | Non
   for path in inputs:
     for match, root in _matches(path).items():
       roots[match] = root or roots.get(match)
-  if output.suffix.lower() in (*READABLE, *WRITABLE) and not output.is_dir():
+  if _names_a_file(output, list(roots)):
     return _plan_file(list(roots), output, format)
 
-  usable, errors, notes, formats, seen = [], [], [], {}, set()
+  usable, errors, found, formats, seen = [], [], {}, {}, set()
 
   def suffix(path: pathlib.Path) -> str:
     formats[path] = VIDEO if is_video(path) else format_of(path, format)
@@ -81,11 +82,29 @@ def plan(inputs: Sequence[pathlib.Path], output: pathlib.Path, format: str | Non
       seen.add(real)
       usable.append(match)
   pairs = usable and folders.output_paths(usable, output, READABLE, suffix, roots_of_patterns,
-                                          notes)
+                                          found)
   jobs = [Job(source, target, formats[source]) for source, target in pairs]
   too_long = [job for job in jobs if _name_error(job.target)]
-  return Plan([job for job in jobs if job not in too_long],
-              errors + [f'{job.source}: {_name_error(job.target)}' for job in too_long], notes)
+  errors += [f'{job.source}: {_name_error(job.target)}' for job in too_long]
+  errors += dict.fromkeys(f'{path}: {reason}' for content in found.values()
+                          for path, reason in content.unreadable.items())
+  notes = [note for folder, content in found.items()
+           for note in folders.describe_unsupported(folder, content)]
+  return Plan([job for job in jobs if job not in too_long], errors, notes)
+
+
+def _names_a_file(output: pathlib.Path, inputs: Sequence[pathlib.Path]) -> bool:
+  """Returns whether `output` is meant to be a file.
+
+  Beside the known suffixes, any of three to five letters and digits, such as .xyz, says so where
+  the input is a single file. Folders are more often called out.v2, out.x4 or out.2024.
+  """
+  if output.is_dir():
+    return False
+  suffix = output.suffix.lower()
+  like_a_file = re.fullmatch(r'\.(?!\d+$)[a-z0-9]{3,5}', suffix)
+  return suffix in (*READABLE, *WRITABLE) or bool(
+      like_a_file and len(inputs) == 1 and inputs[0].is_file())
 
 
 def _matches(path: pathlib.Path) -> dict[pathlib.Path, pathlib.Path | None]:
@@ -114,7 +133,7 @@ def _plan_file(inputs: Sequence[pathlib.Path], output: pathlib.Path, format: str
     return Plan([], [f'{source}: no such file or folder'], [])
   if suffix not in WRITABLE:
     raise InputError(f'--output {output}: cannot write {suffix}; expected one of '
-                     f'{", ".join(WRITABLE)}, or a folder')
+                     f'{", ".join(WRITABLE)}, or a folder; one with such a name must exist')
   try:
     result = VIDEO if is_video(source) else FORMAT_BY_SUFFIX.get(suffix, '')
   except InputError as error:

@@ -32,12 +32,14 @@ class Parser(argparse.ArgumentParser):
                        ) -> tuple[argparse.Namespace, list[str]]:
     """Parses as `ArgumentParser` does, but names an unknown flag before anything else.
 
-    Otherwise a mistyped `--workdir` would be reported as a missing one.
+    Otherwise a mistyped `--workdir` would be reported as a missing one. A flag whose last value
+    would silently replace the others may be given only once.
 
     Raises:
-      InputError: an unknown flag, or what `error` reports.
+      InputError: an unknown or repeated flag, or what `error` reports.
     """
     args = list(sys.argv[1:] if args is None else args)
+    given = set()
     for argument in args:
       if argument == '--' or (self._subparsers and not argument.startswith('-')):
         break  # what follows are no flags, or those of another parser
@@ -45,6 +47,12 @@ class Parser(argparse.ArgumentParser):
       if _is_flag(argument) and name not in self._option_string_actions:
         raise InputError(f'{argument}: unknown flag; '
                          + suggestion(name, self._option_string_actions))
+      action = self._option_string_actions.get(name) if _is_flag(argument) else None
+      if isinstance(action, argparse._StoreAction):
+        if action in given:
+          raise InputError(f'{name}: is given twice; give it once'
+                           + ', followed by all its values' * (action.nargs == '+'))
+        given.add(action)
     return super().parse_known_args(args, namespace)
 
 
