@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import resource
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -259,3 +260,21 @@ def test_wrong_arguments_are_one_line(foreign: Callable, tmp_path: pathlib.Path,
     assert re.search(message, err), err
   assert not run.exists()
   assert not list(tmp_path.glob('a.*'))
+
+
+def test_a_full_disk_leaves_no_file(foreign: Callable, tmp_path: pathlib.Path,
+                                    weights_command: Callable) -> None:
+  source, out = tmp_path / 'a.safetensors', tmp_path / 'out'
+  save_file(foreign('compact-x2')[0], source)
+  arguments = ('interpolate', source, source, '--alpha', '0.5', '--output', out / 'b.safetensors')
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    status, _, err = weights_command(*arguments)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+  assert (status, err.count('\n')) == (1, 1)
+  assert f'{out}/b.safetensors: cannot write (' in err
+  assert list(out.iterdir()) == []

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture
@@ -176,4 +176,5 @@ def write_generator(path: os.PathLike | str, family: str, name: str, generator: 
   if family == NATIVE:
     stated |= {'name': name, 'names': NATIVE}
   with files.atomic_write(path) as temporary:
-    save_file(tensors, temporary, {METADATA_KEY: json.dumps(stated, sort_keys=True)})
+    # Not `save_file`, whose error on a full disk is not an OSError.
+    temporary.write_bytes(save(tensors, {METADATA_KEY: json.dumps(stated, sort_keys=True)}))
