@@ -145,7 +145,8 @@ def _size_fault(triple: Triple, scale: int, border: int,
   if min(sr) <= 2 * border:
     return f'{triple.sr}: a border of {border} leaves no pixels of {sr[0]}x{sr[1]}'
   if triple.lr and (lr := size(triple.lr)) != tuple(side // scale for side in sr):
-    return f'{triple.lr} is {lr[0]}x{lr[1]}, but its SR is {sr[0]}x{sr[1]}'
+    return (f'{triple.lr} (--lr) is {lr[0]}x{lr[1]}, but {triple.sr} is {sr[0]}x{sr[1]}, of which '
+            f'--scale={scale} makes {sr[0] // scale}x{sr[1] // scale}')
   return None
 
 

@@ -94,8 +94,15 @@ def test_unusable_images_are_named_and_skipped(tmp_path: pathlib.Path, picture: 
   assert len(packed_set.skipped) == 3
   for name in ('small.png: 12x40', 'cut.png: damaged', 'text.png: not a supported image'):
     assert any(name in line for line in packed_set.skipped), name
-  with pytest.raises(InputError, match=r'no usable image: .*\.png.*3 more'):
+  with pytest.raises(InputError) as refused:
     packed.drop_too_small(packed_set, 2, 24)
+  causes = str(refused.value).removeprefix('config.data.source: no usable image: ').split('; ')
+  assert 'small.png: 12x40' in causes[0]
+  assert causes[0].endswith('(and 1 more like it)')  # the most frequent cause is the first
+  assert [name for cause in causes[1:3] for name in ('cut.png', 'text.png') if name in cause] == [
+      'cut.png', 'text.png']
+  assert len(causes) == 4
+  assert '--config.hr_patch' in causes[3]
 
 
 def test_a_set_without_a_usable_image_is_refused(tmp_path: pathlib.Path) -> None:

@@ -326,3 +326,17 @@ def test_samples_are_compared_as_they_are_stored(run: Callable, tmp_path: pathli
   assert 'alpha' in found['protocol']['samples']
   assert re.search(r'alpha ignored: 2 of 10 .*h/alpha\.png, s/alpha\.png', out)
   assert 'reduced' not in out
+
+
+def test_names_of_another_scale_and_sizes_that_do_not_fit_are_advised(
+    run: Callable, scored: pathlib.Path) -> None:
+  status, _, err = run(*FOLDERS[:-1], '3')
+  assert status == 1
+  assert re.search(r'4 images without .*sr/manx2\.png; .*scale 2, not 3$', err.strip())
+  status, _, err = run(*FOLDERS, '--lr', 'hr')
+  assert status == 1
+  assert re.search(r'hr/baby\.png \(--lr\) is 40x52, .*sr/babyx2\.png is 40x52.*=2 .*20x26', err)
+  images.write_image(scored / 'sr' / 'other.png', np.zeros((8, 8, 3), np.uint8))
+  status, _, err = run(*FOLDERS)
+  assert status == 1
+  assert re.search(r': 1 image without .*sr/other\.png$', err.strip())

@@ -177,7 +177,8 @@ def test_an_exact_image_does_not_choose_the_best(watched, tmp_path, monkeypatch,
 
 def test_a_test_set_that_cannot_be_scored_is_reported(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
-  with pytest.raises(InputError, match=r'config\.data\.test: no usable image.*0\.png: not a'):
+  (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture either')
+  with pytest.raises(InputError, match=r'config\.data\.test: no usable image: .*not a.* 1 more'):
     validation.open_validation(watched, [])
   (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture, but one of two')
   images.write_image(tmp_path / 'test' / 'sub' / '0.png', np.zeros((20, 20, 3), np.uint8))

@@ -16,7 +16,7 @@ import pooch
 import requests  # pooch downloads with it as well, but does not resume
 import tqdm
 
-from sr_jax.errors import InputError, listed
+from sr_jax.errors import InputError, count_of, listed
 from sr_jax.system import files, https
 
 DOWNLOAD_FLAG = '--config.data.download=True'
@@ -57,7 +57,7 @@ def find_div2k(folder: pathlib.Path, part: str, scale: int,
   unpaired = [str((hr_files | lr_files)[name])
               for name in sorted(hr_files.keys() ^ lr_files.keys())]
   if unpaired:
-    raise InputError(f'{len(unpaired)} images without a partner: {listed(unpaired)}; '
+    raise InputError(f'{count_of(unpaired, "image")} without a partner: {listed(unpaired)}; '
                      f'{DOWNLOAD_FLAG} downloads a folder again after it has been removed')
   return [(name, hr_files[name], lr_files[name]) for name in sorted(hr_files)]
 

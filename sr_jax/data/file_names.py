@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sr_jax import images
 from sr_jax.data import pictures
-from sr_jax.errors import InputError, listed
+from sr_jax.errors import InputError, count_of, listed
 
 # (name in the first set, its file, the file of its partner in the second set)
 NamedPair = tuple[str, pathlib.Path, pathlib.Path]
@@ -122,6 +122,18 @@ def partners(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], sc
   """
   pairs, unpaired = pair_by_name(first, second, scale)
   if unpaired:
-    raise InputError(f'{len(unpaired)} images without a partner of the same name{advice}: '
-                     + listed(unpaired))
+    raise InputError(f'{count_of(unpaired, "image")} without a partner of the same name{advice}: '
+                     + listed(unpaired) + _other_scale(first, second, scale, len(pairs)))
   return pairs
+
+
+def _other_scale(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path], scale: int,
+                 paired: int) -> str:
+  """Returns advice on the scale that pairs more than `paired` files; '' if there is none."""
+  stated = {int(number) for name in (*first, *second) for ending in (_LR_ENDING, _SCALE_ENDING)
+            if (match := ending.search(name)) for number in match.groups() if number}
+  counts = {other: len(pair_by_name(first, second, other)[0]) for other in sorted(stated - {scale})}
+  best = max(counts, key=counts.get, default=scale)
+  if counts.get(best, 0) <= paired:
+    return ''
+  return f'; their names say scale {best}, not {scale}'

@@ -1,5 +1,6 @@
 """One image of a data set: a reference to its files, the decoded pair, and crops of the pair."""
 
+import collections
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,9 @@ from sr_jax.errors import InputError
 
 # Number of LR pixels on each side of one that MATLAB's bicubic reduction depends on.
 BICUBIC_MARGIN = 2
+
+MAX_CAUSES = 5  # that are named where no image of a set can be used
+SMALLER_THAN_CROP = 'is smaller than the'
 
 # What `images.read_image` reads: a path or a record of a data set.
 ImageSource = os.PathLike | str | Record
@@ -110,7 +114,7 @@ def read_crops(picture: Picture, scale: int, channels: int, patch: int,
 
 def too_small_message(source: ImageSource, shape: Sequence[int], patch: int) -> str:
   """Returns the message about an image that is smaller than the crop."""
-  return f'{source}: {shape[0]}x{shape[1]} is smaller than the {patch}x{patch} crop'
+  return f'{source}: {shape[0]}x{shape[1]} {SMALLER_THAN_CROP} {patch}x{patch} crop'
 
 
 def header_notes(picture: Picture) -> list[str]:
@@ -162,14 +166,25 @@ def sizes_match(lr: Sequence[int], hr: Sequence[int], scale: int) -> bool:
              for small, large in zip(lr[:2], hr[:2], strict=True))
 
 
-def refuse_empty(skipped: Sequence[str]) -> NoReturn:
-  """Raises the InputError of a set without a usable image.
+def refuse_empty(skipped: Sequence[str], key: str = 'config.data.source') -> NoReturn:
+  """Raises the InputError of a set without a usable image, with the causes and their numbers.
 
   Args:
-    skipped: a line for each unusable image.
+    skipped: a line for each unusable image, 'PATH: REASON'.
+    key: the config key that names the set.
   """
-  more = f' (and {len(skipped) - 1} more like it)' if len(skipped) > 1 else ''
-  raise InputError(f'no usable image: {skipped[0]}{more}' if skipped else 'no images')
+  alike = collections.defaultdict(list)
+  for line in dict.fromkeys(skipped):
+    reason = line.partition(': ')[2]
+    alike[re.sub(r'\d+', '0', reason)].append(line)  # lines that differ in a size are alike
+  groups = sorted(alike.values(), key=len, reverse=True)
+  causes = [lines[0] + (f' (and {len(lines) - 1:,} more like it)' if len(lines) > 1 else '')
+            for lines in groups[:MAX_CAUSES]]
+  if others := sum(map(len, groups[MAX_CAUSES:])):
+    causes.append(f'and {others:,} more for other reasons')
+  if any(SMALLER_THAN_CROP in line for line in skipped):
+    causes.append('a smaller --config.hr_patch uses smaller images')
+  raise InputError(f'{key}: no usable image' + ': ' * bool(causes) + '; '.join(causes))
 
 
 def _read(source: ImageSource, notes: list[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from sr_jax import images
 from sr_jax.data import benchmarks, pictures
 from sr_jax.data.bank import CropSpec
-from sr_jax.data.pictures import Pair, Picture
+from sr_jax.data.pictures import Pair, Picture, refuse_empty
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs
 from sr_jax.experiment.phases import Experiment, Phase
@@ -72,8 +72,7 @@ def open_validation(config: ConfigDict, training_set: Sequence[Picture],
       notes += dropped.summary({pair.name: pair.notes for pair in sets[key]},
                                f'images of config.data.{key}')
     if not sets[key]:
-      raise InputError(f'config.data.{key}: no usable image'
-                       + ''.join(f': {reason}' for reason in skipped[before:before + 1]))
+      refuse_empty(skipped[before:], f'config.data.{key}')
   crops = {}
   if 'valid' in pictures_of:
     count = min(config.eval.pictures, max(CROPS, config.batch_size))
