@@ -442,6 +442,7 @@ def test_a_save_that_fails_warns_and_has_no_other_effect(
       checkpoints.save(state, {'psnr_y': 20.0})
       checkpoints.wait()
     assert len(lines) == turn
+    assert checkpoints.failure == reason
     assert lines[-1].startswith(f'{folder}/checkpoints/5: cannot save ({reason}); ')
     assert checkpoints.steps() == [2, 3, 4]
     assert checkpoints.latest() == 4
@@ -458,6 +459,22 @@ def test_a_save_that_fails_warns_and_has_no_other_effect(
     gc.collect()
     time.sleep(0.01)
   assert threading.active_count() <= threads  # no thread waits for a save that failed
+
+
+def test_messages_have_the_path_as_it_was_given(folder: pathlib.Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.chdir(folder.parent)
+  lines = []
+  checkpoints = Checkpoints(folder.name, 'psnr_y', warn=lines.append)
+  assert checkpoints.folder == pathlib.Path(folder.name, 'checkpoints')
+  checkpoints.save(make_state(5))
+  checkpoints.wait()
+  with no_manifest(None):
+    checkpoints.save(make_state(6))
+    checkpoints.wait()
+  assert lines[0].startswith(f'{folder.name}/checkpoints/6: cannot save (')
+  assert int(checkpoints.restore(make_state(0)).step) == 5
+  checkpoints.close()
 
 
 def test_a_deleted_folder_is_created_again(folder: pathlib.Path) -> None:

@@ -511,6 +511,16 @@ def test_a_nonfinite_run_stops_at_the_state_before(config, tmp_path, capsys, loo
   assert 'g/pixel' in replay.replay_run(config, tmp_path, 2)['not_finite']
 
 
+def test_a_run_that_skips_every_update_fails(config, tmp_path):
+  config.loss.pixel.weight = 1e38  # the norms of the gradients overflow
+  for _ in range(2):  # it is not called finished later
+    with pytest.raises(InputError, match=r'all 2 updates .*train\.log.*learning rate'):
+      run(config, tmp_path, steps=2, warmup_steps=0)
+  assert 'step 2 of 2 in' in (log := (tmp_path / 'train.log').read_text())
+  assert '. All 2 updates were ' in log
+  assert '(g/grad_norm); 2 in all' in log
+
+
 @pytest.mark.slow
 def test_a_saturated_discriminator_is_reported(config, tmp_path, capsys):
   config.saturated_steps, config.warmup_steps = 2, 0

@@ -35,7 +35,8 @@ class Checkpoints:
   """The checkpoints of one run, in WORKDIR/checkpoints.
 
   Attributes:
-    folder: the absolute path of WORKDIR/checkpoints.
+    folder: WORKDIR/checkpoints.
+    failure: why the last save that failed did so; '' if none has failed.
   """
 
   def __init__(self, workdir: os.PathLike | str, best_metric: str = '',
@@ -58,13 +59,13 @@ class Checkpoints:
       InputError: not `read_only`, `begin` is None, and there are checkpoints of which none is
         intact.
     """
-    run = RunFolder(files.expand(workdir).absolute())
+    run = RunFolder(files.expand(workdir))
     self.folder = run.checkpoints
     self._index = CheckpointIndex(self.folder, best_metric, warn)
     self._keep_steps, self._read_only, self._warn = tuple(keep_steps), read_only, warn
     self._checkpointer = self._saving_thread = None
     self._saving_score = -math.inf  # score of the checkpoint that is being saved
-    self._failed_saves = 0
+    self._failed_saves, self.failure = 0, ''
     if not read_only:
       self.folder.mkdir(parents=True, exist_ok=True)
       self._index.remove_leftovers()
@@ -137,7 +138,7 @@ class Checkpoints:
         return
       self.folder.mkdir(parents=True, exist_ok=True)
       self._index.remove_leftovers()
-      self._open_orbax().save(unfinished, args=ocp.args.Composite(**items))
+      self._open_orbax().save(unfinished.absolute(), args=ocp.args.Composite(**items))
       folder_handle = os.open(self.folder, os.O_RDONLY)
     except Exception as error:  # Orbax raises many types
       self._report_failed_save(step, error)
@@ -169,10 +170,10 @@ class Checkpoints:
       memory.release_free_memory()
 
   def _report_failed_save(self, step: int, error: Exception) -> None:
-    self._failed_saves += 1
+    self._failed_saves, self.failure = self._failed_saves + 1, reason(error)
     self._close_orbax()
     self._index.remove_leftovers()  # half a checkpoint would fill the disk
-    self._warn(f'{self._index.path(step)}: cannot save ({reason(error)}); training continues and '
+    self._warn(f'{self._index.path(step)}: cannot save ({self.failure}); training continues and '
                'tries the next checkpoint')
 
   def wait(self) -> None:
@@ -259,7 +260,7 @@ class Checkpoints:
   def _stored_shapes(self, step: int, item: str) -> dict[str, jax.ShapeDtypeStruct]:
     path = self._index.path(step)
     with _named_read_errors(path):
-      metadata = self._open_orbax().metadata(path).item_metadata[item]
+      metadata = self._open_orbax().metadata(path.absolute()).item_metadata[item]
       return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
               for name, leaf in dict(metadata).items()}
 
@@ -271,7 +272,7 @@ class Checkpoints:
               for name, leaf in wanted.items()}
     args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
     with _named_read_errors(path):
-      return self._open_orbax().restore(path, args=args)[item]
+      return self._open_orbax().restore(path.absolute(), args=args)[item]
 
   def _refuse_different(self, step: int, wanted: Mapping[str, Any],
                         stored: Mapping[str, Any]) -> None:

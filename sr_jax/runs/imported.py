@@ -28,10 +28,11 @@ def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
   Raises:
     InputError: `workdir` is not empty, or cannot be written.
   """
-  workdir = files.expand(workdir).resolve()
+  shown = files.expand(workdir)
+  workdir = shown.resolve()
   if workdir == pathlib.Path.cwd() or (workdir.exists() and (
       not workdir.is_dir() or any(workdir.iterdir()))):
-    raise InputError(f'{workdir}: already exists; choose a new folder')
+    raise InputError(f'{shown}: already exists; choose a new folder')
   params, batch_stats = (variables[key] for key in ('params', 'batch_stats'))
   state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
                      {'params': params, 'batch_stats': batch_stats})
@@ -47,12 +48,12 @@ def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
       finally:
         checkpoints.close()
       if failures:
-        raise InputError(failures[0].partition(';')[0].replace(str(folder), str(workdir)))
+        raise InputError(failures[0].partition(';')[0].replace(str(folder), str(shown)))
       files.write_json(RunFolder(folder).config, config | {'imported': imported})
       if deferred.caught:
         raise _Interrupted
   except OSError as error:
-    raise InputError(f'{workdir}: cannot write ({error.strerror or error})') from None
+    raise InputError(f'{shown}: cannot write ({error.strerror or error})') from None
   if deferred.caught:
     signal.raise_signal(deferred.caught)
 

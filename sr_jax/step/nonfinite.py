@@ -157,6 +157,13 @@ def nonfinite_message(step: int, bad: int, seed: int, metrics: Mapping[str, floa
           f'--step {first} repeats the step')
 
 
+def untrained_message(skipped: int) -> str:
+  """Returns one line for a run that took all its steps, each of which was skipped."""
+  return (f'all {skipped} updates were non-finite (NaN/Inf) and skipped, so that the weights are '
+          'those of the start; train.log names the terms that cause it. Change the losses or the '
+          'learning rates, and train in a new --workdir')
+
+
 def saturation_warning(step: int, saturated: int) -> str:
   """Returns a warning about a discriminator that has been right `saturated` steps in a row."""
   return (f'warning: D has classified every real and every generated image correctly for '

@@ -154,17 +154,21 @@ def _table(rows: list[dict], prefix: str, title: str) -> list[str]:
   return lines
 
 
-def final_line(run: Run, step: int, entry: Mapping[str, Any]) -> str:
+def final_line(run: Run, step: int, entry: Mapping[str, Any], skipped: int = 0) -> str:
   """Returns how a start ended: step, duration, best checkpoint and where the report is.
 
   Args:
     step: of the last state.
     entry: this start's record in run.json.
+    skipped: number of non-finite updates since the start of the run.
   """
   steps = run.config.steps
   text = [f'Finished: step {step} of {steps} in {entry["total"]}' if step == steps else
           f'Stopped at step {step} of {steps} after {entry["total"]}; run the same command to '
           'resume']
+  if skipped:
+    which = f'All {step}' if skipped == step else f'{skipped} of {step}'
+    text.append(f'{which} updates were non-finite (NaN/Inf) and skipped')
   best = run.checkpoints.best()
   if best is not None:
     text.append(f'Best: step {best}{_score(run, best)}')

@@ -171,5 +171,6 @@ class Trainer:
       saved.wait()
     state = self._settled_state()
     if saved and int(state.step) > self._begin and saved.latest() != int(state.step):
-      raise InputError(f'{saved.folder}: cannot save step {int(state.step)}')
+      raise InputError(f'{saved.folder}: cannot save step {int(state.step)} '
+                       f'({saved.failure or "deleted or damaged by another process"})')
     return state

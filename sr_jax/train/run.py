@@ -16,6 +16,7 @@ from sr_jax.experiment.check import check
 from sr_jax.runs import metadata
 from sr_jax.runs.lock import LockedByOther
 from sr_jax.runs.logs import Logs, NullLogs
+from sr_jax.step import nonfinite
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost
 from sr_jax.system.signals import DeferredSignals
@@ -62,7 +63,9 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
         metadata.flat({'config': compatibility.as_json(config)}) | {'JAX': jax.__version__})
     previous = read_previous(config, workdir, stack)
     if previous.finished:
-      return finished_state(config, workdir, previous)
+      state = finished_state(config, workdir, previous)
+      _refuse_untrained(workdir, state)
+      return state
     signals = DeferredSignals()
     run, origin, state = open_run(config, workdir, previous, resume, stack, signals)
     stack.push(functools.partial(_note_failure, run.log))
@@ -72,6 +75,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
     else:
       state = _train_and_record(run, origin, state, signals, began)
     run.stop_vote.raise_if_stopped(state, run.config.steps)
+    _refuse_untrained(workdir, state)
   return state
 
 
@@ -105,5 +109,11 @@ def _train_and_record(run: Run, origin: Origin, state: TrainState, signals: Defe
     for lines in (announce.validation_tables(workdir),
                   overfitting.term_lines(workdir, run.validation.crops)):
       run.log.say('\n'.join(lines))
-  run.log.say(announce.final_line(run, int(state.step), entry))
+  run.log.say(announce.final_line(run, int(state.step), entry, int(state.health.skipped)))
   return state
+
+
+def _refuse_untrained(workdir: pathlib.Path, state: TrainState) -> None:
+  """Raises InputError if a finished run has skipped every update."""
+  if int(state.health.skipped) == int(state.step) > 0:
+    raise InputError(f'{workdir}: {nonfinite.untrained_message(int(state.step))}')
