@@ -48,7 +48,7 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
   Raises:
     InputError: no run in `workdir`, another network, no such step, or an unreadable set.
   """
-  config = check(config)
+  config = check(config, needs_losses=False)
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
   if not trained.get('imported'):

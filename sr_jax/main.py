@@ -31,6 +31,8 @@ from sr_jax.system import cli, files, signals
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
 FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',)}
+# A run with a loss of the user's own is evaluated and described without the file of the loss.
+NEEDS_LOSSES = ('train', 'profile', 'replay')
 
 _CONFIG = flags.DEFINE_string(
     'config', None, 'The experiment: configs/NAME.py, configs/NAME.py:VARIANT,VARIANT, or the '
@@ -93,7 +95,8 @@ def parse(argv: Sequence[str]) -> Request:
     if mode == 'summary' and workdir:
       raise InputError(f'--workdir {workdir}: --mode summary describes --config {_CONFIG.value}; '
                        'give only one of the two')
-    config = config_file.override(config_file.load(_CONFIG.value), settings, _CONFIG.value)
+    config = config_file.override(config_file.load(_CONFIG.value), settings, _CONFIG.value,
+                                  mode in NEEDS_LOSSES or not _CONFIG.value.endswith('.json'))
     workdir = workdir or _default_workdir(_CONFIG.value, mode)
     _refuse_unused(config, settings, workdir, mode)
     return Request(config, workdir)
@@ -141,7 +144,8 @@ def _settings_of_run(workdir: pathlib.Path, settings: Mapping[str, str], mode: s
   from sr_jax.runs.folder import RunFolder
   metadata.read_config(workdir)
   path = RunFolder(workdir).config
-  config = config_file.override(config_file.load_json(path), settings, str(path))
+  config = config_file.override(config_file.load_json(path), settings, str(path),
+                                mode in NEEDS_LOSSES)
   _refuse_unused(config, settings, workdir, mode)
   return config
 

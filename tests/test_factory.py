@@ -8,7 +8,11 @@ import pytest
 from flax import linen as nn
 
 from sr_jax.errors import InputError
+from sr_jax.experiment import phases
 from sr_jax.models import GENERATORS, factory
+from sr_jax.profiling.summary import summarize
+from sr_jax.system import extension
+from tests import smallest
 
 OWN = '''
 import jax.numpy as jnp
@@ -64,18 +68,42 @@ def test_what_a_class_lacks_is_one_line(name: str, words: tuple[str, ...]) -> No
   assert all(word in str(error.value) for word in words)
 
 
+class Raises(nn.Module):
+  scale: int = 2
+  dtype: jnp.dtype = jnp.float32
+
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    raise KeyError('two\nlines')
+
+
+def test_a_field_that_a_class_lacks_is_set_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setitem(GENERATORS, 'mine', Raises)
+  with pytest.raises(InputError, match=r'config\.generator\.output: mine .*None; it has no fields'):
+    factory.build_generator({'name': 'mine', 'output': 'tanh'}, 2, 'float32')
+
+
+def test_an_exception_in_a_class_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setitem(GENERATORS, 'mine', Raises)
+  config = smallest.get_config()
+  config.generator = {'name': 'mine'}
+  for call in (lambda: phases.build(config).new_state(), lambda: summarize(config)):
+    with pytest.raises(InputError, match=r'config\.generator: class Raises: KeyError: .*two.*lines'
+                                         r'.*test_factory\.py, line \d+'):
+      call()
+
+
 def test_an_unknown_network_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
                                      ) -> None:
-  monkeypatch.delenv(factory.NETWORKS_VARIABLE, raising=False)
-  with pytest.raises(InputError, match=rf"'mine'.*srresnet.*{factory.NETWORKS_VARIABLE}"):
+  monkeypatch.delenv(extension.VARIABLE, raising=False)
+  with pytest.raises(InputError, match=rf"'mine'.*srresnet.*{extension.VARIABLE}"):
     factory.build_generator({'name': 'mine'}, 2, 'float32')
   file = tmp_path / 'other.py'
   for text, words in (('', 'GENERATORS'), ('1 / 0', 'ZeroDivisionError'), ('x =', 'SyntaxError')):
     file.write_text(text)
-    monkeypatch.setenv(factory.NETWORKS_VARIABLE, str(file))
+    monkeypatch.setenv(extension.VARIABLE, str(file))
     with pytest.raises(InputError, match=rf'other\.py.*{words}|{words}.*other\.py'):
       factory.build_generator({'name': 'mine'}, 2, 'float32')
-  monkeypatch.setenv(factory.NETWORKS_VARIABLE, str(tmp_path / 'missing.py'))
+  monkeypatch.setenv(extension.VARIABLE, str(tmp_path / 'missing.py'))
   with pytest.raises(InputError, match=r'missing\.py'):
     factory.build_generator({'name': 'mine'}, 2, 'float32')
 
@@ -83,7 +111,7 @@ def test_an_unknown_network_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_a_file_adds_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
   file = tmp_path / 'mine.py'
   file.write_text(OWN)
-  monkeypatch.setenv(factory.NETWORKS_VARIABLE, str(file))
+  monkeypatch.setenv(extension.VARIABLE, str(file))
   monkeypatch.setitem(GENERATORS, 'mine', None)  # so that the entry is removed afterwards
   del GENERATORS['mine']
   assert factory.build_generator({'name': 'mine', 'width': 6}, 3, 'float32').width == 6

@@ -11,13 +11,13 @@ import time
 import jax
 import pytest
 
-from sr_jax import main, models
+from sr_jax import losses, main, models
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility
 from sr_jax.experiment.check import check
 from sr_jax.models import factory
 from sr_jax.system import cli as commands
-from sr_jax.system import files
+from sr_jax.system import extension, files
 from tests import smallest
 from tests.conftest import interrupt
 
@@ -282,6 +282,61 @@ def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
     assert check(parsed.config) == check(config)
   with pytest.raises(InputError, match=r'--config is missing: .*--workdir'):
     parse(f'--mode={mode}')
+
+
+def test_a_loss_of_the_users_own_is_needed_by_the_modes_that_use_it(
+    run_folder, monkeypatch, tmp_path):
+  file = run_folder / 'config.json'
+  run = json.loads(file.read_text())
+  run['loss']['pixel']['kind'] = 'fourier'
+  files.write_json(file, run)
+  monkeypatch.delenv(extension.VARIABLE, raising=False)
+  for mode in ('evaluate', 'summary'):
+    for argument in (f'--workdir={run_folder}', f'--config={file}'):
+      parsed = parse(f'--mode={mode}', argument)
+      assert check(parsed.config, needs_losses=False).loss.pixel.kind == 'fourier'
+  train = f'--config={file}', f'--workdir={tmp_path / "new"}'
+  others = [train, *((f'--workdir={run_folder}', f'--mode={mode}', *step)
+                     for mode, step in (('profile', ()), ('replay', ('--step=3',))))]
+  for arguments in others:
+    with pytest.raises(InputError, match=r"config\.loss\.pixel\.kind='fourier': .*"
+                                         r'losses\.PIXEL.*SR_JAX_EXTENSION=FILE'):
+      parse(*arguments)
+  own = tmp_path / 'own.py'
+  own.write_text("from sr_jax import losses\nlosses.PIXEL['fourier'] = losses.l1\n")
+  monkeypatch.setenv(extension.VARIABLE, str(own))
+  try:
+    for arguments in others:
+      assert parse(*arguments).config.loss.pixel.kind == 'fourier'
+      losses.PIXEL.pop('fourier')
+    arguments = f'--config={ROOT / "configs/srresnet.py"}', '--config.loss.pixel.kind=fourier'
+    assert parse(*arguments).config.loss.pixel.kind == 'fourier'
+  finally:
+    losses.PIXEL.pop('fourier', None)
+
+
+def test_a_network_of_the_users_own_is_asked_for(run_folder, monkeypatch):
+  file = run_folder / 'config.json'
+  run = json.loads(file.read_text())
+  run['generator'] = {'name': 'mine'}
+  files.write_json(file, run)
+  monkeypatch.delenv(extension.VARIABLE, raising=False)
+  for mode in ('evaluate', 'summary', 'profile'):
+    for argument in (f'--workdir={run_folder}', f'--config={file}'):
+      with pytest.raises(InputError, match=r"name='mine': .*GENERATORS.*SR_JAX_EXTENSION=FILE"):
+        parse(f'--mode={mode}', argument)
+
+
+@pytest.mark.parametrize(('given', 'advice'), [
+    ('configs/srresnet:sample', 'configs/srresnet.py:sample?'),
+    ('srresnet', 'configs/srresnet.py?'),
+    ('configs/sresnet.py', 'configs/srresnet.py?'), ('nothing-like-it.py', '')])
+def test_a_config_file_that_does_not_exist(given, advice, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(InputError) as error:
+    parse(f'--config={given}')
+  assert str(error.value).startswith(f'{given.partition(":")[0]}: no such config file')
+  assert str(error.value).endswith(advice or 'no such config file')
 
 
 def test_settings_that_a_run_has_fixed_are_refused(run_folder):

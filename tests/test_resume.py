@@ -123,6 +123,47 @@ def test_an_unfinished_run_needs_resume_for_settings_that_matter(unfinished, set
   assert records(unfinished) == before
 
 
+@pytest.mark.parametrize(('changes', 'key'), [
+    ({'optimizer__g__schedule': 'cosine', 'steps': 6}, 'steps 4 -> 6'),
+    ({'optimizer__g__schedule': 'cosine', 'epochs': 3, 'steps': 6}, 'epochs 0 -> 3'),
+    ({'optimizer__g__schedule': 'multistep', 'optimizer__g__boundaries': (0.5,), 'steps': 3},
+     'steps 4 -> 3'),
+    ({'optimizer__g__schedule': 'multistep', 'optimizer__g__boundaries': (2,), 'steps': 6}, ''),
+    ({'optimizer__g__boundaries': (0.5,), 'steps': 6}, ''),
+    ({'optimizer__d__schedule': 'cosine', 'steps': 6}, ''),  # there is no discriminator
+    ({'optimizer__g__schedule': 'cosine', 'epochs': 2}, '')])  # as many steps as before
+def test_another_number_of_steps_needs_resume_where_a_rate_depends_on_it(
+    tmp_path, settings, changes, key):
+  schedule = {name: value for name, value in changes.items() if name.startswith('optimizer')}
+  before = compatibility.as_json(settings(**schedule))
+  now = settings(**changes)
+  arguments = (tmp_path, 2, compatibility.changes(before, now), False,
+               compatibility.rescheduled(before, now))
+  if key:
+    with pytest.raises(InputError, match=rf'config\.{key};.*--resume'):
+      compatibility.refuse_changed(*arguments)
+  else:
+    compatibility.refuse_changed(*arguments)
+
+
+def test_the_steps_of_an_unfinished_cosine_run_are_not_changed_freely(unfinished, settings):
+  file = unfinished / 'config.json'
+  run = json.loads(file.read_text())
+  run['optimizer']['g']['schedule'] = 'cosine'
+  file.write_text(json.dumps(run))
+  before = records(unfinished)
+  with pytest.raises(InputError, match=r'config\.steps 4 -> 5;.*--resume'):
+    train.train(settings(optimizer__g__schedule='cosine', steps=5), unfinished)
+  assert records(unfinished) == before
+
+
+def test_resume_without_a_run_is_refused(tmp_path, settings):
+  for folder in (tmp_path / 'new', tmp_path):
+    with pytest.raises(InputError, match=rf'--resume: {folder} .*no run'):
+      train.train(settings(), folder, resume=True)
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_resume_continues_with_the_new_settings(unfinished, settings, finished, capsys):
   state = train.train(settings(seed=7, batch_size=2, log_every=1), unfinished, resume=True)
   assert (int(state.step), int(state.seed)) == (4, 7)

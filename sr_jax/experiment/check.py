@@ -7,8 +7,11 @@ from sr_jax.errors import InputError
 from sr_jax.experiment import values
 
 
-def check(config: ConfigDict) -> ConfigDict:
+def check(config: ConfigDict, needs_losses: bool = True) -> ConfigDict:
   """Checks every key of a config, and values that must fit together.
+
+  Args:
+    needs_losses: of `values.checked`.
 
   Returns:
     A copy in which every value has the type of its key: integers become floats and lists tuples.
@@ -16,7 +19,7 @@ def check(config: ConfigDict) -> ConfigDict:
   Raises:
     InputError: names the keys, their values and what is allowed.
   """
-  converted, faults = values.checked(config.to_dict())
+  converted, faults = values.checked(config.to_dict(), needs_losses)
   if faults:
     raise InputError('; '.join(faults.values()))
   config = ConfigDict(values.nested(converted), type_safe=False)

@@ -3,13 +3,14 @@
 import fnmatch
 import json
 import pathlib
-from collections.abc import Collection, Sequence
+import types
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import inputs, values
+from sr_jax.experiment import inputs, optimizer, values
 from sr_jax.experiment.check import describe_steps
 from sr_jax.experiment.key import RESUME
 from sr_jax.experiment.keys import KEYS
@@ -139,14 +140,34 @@ def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
           and (key.partition('.')[0] not in values.NETWORKS or key.endswith('.init'))}
 
 
-def refuse_changed(workdir: pathlib.Path, step: int, changed: dict[str, list], streamed: bool
-                   ) -> None:
+def rescheduled(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
+  """Returns {key: [before, now]} of what changes the learning rate of the steps still to come.
+
+  These are the numbers of steps and epochs, where a schedule depends on the length of its phase.
+  The warm-up's are not among them: every change of them counts as one of the run's result.
+
+  Args:
+    before: config.json of a run.
+    config: with epochs converted to steps.
+  """
+  steps = [before.get('steps'), config.steps]
+  sections = ('g', 'd') if config.discriminator.name != 'none' else ('g',)
+  if steps[0] == steps[1] or not any(
+      optimizer.depends_on_steps(config.optimizer[section]) for section in sections):
+    return {}
+  epochs = {'epochs': [before.get('epochs', 0), config.epochs]}
+  return epochs if epochs['epochs'][0] != epochs['epochs'][1] else {'steps': steps}
+
+
+def refuse_changed(workdir: pathlib.Path, step: int, changed: dict[str, list], streamed: bool,
+                   rates: Mapping[str, list] = types.MappingProxyType({})) -> None:
   """Refuses to resume a run whose result would depend on settings that it was not started with.
 
   Args:
     step: of its latest checkpoint.
     changed: of `changes`.
     streamed: whether the run was last fed by a stream.
+    rates: of `rescheduled`.
 
   Raises:
     InputError: names the keys with both values, and what to do.
@@ -154,7 +175,7 @@ def refuse_changed(workdir: pathlib.Path, step: int, changed: dict[str, list], s
   mode = changed.get('data.mode', [None, 'auto'])[1]
   same_batches = mode == 'auto' or (mode == 'stream') == streamed
   keys = {key: both for key, both in changed.items() if KEYS[key].change == RESUME
-          and not (key == 'data.mode' and same_batches)}
+          and not (key == 'data.mode' and same_batches)} | dict(rates)
   if keys:
     raise InputError(f'{workdir}: settings have changed since the last start: '
                      f'{describe_changes(keys)}; --resume continues from step {step} with the new '

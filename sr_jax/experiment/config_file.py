@@ -1,6 +1,7 @@
 """Reads the file that --config names, and applies --config.KEY=VALUE."""
 
 import ast
+import difflib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -18,6 +19,7 @@ from sr_jax.experiment.key import parse
 from sr_jax.experiment.keys import KEYS
 from sr_jax.experiment.values import (
   SECTIONS,
+  add_own,
   checked,
   defaults,
   invalid_value,
@@ -46,7 +48,7 @@ def load(spec: str) -> dict[str, Any]:
     raise InputError(f'{name}: is a folder; expected a Python file such as configs/srgan.py, or '
                      'the config.json of a run')
   if not path.is_file():
-    raise InputError(f'{name}: no such config file')
+    raise InputError(f'{name}: no such config file{_similar(path, variant)}')
   if path.suffix.lower() != '.json':
     return _run_file(path, spec, variant)
   if variant:
@@ -70,18 +72,21 @@ def load_json(path: pathlib.Path) -> dict[str, Any]:
   return _filled({key: value for key, value in values.items() if key != 'imported'}, defaults())
 
 
-def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str) -> ConfigDict:
+def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str,
+             needs_losses: bool = True) -> ConfigDict:
   """Returns the config with the values of the command line, all of them checked.
 
   Args:
     config: of `load`.
     settings: {'optimizer.g.learning_rate': '1e-3', ...}.
     origin: the file that `config` comes from, for messages.
+    needs_losses: of `checked`.
 
   Raises:
     InputError: names every unknown or invalid key in one line.
   """
-  values, faults = checked(config)
+  add_own(settings)
+  values, faults = checked(config, needs_losses)
   own = own_networks(config)
   faults = [fault for name, fault in faults.items() if name not in settings]
   wrong = [f'{origin}: {"; ".join(faults)}'] if faults else []
@@ -102,6 +107,17 @@ def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str
   if wrong:
     raise InputError('; '.join(wrong))
   return ConfigDict(nested(values), type_safe=False)
+
+
+def _similar(path: pathlib.Path, variant: str) -> str:
+  """Returns advice that names the most similar config file beside `path` or in configs, or ''."""
+  wanted = f'{path.stem}.py'
+  for folder in dict.fromkeys((path.parent, pathlib.Path('configs'))):
+    names = [found.name for found in folder.glob('*.py')] if folder.is_dir() else []
+    similar = difflib.get_close_matches(wanted, names, 1, 0.8)
+    if similar:
+      return f'; did you mean {folder / similar[0]}{":" * bool(variant)}{variant}?'
+  return ''
 
 
 def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:

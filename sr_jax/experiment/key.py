@@ -7,6 +7,8 @@ import sys
 import typing
 from typing import Any, NamedTuple
 
+from sr_jax.system import extension
+
 # What a change of a key means for a run that is resumed.
 FREE = 'free'  # the run's weights and its best checkpoint do not depend on it
 RESUME = 'resume'  # the run continues differently, which --resume must confirm
@@ -92,7 +94,8 @@ def expected(key: Key) -> str:
   """Returns what a value of the key must be, such as 'an integer, at least 1'."""
   allowed = choices(key)
   if allowed:
-    return f'one of {", ".join(str(value) for value in allowed)}'
+    advice = f'; {extension.advice(key.registry)}' if key.registry else ''
+    return f'one of {", ".join(str(value) for value in allowed)}{advice}'
   if typing.get_origin(key.type) is not tuple:
     return ', '.join(filter(None, (TYPE_NAMES[key.type], _in_words(key.limits))))
   kind = 'integers' if key.type == tuple[int, ...] else 'numbers'

@@ -18,6 +18,7 @@ TRAINING = (
     Key('scale', int, 4,
         'Side of HR / side of LR: 2, 3, 4 or 8. srcnn and compact accept any positive integer, '
         'rrdb accepts 1 as well.', COUNT, change=FIXED),
+    # Free unless a schedule depends on it, see compatibility.rescheduled; so are the epochs.
     Key('steps', int, 100_000, 'Number of training steps, including the warm-up.', COUNT,
         change=FREE),
     Key('warmup_steps', int, 0,

@@ -37,6 +37,12 @@ def build_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
   return lambda count: rise(count + 1) * schedule(count)
 
 
+def depends_on_steps(config: ConfigDict) -> bool:
+  """Returns whether the learning rate at a step depends on the length of the phase."""
+  shares = any(boundary < 1 for boundary in config.boundaries)
+  return config.schedule == 'cosine' or (config.schedule == 'multistep' and shares)
+
+
 def build_optimizer(config: ConfigDict, steps: int, trainable: Trainable | None = None
                     ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Builds Adam with gradient clipping and weight decay where they are configured.

@@ -104,11 +104,8 @@ def build(config: ConfigDict) -> Experiment:
   lr_patch, channels = config.hr_patch // config.scale, inputs.batch_channels(config)
 
   def new_state() -> TrainState:
-    try:
-      return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
-                        discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels))
-    except ValueError as error:
-      raise InputError(f'config.generator or config.discriminator: {error}') from None
+    return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
+                      discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels))
 
   loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
   return Experiment(generator, discriminator, phases, frozen, trainable,

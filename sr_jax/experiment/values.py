@@ -1,13 +1,13 @@
 """Compares a config with the table of keys: which keys are unknown, missing or invalid."""
 
 import difflib
-import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sr_jax.errors import brief, listed
-from sr_jax.experiment.key import Key, convert
+from sr_jax.experiment.key import Key, choices, convert
 from sr_jax.experiment.keys import KEYS
+from sr_jax.system import extension
 
 NETWORKS = ('generator', 'discriminator')
 SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
@@ -40,21 +40,28 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return result
 
 
-def checked(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def checked(config: Mapping[str, Any], needs_losses: bool = True
+            ) -> tuple[dict[str, Any], dict[str, str]]:
   """Converts the values of a config to the types of their keys.
+
+  If a network or a loss is unknown, the file of SR_JAX_EXTENSION is executed first.
 
   Args:
     config: nested, such as `ConfigDict.to_dict` returns.
+    needs_losses: whether a loss must be known. A run that was trained with a loss of the user's own
+      is evaluated without it.
 
   Returns:
     ({full name: value}, {full name: message}), the keys that are right and those that are not.
   """
   values: dict[str, Any] = {}
+  unknown = add_own(flat(config))
   own = own_networks(config)
-  if own and os.environ.get('SR_JAX_NETWORKS'):
-    from sr_jax.models import factory  # imports JAX, which a check of other configs doesn't need
-    factory.add_own_networks(config[own[0]]['name'])
   faults = dict(_walk(config, '', own, values))
+  for name, value in unknown.items():
+    if not needs_losses and name.startswith('loss.'):
+      values[name] = value
+      faults.pop(name, None)
   missing = [name for name in KEYS if name not in values and not any(
       name == fault or name.startswith(f'{fault}.') for fault in faults)
       and name.partition('.')[0] not in own]
@@ -62,6 +69,21 @@ def checked(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     faults[missing[0]] = (f'config.{listed(missing, 3)}: missing; a config starts from '
                           'configs.common.defaults(), and update() changes a section')
   return values, faults
+
+
+def add_own(given: Mapping[str, Any]) -> dict[str, str]:
+  """Executes the file of SR_JAX_EXTENSION if a name is unknown, and returns what remains unknown.
+
+  Args:
+    given: {full name: value}; the values of keys that have a registry count.
+  """
+  def unknown() -> dict[str, str]:
+    return {name: given[name] for name, key in KEYS.items() if key.registry
+            and isinstance(given.get(name), str) and given[name] not in choices(key)}
+
+  if unknown():
+    extension.execute()
+  return unknown()
 
 
 def own_networks(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -90,7 +112,7 @@ def unknown_key(name: str, known: Collection[str] = ()) -> str:
     parts = {key.rpartition('.')[2]: key for key in reversed(KEYS)}
     similar = [parts[part] for part in difflib.get_close_matches(last, parts, 1, 0.8)]
   if similar:
-    return f'config.{name}: unknown key; did you mean config.{similar[0]}?'
+    return f'config.{name}: unknown key (did you mean config.{similar[0]}?)'
   if section in SECTIONS:
     return (f'config.{name}: unknown key; the keys of config.{section} are '
             f'{", ".join(siblings)}')

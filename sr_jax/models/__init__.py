@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sr_jax.models import failures
 from sr_jax.models.compact import Compact
 from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.edsr import EDSR, EDSR_BASELINE, EDSR_FULL
@@ -65,8 +66,12 @@ def variable_shapes(generator: nn.Module, method: str | None = None) -> dict[str
 
   Args:
     method: a method of the generator, such as 'trunk', to which the variables are limited.
+
+  Raises:
+    InputError: the generator raises an exception.
   """
   # A multiple of what networks with windows or strides usually demand.
   lr = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
   init = functools.partial(generator.init, method=method)
-  return {'batch_stats': {}} | dict(jax.eval_shape(init, jax.random.key(0), lr))
+  with failures.one_line(generator):
+    return {'batch_stats': {}} | dict(jax.eval_shape(init, jax.random.key(0), lr))

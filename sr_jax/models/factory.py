@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import os
-import runpy
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +15,8 @@ from flax import linen as nn
 from sr_jax.errors import InputError, brief
 from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
-from sr_jax.system import files
+from sr_jax.system import extension
 
-NETWORKS_VARIABLE = 'SR_JAX_NETWORKS'  # environment variable: a Python file that adds to GENERATORS
 # Fields that are set for every network, and how a class declares them.
 COMMON_FIELDS = {'scale': 'scale: int = 4', 'dtype': 'dtype: jnp.dtype = jnp.float32'}
 
@@ -48,42 +45,19 @@ def build_generator(fields: Mapping[str, Any], scale: int, dtype: str,
   return _build(GENERATORS, fields, where, scale=scale, dtype=jnp.dtype(dtype))
 
 
-def add_own_networks(name: str) -> None:
-  """Executes the file of the user's own networks if `name` is unknown without it.
-
-  The environment variable SR_JAX_NETWORKS names a Python file that adds a class to
-  `models.GENERATORS`, such as the config file of the training, which other commands don't read.
-
-  Raises:
-    InputError: the file can't be executed.
-  """
-  file = os.environ.get(NETWORKS_VARIABLE)
-  if not file or name in GENERATORS or name in DISCRIMINATORS:
-    return
-  try:
-    runpy.run_path(str(files.expand(file)))
-  except OSError as error:
-    raise InputError(f'{NETWORKS_VARIABLE}={file}: {error.strerror or error}') from None
-  except Exception as error:  # whatever the user's code raises
-    raise InputError(f'{NETWORKS_VARIABLE}={file}: {type(error).__name__}: '
-                     f'{brief(str(error), 200)}') from None
-
-
 def find_generator(name: str, where: str = 'config.generator.') -> Callable[..., nn.Module]:
   """Returns an entry of `models.GENERATORS`, to which the user's own networks are added.
+
+  The file of the environment variable SR_JAX_EXTENSION is executed if `name` is unknown without it.
 
   Raises:
     InputError: the name is unknown, or the file of the user's networks can't be executed.
   """
-  add_own_networks(name)
   if name not in GENERATORS:
-    file = os.environ.get(NETWORKS_VARIABLE)
-    advice = (f'{file}, which {NETWORKS_VARIABLE} names, does not add it to '
-              'sr_jax.models.GENERATORS' if file else
-              'a network of your own is added to sr_jax.models.GENERATORS by a file that '
-              f'{NETWORKS_VARIABLE}=FILE.py names, or that is imported before sr_jax.load')
+    extension.execute()
+  if name not in GENERATORS:
     raise InputError(f'{where}name={name!r}: no such network; known: {", ".join(GENERATORS)}; '
-                     f'{advice}')
+                     f'{extension.advice("sr_jax.models.GENERATORS")}')
   return GENERATORS[name]
 
 
@@ -106,8 +80,9 @@ def _build(modules: Mapping[str, Callable[..., nn.Module]], fields: Mapping[str,
             for field, value in fields.items()
             if field not in ('name', 'init') and value is not None} | common
   for field in values.keys() - annotations.keys():
-    raise InputError(f'{where}{field}: {name} has no such field; its fields are '
-                     f'{", ".join(sorted(annotations.keys() - common.keys()))}')
+    known = ', '.join(sorted(annotations.keys() - common.keys()))
+    raise InputError(f'{where}{field}: {name} has no such field; set it to None; '
+                     + (f'its fields are {known}' if known else 'it has no fields of its own'))
   for field, value in values.items():
     _check_value(f'{where}{field}', value, annotations[field],
                  MAX_FIELD_VALUES.get(field, MAX_INTEGER))

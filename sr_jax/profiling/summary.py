@@ -10,7 +10,7 @@ from sr_jax.errors import InputError
 from sr_jax.experiment.check import check
 from sr_jax.experiment.phases import select_trainable
 from sr_jax.inference import locality, tiles
-from sr_jax.models import factory
+from sr_jax.models import factory, failures
 from sr_jax.step.parameter_table import parameter_table
 
 MAX_SIDE = 16_384  # tracing takes no memory, but a larger number is probably a typing error
@@ -30,16 +30,20 @@ def summarize(config: ConfigDict, size: str = '') -> str:
   Raises:
     InputError: an invalid config or size.
   """
-  config = check(config)
+  config = check(config, needs_losses=False)
   height, width = _input_size(config, size)
   generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)
+  try:
+    shapes = models.variable_shapes(generator)
+  except InputError as error:
+    raise InputError(f'config.generator: {error}') from None
   lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   crop = jax.ShapeDtypeStruct((1, config.hr_patch, config.hr_patch, 3), jnp.float32)
   parts = [_describe(f'Generator {config.generator.name}', generator, lr,
                      receptive_field(generator)),
            'Arrays of the generator, by the names that config.train_only and config.freeze match',
-           parameter_table(models.variable_shapes(generator)['params'],
+           parameter_table(shapes['params'],
                            select_trainable(config, generator))]
   if discriminator is not None:
     parts.append(_describe(f'Discriminator {config.discriminator.name}', discriminator, crop))
@@ -89,13 +93,10 @@ def _describe(title: str, module: nn.Module, image: jax.ShapeDtypeStruct,
     nonlocal table
     table = tabulate(image)
 
-  try:
+  with failures.one_line(module, f'{title}: cannot process an input of {_shape(image)}: '):
     jax.eval_shape(trace, image)
     variables = jax.eval_shape(module.init, jax.random.key(0), image)
     result = jax.eval_shape(module.apply, variables, image)
-  except (ValueError, TypeError) as error:
-    raise InputError(f'{title}: cannot process an input of {_shape(image)}: '
-                     f'{str(error).splitlines()[0]}') from None
   flops = jax.jit(module.apply).lower(variables, image).cost_analysis()['flops']
   parameters = sum(array.size for array in jax.tree.leaves(variables['params']))
   lines = [table.rstrip(), '',

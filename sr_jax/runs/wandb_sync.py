@@ -1,6 +1,7 @@
 """Weights & Biases: wandb uploads a run's TensorBoard files while they are being written."""
 
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,17 +10,25 @@ from sr_jax.errors import InputError, brief
 from sr_jax.runs.folder import RunFolder
 
 
-def check_installed() -> None:
-  """Checks that wandb is installed, early in a start: `start` is called late.
+def check_usable() -> None:
+  """Checks that wandb is installed and logged in, early in a start: `start` is called late.
 
   Raises:
-    InputError: wandb is not installed.
+    InputError: wandb is not installed or not logged in.
   """
   try:
-    import wandb  # noqa: F401, imported late because it is optional and slow
+    import wandb  # imported late because it is optional and slow
   except ImportError:
     raise InputError('config.wandb: wandb is not installed; run pip install "wandb>=0.19,<1"'
                      ) from None
+  if os.environ.get('WANDB_MODE') in ('offline', 'disabled', 'dryrun'):
+    return
+  try:
+    wandb.login()
+  except Exception as error:  # wandb raises many types, which change between versions
+    reason = brief(error, 200).rstrip('. ')
+    raise InputError(f'config.wandb: {type(error).__name__}: {reason}; '
+                     'WANDB_MODE=offline records without a login') from None
 
 
 def start(project: str, config: Mapping[str, Any], workdir: pathlib.Path) -> Callable[[], None]:

@@ -9,6 +9,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from sr_jax.errors import InputError
+from sr_jax.models import failures
+
 PyTree = Any
 Batch = Mapping[str, jax.Array]  # {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]
 # float32 scalars by name: 'g/TERM', 'g/total', 'g/grad_norm' and, in an adversarial phase,
@@ -58,17 +61,22 @@ def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformati
     lr_shape, hr_shape: [B, H, W, C] of the inputs of the generator and the discriminator.
 
   Raises:
-    ValueError: the result of the generator does not have `hr_shape`, or a module refuses a field.
+    InputError: the result of the generator does not have `hr_shape`, or a module raises an
+      exception.
   """
   @jax.jit  # one program for both: most of the time goes into compiling the random numbers
   def variables() -> tuple[PyTree, PyTree]:
     g_key, d_key = jax.random.split(jax.random.key(seed))
-    sr, g = generator.init_with_output(g_key, jnp.zeros(lr_shape))
+    with failures.one_line(generator, 'config.generator: '):
+      sr, g = generator.init_with_output(g_key, jnp.zeros(lr_shape))
     if hr_shape and getattr(sr, 'shape', None) != hr_shape:
       found = list(sr.shape) if hasattr(sr, 'shape') else type(sr).__name__
-      raise ValueError(f'the result of class {type(generator).__name__} for an image of '
-                       f'{list(lr_shape)} is {found}, expected {list(hr_shape)}')
-    return (g, discriminator and discriminator.init(d_key, jnp.zeros(hr_shape)))
+      raise InputError(f'config.generator: the result of class {type(generator).__name__} for an '
+                       f'image of {list(lr_shape)} is {found}, expected {list(hr_shape)}')
+    if discriminator is None:
+      return g, None
+    with failures.one_line(discriminator, 'config.discriminator: '):
+      return g, discriminator.init(d_key, jnp.zeros(hr_shape))
 
   g, d = (initial and NetState(initial['params'], initial.get('batch_stats', {}),
                                tx.init(initial['params']))

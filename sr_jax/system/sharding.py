@@ -38,8 +38,8 @@ def make_mesh(devices: int, batch_size: int, accumulate: int) -> Mesh | None:
   available = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
   count = devices or len(available)
   if count > len(available):
-    raise InputError(f'config.devices={count}: there are {len(available)} devices '
-                     f'({available[0].device_kind})')
+    raise InputError(f'config.devices={count}: expected at most {len(available)}, the number of '
+                     f'devices ({available[0].device_kind})')
   if jax.process_count() > 1 and count < len(available):
     raise InputError(f'config.devices={count}: {jax.process_count()} processes train on all of '
                      f'their {len(available)} devices; use 0')

@@ -95,7 +95,8 @@ def refuse_resume(config: ConfigDict, workdir: pathlib.Path, previous: Previous,
   if not resume:
     last = previous.records[-1] if previous.records else {}
     streamed = last.get('data_mode', before.get('data', {}).get('mode')) == 'stream'
-    compatibility.refuse_changed(workdir, step, changed, streamed)
+    rates = {} if step == before.get('steps') else compatibility.rescheduled(before, config)
+    compatibility.refuse_changed(workdir, step, changed, streamed, rates)
 
 
 def stopped_at(workdir: pathlib.Path, warn: Callable[[str], None] = print
