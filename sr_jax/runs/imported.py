@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,7 @@ def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
       finally:
         checkpoints.close()
       if failures:
+        time.sleep(1)  # Orbax's threads may go on for a moment, and would create the folder again
         raise InputError(failures[0].partition(';')[0].replace(str(folder), str(shown)))
       files.write_json(RunFolder(folder).config, config | {'imported': imported})
       if deferred.caught:
