@@ -43,6 +43,7 @@ def test_without_wandb_it_is_refused_before_anything_is_written(
   elif existing == 'a run':
     config.steps, config.warmup_steps = 20, 20
     run(config, tmp_path / 'run')
+    config.steps = 40  # otherwise the run is finished
 
   def modification_times() -> dict[pathlib.Path, int]:
     return {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.name != '.lock'}
