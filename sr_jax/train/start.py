@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import pathlib
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -172,8 +171,6 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
       run_lock = stack.enter_context(lock.run_lock(workdir))
       if overtaken or paths.config.exists() != previous.existed:
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
-    if config.wandb:
-      stack.callback(_start_wandb(config.wandb, plain_config, workdir, previous.existed))
     files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
     checkpoints.clear(workdir)
     log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript)
@@ -181,25 +178,12 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
     saved = Checkpoints(workdir, config.best_metric, (config.warmup_steps,), begin=begin,
                         warn=log.say)
     stack.callback(saved.close)
+    if config.wandb:
+      stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))
   except OSError as error:
     path = error.filename or workdir
     raise InputError(f'{path}: cannot write ({error.strerror})') from None
   return log, saved, OwnedFolder(workdir, run_lock, plain_config, log)
-
-
-def _start_wandb(project: str, config: dict[str, Any], workdir: pathlib.Path, existed: bool
-                 ) -> Callable[[], None]:
-  """Starts wandb as `wandb_sync.start`; if that fails, a new run leaves nothing in its folder."""
-  new = not existed and not (workdir / 'wandb').exists()
-  try:
-    return wandb_sync.start(project, config, workdir)
-  except InputError:
-    if new:
-      shutil.rmtree(workdir / 'wandb', ignore_errors=True)
-      with contextlib.suppress(OSError):  # the folder contains files of the user
-        RunFolder(workdir).lock.unlink(missing_ok=True)
-        workdir.rmdir()
-    raise
 
 
 def load_initial(config: ConfigDict) -> Model:
