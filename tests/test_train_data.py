@@ -85,13 +85,13 @@ def test_a_stream_stays_one_and_a_changed_set_is_reported(pixels, tmp_path, pict
   run(pixels, tmp_path / 'run', steps=4)
   assert 'data settings' not in capsys.readouterr().out
   pixels.data.crops_per_picture = 2
-  run(pixels, tmp_path / 'run', steps=4)
+  run(pixels, tmp_path / 'run', resume=True, steps=5)
   assert 'data settings' in capsys.readouterr().out
   images.write_image(tmp_path / 'set' / '6.png', picture(20, 20, 6))
-  run(pixels, tmp_path / 'run', steps=5)
+  run(pixels, tmp_path / 'run', steps=6)
   assert 'data settings' in capsys.readouterr().out
   pixels.data.mode = 'mapped'
-  run(pixels, tmp_path / 'run', steps=6)
+  run(pixels, tmp_path / 'run', resume=True, steps=7)
   assert 'data settings' in capsys.readouterr().out
   records = json.loads((tmp_path / 'run' / 'run.json').read_text())
   assert [record['data_mode'] for record in records] == ['stream'] * 4 + ['mapped']
