@@ -92,7 +92,7 @@ def eight(monkeypatch):
     (6, 0, 1, ('config.batch_size=6', '8 devices', 'batch_size=8', 'devices=6')),
     (20, 8, 1, ('batch_size=16', 'batch_size=24', 'devices=5')),
     (8, 8, 2, ('2 parts (config.accumulate)', 'batch_size=16', 'devices=4')),
-    (8, 9, 1, ('config.devices=9', 'there are 8'))])
+    (8, 9, 1, ('config.devices=9', 'at most 8'))])
 def test_unsuitable_numbers_of_devices(config, eight, size, devices, accumulate, words):
   config.batch_size, config.devices, config.accumulate = size, devices, accumulate
   with pytest.raises(InputError) as caught:
@@ -298,7 +298,7 @@ def test_all_processes_end_if_one_is_killed(tmp_path, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(('devices', 'flag', 'words'), [
     (8, '--config.batch_size=6', ('config.batch_size=6', '8 devices', 'devices=6')),
-    (2, '--config.devices=9', ('config.devices=9', 'there are 2'))])
+    (2, '--config.devices=9', ('config.devices=9', 'at most 2'))])
 def test_bad_input_on_devices(tmp_path, folder, devices, flag, words):
   (status, _, err), = wait_all(start_all(environment(devices),
                                   *command_line(folder, tmp_path / 'run', flag)))
