@@ -141,10 +141,8 @@ def main(argv: list[str] | None = None) -> None:
   cropped = [path.name for path, result in results.items() if result.cropped]
   errors = [result.error for result in results.values() if result.error]
   written = len(jobs) - len(errors)
-  errors += [f'{path}: {reason}' for content in found.values()
-             for path, reason in content.unreadable.items()]
-  notes = [note for folder, content in found.items()
-           for note in folders.describe_unsupported(folder, content)]
+  unreadable, notes = folders.describe_inputs(found)
+  errors += unreadable
   notes += dropped.summary({str(path): result.notes for path, result in results.items()})
   for note in notes:
     print(note)

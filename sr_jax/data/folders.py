@@ -133,6 +133,21 @@ def describe_unsupported(folder: pathlib.Path, found: Found) -> list[str]:
   return lines
 
 
+def describe_inputs(found: Mapping[pathlib.Path, Found]) -> tuple[list[str], list[str]]:
+  """Returns what is not processed of input folders.
+
+  Args:
+    found: what each input folder contains (`find_images`); folders may overlap.
+
+  Returns:
+    (an error for each entry that cannot be read, lines of `describe_unsupported`).
+  """
+  errors = dict.fromkeys(f'{path}: {reason}' for content in found.values()
+                         for path, reason in content.unreadable.items())
+  return list(errors), [line for folder, content in found.items()
+                        for line in describe_unsupported(folder, content)]
+
+
 def image_files(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES,
                 notes: list[str] | None = None) -> list[pathlib.Path]:
   """Returns all image files below a folder, sorted.

@@ -86,11 +86,8 @@ def plan(inputs: Sequence[pathlib.Path], output: pathlib.Path, format: str | Non
   jobs = [Job(source, target, formats[source]) for source, target in pairs]
   too_long = [job for job in jobs if _name_error(job.target)]
   errors += [f'{job.source}: {_name_error(job.target)}' for job in too_long]
-  errors += dict.fromkeys(f'{path}: {reason}' for content in found.values()
-                          for path, reason in content.unreadable.items())
-  notes = [note for folder, content in found.items()
-           for note in folders.describe_unsupported(folder, content)]
-  return Plan([job for job in jobs if job not in too_long], errors, notes)
+  unreadable, notes = folders.describe_inputs(found)
+  return Plan([job for job in jobs if job not in too_long], errors + unreadable, notes)
 
 
 def _names_a_file(output: pathlib.Path, inputs: Sequence[pathlib.Path]) -> bool:

@@ -50,16 +50,15 @@ class Format(NamedTuple):
   sixteen_bit: bool
   alpha: bool
   metadata: bool  # EXIF, XMP and colour profile
-  resolution: bool
   max_side: int  # pixels
 
 
 FORMATS = {
-    'png': Format('.png', True, True, True, True, 1_000_000),
-    'jpeg': Format('.jpg', False, False, True, True, 65_500),  # libjpeg's limit; JPEG's is 65,535
-    'webp': Format('.webp', False, True, True, False, 16_383),
-    'tiff': Format('.tif', True, True, True, True, 2**31 - 1),
-    'bmp': Format('.bmp', False, False, False, True, 2**31 - 1)}
+    'png': Format('.png', True, True, True, 1_000_000),
+    'jpeg': Format('.jpg', False, False, True, 65_500),  # libjpeg's limit; JPEG's is 65,535
+    'webp': Format('.webp', False, True, True, 16_383),
+    'tiff': Format('.tif', True, True, True, 2**31 - 1),
+    'bmp': Format('.bmp', False, False, False, 2**31 - 1)}
 
 
 def check_size(path: os.PathLike | str, size: tuple[int, int], format: str) -> None:
