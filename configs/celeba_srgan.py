@@ -23,8 +23,13 @@ Result: unmeasured.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
-from configs.srgan import use_srgan_content
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_srgan_content,
+  use_vgg16,
+)
 
 VARIANTS = ('vgg', 'caffe', 'sample')
 

@@ -27,7 +27,7 @@ Result: unmeasured.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data
 
 VARIANTS = ('balanced', 'sample')
 

@@ -16,7 +16,7 @@ Cost, estimated: 59 GFLOP a step, half an hour at 10 TFLOP/s. Result: unmeasured
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('sample', 'x2', 'x3')
 

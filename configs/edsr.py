@@ -29,7 +29,7 @@ TFLOP and 90 hours; report 0.17 (x2) and 0.30 (x4), less than an hour. Results: 
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('baseline', 'full', 'report', 'sample', 'x2', 'x3', 'x4', 'x8')
 

@@ -29,7 +29,13 @@ to 28.93 dB.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_esrgan_content,
+  use_sample_data,
+  use_vgg16,
+)
 
 VARIANTS = ('caffe', 'small', 'sample')
 
@@ -58,14 +64,6 @@ def get_config(variant: str = '') -> ConfigDict:
   if 'sample' in variants:
     _sample(config)
   return config
-
-
-def use_esrgan_content(config: ConfigDict, identity: str) -> None:
-  """Sets the paper's pixel and perceptual terms, for VGG19 weights of `identity` (see above)."""
-  config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 1e-2
-  perceptual = config.loss.perceptual
-  perceptual.weight, perceptual.layers, perceptual.distance = 1.0, 'conv5_4', 'l1'
-  perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
 def _small(config: ConfigDict) -> None:

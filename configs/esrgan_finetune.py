@@ -28,8 +28,13 @@ the results.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
-from configs.esrgan import use_esrgan_content
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_esrgan_content,
+  use_sample_data,
+  use_vgg16,
+)
 
 VARIANTS = ('mse', 'perceptual', 'caffe', 'sample')
 

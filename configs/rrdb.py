@@ -21,7 +21,7 @@ Cost, estimated: 1.7 TFLOP a step, 47 hours at 10 TFLOP/s. Result: unmeasured.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x8')
 

@@ -21,7 +21,7 @@ cores; 29.70 dB / .8393 on Set5 x4, 26.89 dB / .7352 on Set14 (bicubic 28.43 and
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'x2', 'x3')
 

@@ -27,7 +27,14 @@ and LPIPS 0.262.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_scale, use_vgg16
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_scale,
+  use_srgan_content,
+  use_vgg16,
+)
 
 VARIANTS = ('torchvision', 'small', 'sample', 'x2', 'x3')
 
@@ -61,18 +68,6 @@ def get_config(variant: str = '') -> ConfigDict:
   if config.init_from and config.scale != 4:
     config.init_from += f'-x{config.scale}'  # the folder of srresnet.py:small,x2
   return config
-
-
-def use_srgan_content(config: ConfigDict, identity: str) -> None:
-  """Sets the paper's perceptual term, for VGG19 weights of `identity`.
-
-  Activations of caffe's weights are in the hundreds, and features are multiplied by 1/12.75.
-  Activations of torchvision's are about a tenth of these; without scaling, as in published PyTorch
-  trainers, the term has the same order of magnitude.
-  """
-  perceptual = config.loss.perceptual
-  perceptual.weight, perceptual.layers = 1.0, 'relu5_4'
-  perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
 def _small(config: ConfigDict) -> None:

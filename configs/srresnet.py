@@ -23,7 +23,7 @@ unmeasured.
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
 
 VARIANTS = ('small', 'sample', 'msr', 'x2', 'x3', 'x8')
 

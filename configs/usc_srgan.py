@@ -34,7 +34,7 @@ longer).
 
 from ml_collections import ConfigDict
 
-from configs.common import defaults, parse_variants, use_sample_data, use_vgg16
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_vgg16
 
 VARIANTS = ('caffe', 'small', 'sample')
 

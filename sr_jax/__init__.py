@@ -4,6 +4,8 @@ import os
 import typing
 from typing import Any
 
+__version__ = '0.1.0'
+
 if typing.TYPE_CHECKING:
   from sr_jax.restore import Model
 

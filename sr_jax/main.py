@@ -35,9 +35,9 @@ FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('
 NEEDS_LOSSES = ('train', 'profile', 'replay')
 
 _CONFIG = flags.DEFINE_string(
-    'config', None, 'The experiment: configs/NAME.py, configs/NAME.py:VARIANT,VARIANT, or the '
-    'config.json of a run. --config.KEY=VALUE changes a key; sr_jax/experiment/keys.py explains '
-    'all keys.')
+    'config', None, 'The experiment: NAME or NAME:VARIANT,VARIANT, such as srgan:sample; FILE.py '
+    'or FILE.py:VARIANT; or the config.json of a run. --config.KEY=VALUE changes a key; '
+    'sr_jax/experiment/keys.py explains all keys.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of the run; by default runs/NAME or runs/NAME-VARIANT.')
 _MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do; the list above explains the modes.')
@@ -101,11 +101,11 @@ def parse(argv: Sequence[str]) -> Request:
     _refuse_unused(config, settings, workdir, mode)
     return Request(config, workdir)
   if workdir is None:
-    raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample'
+    raise InputError('--config is missing: name an experiment, such as srgan:sample'
                      + ('' if mode == 'train' else ', or the --workdir of a run'))
   if mode == 'train':
     path = workdir / 'config.json'
-    raise InputError('--config is missing: name an experiment, such as configs/srgan.py:sample'
+    raise InputError('--config is missing: name an experiment, such as srgan:sample'
                      + (f'; --config {path} resumes this run with its settings'
                         if path.exists() else ''))
   return Request(_settings_of_run(workdir, settings, mode), workdir)
@@ -193,7 +193,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _default_workdir(spec: str, mode: str) -> pathlib.Path:
-  """Returns runs/srgan for configs/srgan.py and runs/srgan-sample for srgan.py:sample.
+  """Returns runs/srgan for srgan or configs/srgan.py, and runs/srgan-sample for srgan:sample.
 
   A config.json names the run that it lies in, which must not be started over by mistake.
   """

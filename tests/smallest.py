@@ -3,7 +3,7 @@
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs.common import defaults
+from sr_jax.experiment.base_config import defaults
 
 
 def get_config() -> ConfigDict:

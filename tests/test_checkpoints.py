@@ -21,9 +21,9 @@ import numpy as np
 import optax
 import pytest
 
-from configs.common import defaults
 from sr_jax import evaluate, images, restore, upscale
 from sr_jax.errors import InputError
+from sr_jax.experiment.base_config import defaults
 from sr_jax.models import Compact
 from sr_jax.runs import imported, manifest
 from sr_jax.runs.checkpoints import Checkpoints, flat

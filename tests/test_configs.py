@@ -3,23 +3,20 @@
 import functools
 import importlib
 import inspect
-import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import common
 from sr_jax import images, train
-from sr_jax.experiment import inputs, optimizer, phases
+from sr_jax.experiment import base_config, config_file, inputs, optimizer, phases
 from sr_jax.experiment.check import check
 from sr_jax.models import factory
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.runs.metrics_log import read_metrics
 
-EXPERIMENTS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob('*.py')
-                     if path.stem not in ('__init__', 'common'))
+EXPERIMENTS = list(config_file.experiments())
 CASES = [(name, variant) for name in EXPERIMENTS
          for variant in ('', *importlib.import_module(f'configs.{name}').VARIANTS)]
 
@@ -61,7 +58,7 @@ def test_srgan_matches_the_paper():
 
 
 def test_schedules_have_the_values_of_their_formulas():
-  config = common.defaults().optimizer.g
+  config = base_config.defaults().optimizer.g
   config.learning_rate, config.schedule, config.ramp = 1.0, 'cosine', 4
   _, schedule = optimizer.build_optimizer(config, 100)
   assert schedule(0) == pytest.approx(0.25)
@@ -92,7 +89,7 @@ def test_the_perceptual_term_of_the_original_vgg_is_in_the_range_of_torchvisions
 
 
 def test_a_boundary_below_one_is_a_fraction_of_the_phase():
-  config = common.defaults().optimizer.g
+  config = base_config.defaults().optimizer.g
   config.learning_rate, config.schedule, config.boundaries = 1.0, 'multistep', (0.5, 80)
   _, schedule = optimizer.build_optimizer(config, 100)
   assert [float(schedule(step)) for step in (49, 50, 79, 80)] == [1, 0.5, 0.5, 0.25]
@@ -104,7 +101,7 @@ def test_a_boundary_below_one_is_a_fraction_of_the_phase():
 
 
 def test_weight_decay_is_adamw():
-  config = common.defaults().optimizer.g
+  config = base_config.defaults().optimizer.g
   config.weight_decay, config.learning_rate = 0.1, 0.01
   tx, _ = optimizer.build_optimizer(config, 100)
   params, grads = {'w': jnp.array([2.0, -3.0])}, {'w': jnp.array([0.5, 0.0])}
@@ -121,7 +118,7 @@ def test_initialisers_have_the_variance_of_their_papers(name, spread):
   """Checks a 3x3 convolution from 16 to 64 channels."""
   kernel = INITIALIZERS[name](jax.random.key(0), (3, 3, 16, 64))
   assert float(jnp.var(kernel)) == pytest.approx(spread, rel=0.05)
-  config = common.defaults()
+  config = base_config.defaults()
   config.discriminator.update({'name': 'vgg_style', 'init': name})
   config.generator.update({'name': 'edsr', 'init': name})
   networks = (factory.build_generator(dict(config.generator.items()), config.scale, config.dtype),

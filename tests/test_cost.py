@@ -8,9 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from sr_jax import losses
-from sr_jax.experiment import phases
+from sr_jax.experiment import base_config, phases
 from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.srresnet import SRResNet
 from sr_jax.models.vgg import VGG19
@@ -148,7 +147,7 @@ def test_batchnorm_sees_one_part_at_a_time(config, batch):
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_accumulation_needs_less_memory():
-  config = common.defaults()
+  config = base_config.defaults()
   config.batch_size, config.hr_patch, config.generator.blocks = 16, 48, 4
 
   def working_bytes(accumulate, backend):

@@ -10,12 +10,11 @@ import typing
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common
 from sr_jax import losses, models
 from sr_jax.data import feed
 from sr_jax.data.augment import Augmentation
 from sr_jax.errors import InputError
-from sr_jax.experiment import values
+from sr_jax.experiment import base_config, values
 from sr_jax.experiment.check import check
 from sr_jax.experiment.key import FIXED, FREE, RESUME, Key, convert, expected, parse
 from sr_jax.experiment.keys import KEYS, OPTIMIZERS
@@ -74,9 +73,9 @@ def test_every_default_is_in_range_and_every_key_is_described():
     assert convert(key, key.default) == key.default, name
     assert key.meaning.endswith('.'), name
     assert key.change in (FREE, RESUME, FIXED)
-  assert values.flat(common.defaults().to_dict()).keys() == KEYS.keys()
+  assert values.flat(base_config.defaults().to_dict()).keys() == KEYS.keys()
   assert [name for name in OPTIMIZERS if f'optimizer.{name}.ramp' in KEYS] == ['g', 'd', 'warmup']
-  check(common.defaults())
+  check(base_config.defaults())
 
 
 @pytest.mark.parametrize(('name', 'value', 'result'), [
@@ -131,7 +130,7 @@ def test_a_config_from_python_is_checked_as_a_file_is(config):
       r'config\.bach_size: .*config\.batch_size.*config\.optimizer\.g\.lr: .*config\.steps='
       r"'3': .*config\.data\.augment\.turn, .*missing")):
     check(config)
-  config = common.defaults()
+  config = base_config.defaults()
   config.loss.pixel.weight, config.eval.correct.thresholds = 1, [0.1]
   with pytest.raises(InputError, match=r'config\.data=3: .*section'):
     check(ConfigDict(config.to_dict() | {'data': 3}))
@@ -140,6 +139,6 @@ def test_a_config_from_python_is_checked_as_a_file_is(config):
 
 
 def test_the_table_needs_no_jax():
-  subprocess.run([sys.executable, '-c', 'import sys; from configs import common; '
-                  'from sr_jax import main; common.defaults(); assert "jax" not in sys.modules'],
-                 check=True)
+  subprocess.run([sys.executable, '-c', 'import sys; from sr_jax import main; '
+                  'from sr_jax.experiment import base_config; base_config.defaults(); '
+                  'assert "jax" not in sys.modules'], check=True)

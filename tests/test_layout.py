@@ -97,6 +97,14 @@ def test_modules_of_a_package_import_one_another_without_a_cycle():
     visit(name)
 
 
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')),
+                         ids=lambda path: path.name)
+def test_configs_import_nothing_but_sr_jax(path):
+  """A wheel has them as data below sr_jax/, where no config file could import another one."""
+  names = imported_names(ast.parse(path.read_text()))
+  assert {name.split('.')[0] for name in names} <= {'sr_jax', 'ml_collections'}
+
+
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_optional_packages_are_imported_late(path):
   names = imported_names(at_module_level(ast.parse(path.read_text())))

@@ -28,7 +28,7 @@ def write_config(path, folder):
   """A config file for the images of the tests: four steps, two of them adversarial."""
   file = path / 'tiny.py'
   file.write_text(textwrap.dedent(f'''
-      from configs.common import defaults, parse_variants
+      from sr_jax.experiment.base_config import defaults, parse_variants
 
       def get_config(variant=''):
         parse_variants(variant, ('one', 'two'))
@@ -200,7 +200,7 @@ def test_invalid_config_files(command, tmp_path, config_file):
       (tmp_path / 'typing.py', 'typing.py: get_config() returned {}'),
       (f'{tmp_path / "typing.py"}:small', 'typing.py:small: has no variants'),
       (tmp_path / 'run.json', 'run.json: cannot read'), (f'{tmp_path / "run.json"}:x', 'variants'),
-      (ROOT / 'configs' / 'common.py', 'common.py: defines no get_config()')):
+      (ROOT / 'sr_jax/errors.py', 'errors.py: defines no get_config()')):
     for more in ((), ('--config.steps=3',), ('--mode=summary', '--config.steps', '3')):
       status, _, err = command(*more, config=config)
       assert status == 1
@@ -329,14 +329,32 @@ def test_a_network_of_the_users_own_is_asked_for(run_folder, monkeypatch):
 
 @pytest.mark.parametrize(('given', 'advice'), [
     ('configs/srresnet:sample', 'configs/srresnet.py:sample?'),
-    ('srresnet', 'configs/srresnet.py?'),
-    ('configs/sresnet.py', 'configs/srresnet.py?'), ('nothing-like-it.py', '')])
+    ('configs/sresnet.py', 'configs/srresnet.py?'), ('nothing-like-it.py', ''),
+    ('elsewhere/srgan.py:sample', '--config srgan:sample?')])
 def test_a_config_file_that_does_not_exist(given, advice, monkeypatch):
   monkeypatch.chdir(ROOT)
   with pytest.raises(InputError) as error:
     parse(f'--config={given}')
   assert str(error.value).startswith(f'{given.partition(":")[0]}: no such config file')
   assert str(error.value).endswith(advice or 'no such config file')
+
+
+def test_experiments_by_name_work_in_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'own').write_text('')
+  config, workdir = parse('--config=srgan:sample', '--config.steps=1700')
+  assert (config.steps, config.generator.blocks, str(workdir)) == (1700, 6, 'runs/srgan-sample')
+  assert parse('--config=srresnet:small,x2').workdir == pathlib.Path('runs/srresnet-small-x2')
+  for given, *parts in (
+      ('srgn:sample', 'srgn: ', 'celeba_srgan, coco_gan, ', 'did you mean srgan:sample?'),
+      ('SRGAN', 'SRGAN: ', 'srgan?'), (':sample', '--config: ', 'srgan'),
+      ('own', 'own: ', './own'), ('nothing-like-it', 'nothing-like-it: ', 'srgan'),
+      ('srgan:tiny', "srgan:tiny: unknown variant 'tiny'", 'torchvision'),
+      ('configs/srgan.py:sample', 'configs/srgan.py: ', '--config srgan:sample?')):
+    with pytest.raises(InputError) as error:
+      parse(f'--config={given}')
+    assert str(error.value).startswith(parts[0])
+    assert all(part in str(error.value) for part in parts), str(error.value)
 
 
 def test_settings_that_a_run_has_fixed_are_refused(run_folder):

@@ -159,7 +159,7 @@ print(hashlib.sha256(b''.join(contents)).hexdigest())
 def train_without_tensorflow(folder: pathlib.Path) -> list[dict]:
   """Trains on pairs of DIV2K and on faces of CelebA in a new process; returns their run.json."""
   code = WITHOUT_TENSORFLOW + """
-from configs.common import defaults
+from sr_jax.experiment.base_config import defaults
 from sr_jax.train import train
 for name, spec, resize, mode in (('div2k', 'tfds:div2k/bicubic_x4', '', 'auto'),
                                  ('celeb_a', 'tfds:celeb_a', '64x64', 'stream')):

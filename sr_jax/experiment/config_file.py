@@ -1,4 +1,4 @@
-"""Reads the file that --config names, and applies --config.KEY=VALUE."""
+"""Reads the experiment that --config names, and applies --config.KEY=VALUE."""
 
 import ast
 import difflib
@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -36,17 +37,19 @@ def load(spec: str) -> dict[str, Any]:
   """Returns the values of a config file as a nested dict, as they are; `override` checks them.
 
   Args:
-    spec: FILE.py or FILE.py:VARIANT,VARIANT, which defines `get_config`; or the config.json of a
-      run.
+    spec: the name of an experiment of sr_jax, such as 'srgan' or 'srgan:sample'; FILE.py or
+      FILE.py:VARIANT,VARIANT, which defines `get_config`; or the config.json of a run.
 
   Raises:
-    InputError: the file does not exist or cannot be loaded, or a variant is unknown.
+    InputError: there is no such experiment or file, it cannot be loaded, or a variant is unknown.
   """
   name, _, variant = spec.partition(':')
+  if re.fullmatch(r'[\w-]*', name):
+    return _run_file(_experiment(name, variant), spec, variant)
   path = files.expand(name)
   if path.is_dir():
-    raise InputError(f'{name}: is a folder; expected a Python file such as configs/srgan.py, or '
-                     'the config.json of a run')
+    raise InputError(f'{name}: is a folder; expected a Python file, the config.json of a run, or '
+                     'the name of an experiment, such as srgan')
   if not path.is_file():
     raise InputError(f'{name}: no such config file{_similar(path, variant)}')
   if path.suffix.lower() != '.json':
@@ -54,6 +57,17 @@ def load(spec: str) -> dict[str, Any]:
   if variant:
     raise InputError(f'{spec}: a config.json has no variants')
   return load_json(path)
+
+
+def experiments() -> dict[str, pathlib.Path]:
+  """Returns {'srgan': path of srgan.py, ...}, the experiments that sr_jax comes with, sorted.
+
+  An installed wheel has them in sr_jax/configs, a checkout of the repository in configs.
+  """
+  package = pathlib.Path(__file__).parents[1]
+  installed = package / 'configs'
+  folder = installed if installed.is_dir() else package.parent / 'configs'
+  return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
 def load_json(path: pathlib.Path) -> dict[str, Any]:
@@ -109,15 +123,32 @@ def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str
   return ConfigDict(nested(values), type_safe=False)
 
 
+def _experiment(name: str, variant: str) -> pathlib.Path:
+  """Returns the file of the experiment called `name`.
+
+  Raises:
+    InputError: there is none; the message has the most similar name.
+  """
+  known = experiments()
+  if name in known:
+    return known[name]
+  similar = difflib.get_close_matches(name.lower(), known, 1)
+  advice = f'; did you mean {similar[0]}{":" * bool(variant)}{variant}?' if similar else ''
+  if name and files.expand(name).exists():
+    advice = f'; a file of that name is --config ./{name}'
+  raise InputError(f'{name or "--config"}: no such experiment: expected one of {", ".join(known)}, '
+                   f'a Python file or the config.json of a run{advice}')
+
+
 def _similar(path: pathlib.Path, variant: str) -> str:
-  """Returns advice that names the most similar config file beside `path` or in configs, or ''."""
-  wanted = f'{path.stem}.py'
-  for folder in dict.fromkeys((path.parent, pathlib.Path('configs'))):
-    names = [found.name for found in folder.glob('*.py')] if folder.is_dir() else []
-    similar = difflib.get_close_matches(wanted, names, 1, 0.8)
-    if similar:
-      return f'; did you mean {folder / similar[0]}{":" * bool(variant)}{variant}?'
-  return ''
+  """Returns advice that names the most similar config file beside `path`, or experiment, or ''."""
+  suffix = f'{":" * bool(variant)}{variant}'
+  beside = [found.name for found in path.parent.glob('*.py')] if path.parent.is_dir() else []
+  similar = difflib.get_close_matches(f'{path.stem}.py', beside, 1, 0.8)
+  if similar:
+    return f'; did you mean {path.parent / similar[0]}{suffix}?'
+  similar = difflib.get_close_matches(path.stem, experiments(), 1, 0.8)
+  return f'; did you mean --config {similar[0]}{suffix}?' if similar else ''
 
 
 def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:

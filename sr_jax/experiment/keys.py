@@ -1,6 +1,6 @@
 """Every config key: type, default, meaning, range, and what a change of it means for a resume.
 
-`configs.common.defaults()` has these defaults. A config file, a config.json or a flag with another
+`base_config.defaults()` has these defaults. A config file, a config.json or a flag with another
 key, or with a value of another type or range, is refused (values.py). Values that must fit together
 are checked in check.py.
 """

@@ -66,8 +66,8 @@ def checked(config: Mapping[str, Any], needs_losses: bool = True
       name == fault or name.startswith(f'{fault}.') for fault in faults)
       and name.partition('.')[0] not in own]
   if missing:
-    faults[missing[0]] = (f'config.{listed(missing, 3)}: missing; a config starts from '
-                          'configs.common.defaults(), and update() changes a section')
+    faults[missing[0]] = (f'config.{listed(missing, 3)}: missing; a config starts from sr_jax.'
+                          'experiment.base_config.defaults(), and update() changes a section')
   return values, faults
 
 

@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
   one uses workdir.
 
   Args:
-    config: `configs.common.defaults()` with the changes of an experiment.
+    config: `base_config.defaults()` with the changes of an experiment.
     workdir: folder of the run; it is created if necessary.
     resume: whether to resume a run although settings that its result depends on have changed
       (sr_jax/experiment/keys.py says which); without it, the changed keys are named and refused.

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from configs.common import defaults
 from sr_jax import images
 from sr_jax.data import feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.feed import Feed, FeedSpec
 from sr_jax.experiment import phases
+from sr_jax.experiment.base_config import defaults
 from sr_jax.step import device_loop
 
 CROP_SPEC = CropSpec(16, 96, 4)

@@ -117,7 +117,7 @@ def config_file(folder: os.PathLike | str) -> pathlib.Path:
     noise = rng.integers(0, 256, (12, 14, 3), np.uint8)
     images.write_image(path.parent / 'pictures' / f'{number}.png', images.imresize(noise, 4))
   path.write_text(textwrap.dedent(f'''
-      from configs.common import defaults
+      from sr_jax.experiment.base_config import defaults
 
       def get_config(variant=''):
         config = defaults()

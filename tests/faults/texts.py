@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.common import defaults
+from sr_jax.experiment.base_config import defaults
 from tests.faults.mutation import DEEP, VALUES, as_json, changed, mutated, pick, places
 
 WORDS = ('', ' ', '0', '1', '-1', '3', '1e9', '1e400', '-1e308', 'nan', 'inf', '-inf', 'None',

@@ -1,9 +1,10 @@
 """The config that every experiment starts from, and what their variants share.
 
 A config file defines `get_config(variant)`, which starts from `defaults()` and changes what its
-experiment needs. Variants are joined by commas: `configs/srresnet.py:small,x2`.
-sr_jax/experiment/keys.py lists every key with its default, type, range and meaning. Other keys and
-other values are refused when the config is used.
+experiment needs. It imports nothing but sr_jax and ml_collections, so that it works wherever it
+lies. Variants are joined by commas: `--config srresnet:small,x2`. sr_jax/experiment/keys.py lists
+every key with its default, type, range and meaning. Other keys and other values are refused when
+the config is used.
 """
 
 from ml_collections import ConfigDict
@@ -49,6 +50,29 @@ def use_vgg16(config: ConfigDict, layers: str) -> None:
   perceptual = config.loss.perceptual
   perceptual.network, perceptual.layers = 'vgg16', layers
   perceptual.identity, perceptual.scale = 'torchvision', 1.0
+
+
+def use_srgan_content(config: ConfigDict, identity: str) -> None:
+  """Sets SRGAN's perceptual term, for VGG19 weights of `identity`, 'caffe' or 'torchvision'.
+
+  Activations of caffe's weights are in the hundreds, and features are multiplied by 1/12.75.
+  Activations of torchvision's are about a tenth of these; without scaling, as in published PyTorch
+  trainers, the term has the same order of magnitude.
+  """
+  perceptual = config.loss.perceptual
+  perceptual.weight, perceptual.layers = 1.0, 'relu5_4'
+  perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
+
+
+def use_esrgan_content(config: ConfigDict, identity: str) -> None:
+  """Sets ESRGAN's pixel and perceptual terms, for VGG19 weights of 'caffe' or 'torchvision'.
+
+  The loss weights are those of torchvision's; configs/esrgan.py says what caffe's make of them.
+  """
+  config.loss.pixel.kind, config.loss.pixel.weight = 'l1', 1e-2
+  perceptual = config.loss.perceptual
+  perceptual.weight, perceptual.layers, perceptual.distance = 1.0, 'conv5_4', 'l1'
+  perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
 def use_sample_data(config: ConfigDict) -> None:
