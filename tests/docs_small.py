@@ -1,0 +1,120 @@
+"""Makes the trainings of the pages small: the same commands, with few steps of a small network."""
+
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sr_jax.experiment import config_file, values
+from sr_jax.pretrained.published import PUBLISHED
+
+# The largest value of a key. What a config or a command has below it stays.
+LARGEST = {
+    'epochs': 2, 'warmup_epochs': 1, 'batch_size': 4, 'accumulate': 2, 'eval.pictures': 2,
+    'progress_pictures': 1, **{f'optimizer.{name}.ramp': 5 for name in ('g', 'd', 'warmup')}}
+# Values in place of those of an experiment; a command that sets the key keeps its own.
+INSTEAD = {
+    'loss.perceptual.weight': 0.0, 'eval.lpips': 'none', 'best_metric': 'psnr_y',
+    'eval.every': 1000, 'log_every': 5, 'checkpoint_every': 1000}
+# Fields of the networks, in place of all others.
+SRRESNET = {'features': 4, 'blocks': 1, 'kernel': 3}
+NETWORKS = {
+    'generator': {
+        'srresnet': SRRESNET, 'msrresnet': SRRESNET, 'edsr': {'features': 4, 'blocks': 1},
+        'rrdb': {'features': 4, 'blocks': 1, 'growth': 4}, 'compact': {'features': 4, 'blocks': 1},
+        'srcnn': {'widths': (4, 4), 'kernels': (3, 1, 3)}},
+    'discriminator': {'vgg_style': {'widths': (4, 8), 'head': 'conv', 'hidden': 8}}}
+PREPARED = '.prepared'  # marks a run that the test made and that a page may make again
+
+
+def few(steps: int) -> int:
+  """Returns a number of steps that a test can afford: more for more, so that runs continue."""
+  return steps if steps <= 10 else 10 + round(2 * math.log2(steps / 10))
+
+
+def small_settings(config: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+  """Returns the settings that make an experiment small.
+
+  Args:
+    config: the values of the experiment, by their full names.
+    given: the settings of the command line.
+  """
+  config = {**config, **{key: _literal(text) for key, text in given.items()}}
+  settings = {key: most for key, most in LARGEST.items() if config[key] > most}
+  settings['warmup_steps'] = few(config['warmup_steps'])
+  settings['steps'] = few(config['steps'])
+  if config['steps'] > config['warmup_steps']:
+    settings['steps'] = max(settings['steps'], settings['warmup_steps'] + 2)
+  settings['hr_patch'] = min(config['hr_patch'], 8 * config['scale'])
+  settings |= {key: value for key, value in INSTEAD.items() if key not in given}
+  for network, known in NETWORKS.items():
+    fields = known.get(config[f'{network}.name'], {})
+    settings |= {f'{network}.{field}': value for field, value in fields.items()}
+  if config['init_from'] in PUBLISHED:
+    settings['init_from'] = '.published.safetensors'
+  if config['data.source'].startswith('div2k:data/DIV2K'):
+    settings['data.source'] = 'folder:photos'
+  if config['data.valid'].startswith('div2k:data/DIV2K'):
+    settings['data.valid'] = 'folder:scans'
+  return {key: str(value) for key, value in settings.items()}
+
+
+def shrink(module: str, arguments: Sequence[str]) -> list[str]:
+  """Returns the arguments of a command of sr_jax, those of a training with small settings added."""
+  flags = _flags(arguments)
+  if module == 'sr_jax':
+    mode = arguments[0] if arguments else ''
+  else:
+    mode = flags.get('mode', 'train') if module == 'sr_jax.main' else ''
+  spec = flags.get('config', '')
+  if mode not in ('train', 'profile', 'summary') or not spec or any(
+      flag.startswith('help') for flag in flags):
+    return list(arguments)
+  given = {name.removeprefix('config.'): text for name, text in flags.items()
+           if name.startswith('config.')}
+  if spec.endswith('.json'):  # of a run that is small already
+    settings = {'steps': str(few(int(given['steps'])))} if 'steps' in given else {}
+  else:
+    if mode == 'train':
+      _forget_prepared(flags.get('workdir') or _default_workdir(spec))
+    settings = small_settings(values.flat(config_file.load(spec)), given)
+  kept = [argument for argument in _joined(arguments)
+          if argument.partition('=')[0].removeprefix('--config.') not in settings]
+  return [*kept, *(f'--config.{key}={text}' for key, text in settings.items())]
+
+
+def _literal(text: str) -> Any:
+  return config_file._literal(text)
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+  """Returns the arguments with `--flag value` as `--flag=value`."""
+  joined: list[str] = []
+  for argument in arguments:
+    if joined and not argument.startswith('-') and joined[-1].startswith('--') and (
+        '=' not in joined[-1]):
+      joined[-1] += f'={argument}'
+    else:
+      joined.append(argument)
+  return joined
+
+
+def _flags(arguments: Sequence[str]) -> dict[str, str]:
+  pairs = (argument.removeprefix('--').partition('=') for argument in _joined(arguments)
+           if argument.startswith('--'))
+  return {name: value for name, _, value in pairs}
+
+
+def _default_workdir(spec: str) -> str:
+  name, _, variant = spec.partition(':')
+  return '-'.join([f'runs/{pathlib.Path(name).stem}', *filter(None, variant.split(','))])
+
+
+def _forget_prepared(workdir: str) -> None:
+  if pathlib.Path(workdir, PREPARED).exists():
+    shutil.rmtree(workdir)
+
+
+def shrink_configs() -> None:
+  """Makes the experiments small that a Python program asks `sr_jax.get_config` for."""
