@@ -13,44 +13,51 @@ COUNT, NOT_NEGATIVE = '[1, inf)', '[0, inf)'
 DISTANCES = {'choices': ('l1', 'mse', 'charbonnier'), 'registry': 'sr_jax.losses.PIXEL'}
 
 TRAINING = (
-    Key('seed', int, 0, 'A random draw of a run depends on this seed and the step number only.',
-        SEED),
+    Key('seed', int, 0,
+        'Seed of all random numbers: initial weights, crops and augmentation. They depend on it '
+        'and on the number of the step alone, so a resumed run sees the same batches.', SEED),
     Key('scale', int, 4,
-        'Side of HR / side of LR: 2, 3, 4 or 8. srcnn and compact accept any positive integer, '
-        'rrdb accepts 1 as well.', COUNT, change=FIXED),
+        'How many times wider and higher SR is than LR: 2, 3, 4 or 8. srcnn and compact accept '
+        'any positive integer, rrdb accepts 1 as well.', COUNT, change=FIXED),
     # Free unless a schedule depends on it, see compatibility.rescheduled; so are the epochs.
-    Key('steps', int, 100_000, 'Number of training steps, including the warm-up.', COUNT,
+    Key('steps', int, 100_000, 'Number of training steps, including `warmup_steps`.', COUNT,
         change=FREE),
     Key('warmup_steps', int, 0,
-        'The first steps of an adversarial run, in which only the generator is trained, with the '
-        'pixel loss alone.', NOT_NEGATIVE),
+        'Number of steps at the start of an adversarial run in which the generator is trained '
+        'alone, with the pixel loss; 0 for a run without a discriminator.', NOT_NEGATIVE),
     Key('epochs', int, 0,
         'If above 0, `steps` is computed from this number of epochs. An epoch has as many crops as '
         'there are training images; with `data.variants`, as many batches.', NOT_NEGATIVE,
         change=FREE),
-    Key('warmup_epochs', int, 0, 'The same for `warmup_steps`.', NOT_NEGATIVE),
-    Key('batch_size', int, 16, 'Crops in a batch, summed over all devices.', COUNT),
+    Key('warmup_epochs', int, 0,
+        'If above 0, `warmup_steps` is computed from this number of epochs.', NOT_NEGATIVE),
+    Key('batch_size', int, 16, 'Number of crops in a batch, summed over all devices.', COUNT),
     Key('accumulate', int, 1,
-        'Number of equal parts into which a batch is split and which are computed one after '
-        'another, to save GPU memory. The gradients are those of the entire batch; BatchNorm and '
-        'the relativistic loss see one part at a time.', COUNT),
+        'Number of equal parts of a batch that are computed one after another, to save GPU memory. '
+        'The gradients are those of the entire batch, but BatchNorm and the relativistic loss see '
+        'one part at a time.', COUNT),
     Key('hr_patch', int, 96,
         'Side of the square HR crops, in pixels; a multiple of `scale`.', COUNT),
     Key('dtype', str, 'float32',
-        "dtype of the networks' computation. Weights, optimiser state and losses are always "
-        'float32.', choices=('float32', 'bfloat16')),
+        "Data type of the networks' computation. bfloat16 is faster on a GPU and needs less "
+        'memory. Weights, optimiser state and losses are always float32.',
+        choices=('float32', 'bfloat16')),
     Key('ema', float, 0.999,
         "Decay per step of the exponential moving average (EMA) of the generator's weights, which "
         'validation and evaluation use.', '[0, 1)'),
     Key('init_from', str, '',
         "The generator's initial weights: the folder of a run, a weight file or the name of a "
-        'published network. If its scale differs, everything but the upsampling layers is loaded.',
+        "published network; '' begins with random weights. If its scale differs, everything but "
+        'the upsampling layers is loaded.',
         change=FIXED),
     Key('train_only', str, '',
-        "Which arrays of the generator are trained: globs of array names, separated by commas, "
-        "such as 'body_*,last/bias'; '' selects all arrays. Frozen arrays keep their bits.",
+        'Which arrays of the generator are trained: patterns of array names as in the table of '
+        "`sr-jax summary`, separated by commas, such as 'body_*,last/bias'; '' selects all arrays. "
+        'Frozen arrays keep their bits.',
         change=FIXED),
-    Key('freeze', str, '', 'Globs of arrays that are excluded from `train_only`.', change=FIXED),
+    Key('freeze', str, '',
+        'Patterns of arrays that are not trained, although `train_only` may select them.',
+        change=FIXED),
     Key('max_bad_steps', int, 10,
         'A step whose update would contain NaN or Inf is skipped; after this many skipped steps in '
         'a row the run stops.', COUNT, change=FREE),
@@ -60,21 +67,23 @@ TRAINING = (
         'Seconds that the processes of a distributed run wait for one another at the start.',
         '(0, 86400]', change=FREE),
     Key('device_loop', str, 'auto',
-        "Whether one call runs many steps in a loop on the device. 'auto' means 'no' on a CPU and "
-        "'yes' on an accelerator.", choices=('auto', 'yes', 'no'), change=FREE),
+        "Whether one call from Python runs many steps on the device. 'auto' means 'no' on a CPU, "
+        "where that would be slower, and 'yes' on a GPU or TPU.",
+        choices=('auto', 'yes', 'no'), change=FREE),
 )
 
 LOGGING = (
-    Key('log_every', int, 100, 'Steps between entries of metrics.jsonl and TensorBoard.', COUNT,
-        change=FREE),
+    Key('log_every', int, 100,
+        'Steps between entries of metrics.jsonl, TensorBoard and the log.', COUNT, change=FREE),
     Key('sample_every', int, 1_000,
         'Steps between PNG files with LR, bicubic, SR and HR side by side.', COUNT, change=FREE),
     Key('progress_pictures', int, 3,
-        'Number of images, the first of `data.valid`, whose SR is kept from before the first step '
-        'and at 25, 50, 75 and 100% of the steps.', NOT_NEGATIVE, change=FREE),
+        'How many images of `data.valid`, the first ones, are upscaled and kept before the first '
+        'step and at 25, 50, 75 and 100% of the steps; the report shows them.',
+        NOT_NEGATIVE, change=FREE),
     Key('checkpoint_every', int, 1_000, 'Steps between checkpoints.', COUNT, change=FREE),
     Key('checkpoint_every_seconds', float, 600.0,
-        'A checkpoint is also saved whenever this many seconds would pass without one, which '
+        'A checkpoint is also saved when this many seconds have passed since the last one, which '
         'limits how much work a crash can cost; 0 disables it.', NOT_NEGATIVE, change=FREE),
     Key('best_metric', str, 'psnr_y',
         "The validation metric that decides which checkpoint is the best: 'psnr_y', 'ssim_y', "
@@ -84,7 +93,8 @@ LOGGING = (
         'A warning is printed when D has classified every image correctly for this many steps in a '
         'row; 0 disables it.', NOT_NEGATIVE, change=FREE),
     Key('wandb', str, '',
-        'Project of Weights & Biases to which the run is uploaded; needs `pip install wandb`.',
+        "Project of Weights & Biases to which the run is uploaded; needs `pip install wandb`. '' "
+        'uploads nothing.',
         change=FREE),
 )
 
@@ -106,14 +116,16 @@ LOSS = (
         "ones, with activations in the hundreds, 'torchvision' has activations in the tens. Others "
         'are refused.', choices=('caffe', 'torchvision')),
     Key('loss.perceptual.layers', str, 'relu5_4',
-        "'relu5_4' is after the ReLU, 'conv5_4' before it; several layers with their weights: "
-        "'relu2_2:0.5,relu5_4:1'."),
+        "The layer whose output is compared: 'relu5_4' is after the ReLU, 'conv5_4' before it. "
+        "Several layers are given with their weights: 'relu2_2:0.5,relu5_4:1'."),
     Key('loss.perceptual.scale', float, 1.0,
-        'The features are multiplied by it before the distance.'),
+        'Factor of the features, before their distance is computed.'),
     Key('loss.perceptual.distance', str, 'mse', 'Distance between the features.', **DISTANCES),
     Key('loss.adversarial.weight', float, 0.0,
         'Weight of the adversarial term; a weight above 0 needs a discriminator.', NOT_NEGATIVE),
-    Key('loss.adversarial.kind', str, 'vanilla', 'The adversarial loss of both networks.',
+    Key('loss.adversarial.kind', str, 'vanilla',
+        "The adversarial loss of both networks: 'vanilla' (SRGAN), 'least_squares' (LSGAN) or "
+        "'relativistic' (ESRGAN).",
         choices=('vanilla', 'least_squares', 'relativistic'),
         registry='sr_jax.losses.ADVERSARIAL'),
     Key('loss.total_variation.weight', float, 0.0, 'Weight of the total variation of SR.',
@@ -122,26 +134,28 @@ LOSS = (
 
 # Adam and its learning rate schedule, for each of the OPTIMIZERS.
 ADAM = (
-    Key('learning_rate', float, 1e-4, 'Learning rate at the start, after the ramp.', NOT_NEGATIVE),
-    Key('schedule', str, 'constant', 'How the learning rate changes within the phase.',
+    Key('learning_rate', float, 1e-4,
+        'Learning rate after the `ramp`, before `schedule` changes it.', NOT_NEGATIVE),
+    Key('schedule', str, 'constant', 'How the learning rate changes during the phase.',
         choices=('constant', 'multistep', 'cosine')),
     Key('boundaries', tuple[float, ...], (),
-        'multistep: at each of these steps of the phase the learning rate is multiplied by '
-        '`factor`; a number below 1 is a share of the phase.', '(0, 2147483648]'),
-    Key('factor', float, 0.5, 'multistep: factor of the learning rate.', NOT_NEGATIVE),
+        'multistep: the steps of the phase at which the learning rate is multiplied by `factor`; '
+        'a number below 1 is a share of the phase.', '(0, 2147483648]'),
+    Key('factor', float, 0.5, 'multistep: what the learning rate is multiplied by.', NOT_NEGATIVE),
     Key('final', float, 0.0,
-        'cosine: the share of the learning rate that is left at the end of the phase.',
+        'cosine: the learning rate at the end of the phase, as a share of `learning_rate`.',
         NOT_NEGATIVE),
     Key('ramp', int, 0,
-        'Number of steps at the start of the phase in which the rate rises linearly.',
+        'Number of steps at the start of the phase in which the learning rate rises from 0.',
         NOT_NEGATIVE),
     Key('beta1', float, 0.9, "Adam's decay of the mean of the gradients.", '[0, 1)'),
     Key('beta2', float, 0.999, "Adam's decay of the mean of their squares.", '[0, 1)'),
     Key('epsilon', float, 1e-8, "Adam's epsilon.", NOT_NEGATIVE),
     Key('weight_decay', float, 0.0,
-        "AdamW's, for all trainable arrays; multiplied by the learning rate.", NOT_NEGATIVE),
-    Key('clip_norm', float, 0.0, 'Largest global norm of the gradient; 0 sets no limit.',
+        'Weight decay as in AdamW, multiplied by the learning rate, for all trainable arrays.',
         NOT_NEGATIVE),
+    Key('clip_norm', float, 0.0,
+        'Largest norm of the gradient, taken over all arrays; 0 sets no limit.', NOT_NEGATIVE),
 )
 
 OPTIMIZERS = {
@@ -150,17 +164,17 @@ OPTIMIZERS = {
 
 DATA = (
     Key('data.source', str, 'div2k:data/DIV2K',
-        "Training images: 'sample', 'folder:PATH', 'hr:PATH', 'pairs:HR=PATH,LR=PATH', "
-        "'div2k:PATH' or 'tfds:NAME'."),
+        "Training images: 'sample' (inside scikit-image), 'folder:PATH', 'hr:PATH', "
+        "'pairs:HR=PATH,LR=PATH', 'div2k:PATH' or 'tfds:NAME'."),
     Key('data.valid', str, 'div2k:data/DIV2K:valid',
-        'Images that are scored while training: as `data.source`, or a folder as in `eval.sets`, '
+        'Images that are scored during training: as `data.source`, or a folder as in `eval.sets`, '
         "or 'split:valid'; '' for none."),
     Key('data.test', str, '',
-        'A second set that is scored with it but never decides which checkpoint is the best; as '
-        "`data.valid`, or 'split:test'.", change=FREE),
+        'A second set that is scored together with `data.valid` but never decides which checkpoint '
+        "is the best; as `data.valid`, or 'split:test'; '' for none.", change=FREE),
     Key('data.download', bool, False,
-        "Whether to download what 'div2k' names and to prepare what 'tfds' names, if it is "
-        'missing.', change=FREE),
+        "Whether to download a missing set of 'div2k', and to download and prepare one of 'tfds'.",
+        change=FREE),
     Key('data.resize', str, '',
         "Size to which HR of `source`, `valid` and `test` is resized first: '256' is the length of "
         "the shorter side, '256x256' is height and width; '' does not resize."),
@@ -168,7 +182,7 @@ DATA = (
         "Splits `source` at random into fractions for training, validation ('split:valid') and "
         "test ('split:test'), such as (0.8, 0.1, 0.1); () trains on all images.", '[0, 1]',
         lengths=(0, 2, 3)),
-    Key('data.split_seed', int, 0, 'Seed of that split.', SEED),
+    Key('data.split_seed', int, 0, 'Seed of the split that `data.fraction` makes.', SEED),
     Key('data.channels', int, None,
         'Channels of the batches, 3 or 1 (luma); by default `generator.channels`.',
         choices=(1, 3)),
@@ -180,13 +194,17 @@ DATA = (
     Key('data.cache', str, '', "Folder of decoded sets; '' is ~/.cache/sr_jax/packed.",
         change=FREE),
     Key('data.workers', int, -1,
-        'Processes that decode images for a stream; -1 is one for each CPU core.', '[-1, inf)',
+        'stream: number of processes that decode images; -1 is one for each CPU core.', '[-1, inf)',
         change=FREE),
     Key('data.crops_per_picture', int, 4,
-        'stream: number of consecutive batches that a decoded image gives one crop to.',
+        'stream: number of crops of an image that has been decoded, for consecutive batches.',
         '[1, 64]'),
     Key('data.variants', bool, False,
-        'Whether a batch consists of one crop and augmented variants of it.'),
+        'Whether a batch consists of one crop and augmented variants of it, in place of different '
+        'crops.'),
+)
+
+AUGMENTATION = (
     Key('data.augment.flip', bool, True, 'Whether to mirror half of the crops.'),
     Key('data.augment.turn', bool, True, 'Whether to rotate crops by quarter turns.'),
     Key('data.augment.brightness', tuple[float, ...], (0.0, 0.5),
@@ -210,11 +228,12 @@ DATA = (
 
 EVAL = (
     Key('eval.sets', str, 'data/Set5,data/Set14',
-        'Sets for --mode evaluate, separated by commas: folders of HR images, folders in one of '
-        "the layouts with LR of sr_jax/data/layouts.py, data sources, or 'split:test'.",
+        'Sets that `sr-jax evaluate` scores, separated by commas: folders of HR images, folders '
+        "with HR and LR inside, data sources as in `data.source`, or 'split:test'.",
         change=FREE),
     Key('eval.resize', str, '',
-        "HR of these sets is resized first, as by `data.resize`; 'split:...' uses `data.resize`.",
+        "Size to which HR of `eval.sets` is resized first, as in `data.resize`; 'split:...' uses "
+        '`data.resize`.',
         change=FREE),
     Key('eval.every', int, 5_000, 'Steps between validations.', COUNT, change=FREE),
     Key('eval.every_epochs', int, 0,
@@ -223,12 +242,12 @@ EVAL = (
     Key('eval.pictures', int, 10,
         'How many images of `data.valid` and `data.test` are scored, the first ones. Loss terms on '
         'fixed crops use at most as many.', COUNT),
-    Key('eval.lpips', str, 'alex', 'Network of LPIPS.', choices=('alex', 'vgg', 'none'),
-        change=FREE),
+    Key('eval.lpips', str, 'alex', "Network of LPIPS; 'none' leaves LPIPS out.",
+        choices=('alex', 'vgg', 'none'), change=FREE),
     Key('eval.correct.kind', str, 'none',
-        "--mode evaluate also scores a method 'corrected': samples of SR that differ from the "
-        "bilinear upscale by more than a threshold are replaced by it; 'smooth' fades up to twice "
-        'the threshold.', choices=('none', 'replace', 'smooth'), change=FREE),
+        "If not 'none', `sr-jax evaluate` also scores a corrected SR: values that differ from "
+        "the bilinear upscale by more than a threshold are replaced by it; 'smooth' fades between "
+        'the two, up to twice the threshold.', choices=('none', 'replace', 'smooth'), change=FREE),
     Key('eval.correct.thresholds', tuple[float, ...], (0.1, 0.1, 0.1),
         'Thresholds for R, G and B in [0, 1], or one for all.', '[0, 1]', lengths=(1, 3),
         change=FREE),
@@ -236,5 +255,9 @@ EVAL = (
 
 OPTIMIZER = tuple(key._replace(name=f'optimizer.{name}.{key.name}')
                   for name in OPTIMIZERS for key in ADAM)
-KEYS = {key.name: key for key in (
-    *TRAINING, *LOGGING, *GENERATOR, *DISCRIMINATOR, *LOSS, *OPTIMIZER, *DATA, *EVAL)}
+# The groups of the reference: docs/config.md and --helpkeys.
+GROUPS = {
+    'Training': TRAINING, 'Log and checkpoints': LOGGING, 'Generator': GENERATOR,
+    'Discriminator': DISCRIMINATOR, 'Loss': LOSS, 'Optimiser and learning rate': OPTIMIZER,
+    'Data': DATA, 'Augmentation': AUGMENTATION, 'Validation and evaluation': EVAL}
+KEYS = {key.name: key for keys in GROUPS.values() for key in keys}
