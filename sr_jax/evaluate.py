@@ -18,21 +18,28 @@ from sr_jax.data.benchmarks import read_set
 from sr_jax.data.folder_names import role_of
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import compatibility, inputs
+from sr_jax.experiment import compatibility, config_file, inputs
 from sr_jax.experiment.check import check
 from sr_jax.images import dropped, montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
-from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summaries
+from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summaries, with_nulls
 from sr_jax.runs import metadata
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 from sr_jax.system.progress import progress
 
 
-def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'latest'
-                 ) -> dict[str, dict[str, Any]]:
-  """Scores the EMA generator of a run on `config.eval.sets`; no training data is needed.
+def evaluate(workdir: os.PathLike | str, sets: str | Sequence[str] | None = None, *,
+             step: str | int = 'latest', lpips: str | None = None,
+             config: ConfigDict | None = None) -> dict[str, dict[str, Any]]:
+  """Scores the EMA generator of a run on benchmark sets, beside bilinear and bicubic.
+
+    results = sr_jax.evaluate.evaluate('runs/srgan', ['data/Set5', 'data/Set14'], step='best')
+    results['Set5']['mean']['psnr_y'], results['Set5']['bicubic']['mean']['psnr_y']
+
+  Prints the tables and writes them, with the images, to the folder `eval` of the run. No training
+  data is needed.
 
   The network is the run's, from its config.json. A config with another network is refused, since
   the scores would be taken for those of the config. A run of imported weights has no config that
@@ -40,17 +47,32 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
   run is printed, for it is not used.
 
   Args:
+    workdir: the folder of a run.
+    sets: folders or other specs as for `config.eval.sets`, separated by commas or as a sequence;
+      None takes those of the config.
     step: a checkpoint's step, 'latest' or 'best'.
+    lpips: the network of LPIPS, 'alex', 'vgg' or 'none'; None takes that of the config.
+    config: settings of the evaluation, `config.eval`, and others that must fit the run; None takes
+      the settings of the run.
 
   Returns:
-    See `SetEvaluator.run_all`.
+    {set: result}, named after the folder. A result has 'images', {image: scores}; 'mean', scores;
+    'excluded', lines on images that a mean leaves out; the same three under 'bilinear', 'bicubic'
+    and, if there is a correction, 'corrected'; 'protocol', {metric: how it is computed}; 'scale';
+    'step'. Scores are {'psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex': float}.
+    The JSON file has the same, with null for an infinite PSNR.
 
   Raises:
     InputError: no run in `workdir`, another network, no such step, or an unreadable set.
   """
-  config = check(config, needs_losses=False)
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
+  config = _settings_of(workdir) if config is None else config.copy_and_resolve_references()
+  if sets is not None:
+    config.eval.sets = inputs.join_sets(sets)
+  if lpips is not None:
+    config.eval.lpips = lpips
+  config = check(config, needs_losses=False)
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'),
                                 'without --config the settings of the run are used')
@@ -59,12 +81,18 @@ def evaluate_run(config: ConfigDict, workdir: os.PathLike | str, step: str = 'la
   model = restore.load_run(workdir, step)
   if 'data' in trained:  # the run determines which part of its data is left for tests
     config = inputs.with_split_from(config, trained)
-  sets = open_sets(config, model.scale)  # refuses a mistyped set before any is scored
+  opened = open_sets(config, model.scale)  # refuses a mistyped set before any is scored
   evaluator = SetEvaluator(
       model.generator.clone(dtype=np.dtype(config.dtype)), model.variables, model.step,
       RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,
       tuple(config.eval.correct.thresholds))
-  return evaluator.run_all(sets)
+  return evaluator.run_all(opened)
+
+
+def _settings_of(workdir: pathlib.Path) -> ConfigDict:
+  """Returns the settings of a run."""
+  path = RunFolder(workdir).config
+  return config_file.override(config_file.load_json(path), {}, str(path), needs_losses=False)
 
 
 def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
@@ -191,7 +219,7 @@ class SetEvaluator:
     result = {'protocol': meanings, 'scale': scale, 'step': self.step,
               **written.pop('model'), **written}
     title = f'{name}, x{scale}, step {self.step}'
-    files.write_json(folder.with_name(f'{folder.name}.json'), result)
+    files.write_json(folder.with_name(f'{folder.name}.json'), with_nulls(result))
     table = folder.with_name(f'{folder.name}.md')
     files.write_text(table, f'## {title}\n\n' + '\n\n'.join(
         (tables.table(methods, markdown=True), tables.legend(meanings, markdown=True))) + '\n')

@@ -176,9 +176,9 @@ def _run(argv: list[str]) -> int:
         return cli.refuse(f'Stopped by {stopped}. Run the same command to resume',
                           128 + stopped.signal)
   elif _MODE.value == 'evaluate':
-    from sr_jax.evaluate import evaluate_run
+    from sr_jax.evaluate import evaluate
     from sr_jax.report import page
-    evaluate_run(config, workdir, _STEP.value)
+    evaluate(workdir, step=_STEP.value, config=config)
     print(f'\n{page.write([workdir])}')
   elif _MODE.value == 'replay':
     from sr_jax.train.replay import replay_run

@@ -8,78 +8,122 @@ Samples are compared as they are stored: those of more than 8 bits with 16, colo
 """
 
 import argparse
-import pathlib
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from sr_jax import images
-from sr_jax.data import file_names, folders
-from sr_jax.errors import InputError, listed
-from sr_jax.images import decoders, dropped
-from sr_jax.metrics.scorer import make_scorer, protocol, summary
+from sr_jax.errors import InputError, brief, listed
+from sr_jax.images import dropped
+from sr_jax.images.decoders import silence_libraries
+from sr_jax.metrics import score_inputs
+from sr_jax.metrics.score_inputs import Triple
+from sr_jax.metrics.scorer import make_scorer, protocol, summary, with_nulls
 from sr_jax.metrics.tables import legend, table
 from sr_jax.system import cli, compile_cache, files, threads
 
+Array = np.ndarray | jax.Array
+LPIPS = ('alex', 'vgg', 'none')
 
-class Triple(NamedTuple):
-  """The files of one image."""
 
-  name: str
-  hr: pathlib.Path
-  sr: pathlib.Path
-  lr: pathlib.Path | None = None
+def score(sr: os.PathLike | str | Array | Sequence[Array],
+          hr: os.PathLike | str | Array | Sequence[Array], scale: int, *,
+          lr: os.PathLike | str | Array | Sequence[Array] | None = None,
+          border: int | None = None, lpips: str = 'alex') -> dict[str, Any]:
+  """Scores images against their originals.
+
+    scores = sr_jax.score.score('results/Set5', 'data/Set5/HR', 4)
+    scores['mean']['psnr_y'], scores['images']['baby']['lpips_alex']
+
+  Args:
+    sr: the images to score. The path of a file or of a folder, whose images are paired with those
+      of `hr` by name; or arrays: one image [H, W] or [H, W, C], a batch [B, H, W, C] or a list of
+      images, with C 1 or 3; NumPy or JAX, uint8, uint16, or float in [0, 1]. Float is compared
+      with 16 bits; published tables are of 8 bits, `images.to_uint8(sr)`.
+    hr: the originals, of the same size and in the same form. An original whose sides are no
+      multiples of the scale is cropped to such sides if SR is smaller by so much.
+    scale: HR / LR.
+    lr: the images that SR was made from, for psnr_lr; None takes `hr`, downscaled by MATLAB's
+      bicubic.
+    border: pixels to ignore on each side, in all metrics but LPIPS and psnr_lr; None is `scale`.
+    lpips: the network of LPIPS, 'alex', 'vgg' or 'none'.
+
+  Returns:
+    {'images': {name: scores}, 'mean': scores, 'excluded': lines on images that a mean leaves out,
+    'protocol': {metric: how it is computed}, 'notes': lines on files that are skipped, and on what
+    is ignored or converted}. Scores are {'psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr',
+    'lpips_alex': float}; `protocol` describes each. PSNR is infinite for equal images. Small
+    images have no SSIM (fewer than 11 pixels a side) or LPIPS (fewer than 32). The name of an
+    array is its number, from '0'.
+
+  Raises:
+    InputError: an image that is missing, unreadable or of another size, an array of another type or
+      range, a missing LPIPS package, or an invalid scale, border or lpips.
+  """
+  border = _checked_border(scale, border, lpips)
+  notes = []
+  triples = score_inputs.pair(sr, hr, lr, scale, notes)
+  score_inputs.check_sizes(triples, scale, border)
+  scorer, lost = make_scorer(scale, lpips, border), {}
+  silence_libraries()
+
+  def score_one(triple: Triple) -> tuple[dict[str, float], bool]:
+    def read(image: score_inputs.ScoredImage) -> np.ndarray:
+      samples, lost[image.label] = image.read()
+      return samples
+
+    hr, sr, lr = read(triple.hr), read(triple.sr), triple.lr and read(triple.lr)
+    cropped = hr.shape[:2] != sr.shape[:2]
+    if cropped:
+      hr = images.crop_to_multiple(hr, scale)
+    return scorer(sr, hr, lr), cropped
+
+  results = dict(zip([triple.name for triple in triples],
+                     threads.on_all_cores(score_one, triples), strict=True))
+  notes += dropped.summary({label: lost[label] for label in sorted(lost)})
+  if cropped := [name for name, (_, was_cropped) in results.items() if was_cropped]:
+    notes.append(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
+  return {'protocol': protocol(border, lpips, lr is not None, stored=True),
+          **summary({name: scores for name, (scores, _) in results.items()}),
+          'notes': list(dict.fromkeys(notes))}  # SR and HR may be one folder
+
+
+def _checked_border(scale: int, border: int | None, lpips: str) -> int:
+  """Returns the border.
+
+  Raises:
+    InputError: one of the arguments is invalid.
+  """
+  for name, value, least in (('scale', scale, 1), ('border', border, 0)):
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (integer and value >= least) and not (name == 'border' and value is None):
+      raise InputError(f'{name}={brief(value, 80)}: expected an integer of at least {least}')
+  if lpips not in LPIPS:
+    raise InputError(f'lpips={brief(repr(lpips), 80)}: expected one of {", ".join(LPIPS)}')
+  return int(scale if border is None else border)
 
 
 def main(argv: list[str] | None = None) -> None:
   """Runs the command line."""
   args = _parse(argv)
-  border = args.scale if args.border is None else args.border
-  if args.scale < 1 or border < 0:
-    raise InputError(f'--scale {args.scale}, --border {border}: expected a scale of at least 1 and '
-                     'a border of at least 0')
   for path in filter(None, (args.json, args.markdown)):
     if path.is_dir():
       raise InputError(f'{path}: cannot write (it is a folder)')
-
   compile_cache.use_cache()
-  notes = []
-  triples = _pair_files([path for path in (args.hr, args.sr, args.lr) if path], args.scale, notes)
-  _check_sizes(triples, args.scale, border)
-  scorer = make_scorer(args.scale, args.lpips, border)
-
-  decoders.silence_libraries()
-  lost = {}
-
-  def score_one(triple: Triple) -> tuple[dict[str, float], bool]:
-    def read(path: pathlib.Path) -> np.ndarray:
-      array, lost[path] = images.read_samples(path)
-      return array
-
-    hr, sr, lr = read(triple.hr), read(triple.sr), triple.lr and read(triple.lr)
-    cropped = hr.shape[:2] != sr.shape[:2]
-    if cropped:
-      hr = images.crop_to_multiple(hr, args.scale)
-    return scorer(sr, hr, lr), cropped
-
-  results = dict(zip([triple.name for triple in triples],
-                     threads.on_all_cores(score_one, triples), strict=True))
-  scores = {name: values for name, (values, _) in results.items()}
-  cropped = [name for name, (_, was_cropped) in results.items() if was_cropped]
-  meanings = protocol(border, args.lpips, bool(args.lr), stored=True)
-  print(table({'': scores}))
-  notes += dropped.summary({str(path): lost[path] for path in sorted(lost)})
-  for note in dict.fromkeys(notes):  # SR and HR may be one folder
+  result = score(args.sr, args.hr, args.scale, lr=args.lr, border=args.border, lpips=args.lpips)
+  scores, meanings = {'': result['images']}, result['protocol']
+  print(table(scores))
+  for note in result['notes']:
     print(note)
-  if cropped:
-    print(f'HR cropped to a multiple of {args.scale}: {listed(cropped)}')
   print(f'\n{legend(meanings)}')
   if args.json:
-    files.write_json(args.json, {'protocol': meanings, **summary(scores)})
+    files.write_json(args.json, with_nulls(result))
   if args.markdown:
-    files.write_text(args.markdown, f'{table({"": scores}, markdown=True)}\n\n'
+    files.write_text(args.markdown, f'{table(scores, markdown=True)}\n\n'
                                     f'{legend(meanings, markdown=True)}\n')
 
 
@@ -90,64 +134,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
   add('--hr', required=True, type=cli.path, help='originals: a folder or an image')
   add('--lr', type=cli.path, help='the LR images that SR was made from, for psnr_lr; default: HR '
       "downscaled by MATLAB's bicubic")
-  add('--scale', required=True, type=int, help='HR / LR')
-  add('--border', type=int, help='pixels to ignore on each side; default: the scale')
-  add('--lpips', choices=('alex', 'vgg', 'none'), default='alex',
-      help='network of LPIPS; default: %(default)s')
+  add('--scale', required=True, type=cli.number(int, 1, 10**6), help='HR / LR')
+  add('--border', type=cli.number(int, 0, 10**6),
+      help='pixels to ignore on each side; default: the scale')
+  add('--lpips', choices=LPIPS, default='alex', help='network of LPIPS; default: %(default)s')
   add('--json', metavar='FILE', type=cli.path, help='also writes scores and protocol to this file')
   add('--markdown', metavar='FILE', type=cli.path, help='also writes the table to this file')
   return parser.parse_args(argv)
-
-
-def _pair_files(sides: Sequence[pathlib.Path], scale: int, notes: list[str]) -> list[Triple]:
-  """Pairs the images of folders by name.
-
-  Args:
-    sides: HR, SR and possibly LR, each a file or a folder.
-    scale: HR / LR.
-    notes: receives a line on files in the folders that are skipped.
-
-  Raises:
-    InputError: a path doesn't exist, or an image has no partner.
-  """
-  for path in sides:
-    if not path.exists():
-      raise InputError(f'{path}: no such file or folder')
-  if not any(path.is_dir() for path in sides):
-    return [Triple(sides[0].stem, *sides)]  # single files don't need a common name
-  originals, *others = ({path.stem: path} if path.is_file()
-                        else folders.images_by_name(path, notes) for path in sides)
-  paired = {name: [path] for name, path in originals.items()}
-  for other in others:
-    for name, _, partner in file_names.partners(originals, other, scale):
-      paired[name].append(partner)
-  return [Triple(name, *paths) for name, paths in paired.items()]
-
-
-def _check_sizes(triples: Sequence[Triple], scale: int, border: int) -> None:
-  """Raises InputError with all images whose sizes don't fit, before any is scored."""
-  # Reads headers first, which is fast. A mismatch there isn't final, since an EXIF orientation may
-  # follow the pixels, and is verified with the decoded images.
-  suspects = [triple for triple in triples if _size_fault(triple, scale, border, images.image_size)]
-  faults = [_size_fault(triple, scale, border, lambda path: images.read_image(path).shape[:2])
-            for triple in suspects]
-  faults = list(filter(None, faults))
-  if faults:
-    raise InputError(f'{len(faults)} of wrong size: {listed(faults)}')
-
-
-def _size_fault(triple: Triple, scale: int, border: int,
-                size: Callable[[pathlib.Path], tuple[int, int]]) -> str | None:
-  """Returns what is wrong with the sizes of an image, or None."""
-  hr, sr = size(triple.hr), size(triple.sr)
-  if sr not in (hr, tuple(side // scale * scale for side in hr)):
-    return f'{triple.sr} is {sr[0]}x{sr[1]}, but {triple.hr.name} is {hr[0]}x{hr[1]}'
-  if min(sr) <= 2 * border:
-    return f'{triple.sr}: a border of {border} leaves no pixels of {sr[0]}x{sr[1]}'
-  if triple.lr and (lr := size(triple.lr)) != tuple(side // scale for side in sr):
-    return (f'{triple.lr} (--lr) is {lr[0]}x{lr[1]}, but {triple.sr} is {sr[0]}x{sr[1]}, of which '
-            f'--scale={scale} makes {sr[0] // scale}x{sr[1] // scale}')
-  return None
 
 
 if __name__ == '__main__':

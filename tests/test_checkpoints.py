@@ -395,12 +395,12 @@ def test_evaluate_falls_back_and_reports_it(
   images.write_image(tmp_path / 'set' / 'a.png', picture(20, 24))
   config = defaults()
   config.eval.sets, config.eval.lpips = str(tmp_path / 'set'), 'none'
-  assert evaluate.evaluate_run(config, network)['set']['step'] == 1
+  assert evaluate.evaluate(network, config=config)['set']['step'] == 1
   assert 'checkpoints/2: damaged (ema/_METADATA' in capsys.readouterr().out
   flip(network / 'checkpoints' / '1' / 'metrics' / 'metrics')
   for step, message in (('best', 'checkpoints/1: damaged'), ('latest', 'checkpoints: none ')):
     with pytest.raises(InputError, match=message):
-      evaluate.evaluate_run(config, network, step)
+      evaluate.evaluate(network, step=step, config=config)
 
 
 # Saves that fail ----------------------------------------------------------------------------------

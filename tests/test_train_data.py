@@ -166,7 +166,7 @@ def test_one_channel_is_trained_scored_and_upscaled(config, tmp_path, picture, c
   assert state.d.params['Conv_0']['kernel'].shape[2] == 1
   assert '3 images take 1,800 bytes packed' in capsys.readouterr().out
   config.eval.sets = str(tmp_path / 'set')
-  table = evaluate.evaluate_run(config, tmp_path / 'run')['set']
+  table = evaluate.evaluate(tmp_path / 'run', config=config)['set']
   assert table['mean']['psnr_y'] > 5
   model = restore.load(tmp_path / 'run')
   assert model(picture(9, 8)).shape == (18, 16, 3)
@@ -181,7 +181,7 @@ def test_a_split_source_is_validated_and_tested_on_its_own_parts(pixels, tmp_pat
   # The split is read from the run's config.
   pixels.data.fraction, pixels.data.split_seed = (), 5
   pixels.data.source = 'folder:/nowhere'
-  results = evaluate.evaluate_run(pixels, tmp_path)
+  results = evaluate.evaluate(tmp_path, config=pixels)
   unused = next(line for line in capsys.readouterr().out.splitlines() if '(not ' in line)
   assert 'config.data.split_seed' in unused
   assert "(not 'folder:/nowhere')" in unused

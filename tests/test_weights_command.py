@@ -140,10 +140,10 @@ def test_an_imported_run_can_be_evaluated_and_used_for_upscaling(
   hr = picture(20, 24)
   images.write_image(tmp_path / 'set' / 'a.png', hr)
   from configs import srresnet
-  from sr_jax.evaluate import evaluate_run
+  from sr_jax.evaluate import evaluate
   config = srresnet.get_config('sample')  # which has another network and scale
   config.eval.sets, config.eval.lpips = str(tmp_path / 'set'), 'none'
-  results = evaluate_run(config, imported)
+  results = evaluate(imported, config=config)
   assert results['set']['scale'] == 2
   unused = capsys.readouterr().out.splitlines()[0]
   assert "config.generator.name 'compact' (not 'msrresnet')" in unused

@@ -1,0 +1,1 @@
+"""Experiments: config -> checked values, networks, losses, optimisers, phases and data."""

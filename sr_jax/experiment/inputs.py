@@ -1,6 +1,8 @@
 """config.data -> the images of a run, and the feed that its steps take batches from."""
 
+import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,6 +91,21 @@ def parse_sets(text: str) -> list[str]:
   A comma before KEY=VALUE does not begin a new entry.
   """
   return [part.strip() for part in re.split(r',(?!\s*\w+=)', text) if part.strip()]
+
+
+def join_sets(sets: str | os.PathLike | Sequence[str | os.PathLike]) -> str:
+  """Returns the text that `parse_sets` splits, of one spec or several.
+
+  Raises:
+    InputError: a spec of a sequence is empty or has a comma that would make it two.
+  """
+  if isinstance(sets, (str, os.PathLike)):
+    return os.fspath(sets)
+  specs = [os.fspath(spec) for spec in sets]
+  for spec in specs:
+    if parse_sets(spec) != [spec]:
+      raise InputError(f'sets: {spec!r}: expected one folder or spec, without a comma')
+  return ','.join(specs)
 
 
 def _source(config: ConfigDict, notes: list[str] | None) -> list[Picture]:

@@ -178,22 +178,27 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def summaries(methods: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, Any]]:
-  """Returns what JSON files hold of the scores of several methods on the same images.
-
-  JSON has no infinity: a value that is not finite, such as the PSNR of equal images, is null.
+  """Returns the scores of several methods on the same images, with their means.
 
   Returns:
     {method: {'images': {image: scores}, 'mean': scores, 'excluded': lines of `exclusions`}}.
   """
-  def finite(values: Scores) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
   averaged, excluded = means(methods), exclusions(methods)
-  return {method: {'images': {name: finite(values) for name, values in scores.items()},
-                   'mean': finite(averaged[method]), 'excluded': excluded}
+  return {method: {'images': {name: dict(values) for name, values in scores.items()},
+                   'mean': averaged[method], 'excluded': excluded}
           for method, scores in methods.items()}
 
 
 def summary(scores: Mapping[str, Scores]) -> dict[str, Any]:
   """Returns the `summaries` of one method."""
   return summaries({'': scores})['']
+
+
+def with_nulls(result: Any) -> Any:
+  """Returns nested dicts with None for floats that are not finite, for a JSON file.
+
+  JSON has no infinity, which the PSNR of equal images is.
+  """
+  if isinstance(result, Mapping):
+    return {key: with_nulls(value) for key, value in result.items()}
+  return None if isinstance(result, float) and not math.isfinite(result) else result

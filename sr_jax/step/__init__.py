@@ -1,0 +1,14 @@
+"""One training step, pure: `(state, batch, frozen) -> (state, metrics)`.
+
+`init_state` makes the state of step 0, `PixelStep` and `GanStep` take a step, and `SkipNonfinite`
+wraps a step so that NaN and Inf never reach the weights. None of them is compiled; call them
+through `jax.jit(step, donate_argnums=0)`.
+"""
+
+from sr_jax.step.freezing import Trainable
+from sr_jax.step.nonfinite import SkipNonfinite
+from sr_jax.step.state import NetState, TrainState, begin_phase, init_state
+from sr_jax.step.train_step import GanStep, PixelStep, discriminate, generate
+
+__all__ = ['GanStep', 'NetState', 'PixelStep', 'SkipNonfinite', 'TrainState', 'Trainable',
+           'begin_phase', 'discriminate', 'generate', 'init_state']

@@ -1,0 +1,181 @@
+"""Tests of sr_jax as a package: what `import sr_jax` gives, configs, evaluate and score by call."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sr_jax
+from sr_jax import images
+from sr_jax.errors import InputError
+
+ROOT = pathlib.Path(sr_jax.__file__).parent
+
+
+def test_importing_the_package_imports_no_framework():
+  code = ('import sys, sr_jax; sr_jax.load; sr_jax.get_config; dir(sr_jax)'
+          '; assert not {"jax", "flax", "numpy", "ml_collections"} & {*sys.modules}'
+          '; assert callable(sr_jax.losses.l1)'
+          '; assert [*map(callable, (sr_jax.train.train, sr_jax.evaluate.evaluate, '
+          'sr_jax.score.score, sr_jax.restore.load))]')
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT.parent, capture_output=True,
+                        text=True)
+  assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_public_modules_exist_and_no_function_has_the_name_of_one():
+  entries = {path.stem for path in ROOT.iterdir()} - {'__init__'}
+  assert entries > set(sr_jax.MODULES)
+  functions = {node.name for node in ast.parse((ROOT / '__init__.py').read_text()).body
+               if isinstance(node, ast.FunctionDef)}
+  assert not functions & entries
+  assert {*sr_jax.__all__, *sr_jax.MODULES} <= {*dir(sr_jax)}
+  for name in sr_jax.MODULES:
+    assert getattr(sr_jax, name).__doc__, name
+  with pytest.raises(AttributeError, match='losess'):
+    _ = sr_jax.losess
+
+
+def test_type_checkers_know_the_same_modules():
+  imports = [node for node in ast.walk(ast.parse((ROOT / '__init__.py').read_text()))
+             if isinstance(node, ast.ImportFrom) and node.module == 'sr_jax']
+  assert [alias.name for alias in imports[0].names] == list(sr_jax.MODULES)
+
+
+# Configs -----------------------------------------------------------------------------------
+
+
+def test_a_config_is_complete_and_typed():
+  config = sr_jax.get_config('srresnet:sample,x2')
+  assert config.scale == 2
+  assert type(config.optimizer.g.learning_rate) is float
+  assert isinstance(config.eval.sets, str)
+  assert set(sr_jax.get_config('edsr').keys()) == set(config.keys())
+
+
+def test_a_config_of_a_file_and_of_a_run(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text('from sr_jax.experiment.base_config import defaults\n'
+                  'def get_config(variant=""):\n'
+                  '  config = defaults()\n'
+                  '  config.steps, config.optimizer.g.learning_rate = 20, 1\n'
+                  '  config.batch_size = 8 if variant else 4\n'
+                  '  return config\n')
+  config = sr_jax.get_config(path)
+  assert (config.steps, config.batch_size) == (20, 4)
+  assert type(config.optimizer.g.learning_rate) is float
+  assert sr_jax.get_config(f'{path}:small').batch_size == 8
+  (tmp_path / 'config.json').write_text(config.to_json())
+  assert sr_jax.get_config(tmp_path / 'config.json') == config
+
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('srgann', r'srgann: .*srgan\?'), ('srgan:sampel', r'srgan:sampel: .*sampel.*sample'),
+    ('none.py', r'none\.py: '), ('', 'experiment'), ('srgan.json', r'srgan\.json: ')])
+def test_a_config_that_does_not_exist(name, message):
+  with pytest.raises(InputError, match=message):
+    sr_jax.get_config(name)
+
+
+def test_all_wrong_keys_of_a_changed_config_are_named(tmp_path):
+  config = sr_jax.get_config('srresnet:sample')
+  config.step, config.batch_size, config.optimizer.g.learning_rte = 20, 'many', 1e-3
+  with pytest.raises(InputError) as error:
+    sr_jax.train.train(config, tmp_path / 'run')
+  for part in ('config.step:', 'config.batch_size=', 'config.optimizer.g.learning_rte'):
+    assert part in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+# Score -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def pair(picture: Callable) -> tuple[np.ndarray, np.ndarray]:
+  """SR and HR, uint8."""
+  hr = picture(40, 36)
+  return np.uint8(np.clip(hr + np.random.default_rng(0).normal(0, 6, hr.shape), 0, 255)), hr
+
+
+def score(sr, hr, scale=2, **options):
+  return sr_jax.score.score(sr, hr, scale, **{'lpips': 'none'} | options)
+
+
+def test_arrays_are_scored_as_their_files_are(pair, tmp_path):
+  result = score(*pair)
+  for name, image in zip(('sr', 'hr'), pair, strict=True):
+    images.write_image(tmp_path / f'{name}.png', image)
+  of_files = score(tmp_path / 'sr.png', str(tmp_path / 'hr.png'))
+  assert result['images'] == {'0': of_files['images']['hr']}
+  assert result['mean'] == of_files['mean']
+  assert {*result} == {'images', 'mean', 'excluded', 'protocol', 'notes'}
+  assert [*result['mean']] == ['psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr']
+  wide = sr_jax.score.score(*pair, 2, border=8)
+  assert 'border 8' in wide['protocol']['psnr_y']
+  assert wide['mean']['lpips_alex'] > 0
+
+
+@pytest.mark.parametrize('convert', [
+    lambda x: x, jnp.asarray, lambda x: x[None], lambda x: [x],
+    lambda x: np.float32(x) / 255, lambda x: np.float64(x) / 255, lambda x: jnp.float32(x) / 255,
+    lambda x: np.uint16(x) * 257, lambda x: (np.uint16(x) * 257).astype('>u2')])
+def test_arrays_of_any_kind(pair, convert):
+  result, expected = score(*map(convert, pair)), score(*pair)['mean']
+  assert result['mean'] == pytest.approx(expected, abs=0.3)  # LR is rounded to 8 or 16 bits
+  assert result['mean']['psnr_y'] == pytest.approx(expected['psnr_y'], abs=1e-4)
+  assert result['mean']['ssim_rgb'] == pytest.approx(expected['ssim_rgb'], abs=1e-5)
+  assert result['notes'] == []
+
+
+def test_grey_arrays_batches_and_lists(pair):
+  sr, hr = pair
+  grey = score(sr[..., 0], hr[..., 0])['images']['0']
+  assert grey == score(sr[..., :1], hr[..., :1])['images']['0']
+  batch = score(np.stack([sr, hr]), jnp.stack([hr, hr]))
+  assert batch['images']['1']['psnr_y'] == batch['mean']['ssim_y'] * np.inf
+  assert batch['images']['0'] == score(sr, hr)['images']['0']
+  assert '1 infinite' in batch['excluded'][0]
+  several = score([sr, sr[:20]], [hr, hr[:20]])
+  assert several['images']['1'] == score(sr[:20], hr[:20])['images']['0']
+  lr = 255 - images.imresize(hr, 1 / 2)
+  assert score(sr, hr, lr=lr)['mean']['psnr_lr'] < 15
+  assert score(sr, hr, lr=lr)['protocol']['lr'] != score(sr, hr)['protocol']['lr']
+
+
+def test_what_a_network_returns_beyond_the_range_is_clipped_and_noted(pair):
+  sr, hr = (np.float32(x) / 255 for x in pair)
+  beyond = np.where(sr > sr.max() - 0.01, 1.1, sr)
+  result = score(beyond, hr)
+  assert result['mean'] == score(np.minimum(beyond, 1), hr)['mean']
+  assert re.search('clipped: 1 of 2 .*sr', result['notes'][0])
+
+
+@pytest.mark.parametrize(('change', 'options', 'message'), [
+    (lambda x: np.float32(x), {}, r'sr has .* to 241.*\[0, 1\]'),
+    (lambda x: x / 127.5 - 1, {}, r'sr has .*-0\.\d+.*\[0, 1\]'),
+    (lambda x: np.where(x > 200, np.nan, x / 255), {}, 'sr has .*finite'),
+    (lambda x: np.int64(x), {}, 'sr is int64.*uint8'), (lambda x: x > 9, {}, 'sr is bool'),
+    (lambda x: x.tolist(), {}, 'sr 0: .*list'), (lambda x: x[0, 0], {}, r'sr is uint8 \[3\]'),
+    (lambda x: x.transpose(2, 0, 1), {}, r'sr is uint8 \[3, 40, 36\]'),
+    (lambda x: np.dstack([x, x[..., 0]]), {}, r'\[40, 36, 4\].*alpha'),
+    (lambda x: x[:0], {}, r'\[0, 36, 3\]'), (lambda x: x[:30], {}, 'sr is 30x36.*hr is 40x36'),
+    (lambda x: np.stack([x, x]), {}, 'hr: 1 images, sr: 2'),
+    (lambda x: [x[None], x], {}, 'hr: 1 images, sr: 2'),
+    (lambda x: [np.stack([x, x])], {}, r'sr 0 is uint8 \[2, '),
+    (lambda x: None, {}, 'sr: .*NoneType'), (lambda x: 'a.png', {}, r'sr=a\.png: .*path'),
+    (lambda x: x, {'scale': 0}, 'scale=0'), (lambda x: x, {'scale': 2.5}, r'scale=2\.5'),
+    (lambda x: x, {'border': -1}, 'border=-1'), (lambda x: x, {'border': 18}, '18 leaves'),
+    (lambda x: x, {'lpips': 'vgg19'}, "lpips='vgg19'.*alex"),
+    (lambda x: x, {'lr': np.zeros((5, 5, 3), np.uint8)}, 'lr .*5x5.*20x18')])
+def test_wrong_arrays_are_refused(pair, change, options, message):
+  with pytest.raises(InputError, match=message):
+    score(change(pair[0]), pair[1], **options)
+
+
+# Evaluate ----------------------------------------------------------------------------------
