@@ -18,11 +18,12 @@ from sr_jax.data.benchmarks import read_set
 from sr_jax.data.folder_names import role_of
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import compatibility, config_file, inputs
+from sr_jax.experiment import compatibility, config_file, inputs, own_functions
 from sr_jax.experiment.check import check
 from sr_jax.images import dropped, montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
+from sr_jax.metrics.own import OwnMetric
 from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summaries, with_nulls
 from sr_jax.runs import metadata
 from sr_jax.runs.folder import RunFolder
@@ -85,7 +86,7 @@ def evaluate(workdir: os.PathLike | str, sets: str | Sequence[str] | None = None
   evaluator = SetEvaluator(
       model.generator.clone(dtype=np.dtype(config.dtype)), model.variables, model.step,
       RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,
-      tuple(config.eval.correct.thresholds))
+      tuple(config.eval.correct.thresholds), own_functions.find_metrics(config))
   return evaluator.run_all(opened)
 
 
@@ -150,7 +151,7 @@ def score_methods(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], dict[st
   for pair in pairs:
     results = upscale(pair.lr)
     for method, sr in results.items():
-      scores.setdefault(method, {})[pair.name] = scorer(sr, pair.hr, pair.lr)
+      scores.setdefault(method, {})[pair.name] = scorer(sr, pair.hr, pair.lr, image=pair.name)
     if on_results:
       on_results(pair, results)
   return scores
@@ -170,6 +171,7 @@ class SetEvaluator:
     lpips: 'alex', 'vgg' or 'none'.
     correct: kind of the `correction.correct` to evaluate beside the model, or 'none'.
     thresholds: thresholds of the correction.
+    own: metrics of the user's own by name.
   """
 
   generator: nn.Module
@@ -179,6 +181,7 @@ class SetEvaluator:
   lpips: str = 'alex'
   correct: str = 'none'
   thresholds: Sequence[float] = ()
+  own: Mapping[str, OwnMetric] = dataclasses.field(default_factory=dict)
 
   def run_all(self, sets: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, Any]]:
     """Evaluates all sets; prints the protocol and a table of the means over each set and all sets.
@@ -212,11 +215,12 @@ class SetEvaluator:
     with _replaced(folder) as unfinished:
       methods = score_methods(_with_progress(name, pairs), self.upscale, scorer,
                               functools.partial(self._write_images, unfinished))
-    meanings = protocol(scale, self.lpips, pictures[0].lr is not None)
+    meanings = protocol(scale, self.lpips, pictures[0].lr is not None, own=self.own)
     if 'corrected' in methods:
       meanings['corrected'] = correction.describe(self.thresholds, self.correct)
     written = summaries(methods)
     result = {'protocol': meanings, 'scale': scale, 'step': self.step,
+              'better': {name: metric.better for name, metric in self.own.items()},
               **written.pop('model'), **written}
     title = f'{name}, x{scale}, step {self.step}'
     files.write_json(folder.with_name(f'{folder.name}.json'), with_nulls(result))
@@ -254,7 +258,7 @@ class SetEvaluator:
 
   @functools.cached_property
   def _scorer(self) -> Scorer:
-    return make_scorer(self.generator.scale, self.lpips)
+    return make_scorer(self.generator.scale, self.lpips, own=self.own)
 
   def _write_images(self, places: Mapping[str, pathlib.Path], pair: Pair,
                     results: Mapping[str, np.ndarray]) -> None:

@@ -5,9 +5,9 @@ absolute errors twice as large. Means are over all elements, in float32, the dty
 results whatever dtype they compute in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from flax import linen as nn
 from jax.nn import softplus
 
 from sr_jax import images
+
+# distance(sr, hr) -> scalar, of images [B, H, W, C] in [0, 1]
+Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Pixel losses ------------------------------------------------------------------------------
 
@@ -149,18 +152,26 @@ ADVERSARIAL = {
 # Weighted sum ----------------------------------------------------------------------------
 
 
+class Term(NamedTuple):
+  """A loss term of the user's own, weight * distance(sr, hr)."""
+
+  distance: Distance
+  weight: float
+
+
 @dataclass(frozen=True)
 class GeneratorLoss:
   """The generator's weighted loss terms; terms of weight zero aren't computed.
 
   Attributes:
-    pixel: a name in `PIXEL`.
+    pixel: a name in `PIXEL`, or a function of the user's own.
     layers: weights of the VGG layers, which `perceptual_weight` multiplies.
     scale, distance: see `perceptual`.
     adversarial: a name in `ADVERSARIAL`, which selects D's loss too.
+    extra: terms of the user's own by the name that they have in logs.
   """
 
-  pixel: str = 'l1'
+  pixel: str | Distance = 'l1'
   pixel_weight: float = 1.0
   perceptual_weight: float = 0.0
   layers: Mapping[str, float] = field(default_factory=dict)
@@ -169,6 +180,7 @@ class GeneratorLoss:
   adversarial: str = 'vanilla'
   adversarial_weight: float = 0.0
   total_variation_weight: float = 0.0
+  extra: Mapping[str, Term] = field(default_factory=dict)
 
   def reconstruction(self, sr: jax.Array, hr: jax.Array, vgg: nn.Module | None,
                      frozen: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -197,10 +209,17 @@ class GeneratorLoss:
     """Returns the terms of `reconstruction` from features that were computed before."""
     terms = {}
     if self.pixel_weight:
-      terms['pixel'] = self.pixel_weight * PIXEL[self.pixel](sr, hr)
+      distance = PIXEL[self.pixel] if isinstance(self.pixel, str) else self.pixel
+      terms['pixel'] = self.pixel_weight * _float32(distance(sr, hr))
     if self.perceptual_weight:
       terms['perceptual'] = self.perceptual_weight * perceptual(
           sr_features, hr_features, self.layers, self.scale, self.distance)
     if self.total_variation_weight:
       terms['total_variation'] = self.total_variation_weight * total_variation(sr)
-    return terms
+    return terms | {name: term.weight * _float32(term.distance(sr, hr))
+                    for name, term in self.extra.items() if term.weight}
+
+
+def _float32(value: jax.Array | float) -> jax.Array:
+  """Converts the result of a user's own function, which may be of another float type."""
+  return jnp.asarray(value, jnp.float32)

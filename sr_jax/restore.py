@@ -166,7 +166,9 @@ def load_run(workdir: os.PathLike | str, step: str | int = 'latest', raw: bool =
     fields = brief(repr(trained.get('generator')), 200)
     raise InputError(f'{workdir}/config.json: generator={fields} is incomplete '
                      f'or unknown; known names: {", ".join(GENERATORS)}') from None
-  checkpoints = Checkpoints(workdir, trained.get('best_metric', ''), read_only=True)
+  best = trained.get('best_metric', '')
+  checkpoints = Checkpoints(workdir, best, read_only=True,
+                            lower_is_better=metadata.lower_is_better(best, trained))
   try:
     number = checkpoints.resolve_step(step)
     variables = checkpoints.restore_generator(shapes, number, raw)

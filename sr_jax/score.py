@@ -10,7 +10,7 @@ Samples are compared as they are stored: those of more than 8 bits with 16, colo
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from sr_jax import images
 from sr_jax.errors import InputError, brief, listed
 from sr_jax.images import dropped
 from sr_jax.images.decoders import silence_libraries
-from sr_jax.metrics import score_inputs
+from sr_jax.metrics import own, score_inputs
 from sr_jax.metrics.score_inputs import Triple
 from sr_jax.metrics.scorer import make_scorer, protocol, summary, with_nulls
 from sr_jax.metrics.tables import legend, table
@@ -33,7 +33,9 @@ LPIPS = ('alex', 'vgg', 'none')
 def score(sr: os.PathLike | str | Array | Sequence[Array],
           hr: os.PathLike | str | Array | Sequence[Array], scale: int, *,
           lr: os.PathLike | str | Array | Sequence[Array] | None = None,
-          border: int | None = None, lpips: str = 'alex') -> dict[str, Any]:
+          border: int | None = None, lpips: str = 'alex',
+          metrics: Mapping[str, str | Callable[..., float]] | Sequence[str] = ()
+          ) -> dict[str, Any]:
   """Scores images against their originals.
 
     scores = sr_jax.score.score('results/Set5', 'data/Set5/HR', 4)
@@ -51,6 +53,10 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
       bicubic.
     border: pixels to ignore on each side, in all metrics but LPIPS and psnr_lr; None is `scale`.
     lpips: the network of LPIPS, 'alex', 'vgg' or 'none'.
+    metrics: metrics of your own, {name: function or 'module:name'}; or a sequence of 'module:name',
+      which are called as the function, or 'NAME=module:name'. A function takes (sr, hr), float32
+      [H, W, C] in [0, 1], whole images, and returns a number. It may be called from several threads
+      at once.
 
   Returns:
     {'images': {name: scores}, 'mean': scores, 'excluded': lines on images that a mean leaves out,
@@ -62,13 +68,15 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
 
   Raises:
     InputError: an image that is missing, unreadable or of another size, an array of another type or
-      range, a missing LPIPS package, or an invalid scale, border or lpips.
+      range, a missing LPIPS package, an invalid scale, border or lpips, or a metric of your own that
+      cannot be found, raises an exception or does not return a number.
   """
   border = _checked_border(scale, border, lpips)
   notes = []
   triples = score_inputs.pair(sr, hr, lr, scale, notes)
   score_inputs.check_sizes(triples, scale, border)
-  scorer, lost = make_scorer(scale, lpips, border), {}
+  own_metrics = own.find_metrics(metrics)
+  scorer, lost = make_scorer(scale, lpips, border, own_metrics), {}
   silence_libraries()
 
   def score_one(triple: Triple) -> tuple[dict[str, float], bool]:
@@ -80,14 +88,14 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
     cropped = hr.shape[:2] != sr.shape[:2]
     if cropped:
       hr = images.crop_to_multiple(hr, scale)
-    return scorer(sr, hr, lr), cropped
+    return scorer(sr, hr, lr, image=triple.name), cropped
 
   results = dict(zip([triple.name for triple in triples],
                      threads.on_all_cores(score_one, triples), strict=True))
   notes += dropped.summary({label: lost[label] for label in sorted(lost)})
   if cropped := [name for name, (_, was_cropped) in results.items() if was_cropped]:
     notes.append(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
-  return {'protocol': protocol(border, lpips, lr is not None, stored=True),
+  return {'protocol': protocol(border, lpips, lr is not None, stored=True, own=own_metrics),
           **summary({name: scores for name, (scores, _) in results.items()}),
           'notes': list(dict.fromkeys(notes))}  # SR and HR may be one folder
 
@@ -114,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     if path.is_dir():
       raise InputError(f'{path}: cannot write (it is a folder)')
   compile_cache.use_cache()
-  result = score(args.sr, args.hr, args.scale, lr=args.lr, border=args.border, lpips=args.lpips)
+  result = score(args.sr, args.hr, args.scale, lr=args.lr, border=args.border, lpips=args.lpips,
+                 metrics=args.metric)
   scores, meanings = {'': result['images']}, result['protocol']
   print(table(scores))
   for note in result['notes']:
@@ -138,6 +147,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
   add('--border', type=cli.number(int, 0, 10**6),
       help='pixels to ignore on each side; default: the scale')
   add('--lpips', choices=LPIPS, default='alex', help='network of LPIPS; default: %(default)s')
+  add('--metric', action='append', default=[], metavar='[NAME=]MODULE:FUNCTION',
+      help='a metric of your own: a function of (sr, hr), float32 [H, W, C] in [0, 1], that '
+      'returns a number; may be given several times')
   add('--json', metavar='FILE', type=cli.path, help='also writes scores and protocol to this file')
   add('--markdown', metavar='FILE', type=cli.path, help='also writes the table to this file')
   return parser.parse_args(argv)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
+from sr_jax.system import files
 
 
 def find_set(spec: str, scale: int, resize: str = '', download: bool = False,
@@ -12,15 +13,17 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False,
   """Returns the images of a set.
 
   Args:
-    spec: a data source (`sources.open_source`), or a folder without 'folder:' before it.
+    spec: a data source (`sources.open_source`), or a folder without 'folder:' before it. What has
+      the form 'MODULE:FUNCTION' is a folder if there is one of that name.
     scale, resize, download, notes: see `sources.open_source`.
 
   Raises:
     InputError: as for `sources.open_source`.
   """
-  kind = spec.partition(':')[0]
-  return sources.open_source(spec if kind in sources.KINDS else f'folder:{spec}', scale, resize,
-                             download, notes)
+  own = sources.is_own(spec) and not files.expand(spec).exists()
+  if not own and spec.partition(':')[0] not in sources.KINDS:
+    spec = f'folder:{spec}'
+  return sources.open_source(spec, scale, resize, download, notes)
 
 
 def read_set(found: Sequence[Picture], scale: int,

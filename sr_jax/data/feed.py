@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.data import bank, mapped, pack_layout, packed, stream
+from sr_jax.data.array_image import ArrayImage
 from sr_jax.data.augment import Augmentation, Crops, augment
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.packed import Packed
@@ -112,7 +113,7 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
   if mode != 'stream':
     mode, packed_set, digest_source = _pack(found, spec, log)
   if mode == 'stream':  # whose files are not read at this point
-    digest_source = [str(picture.hr) for picture in found]
+    digest_source = [identity for picture in found for identity in _identities(picture)]
   digest = _digest(digest_source, spec, mode)
   if mode == 'bank':
     return _bank_feed(packed_set, spec, digest, mesh)._replace(notes=_notes(packed_set))
@@ -128,6 +129,12 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
                                augmentation=spec.augmentation)
   source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, mesh)
   return Feed(mode, batch_at, source_for, spec.window, skipped, digest, ahead.close, notes)
+
+
+def _identities(picture: Picture) -> list[str]:
+  """Returns what identifies an image that is streamed: its path, or hashes of its arrays."""
+  stamps = [source.stamp for source in (picture.hr, picture.lr) if isinstance(source, ArrayImage)]
+  return stamps or [str(picture.hr)]
 
 
 def bank_batches(crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Callable:

@@ -49,7 +49,7 @@ def _lr_size(picture: Picture, scale: int, channels: int) -> tuple[int, int] | s
   """Returns (height, width) of LR, or the reason why the image is skipped."""
   try:
     size = pictures.hr_size(picture)
-    lr_size = images.image_size(picture.lr) if picture.lr and not picture.resize else None
+    lr_size = pictures.source_size(picture.lr) if picture.lr and not picture.resize else None
   except images.DamagedImageError as error:
     return str(error)
   # An EXIF tag at the end of a file may swap height and width, which only reading it shows.

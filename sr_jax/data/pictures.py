@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from sr_jax import images
+from sr_jax.data.array_image import ArrayImage
 from sr_jax.data.tfds import Record
 from sr_jax.errors import InputError
 
@@ -19,8 +20,8 @@ BICUBIC_MARGIN = 2
 MAX_CAUSES = 5  # that are named where no image of a set can be used
 SMALLER_THAN_CROP = 'is smaller than the'
 
-# What `images.read_image` reads: a path or a record of a data set.
-ImageSource = os.PathLike | str | Record
+# A path or a record of a data set, which `images.read_image` reads, or an image in memory.
+ImageSource = os.PathLike | str | Record | ArrayImage
 
 
 class Picture(NamedTuple):
@@ -28,7 +29,7 @@ class Picture(NamedTuple):
 
   Attributes:
     name: name of the image, unique within the set.
-    hr: a path or a `tfds.Record`, as `images.read_image` accepts them.
+    hr: a path, a `tfds.Record` or an `ArrayImage`.
     lr: the same for LR; None if LR is to be made from HR.
     resize: size to which HR is resized first (and a separate LR accordingly): '256' is the length
       of the shorter side; '256x192' is height and width, which may change the proportions; ''
@@ -119,7 +120,8 @@ def too_small_message(source: ImageSource, shape: Sequence[int], patch: int) -> 
 
 def header_notes(picture: Picture) -> list[str]:
   """Returns what reading the files of an image loses, as far as their headers show it."""
-  sources = [source for source in (picture.hr, picture.lr) if source is not None]
+  sources = [source for source in (picture.hr, picture.lr)
+             if source is not None and not isinstance(source, ArrayImage)]
   try:
     return [note for source in sources for note in images.header_notes(source)]
   except InputError:  # reported where the image is read
@@ -128,8 +130,13 @@ def header_notes(picture: Picture) -> list[str]:
 
 def hr_size(picture: Picture) -> tuple[int, int]:
   """Returns (height, width) of HR after resizing and before cropping, from its header alone."""
-  size = images.image_size(picture.hr)
+  size = source_size(picture.hr)
   return _resized_size(size, picture.resize) if picture.resize else size
+
+
+def source_size(source: ImageSource) -> tuple[int, int]:
+  """Returns (height, width) of a file from its header, or of an image in memory."""
+  return source.array.shape[:2] if isinstance(source, ArrayImage) else images.image_size(source)
 
 
 def parse_resize(text: str, key: str) -> str:
@@ -189,6 +196,8 @@ def refuse_empty(skipped: Sequence[str], key: str = 'config.data.source') -> NoR
 
 def _read(source: ImageSource, notes: list[str]) -> np.ndarray:
   """Reads an image; `notes` receives what was lost."""
+  if isinstance(source, ArrayImage):
+    return source.array
   array, found = images.read_with_notes(source)
   notes += found
   return array

@@ -2,18 +2,20 @@
 
 import collections
 import importlib.resources
+import importlib.util
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sr_jax.data import div2k, file_names, layouts, pairing, tfds
+from sr_jax.data import div2k, file_names, layouts, own_source, pairing, tfds
 from sr_jax.data.folders import image_files, images_by_name
 from sr_jax.data.pictures import ImageSource, Picture
 from sr_jax.errors import InputError, listed
-from sr_jax.system import files
+from sr_jax.system import files, user_code
 
 # Images inside scikit-image's wheel (public domain or CC0), so that `:sample` runs without a
 # network. The cat is never trained on.
@@ -22,8 +24,8 @@ SAMPLE_TRAIN = ('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.
 SAMPLE_VALID = ('chelsea.png',)
 KINDS = ('sample', 'folder', 'hr', 'pairs', 'div2k', 'tfds')
 SPECS = """'sample', 'sample:valid', 'folder:PATH', 'hr:PATH', 'pairs:HR=PATH,LR=PATH', \
-'div2k:PATH[:valid]' or 'tfds:NAME[/CONFIG][:SPLIT]'"""
-# (name, HR file or record, LR file or record, or None if LR is made from HR)
+'div2k:PATH[:valid]', 'tfds:NAME[/CONFIG][:SPLIT]', or 'MODULE:FUNCTION' of your own"""
+# (name, HR file, record or array, the same for LR, or None if LR is made from HR)
 SourceFile = tuple[str, ImageSource, ImageSource | None]
 PARTS = ('train', 'valid', 'test')  # the parts of a source that is split
 
@@ -45,6 +47,7 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False,
         to squares, LR to 64 and HR to 256 pixels.
       'div2k:PATH', 'div2k:PATH:valid', DIV2K in its official layout, with its own LR.
       'tfds:NAME[/CONFIG][:SPLIT]', a set that TensorFlow Datasets has prepared (`tfds`).
+      'MODULE:FUNCTION', what a function of the user's own returns (`own_source`), in its order.
     scale: HR / LR, for sets with separate LR images.
     resize: size to which HR is resized first, see `Picture`.
     download: whether 'div2k' and 'tfds' download what is missing.
@@ -74,9 +77,16 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False,
     found = div2k.find_div2k(files.expand(folder), part or 'train', scale, download)
   elif kind == 'tfds' and rest:
     found = tfds.find_records(rest, download)
+  elif is_own(spec):
+    found = _own(spec)
   else:
     raise InputError(f'data source {spec!r}: expected {SPECS}')
   return [Picture(name, hr, lr, resize) for name, hr, lr in found]
+
+
+def is_own(spec: str) -> bool:
+  """Returns whether a spec is the 'module:name' of a function of the user's own."""
+  return user_code.is_spec(spec) and spec.partition(':')[0] not in (*KINDS, 'split')
 
 
 def split(found: Sequence[Picture], fractions: Sequence[float],
@@ -105,6 +115,17 @@ def split(found: Sequence[Picture], fractions: Sequence[float],
       raise InputError(f'config.data.fraction={fractions}: {fraction} of {len(found)} images '
                        f'leaves no image for {name}')
   return parts
+
+
+def _own(spec: str) -> list[SourceFile]:
+  """Returns the images of 'MODULE:FUNCTION', or names the kinds if there is no such module."""
+  try:
+    return own_source.find_images(spec, 'data source')
+  except InputError as error:
+    module = spec.partition(':')[0].partition('.')[0]
+    if module in sys.modules or importlib.util.find_spec(module):
+      raise
+    raise InputError(f'{error}; the kinds of data sources are {SPECS}') from None
 
 
 def _folder(folder: pathlib.Path, scale: int, notes: list[str]) -> list[SourceFile]:

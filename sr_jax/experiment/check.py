@@ -49,7 +49,9 @@ def _check_loss(config: ConfigDict) -> None:
   if not adversarial and config.discriminator.name != 'none':
     raise InputError(f'config.discriminator.name={config.discriminator.name!r}: a discriminator '
                      'needs config.loss.adversarial.weight above 0')
-  if not adversarial and not any(term.weight for term in config.loss.values()):
+  if not adversarial and not any(
+      weight for key, weight in values.flat(config.loss.to_dict()).items()
+      if key.rpartition('.')[2] == 'weight'):
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
 
 

@@ -13,7 +13,8 @@ from sr_jax.errors import InputError, listed
 from sr_jax.experiment import inputs, optimizer, values
 from sr_jax.experiment.check import describe_steps
 from sr_jax.experiment.key import RESUME
-from sr_jax.experiment.keys import KEYS
+from sr_jax.experiment.keys import KEYS, find_key
+from sr_jax.experiment.named_keys import named_key
 from sr_jax.models import architecture, factory
 from sr_jax.models.factory import differing_keys
 from sr_jax.runs.metadata import read_config
@@ -84,6 +85,8 @@ def describe_unused(trained: dict[str, Any], config: ConfigDict, mode: str) -> s
   """
   imported = bool(trained.get('imported'))  # no config describes its network
   run, given = values.flat(trained), values.flat(as_json(config))
+  named = dict.fromkeys(filter(named_key, (*run, *given)))  # None where the other lacks an entry
+  run, given = named | run, named | given
   derived = _derived(given)
   return listed([f'config.{key} {run[key]!r} (not {given[key]!r})' for key in given
                  if key in run and run[key] != given[key] and key not in derived
@@ -135,6 +138,7 @@ def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
   old = {name: key.default for name, key in KEYS.items()} | values.flat(before)
   new = values.flat(as_json(config))
   derived = _derived(new)
+  new |= {key: None for key in old if named_key(key) and key not in new}  # removed entries
   return {key: [_listed(old.get(key)), new[key]] for key in new
           if _listed(old.get(key)) != new[key] and key not in derived
           and (key.partition('.')[0] not in values.NETWORKS or key.endswith('.init'))}
@@ -174,7 +178,7 @@ def refuse_changed(workdir: pathlib.Path, step: int, changed: dict[str, list], s
   """
   mode = changed.get('data.mode', [None, 'auto'])[1]
   same_batches = mode == 'auto' or (mode == 'stream') == streamed
-  keys = {key: both for key, both in changed.items() if KEYS[key].change == RESUME
+  keys = {key: both for key, both in changed.items() if find_key(key).change == RESUME
           and not (key == 'data.mode' and same_batches)} | dict(rates)
   if keys:
     raise InputError(f'{workdir}: settings have changed since the last start: '

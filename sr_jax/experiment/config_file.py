@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment.key import parse
-from sr_jax.experiment.keys import KEYS
+from sr_jax.experiment.keys import find_key
+from sr_jax.experiment.named_keys import incomplete
 from sr_jax.experiment.values import (
   SECTIONS,
   add_own,
@@ -102,22 +103,24 @@ def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str
   add_own(settings)
   values, faults = checked(config, needs_losses)
   own = own_networks(config)
-  faults = [fault for name, fault in faults.items() if name not in settings]
-  wrong = [f'{origin}: {"; ".join(faults)}'] if faults else []
+  faults = {name: fault for name, fault in faults.items() if name not in settings}
+  wrong = [f'{origin}: {"; ".join(faults.values())}'] if faults else []
   for name, text in settings.items():
     section, _, last = name.rpartition('.')
     if name in SECTIONS:
       wrong.append(f'--config.{name}: is a section of keys; set them as --config.{name}.KEY=VALUE')
     elif section in own and last not in ('name', 'init') and name in values:
       values[name] = _literal(text)
-    elif name not in KEYS:
-      wrong.append(unknown_key(name, values))
-    else:
+    elif key := find_key(name):
       try:
-        values[name] = parse(KEYS[name], text)
+        values[name] = parse(key, text)
       except ValueError as error:
-        shown = repr(text) if KEYS[name].type is str else text
-        wrong.append(invalid_value(KEYS[name], shown, str(error)))
+        shown = repr(text) if key.type is str else text
+        wrong.append(invalid_value(key, shown, str(error)))
+    else:
+      wrong.append(unknown_key(name, values))
+  wrong += [fault for name, fault in incomplete(values)
+            if name not in settings and name not in faults]
   if wrong:
     raise InputError('; '.join(wrong))
   return ConfigDict(nested(values), type_safe=False)

@@ -6,6 +6,7 @@ are checked in check.py.
 """
 
 from sr_jax.experiment.key import FIXED, FREE, Key
+from sr_jax.experiment.named_keys import NAMED_KEYS, OWN_METRIC, OWN_TERM, named_key
 from sr_jax.experiment.network_keys import DISCRIMINATOR, GENERATOR
 
 SEED = '[0, 2147483647]'
@@ -258,6 +259,12 @@ OPTIMIZER = tuple(key._replace(name=f'optimizer.{name}.{key.name}')
 # The groups of the reference: docs/config.md and --helpkeys.
 GROUPS = {
     'Training': TRAINING, 'Log and checkpoints': LOGGING, 'Generator': GENERATOR,
-    'Discriminator': DISCRIMINATOR, 'Loss': LOSS, 'Optimiser and learning rate': OPTIMIZER,
-    'Data': DATA, 'Augmentation': AUGMENTATION, 'Validation and evaluation': EVAL}
-KEYS = {key.name: key for keys in GROUPS.values() for key in keys}
+    'Discriminator': DISCRIMINATOR, 'Loss': (*LOSS, *OWN_TERM),
+    'Optimiser and learning rate': OPTIMIZER, 'Data': DATA, 'Augmentation': AUGMENTATION,
+    'Validation and evaluation': (*EVAL, *OWN_METRIC)}
+KEYS = {key.name: key for keys in GROUPS.values() for key in keys if key.name not in NAMED_KEYS}
+
+
+def find_key(name: str) -> Key | None:
+  """Returns the key of a full name, such as 'steps' or 'loss.extra.edges.fn', or None."""
+  return KEYS.get(name) or named_key(name)

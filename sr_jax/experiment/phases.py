@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from sr_jax import losses, metrics
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs
+from sr_jax.experiment import inputs, own_functions
 from sr_jax.experiment.check import check, check_phases
 from sr_jax.experiment.optimizer import build_optimizer
 from sr_jax.models import variable_shapes
@@ -91,7 +91,8 @@ def build(config: ConfigDict) -> Experiment:
   """
   config = check(config)
   check_phases(config)
-  measured = metrics.metric_names(config.eval.lpips)
+  own = [name for name, metric in config.eval.extra.items() if metric.fn]
+  measured = (*metrics.metric_names(config.eval.lpips), *own)
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
@@ -123,7 +124,7 @@ def _build_phases(config: ConfigDict, generator: nn.Module, discriminator: nn.Mo
   g_tx, g_schedule = build_optimizer(config.optimizer.g, steps, trainable)
   phases = []
   if config.warmup_steps:
-    warmup_loss = losses.GeneratorLoss(pixel=config.loss.pixel.kind)
+    warmup_loss = losses.GeneratorLoss(pixel=loss.pixel)
     tx, schedule = build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
     step = PixelStep(g_tx=tx, loss=warmup_loss, **shared)
     phases.append(Phase('warm-up', 0, config.warmup_steps, skip(step), {'g': schedule}))
@@ -157,14 +158,21 @@ def parse_layers(text: str) -> dict[str, float]:
 
 
 def build_loss(config: ConfigDict) -> losses.GeneratorLoss:
-  """Builds the generator's loss of the main phase."""
+  """Builds the generator's loss of the main phase.
+
+  Raises:
+    InputError: a loss function of the user's own cannot be used.
+  """
   loss = config.loss
+  shape = (config.batch_size // config.accumulate, config.hr_patch, config.hr_patch,
+           inputs.batch_channels(config))
   return losses.GeneratorLoss(
-      pixel=loss.pixel.kind, pixel_weight=loss.pixel.weight,
+      pixel=own_functions.find_pixel(config, shape), pixel_weight=loss.pixel.weight,
       perceptual_weight=loss.perceptual.weight, layers=parse_layers(loss.perceptual.layers),
       scale=loss.perceptual.scale, distance=loss.perceptual.distance,
       adversarial=loss.adversarial.kind, adversarial_weight=loss.adversarial.weight,
-      total_variation_weight=loss.total_variation.weight)
+      total_variation_weight=loss.total_variation.weight,
+      extra=own_functions.find_terms(config, shape))
 
 
 def build_vgg(config: ConfigDict) -> tuple[nn.Module | None, dict[str, PyTree]]:

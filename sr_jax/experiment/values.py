@@ -6,12 +6,13 @@ from typing import Any
 
 from sr_jax.errors import brief, listed
 from sr_jax.experiment.key import Key, choices, convert
-from sr_jax.experiment.keys import KEYS
+from sr_jax.experiment.keys import KEYS, find_key
+from sr_jax.experiment.named_keys import RESERVED, entry_fault, incomplete, siblings
 from sr_jax.system import extension
 
 NETWORKS = ('generator', 'discriminator')
 SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
-            for length in range(1, len(parts))}
+            for length in range(1, len(parts))} | set(RESERVED)
 
 
 def defaults() -> dict[str, Any]:
@@ -20,7 +21,7 @@ def defaults() -> dict[str, Any]:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {'a': {'b': 1}} for {'a.b': 1}."""
+  """Returns {'a': {'b': 1}} for {'a.b': 1}, with the sections of the user's names even if empty."""
   tree: dict[str, Any] = {}
   for name, value in flat.items():
     *sections, last = name.split('.')
@@ -28,6 +29,9 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     for part in sections:
       section = section.setdefault(part, {})
     section[last] = value
+  for name in RESERVED:
+    section, _, last = name.partition('.')
+    tree.setdefault(section, {}).setdefault(last, {})
   return tree
 
 
@@ -62,6 +66,7 @@ def checked(config: Mapping[str, Any], needs_losses: bool = True
     if not needs_losses and name.startswith('loss.'):
       values[name] = value
       faults.pop(name, None)
+  faults |= {name: fault for name, fault in incomplete(values) if name not in faults}
   missing = [name for name in KEYS if name not in values and not any(
       name == fault or name.startswith(f'{fault}.') for fault in faults)
       and name.partition('.')[0] not in own]
@@ -104,18 +109,22 @@ def unknown_key(name: str, known: Collection[str] = ()) -> str:
     known: keys that exist besides those of the table: fields of a network of the user's own.
   """
   section, _, last = name.rpartition('.')
+  entry = name if section in RESERVED else section
+  if entry.rpartition('.')[0] in RESERVED and (
+      fault := entry_fault(entry, None if entry == name else {})):
+    return fault
   below = f'{section}.' if section else ''
-  siblings = dict.fromkeys(key.removeprefix(below).partition('.')[0]
-                           for key in (*KEYS, *known) if key.startswith(below))
-  similar = [below + part for part in difflib.get_close_matches(last, siblings, 1, 0.7)]
+  beside = dict.fromkeys(key.removeprefix(below).partition('.')[0]
+                         for key in (*KEYS, *RESERVED, *siblings(name), *known)
+                         if key.startswith(below))
+  similar = [below + part for part in difflib.get_close_matches(last, beside, 1, 0.7)]
   if not similar:  # a key of another section
     parts = {key.rpartition('.')[2]: key for key in reversed(KEYS)}
     similar = [parts[part] for part in difflib.get_close_matches(last, parts, 1, 0.8)]
   if similar:
     return f'config.{name}: unknown key (did you mean config.{similar[0]}?)'
-  if section in SECTIONS:
-    return (f'config.{name}: unknown key; the keys of config.{section} are '
-            f'{", ".join(siblings)}')
+  if section in SECTIONS or siblings(name):
+    return f'config.{name}: unknown key; the keys of config.{section} are {", ".join(beside)}'
   return f'config.{name}: unknown key; sr_jax/experiment/keys.py lists all keys'
 
 
@@ -136,10 +145,15 @@ def _walk(section: Mapping[str, Any], prefix: str, own: tuple[str, ...],
                    f'config.{name}.KEY')
     elif prefix.rstrip('.') in own and last not in ('name', 'init'):
       values[name] = value
-    elif name not in KEYS:
-      yield name, unknown_key(name)
-    else:
+    elif prefix.rstrip('.') in RESERVED:
+      if fault := entry_fault(name, value):
+        yield name, fault
+      else:
+        yield from _walk(value, f'{name}.', own, values)
+    elif key := find_key(name):
       try:
-        values[name] = convert(KEYS[name], value)
+        values[name] = convert(key, value)
       except ValueError as error:
-        yield name, invalid_value(KEYS[name], repr(value), str(error))
+        yield name, invalid_value(key, repr(value), str(error))
+    else:
+      yield name, unknown_key(name)

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -12,16 +13,19 @@ import numpy as np
 from sr_jax import images
 from sr_jax.data.pictures import Pair
 from sr_jax.metrics import psnr_ssim
+from sr_jax.metrics.own import OwnMetric, own_scores
 from sr_jax.models.lpips import LPIPS
 from sr_jax.pretrained.lpips import load_lpips
 
 MIN_LPIPS_SIDE = 32  # AlexNet reduces an image by a factor of more than 16
+NO_METRICS: Mapping[str, OwnMetric] = types.MappingProxyType({})
 
 Scores = dict[str, float]  # by the name of the metric
-Scorer = Callable[..., Scores]  # scorer(sr, hr, lr=None)
+Scorer = Callable[..., Scores]  # scorer(sr, hr, lr=None, image='')
 
 
-def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False) -> dict[str, str]:
+def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False,
+             own: Mapping[str, OwnMetric] = NO_METRICS) -> dict[str, str]:
   """Returns {metric: how it is computed}, to be printed beside the scores.
 
   Args:
@@ -30,6 +34,7 @@ def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False) -> dic
     has_lr: LR images were given; otherwise they were made from HR.
     stored: the samples are those of the files (`images.read_samples`) instead of 8 bits without
       alpha (`images.read_image`).
+    own: metrics of the user's own by name.
   """
   crop = f'border {border}'
   text = {
@@ -43,26 +48,32 @@ def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False) -> dic
       'psnr_lr': "LR consistency: RGB PSNR of SR downscaled by MATLAB's bicubic to the LR"}
   if lpips != 'none':
     text[f'lpips_{lpips}'] = f'LPIPS 0.1 ({lpips}), entire image, lower is better'
+  text |= {name: metric.meaning for name, metric in own.items()}
   text['samples'] = ('as stored: those of more than 8 bits have 16, alpha is ignored' if stored else
                      '8 bits, alpha composited over white')
   return text | {'lr': 'read from files' if has_lr else "HR downscaled by MATLAB's bicubic"}
 
 
-def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> Scorer:
-  """Returns score(sr, hr, lr=None) -> {metric: value} for uint8 or uint16 [H, W, 3 or 1] images.
+def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None,
+                own: Mapping[str, OwnMetric] = NO_METRICS) -> Scorer:
+  """Returns score(sr, hr, lr=None, image='') -> {metric: value} for uint8 or uint16 [H, W, 3 or 1].
 
-  The metrics are those of `image_scores`, `psnr_lr` and, if requested, `lpips_alex` or
-  `lpips_vgg`. PSNR and SSIM are compiled once for all image sizes, LPIPS once for each size. A
-  colour SR of a grey HR is scored by its channels' mean. SSIM is omitted for images of less than
-  11 pixels a side without the border, LPIPS for less than 32.
+  The metrics are those of `image_scores`, `psnr_lr`, if requested `lpips_alex` or `lpips_vgg`, and
+  those of the user's own. PSNR and SSIM are compiled once for all image sizes, LPIPS once for each
+  size. A colour SR of a grey HR is scored by its channels' mean. SSIM is omitted for images of less
+  than 11 pixels a side without the border, LPIPS for less than 32. `image` is the name of the
+  image, for messages.
 
   Args:
     scale: HR / LR.
     lpips: 'alex', 'vgg' or 'none'.
-    border: pixels to ignore on each side, in all metrics but LPIPS and psnr_lr; `scale` if None.
+    border: pixels to ignore on each side, in all metrics but LPIPS, psnr_lr and the user's own;
+      `scale` if None.
+    own: metrics of the user's own by name.
 
   Raises:
-    InputError: the package with LPIPS's weights is not installed.
+    InputError: the package with LPIPS's weights is not installed; from the scorer, if a metric of
+      the user's own fails.
     ValueError: from the scorer, if shapes differ or the border leaves nothing.
   """
   border = scale if border is None else border
@@ -79,7 +90,8 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> S
   def downscale(image: np.ndarray) -> np.ndarray:
     return images.imresize(images.crop_to_multiple(image, scale), Fraction(1, scale))
 
-  def score(sr: np.ndarray, hr: np.ndarray, lr: np.ndarray | None = None) -> Scores:
+  def score(sr: np.ndarray, hr: np.ndarray, lr: np.ndarray | None = None,
+            image: str = '') -> Scores:
     sr, hr = psnr_ssim.same_depth(sr, hr)
     scores = psnr_ssim.image_scores(sr, hr, border)
     if min(hr.shape[:2]) >= scale:
@@ -90,7 +102,7 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> S
               for image in (sr, hr)]
       with lpips_lock:
         scores[f'lpips_{lpips}'] = float(distance(variables, *pair)[0])
-    return scores
+    return scores | own_scores(own, sr, hr, image)
 
   return score
 
@@ -98,7 +110,8 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None) -> S
 def score_set(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], np.ndarray],
               scorer: Scorer) -> dict[str, Scores]:
   """Returns {image: scores} of `upscale(lr)` for all pairs."""
-  return {pair.name: scorer(upscale(pair.lr), pair.hr, pair.lr) for pair in pairs}
+  return {pair.name: scorer(upscale(pair.lr), pair.hr, pair.lr, image=pair.name)
+          for pair in pairs}
 
 
 def means(methods: Mapping[str, Mapping[str, Scores]]) -> dict[str, Scores]:
@@ -149,7 +162,8 @@ def exclusions(methods: Mapping[str, Mapping[str, Scores]]) -> list[str]:
                    for of in values.values())
     finite = len(_finite_images(methods, metric))
     reasons = [f'{number} {reason}' for number, reason in (
-        (infinite, 'infinite (identical)'), (count - finite - infinite - missing, 'NaN'),
+        (infinite, 'infinite' + ' (identical)' * metric.startswith('psnr')),
+        (count - finite - infinite - missing, 'NaN'),
         (missing, 'too small')) if number]
     if reasons:
       over = f'mean over {finite} of {count} images' if finite else 'no finite mean'

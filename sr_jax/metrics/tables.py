@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sr_jax.metrics.scorer import Scores, exclusions
 from sr_jax.metrics.scorer import means as means_of
+from sr_jax.system.text import format_metric
 
 BASELINES = ('bilinear', 'bicubic')  # in every table beside a model, by MATLAB's imresize
 
@@ -24,7 +25,7 @@ def table(methods: Mapping[str, Mapping[str, Scores]], markdown: bool = False) -
   for image in [*next(iter(methods.values())), None]:
     for index, (method, scores) in enumerate(methods.items()):
       values = means[method] if image is None else scores[image]
-      cells = (f'{values[name]:.{_decimals(name)}f}' if name in values else '' for name in metrics)
+      cells = (_cell(name, values) for name in metrics)
       title = '' if index else image or 'mean'  # only in the first of its rows
       rows.append([*[title, method][:len(labels)], *cells])
   excluded = exclusions(methods)
@@ -61,8 +62,7 @@ def means_table(sets: Mapping[str, Mapping[str, Mapping[str, Scores]]]) -> str:
     count = len(next(iter(groups[name].values())))
     for index, (method, values) in enumerate(methods.items()):
       rows.append([*(('', '') if index else (name, f'{count:,}')), method, *(
-          f'{values[metric]:.{_decimals(metric)}f}' if metric in values else ''
-          for metric in metrics)])
+          _cell(metric, values) for metric in metrics)])
   excluded = [f'{name}: {line}' for name, scores in sets.items() for line in exclusions(scores)]
   return '\n'.join([aligned(rows, 3), *excluded])
 
@@ -78,8 +78,8 @@ def _padded(rows: Sequence[Sequence[str]], labels: int) -> list[list[str]]:
            for column, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in rows]
 
 
-def _decimals(metric: str) -> int:
-  return 3 if metric.startswith('psnr') else 4
+def _cell(metric: str, values: Scores) -> str:
+  return format_metric(metric, values[metric], psnr_digits=3) if metric in values else ''
 
 
 def legend(protocol: Mapping[str, str], markdown: bool = False) -> str:

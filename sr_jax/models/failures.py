@@ -1,13 +1,12 @@
 """Turns exceptions of a network that is called into one line."""
 
 import contextlib
-import pathlib
-import traceback
 from collections.abc import Iterator
 
 from flax import linen as nn
 
 from sr_jax.errors import InputError, brief
+from sr_jax.system.user_failures import place
 
 
 @contextlib.contextmanager
@@ -30,17 +29,9 @@ def one_line(module: nn.Module, where: str = '') -> Iterator[None]:
     raise
   except Exception as error:  # whatever the user's code raises
     if own:
-      raise InputError(f'{name}{type(error).__name__}: {brief(error, 300)}{_place(error)}'
+      raise InputError(f'{name}{type(error).__name__}: {brief(error, 300)}{place(error)}'
                        ) from None
     if isinstance(error, (ValueError, TypeError)):
       raise InputError(f'{name}{brief(error, 300)}') from None
     raise
 
-
-def _place(error: Exception) -> str:
-  """Returns ' (mine.py, line 12)', the last line of code of neither a library nor this package."""
-  package = str(pathlib.Path(__file__).parents[1])
-  lines = [frame for frame in traceback.extract_tb(error.__traceback__)
-           if 'site-packages' not in frame.filename and not frame.filename.startswith(package)
-           and pathlib.Path(frame.filename).is_file() and 'lib/python' not in frame.filename]
-  return f' ({lines[-1].filename}, line {lines[-1].lineno})' if lines else ''

@@ -54,6 +54,13 @@ def _set_table(set_name: str, evaluations: Sequence[tuple[str, Evaluation]], sev
           f'<details><summary>Protocol</summary><dl>{protocol}</dl></details>')
 
 
+def _lower_is_better(metric: str, evaluation: Evaluation) -> bool:
+  """Returns whether a metric is better when it is lower; the file states it for a user's own."""
+  better = evaluation.scores.get('better')
+  own = better.get(metric) if isinstance(better, dict) else None
+  return own == 'lower' if own else metric.startswith('lpips')
+
+
 def _best_and_worst(run: str, evaluation: Evaluation, shown: Collection[tuple[str, str]]) -> str:
   """Returns a table of the images with the best and the worst score of each metric."""
   def cell(metric: str, name: str, score: float) -> str:
@@ -67,7 +74,7 @@ def _best_and_worst(run: str, evaluation: Evaluation, shown: Collection[tuple[st
     scores = {name: scores[metric] for name, scores in evaluation.scores['images'].items()
               if scores.get(metric) is not None}
     if len(scores) > 1:
-      best_first = sorted(scores, key=scores.get, reverse=not metric.startswith('lpips'))
+      best_first = sorted(scores, key=scores.get, reverse=not _lower_is_better(metric, evaluation))
       rows.append([escape(metric), *(cell(metric, name, scores[name])
                                      for name in (best_first[0], best_first[-1]))])
   if not rows:

@@ -9,7 +9,7 @@ import numpy as np
 from sr_jax.report.charts import TITLES
 from sr_jax.report.history import History
 from sr_jax.report.html import score_text, table
-from sr_jax.runs.checkpoint_index import LOWER_IS_BETTER
+from sr_jax.runs import metadata
 
 METRICS = ('psnr_y', 'ssim_y', 'lpips_alex', 'lpips_vgg')
 
@@ -18,7 +18,7 @@ class Best(NamedTuple):
   """The validation with the best finite value of `config.best_metric`.
 
   Attributes:
-    scores: {metric: mean}, of those in METRICS that are finite.
+    scores: {metric: mean}, of those in METRICS and the user's own that are finite.
   """
 
   step: int
@@ -33,8 +33,9 @@ def best_validation(run: History) -> Best | None:
   if curve is None or not curve.finite.steps.size:
     return None
   steps, values = curve.finite
-  step = int(steps[np.argmin(values) if metric in LOWER_IS_BETTER else np.argmax(values)])
-  scores = {name: value for name in METRICS
+  step = int(steps[np.argmin(values) if metadata.lower_is_better(metric, run.config)
+                   else np.argmax(values)])
+  scores = {name: value for name in (*METRICS, *metadata.own_metrics(run.config))
             if (value := _value_at(run, f'valid/{name}', step)) is not None}
   return Best(step, metric, scores)
 
@@ -50,7 +51,10 @@ def _value_at(run: History, name: str, step: int) -> float | None:
 def headline(histories: Sequence[History], names: Sequence[str]) -> str:
   """Returns the table of the best steps against bicubic; a line if nothing was validated."""
   bests = [best_validation(run) for run in histories]
-  metrics = [name for name in METRICS if any(best and name in best.scores for best in bests)]
+  own = {name: better for run in histories
+         for name, better in metadata.own_metrics(run.config).items()}
+  metrics = [name for name in (*METRICS, *own)
+             if any(best and name in best.scores for best in bests)]
   if not metrics:
     return '<p>No validation has been logged (config.data.valid).</p>'
   several, columns = len(histories) > 1, []
@@ -69,10 +73,12 @@ def headline(histories: Sequence[History], names: Sequence[str]) -> str:
       columns.append([f'<b>{prefix}step {best.step:,}</b>, best by {escape(best.metric)}', *(
           f'<b>{_cell(metric, best.scores.get(metric))}</b>'
           + _gain(metric, best.scores, bicubic) for metric in metrics)])
-  head, *rows = zip(['', *(TITLES[metric] for metric in metrics)], *columns, strict=True)
+  titles = [escape(TITLES.get(metric, metric)) for metric in metrics]
+  head, *rows = zip(['', *titles], *columns, strict=True)
   note = ('Means of the validation set; in parentheses the difference to bicubic. LPIPS is better '
-          'when lower.')
-  return f'{table(head, rows, "metrics headline")}<p class="status">{note}</p>'
+          'when lower' + ''.join(f', {name} when {own[name]}' for name in metrics if name in own)
+          + '.')
+  return f'{table(head, rows, "metrics headline")}<p class="status">{escape(note)}</p>'
 
 
 def _set(run: History) -> str:
@@ -87,5 +93,5 @@ def _cell(metric: str, value: float | None) -> str:
 def _gain(metric: str, scores: Mapping[str, float], bicubic: Mapping[str, float | None]) -> str:
   if metric not in scores or bicubic[metric] is None:
     return ''
-  digits = 2 if metric.startswith('psnr') else 4
-  return f' ({scores[metric] - bicubic[metric]:+.{digits}f})'
+  gain = scores[metric] - bicubic[metric]
+  return f' ({"+" if gain >= 0 else "-"}{score_text(metric, abs(gain))})'

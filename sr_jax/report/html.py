@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from html import escape, unescape
 
+from sr_jax.system.text import format_metric
+
 
 def section(heading: str, content: str) -> str:
   """Returns a <section> with a heading and an id, or '' if there is no content."""
@@ -51,4 +53,4 @@ def score_text(metric: str, value: float | None) -> str:
   """
   if value is None:
     return '∞' if metric.startswith('psnr') else ''
-  return f'{value:.{2 if metric.startswith("psnr") else 4}f}'
+  return format_metric(metric, value, psnr_digits=2)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from sr_jax.errors import InputError, listed
 from sr_jax.runs import manifest
 
-LOWER_IS_BETTER = ('lpips_alex', 'lpips_vgg')
 # Suffixes of folders that an interrupted save or deletion leaves behind.
 LEFTOVER_SUFFIXES = ('.saving', '.deleted', '.orbax-checkpoint-tmp')
 
@@ -27,8 +26,11 @@ class CheckpointIndex:
     damaged: {step: description of its first fault} of the checkpoints checked so far.
   """
 
-  def __init__(self, folder: pathlib.Path, best_metric: str, warn: Callable[[str], None]) -> None:
+  def __init__(self, folder: pathlib.Path, best_metric: str, warn: Callable[[str], None],
+               lower_is_better: bool | None = None) -> None:
     self.folder, self.best_metric, self.damaged = folder, best_metric, {}
+    self._lower_is_better = (best_metric.startswith('lpips') if lower_is_better is None
+                             else lower_is_better)
     self._warn, self._warned = warn, set()  # steps whose damage has been reported
     self._intact, self._scores = set(), {}
 
@@ -99,7 +101,7 @@ class CheckpointIndex:
     value = (metrics or {}).get(self.best_metric)
     if value is None or not math.isfinite(value):
       return -math.inf
-    return -value if self.best_metric in LOWER_IS_BETTER else value
+    return -value if self._lower_is_better else value
 
   def resolve_step(self, step: str | int | None) -> int:
     """Returns the step that 'latest' (or None), 'best' or a number refers to.

@@ -41,7 +41,7 @@ class Checkpoints:
 
   def __init__(self, workdir: os.PathLike | str, best_metric: str = '',
                keep_steps: Sequence[int] = (), read_only: bool = False, begin: int | None = None,
-               warn: Callable[[str], None] = print) -> None:
+               warn: Callable[[str], None] = print, lower_is_better: bool | None = None) -> None:
     """Opens the checkpoints without reading any.
 
     Args:
@@ -53,6 +53,7 @@ class Checkpoints:
         steps are moved to WORKDIR/damaged, because training will write to their places.
       warn: called with a line for each damaged checkpoint that is skipped and each one that cannot
         be saved; for the latter usually on another thread.
+      lower_is_better: whether `best_metric` is better when it is lower; None: as LPIPS is.
 
     Raises:
       OSError: not `read_only`, and the folder cannot be created.
@@ -61,7 +62,7 @@ class Checkpoints:
     """
     run = RunFolder(files.expand(workdir))
     self.folder = run.checkpoints
-    self._index = CheckpointIndex(self.folder, best_metric, warn)
+    self._index = CheckpointIndex(self.folder, best_metric, warn, lower_is_better)
     self._keep_steps, self._read_only, self._warn = tuple(keep_steps), read_only, warn
     self._checkpointer = self._saving_thread = None
     self._saving_score = -math.inf  # score of the checkpoint that is being saved

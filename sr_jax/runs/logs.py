@@ -26,13 +26,15 @@ from sr_jax.runs.metrics_log import forget_after, read_baselines
 from sr_jax.runs.pace import Pace
 from sr_jax.runs.transcript import Transcript
 from sr_jax.system import files
-from sr_jax.system.text import format_seconds
+from sr_jax.system.text import format_metric, format_seconds
 
 # Bytes that are kept while a file cannot be written; beyond that the oldest are dropped.
 MAX_PENDING_BYTES = 2**24
 
 # Metrics of G that are logged but not shown on the terminal.
 HIDDEN_METRICS = ('g/total', 'g/grad_norm', 'g/ema_distance')
+# Validation metrics that are printed without those of bicubic and of the start.
+NOT_COMPARED = ('ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr')
 
 
 class Logs:
@@ -135,7 +137,7 @@ class Logs:
     for kind, scores in sets.items():
       title = ('validation' if kind == 'valid' else kind) + (
           f' on {names[kind]}' if names and kind in names else '')
-      parts = [f'{name} {value:.4f}' + self._compare(f'{kind}/{name}')
+      parts = [f'{name} {format_metric(name, value)}' + self._compare(kind, name)
                for name, value in scores.items()]
       at = phase if before_training else f'step {step}/{self._steps}'
       best = ['best so far'] if is_best and kind == 'valid' else []
@@ -143,12 +145,13 @@ class Logs:
     if before_training:
       self._baselines[phase] = metrics
 
-  def _compare(self, metric: str) -> str:
+  def _compare(self, kind: str, name: str) -> str:
     """Returns the scores of bicubic and of the start, for the metrics that are mostly looked at."""
-    if not metric.endswith(('/psnr_y', '/lpips_alex', '/lpips_vgg')):
+    if name in NOT_COMPARED:
       return ''
-    found = [f'{kind} {scores[metric]:.4f}' for kind, scores in self._baselines.items()
-             if scores.get(metric) is not None]
+    metric = f'{kind}/{name}'
+    found = [f'{phase} {format_metric(name, scores[metric])}'
+             for phase, scores in self._baselines.items() if scores.get(metric) is not None]
     return f' ({", ".join(found)})' if found else ''
 
   @contextlib.contextmanager

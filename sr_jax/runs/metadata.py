@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -60,6 +61,26 @@ def _refuse_reserved_keys(config: dict) -> None:
       raise ValueError(key)
     if isinstance(value, dict):
       _refuse_reserved_keys(value)
+
+
+def own_metrics(config: Mapping[str, Any]) -> dict[str, str]:
+  """Returns {metric: 'higher' or 'lower'} of a run's own metrics, which is better.
+
+  Args:
+    config: config.json of the run; what is malformed in it is skipped.
+  """
+  section = config.get('eval')
+  extra = section.get('extra') if isinstance(section, Mapping) else None
+  return {name: fields['better'] for name, fields in
+          (extra.items() if isinstance(extra, Mapping) else ())
+          if isinstance(fields, Mapping) and fields.get('fn')
+          and fields.get('better') in ('higher', 'lower')}
+
+
+def lower_is_better(metric: str, config: Mapping[str, Any]) -> bool:
+  """Returns whether a validation metric is better when it is lower; `config` is config.json."""
+  own = own_metrics(config).get(metric)
+  return own == 'lower' if own else metric.startswith('lpips')
 
 
 def start_records(workdir: os.PathLike | str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Formats numbers of bytes and seconds for logs, messages and reports."""
+"""Formats numbers of bytes, seconds and metrics for logs, messages and reports."""
 
 # Unit: (bytes, digits after the decimal point).
 _UNITS = {'MB': (10**6, 0), 'GB': (10**9, 1), 'MiB': (2**20, 0), 'GiB': (2**30, 1)}
@@ -30,3 +30,16 @@ def format_seconds(seconds: float, always_hours: bool = False) -> str:
   if days:
     return f'{days:,} d {hours:02}:{clock}'
   return f'{hours}:{clock}' if hours or always_hours else clock
+
+
+def format_metric(name: str, value: float, psnr_digits: int = 4) -> str:
+  """Returns the value of a metric with the digits that are usual for it.
+
+  A metric of the user's own has five significant digits, because its size is unknown.
+
+  Args:
+    psnr_digits: digits of a PSNR after the decimal point; SSIM and LPIPS have four.
+  """
+  if not name.startswith(('psnr', 'ssim', 'lpips')):
+    return f'{value:.5g}'
+  return f'{value:.{psnr_digits if name.startswith("psnr") else 4}f}'

@@ -12,6 +12,7 @@ from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
 from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import TrainState
+from sr_jax.system.text import format_metric
 from sr_jax.train.start import Origin, Run
 
 NAMED = 10  # skipped images that are named, at most
@@ -148,7 +149,8 @@ def _table(rows: list[dict], prefix: str, title: str) -> list[str]:
   lines = [title] if title else []
   lines.append(f'{"step":>8}  {"phase":10}' + ''.join(f'  {head:>10}' for head in heads))
   for row in rows:  # null is a mean that is not finite; an earlier start may lack a metric
-    cells = (f'{row[name]:.4f}' if row.get(name) is not None else '' for name in names)
+    cells = (format_metric(name.removeprefix(prefix), row[name]) if row.get(name) is not None
+             else '' for name in names)
     lines.append(f'{row["step"]:>8}  {row["phase"]:10}' + ''.join(f'  {cell:>10}'
                                                                   for cell in cells))
   return lines
@@ -183,6 +185,6 @@ def _score(run: Run, step: int) -> str:
   scores = {line['phase'] if not line['step'] else metric: line.get(f'valid/{metric}')
             for line in read_metrics(run.folder.workdir)
             if line['step'] == step or line['phase'] == 'bicubic'}
-  shown = ', '.join(f'{name} {scores[name]:.4f}' for name in (metric, 'bicubic')
+  shown = ', '.join(f'{name} {format_metric(metric, scores[name])}' for name in (metric, 'bicubic')
                     if scores.get(name) is not None)
   return f' ({shown})' if shown else ''

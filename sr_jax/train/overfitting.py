@@ -8,6 +8,9 @@ import numpy as np
 
 from sr_jax.runs.metrics_log import read_metrics
 
+# Terms that do not compare SR with HR: they may rise on validation without overfitting.
+NOT_COMPARISONS = ('total_variation', 'adversarial', 'd_total')
+
 
 def term_lines(workdir: pathlib.Path,
                crops: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
@@ -58,7 +61,7 @@ def _describe(term: str, steps: Sequence[int], train: Sequence[float],
     return text
   lowest = int(np.argmin(valid))
   text += f', lowest {valid[lowest]:.4g} at step {steps[lowest]}'
-  if term in ('pixel', 'perceptual') and overfits(train, valid):
+  if term not in NOT_COMPARISONS and overfits(train, valid):
     text += ': rising on validation while train falls, so the generator overfits'
   return text
 

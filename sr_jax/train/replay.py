@@ -16,6 +16,7 @@ from sr_jax.data.feed import Feed, open_feed
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check
+from sr_jax.experiment.named_keys import named_key
 from sr_jax.experiment.phases import Experiment
 from sr_jax.images import montage
 from sr_jax.runs import metadata
@@ -192,10 +193,10 @@ def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any],
                          config: ConfigDict) -> None:
   have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
                 for tree in (trained, compatibility.as_json(config)))
-  for key in want:
-    if have.get(key) != want[key]:
-      raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config {want[key]!r}; '
-                       'replaying a step needs the config of its run')
+  for key in (*want, *filter(named_key, have)):
+    if have.get(key) != want.get(key):
+      raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config '
+                       f'{want.get(key)!r}; replaying a step needs the config of its run')
 
 
 def _record_of_step(workdir: pathlib.Path, number: int) -> tuple[dict[str, Any], dict[str, list]]:

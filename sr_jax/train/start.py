@@ -21,7 +21,7 @@ from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.phases import Experiment
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.restore import Model, load
-from sr_jax.runs import checkpoints, lock, wandb_sync
+from sr_jax.runs import checkpoints, lock, metadata, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
@@ -175,8 +175,9 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
     checkpoints.clear(workdir)
     log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript)
     stack.callback(log.close)
-    saved = Checkpoints(workdir, config.best_metric, (config.warmup_steps,), begin=begin,
-                        warn=log.say)
+    saved = Checkpoints(
+        workdir, config.best_metric, (config.warmup_steps,), begin=begin, warn=log.say,
+        lower_is_better=metadata.lower_is_better(config.best_metric, plain_config))
     stack.callback(saved.close)
     if config.wandb:
       stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))

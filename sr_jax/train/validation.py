@@ -18,11 +18,13 @@ from sr_jax.data import benchmarks, pictures
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Pair, Picture, refuse_empty
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs
+from sr_jax.experiment import inputs, own_functions
 from sr_jax.experiment.phases import Experiment, Phase
 from sr_jax.images import dropped, montage
 from sr_jax.inference.upscaler import make_upscaler
 from sr_jax.metrics import scorer
+from sr_jax.metrics.own import OwnMetric, own_scores
+from sr_jax.metrics.scorer import NO_METRICS
 from sr_jax.runs import progress
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs
@@ -39,11 +41,13 @@ class ValidationData(NamedTuple):
     sets: the pairs of 'valid' and 'test', those that are configured.
     crops: {'train': batch, 'valid': batch} as a step takes them; {} if one of them is missing.
     skipped: one line for each unusable image of the sets.
+    own: metrics of the user's own by name.
   """
 
   sets: dict[str, list[Pair]]
   crops: dict[str, dict[str, np.ndarray]]
   skipped: list[str]
+  own: Mapping[str, OwnMetric] = NO_METRICS
 
   @property
   def valid(self) -> list[Pair]:
@@ -60,8 +64,10 @@ def open_validation(config: ConfigDict, training_set: Sequence[Picture],
     notes: receives lines on what is used and what is skipped, see `sources.open_source`.
 
   Raises:
-    InputError: a set can't be read or has no usable image.
+    InputError: a set can't be read or has no usable image, or a metric of the user's own cannot be
+      used.
   """
+  own = own_functions.find_metrics(config)
   pictures_of = {key: inputs.scored_set(config, key, notes)[:config.eval.pictures]
                  for key in ('valid', 'test') if config.data[key]}
   skipped, sets = [], {}
@@ -87,7 +93,10 @@ def open_validation(config: ConfigDict, training_set: Sequence[Picture],
     count = min((len(batch['hr']) for batch in crops.values()), default=0)
     crops = {kind: {name: array[:count] for name, array in batch.items()}
              for kind, batch in crops.items()}
-  return ValidationData(sets, crops, skipped)
+  for pair in next(iter(sets.values()), [])[:1] if own else ():
+    # A trial, so that a function that fails does so before anything is written.
+    own_scores(own, images.imresize(pair.lr, config.scale), pair.hr, pair.name)
+  return ValidationData(sets, crops, skipped, own)
 
 
 def centre_crops(members: Sequence[Picture], spec: CropSpec) -> dict[str, np.ndarray]:
@@ -117,7 +126,8 @@ class Validator:
     self._names = {kind: config.data[kind] for kind in data.sets}
     self._config, self._experiment, self._data, self._log = config, experiment, data, log
     self._upscale = make_upscaler(experiment.generator)
-    self._score = scorer.make_scorer(config.scale, config.eval.lpips) if data.sets else None
+    self._score = (scorer.make_scorer(config.scale, config.eval.lpips, own=data.own)
+                   if data.sets else None)
     self._terms = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
     self._bicubic: dict[str, dict[str, scorer.Scores]] = {}  # of each set
     self._excluded: dict[str, list[str]] = {}  # lines on the means of each set, already logged
@@ -187,7 +197,7 @@ class Validator:
     if kind not in self._bicubic:
       self._bicubic[kind] = scores or scorer.score_set(
           self._data.sets[kind], self._upscale_bicubic,
-          scorer.make_scorer(self._config.scale, 'none'))
+          scorer.make_scorer(self._config.scale, 'none', own=self._data.own))
     return self._bicubic[kind]
 
   def _upscale_bicubic(self, lr: np.ndarray) -> np.ndarray:
