@@ -68,8 +68,8 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
 
   Raises:
     InputError: an image that is missing, unreadable or of another size, an array of another type or
-      range, a missing LPIPS package, an invalid scale, border or lpips, or a metric of your own that
-      cannot be found, raises an exception or does not return a number.
+      range, a missing LPIPS package, an invalid scale, border or lpips, or a metric of your own
+      that cannot be found, raises an exception or does not return a number.
   """
   border = _checked_border(scale, border, lpips)
   notes = []
