@@ -38,6 +38,7 @@ SETS = {
 MODEL = Compact(4, 1, scale=4)
 RUNS = ('train --config srgan:sample --workdir runs/srgan',
         'train --config srresnet:sample --workdir runs/srresnet')
+SECONDS = 300  # that the commands of a block may take
 ERROR = 'trap \'echo "{page}:$LINENO: exit status $?: $BASH_COMMAND" >&2\' ERR\n'
 
 
@@ -80,19 +81,21 @@ def prepare(folder: pathlib.Path, server: Server) -> None:
   for place, names in SETS.items():
     (folder / place).mkdir(parents=True)
     for file in names:
-      Image.fromarray(_image(rng)).save(folder / place / file, quality=90)
-  Image.fromarray(_image(rng)).save(folder / 'photo.jpg', quality=90)
-  Image.fromarray(_image(rng)).save(folder / 'scan.png')
+      size = (64, 96) if place.startswith('data/') else (36, 48)
+      Image.fromarray(_image(rng, *size)).save(folder / place / file, quality=90)
+  Image.fromarray(_image(rng, 24, 32)).save(folder / 'photo.jpg', quality=90)
+  Image.fromarray(_image(rng, 24, 32)).save(folder / 'scan.png')
   (folder / 'lr').mkdir()
   for path in (folder / 'hr').iterdir():
     images.write_image(folder / 'lr' / path.name, images.imresize(images.read_image(path), 1 / 4))
-  make(folder / 'video.mp4', moving(6, 32, 48))
+  make(folder / 'video.mp4', moving(3, 24, 32))
   lr = np.zeros((1, 8, 8, 3), np.float32)
   generators.write_generator(folder / 'model.safetensors', 'basicsr', 'compact', MODEL,
                              filled(MODEL, lr))
-  network = RRDB(4, 1, growth=4, scale=4)
-  generators.write_generator(folder / '.published.safetensors', 'basicsr', 'rrdb', network,
-                             filled(network, lr))
+  for scale in (2, 3, 4):
+    network = RRDB(4, 1, growth=4, scale=scale)
+    generators.write_generator(folder / docs_small.STAND_IN.format(scale), 'sr_jax', 'rrdb',
+                               network, filled(network, lr))
   _write_pth(folder)
   for run in RUNS:
     run_bash(Block(folder / 'prepared', 1, 'bash', f'sr-jax {run}\n'), folder, server)
@@ -100,9 +103,9 @@ def prepare(folder: pathlib.Path, server: Server) -> None:
     (run / docs_small.PREPARED).touch()
 
 
-def _image(rng: np.random.Generator) -> np.ndarray:
-  """Returns uint8 [64, 96, 3]: smooth waves and some noise."""
-  y, x = np.mgrid[:64, :96]
+def _image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+  """Returns uint8 [height, width, 3]: smooth waves and some noise."""
+  y, x = np.mgrid[:height, :width]
   a, b, c = rng.uniform(0.05, 0.4, (3, 3))
   waves = 127 + 90 * np.sin(a * x[..., None] + b * y[..., None] + 6 * c)
   return np.uint8(np.clip(waves + rng.normal(0, 8, waves.shape), 0, 255))
@@ -120,6 +123,8 @@ def run_page(page: pathlib.Path, folder: pathlib.Path, server: Server) -> None:
   Raises:
     PageError: a block failed.
   """
+  if page.name != 'README.md':
+    server = server._replace(environment={**server.environment, docs_small.SMALL_PAGE: '1'})
   with tempfile.TemporaryFile('w+') as output, Python(folder, server, output) as python:
     for block in read_blocks(page):
       if block.not_run:
@@ -142,13 +147,16 @@ def run_bash(block: Block, folder: pathlib.Path, server: Server) -> str:
   """
   script = (ERROR.format(page=name(block.page)) + '\n' * (block.line - 2) + block.text)
   with tempfile.TemporaryFile('w+') as output:
-    status = subprocess.run(['bash', '-Eeuo', 'pipefail', '-c', script], cwd=folder,
-                            env=server.environment, stdin=subprocess.DEVNULL, stdout=output,
-                            stderr=subprocess.STDOUT).returncode
+    try:
+      status = subprocess.run(['bash', '-Eeuo', 'pipefail', '-c', script], cwd=folder,
+                              env=server.environment, stdin=subprocess.DEVNULL, stdout=output,
+                              stderr=subprocess.STDOUT, timeout=SECONDS).returncode
+    except subprocess.TimeoutExpired:
+      status = f'{SECONDS} seconds have passed'
     output.seek(0)
     printed = output.read()
   if status:
-    raise PageError(f'{block.where}: a command failed\n{printed[-3000:]}')
+    raise PageError(f'{block.where}: a command failed ({status})\n{printed[-3000:]}')
   return printed
 
 

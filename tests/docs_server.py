@@ -21,7 +21,7 @@ import socket
 import sys
 import traceback
 import types
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import sr_jax
 from tests import docs_small
@@ -115,28 +115,42 @@ def _run(argv: list[str]) -> NoReturn:
     module = sys.argv[0]
     if module.split('.')[0] == 'sr_jax':
       sys.argv[1:] = docs_small.shrink(module, sys.argv[1:])
+    else:
+      docs_small.shrink_configs()
+    docs_small.use_stand_ins()
     sys.modules.pop(module, None)  # runpy warns of a module that is imported already
     runpy.run_module(module, run_name='__main__', alter_sys=True)
   elif what == '-c':
+    docs_small.use_stand_ins()
+    docs_small.shrink_configs()
     code, sys.argv[0] = sys.argv[0], '-c'
-    exec(compile(code, '<string>', 'exec'), {'__name__': '__main__'})
+    exec(compile(code, '<string>', 'exec'), _new_main())
   else:
+    docs_small.use_stand_ins()
+    docs_small.shrink_configs()
     sys.argv.insert(0, what)
     sys.path[0] = str(pathlib.Path(what).parent.absolute())
     runpy.run_path(what, run_name='__main__')
   sys.exit()
 
 
+def _new_main() -> dict[str, Any]:
+  """Returns the namespace of a new module __main__."""
+  sys.modules['__main__'] = module = types.ModuleType('__main__')
+  return module.__dict__
+
+
 def _run_blocks(connection: socket.socket) -> None:
   """Runs the Python blocks of a page in one namespace; sends '' or what they raised."""
-  sys.modules['__main__'] = module = types.ModuleType('__main__')
+  namespace = _new_main()
+  docs_small.use_stand_ins()
   docs_small.shrink_configs()
   with connection.makefile('r') as requests:
     for line in requests:
       code, page = json.loads(line)
       fault = ''
       try:
-        exec(compile(code, page, 'exec'), module.__dict__)
+        exec(compile(code, page, 'exec'), namespace)
       except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         at = [frame.lineno for frame in frames if frame.filename == page]

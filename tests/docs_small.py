@@ -1,13 +1,20 @@
 """Makes the trainings of the pages small: the same commands, with few steps of a small network."""
 
+import importlib.util
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
+import sr_jax
 from sr_jax.experiment import config_file, values
 from sr_jax.pretrained.published import PUBLISHED
+from sr_jax.profiling import run as profiling
+from sr_jax.train import start
 
 # The largest value of a key. What a config or a command has below it stays.
 LARGEST = {
@@ -25,6 +32,9 @@ NETWORKS = {
         'rrdb': {'features': 4, 'blocks': 1, 'growth': 4}, 'compact': {'features': 4, 'blocks': 1},
         'srcnn': {'widths': (4, 4), 'kernels': (3, 1, 3)}},
     'discriminator': {'vgg_style': {'widths': (4, 8), 'head': 'conv', 'hidden': 8}}}
+STAND_IN = '.published-x{}.safetensors'  # an RRDBNet, for those of scale 4 and others
+BIG = 'realesrgan-x4plus', 'realsr-df2k'
+SMALL_PAGE = 'DOCS_SMALL_PAGE'
 PREPARED = '.prepared'  # marks a run that the test made and that a page may make again
 
 
@@ -33,7 +43,7 @@ def few(steps: int) -> int:
   return steps if steps <= 10 else 10 + round(2 * math.log2(steps / 10))
 
 
-def small_settings(config: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+def small_settings(config: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
   """Returns the settings that make an experiment small.
 
   Args:
@@ -46,18 +56,18 @@ def small_settings(config: Mapping[str, Any], given: Mapping[str, str]) -> dict[
   settings['steps'] = few(config['steps'])
   if config['steps'] > config['warmup_steps']:
     settings['steps'] = max(settings['steps'], settings['warmup_steps'] + 2)
-  settings['hr_patch'] = min(config['hr_patch'], 8 * config['scale'])
+  settings['hr_patch'] = min(config['hr_patch'], max(32 // config['scale'], 1) * config['scale'])
   settings |= {key: value for key, value in INSTEAD.items() if key not in given}
   for network, known in NETWORKS.items():
     fields = known.get(config[f'{network}.name'], {})
     settings |= {f'{network}.{field}': value for field, value in fields.items()}
   if config['init_from'] in PUBLISHED:
-    settings['init_from'] = '.published.safetensors'
+    settings['init_from'] = STAND_IN.format(4)
   if config['data.source'].startswith('div2k:data/DIV2K'):
     settings['data.source'] = 'folder:photos'
-  if config['data.valid'].startswith('div2k:data/DIV2K'):
+  if config['data.valid'].startswith(('div2k:data/DIV2K', 'sample')):  # PNGs of large images cost
     settings['data.valid'] = 'folder:scans'
-  return {key: str(value) for key, value in settings.items()}
+  return settings
 
 
 def shrink(module: str, arguments: Sequence[str]) -> list[str]:
@@ -68,17 +78,21 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
   else:
     mode = flags.get('mode', 'train') if module == 'sr_jax.main' else ''
   spec = flags.get('config', '')
+  profiling.ROW_SECONDS = 0.05
   if mode not in ('train', 'profile', 'summary') or not spec or any(
       flag.startswith('help') for flag in flags):
     return list(arguments)
   given = {name.removeprefix('config.'): text for name, text in flags.items()
            if name.startswith('config.')}
   if spec.endswith('.json'):  # of a run that is small already
-    settings = {'steps': str(few(int(given['steps'])))} if 'steps' in given else {}
+    settings = {'steps': few(int(given['steps']))} if 'steps' in given else {}
   else:
     if mode == 'train':
       _forget_prepared(flags.get('workdir') or _default_workdir(spec))
+      _check_start(spec, given)
     settings = small_settings(values.flat(config_file.load(spec)), given)
+    if mode == 'profile':
+      settings['warmup_steps'] = 0  # of two phases, one
   kept = [argument for argument in _joined(arguments)
           if argument.partition('=')[0].removeprefix('--config.') not in settings]
   return [*kept, *(f'--config.{key}={text}' for key, text in settings.items())]
@@ -111,6 +125,14 @@ def _default_workdir(spec: str) -> str:
   return '-'.join([f'runs/{pathlib.Path(name).stem}', *filter(None, variant.split(','))])
 
 
+def _check_start(spec: str, given: Mapping[str, str]) -> None:
+  """Refuses an `init_from` that does not fit the experiment, as the training itself would."""
+  config = config_file.override(config_file.load(spec), given, spec)
+  known = PUBLISHED.get(config.init_from)
+  if known and importlib.util.find_spec(known.module):
+    start.load_initial(config)
+
+
 def _forget_prepared(workdir: str) -> None:
   if pathlib.Path(workdir, PREPARED).exists():
     shutil.rmtree(workdir)
@@ -118,3 +140,26 @@ def _forget_prepared(workdir: str) -> None:
 
 def shrink_configs() -> None:
   """Makes the experiments small that a Python program asks `sr_jax.get_config` for."""
+  original = sr_jax.get_config
+
+  def get_config(spec: str) -> ConfigDict:
+    config = original(spec)
+    for key, value in small_settings(values.flat(config.to_dict()), {}).items():
+      section, _, field = key.rpartition('.')
+      (config[section] if section else config)[field] = value
+    return config
+
+  sr_jax.get_config = get_config
+
+
+def use_stand_ins() -> None:
+  """Puts small networks in the place of published ones.
+
+  These are the ones of BIG on all pages but README.md, which `SMALL_PAGE` marks in the environment,
+  since each command would spend seconds on compiling them, and those whose package is missing.
+  """
+  for network, known in PUBLISHED.items():
+    if (network in BIG and SMALL_PAGE in os.environ) or not importlib.util.find_spec(known.module):
+      scale = network[-1] if network.endswith(('2', '3')) else '4'
+      PUBLISHED[network] = known._replace(
+          module='tests', file=os.path.abspath(STAND_IN.format(scale)))

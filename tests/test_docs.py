@@ -263,6 +263,6 @@ def test_a_smaller_experiment_is_still_the_one_that_was_asked_for(tmp_path, monk
   arguments = docs_small.shrink('sr_jax', [
       'train', '--config', 'srgan:x2', '--config.batch_size=32', '--config.log_every', '7'])
   assert arguments[:2] == ['train', '--config=srgan:x2']
-  assert {'--config.log_every=7', '--config.batch_size=4', '--config.hr_patch=16'} <= set(arguments)
+  assert {'--config.log_every=7', '--config.batch_size=4', '--config.hr_patch=32'} <= set(arguments)
   assert len(set(arguments)) == len(arguments)
   assert docs_small.shrink('sr_jax', ['upscale', 'a.png']) == ['upscale', 'a.png']
