@@ -6,12 +6,12 @@ pixels, or of VGG features) + 1e-3 times the adversarial term; 20,000 steps; eve
 and HR side by side; plots of the losses that tell when to stop. Published: images and run times, no
 metrics.
 
-  python -m sr_jax.main --config configs/celeba_srgan.py --config.data.download=True
-  python -m sr_jax.main --config configs/celeba_srgan.py:caffe \\
+  sr-jax train --config celeba_srgan --config.data.download=True
+  sr-jax train --config celeba_srgan:caffe \\
       --config.loss.perceptual.weights=vgg19_caffe.safetensors
-  python -m sr_jax.main --config configs/celeba_srgan.py --config.data.source=folder:PATH \\
+  sr-jax train --config celeba_srgan --config.data.source=folder:PATH \\
       --config.data.fraction='(0.98, 0.01, 0.01)' --config.data.valid=split:valid
-  python -m sr_jax.main --config configs/celeba_srgan.py:sample      (no download)
+  sr-jax train --config celeba_srgan:sample      (no download)
 
 CelebA's aligned images have 178x218 pixels and are resized to 256x256 first, as in the talk. TFDS
 needs TensorFlow once, to prepare them (README, "Data"). The metrics `terms/...` of a run show

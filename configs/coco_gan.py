@@ -8,9 +8,9 @@ cross-entropy, with equal weights; Adam 1e-4 with beta1 .9; the 123,000 unlabell
 brightness. Published: images with seams between patches of 64 pixels and a colour cast; 800 s for
 each of 1,000 iterations; no metrics.
 
-  python -m sr_jax.main --config configs/coco_gan.py \\
+  sr-jax train --config coco_gan \\
       --config.data.source=folder:data/coco/unlabeled2017
-  python -m sr_jax.main --config configs/coco_gan.py:sample          (no download)
+  sr-jax train --config coco_gan:sample          (no download)
 
 The images come from a folder because TFDS's `coco` has no unlabelled part; grey images are
 converted to RGB. The problems that the report describes do not occur here, except one: images are

@@ -5,9 +5,9 @@ Synthetic Data", ICCVW 2021, whose repository contains the network. Published: n
 bicubic LR. The recipe here is that of ESRGAN's PSNR stage: L1, 16 crops of 128x128 HR pixels, Adam
 2e-4.
 
-  python -m sr_jax.main --config configs/compact.py                  (DIV2K)
-  python -m sr_jax.main --config configs/compact.py:sample           (no download)
-  python -m sr_jax.main --config configs/compact.py \\
+  sr-jax train --config compact                  (DIV2K)
+  sr-jax train --config compact:sample           (no download)
+  sr-jax train --config compact \\
       --config.init_from=realesr-animevideov3-x4                     (a published network)
 
 Cost, estimated: 59 GFLOP a step, half an hour at 10 TFLOP/s. Result: unmeasured.

@@ -6,10 +6,10 @@ start from x2. The baseline has 64 features and 16 blocks; the full network has 
 blocks and a residual scale of 0.1. Published: baseline 37.99 dB / .9604 on Set5 x2; full
 32.46 / .8968 on Set5 x4 and 28.80 / .7876 on Set14.
 
-  python -m sr_jax.main --config configs/edsr.py:x2                  (DIV2K)
-  python -m sr_jax.main --config configs/edsr.py:x4 --config.init_from=runs/edsr-x2
-  python -m sr_jax.main --config configs/edsr.py:full,x2
-  python -m sr_jax.main --config configs/edsr.py:sample              (no download)
+  sr-jax train --config edsr:x2                  (DIV2K)
+  sr-jax train --config edsr:x4 --config.init_from=runs/edsr-x2
+  sr-jax train --config edsr:full,x2
+  sr-jax train --config edsr:sample              (no download)
 
 `:report` follows a student report: 64 features and 8 blocks; x2, x3 and x4 are each trained from
 scratch for 100 epochs; a batch consists of one image and augmented variants of it (flipped, with
@@ -17,8 +17,8 @@ changed brightness); a correction replaces the network's result by bilinear inte
 two differ too much. Published (with the report's PSNR, on DIV2K's validation images; model,
 bilinear, corrected): x2 28.43, 30.03, 32.41; x3 25.56, 27.57, 29.11; x4 23.89, 26.48, 27.39.
 
-  python -m sr_jax.main --config configs/edsr.py:report,x2 --config.data.download=True
-  python -m sr_jax.main --config configs/edsr.py:report,x2 --mode evaluate \\
+  sr-jax train --config edsr:report,x2 --config.data.download=True
+  sr-jax evaluate --config edsr:report,x2 \\
       --config.eval.sets=div2k:data/DIV2K:valid
 
 Cost, estimated: x2 0.30 and x4 0.43 TFLOP a step, 2.5 and 3.6 hours at 10 TFLOP/s; full x4 11

@@ -6,10 +6,10 @@ conv5_4 before its ReLU + 5e-3 times the relativistic average adversarial term; 
 HR pixels, Adam 1e-4, halved at 50k, 100k, 200k and 300k of 400k steps; weights averaged (.999).
 Published (DF2K): 30.44 dB / .8525 on Set5 x4, 26.28 / .6994 on Set14.
 
-  python -m sr_jax.main --config configs/rrdb.py                     (DIV2K, the PSNR stage)
-  python -m sr_jax.main --config configs/esrgan.py --config.init_from=runs/rrdb
-  python -m sr_jax.main --config configs/esrgan.py:sample            (no download, both stages)
-  python -m sr_jax.main --config configs/esrgan.py:small,caffe \\
+  sr-jax train --config rrdb                     (DIV2K, the PSNR stage)
+  sr-jax train --config esrgan --config.init_from=runs/rrdb
+  sr-jax train --config esrgan:sample            (no download, both stages)
+  sr-jax train --config esrgan:small,caffe \\
       --config.data.source=folder:PATH --config.loss.perceptual.weights=vgg19_caffe.safetensors
 
 The loss weights are valid for torchvision's VGG19, which is downloaded once. The variant `:caffe`

@@ -7,11 +7,11 @@ discriminator; validation after every epoch. Published, on the report's own test
 / LPIPS): bicubic 25.76 / .6608, SRCNN 27.55 / .7262, ESRGAN 27.39 / .7033 / .1972, fine-tuned with
 MSE 28.21 / .7394 / .2205, with the perceptual loss 27.39 / .7073 / .1257.
 
-  python -m sr_jax.main --config configs/esrgan_finetune.py:mse \\
+  sr-jax train --config esrgan_finetune:mse \\
       --config.data.source=pairs:HR=PATH,LR=PATH,match=content,resize=64x256
-  python -m sr_jax.main --config configs/esrgan_finetune.py:perceptual --config.data.source=...
-  python -m sr_jax.main --config configs/esrgan_finetune.py:sample   (no download)
-  python -m sr_jax.main --config configs/esrgan_finetune.py:mse --mode evaluate
+  sr-jax train --config esrgan_finetune:perceptual --config.data.source=...
+  sr-jax train --config esrgan_finetune:sample   (no download)
+  sr-jax evaluate --config esrgan_finetune:mse
                                          (bilinear, bicubic and the network on the test pairs)
 
 `match=content` pairs the files by image content; a fifth of the pairs is for test, an eighth of the

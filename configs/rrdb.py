@@ -5,10 +5,10 @@ ECCVW 2018: 23 blocks, 64 features, growth 32; 16 crops of 128x128 HR pixels, L1
 halved every 2e5 of 1e6 steps. Published (DF2K): 32.73 dB / .9011 on Set5 x4, 28.99 / .7917 on
 Set14.
 
-  python -m sr_jax.main --config configs/rrdb.py                     (DIV2K)
-  python -m sr_jax.main --config configs/rrdb.py --config.generator.blocks=6
-  python -m sr_jax.main --config configs/rrdb.py:sample              (no download)
-  python -m sr_jax.main --config configs/rrdb.py:small --config.data.source=folder:PATH
+  sr-jax train --config rrdb                     (DIV2K)
+  sr-jax train --config rrdb --config.generator.blocks=6
+  sr-jax train --config rrdb:sample              (no download)
+  sr-jax train --config rrdb:small --config.data.source=folder:PATH
 
 If GPU memory does not suffice, --config.generator.remat=True recomputes the blocks' activations
 instead of storing them.

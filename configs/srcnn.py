@@ -5,9 +5,9 @@ kernels 9-5-5 with 64 and 32 channels, on the luma of the bicubically upscaled i
 of 128 crops of 33x33 (about as many pixels as 16 of 96x96). Published: 30.48 dB / .8628 on Set5
 x4, 27.50 dB / .7513 on Set14, after 8e8 back-propagations on ImageNet.
 
-  python -m sr_jax.main --config configs/srcnn.py                 (DIV2K)
-  python -m sr_jax.main --config configs/srcnn.py:sample          (no download)
-  python -m sr_jax.main --config configs/srcnn.py:small \\
+  sr-jax train --config srcnn                 (DIV2K)
+  sr-jax train --config srcnn:sample          (no download)
+  sr-jax train --config srcnn:small \\
       --config.data.source=folder:PATH
 
 The optimiser is Adam instead of the paper's SGD, which used a ten times smaller learning rate for

@@ -6,11 +6,11 @@ activation, scaled by 1/12.75, plus 1e-3 times the adversarial term; Adam 1e-4 f
 1e-5 for 1e5 more, 16 crops of 96x96, starting from SRResNet. Published: 29.40 dB on Set5 x4 and
 26.02 on Set14 (a GAN trades PSNR for perceptual quality).
 
-  python -m sr_jax.main --config configs/srgan.py                    (DIV2K, includes a warm-up)
-  python -m sr_jax.main --config configs/srgan.py \\
+  sr-jax train --config srgan                    (DIV2K, includes a warm-up)
+  sr-jax train --config srgan \\
       --config.init_from=runs/srresnet --config.warmup_steps=0 --config.steps=200000
-  python -m sr_jax.main --config configs/srgan.py:sample             (no download)
-  python -m sr_jax.main --config configs/srgan.py:small --config.data.source=folder:PATH
+  sr-jax train --config srgan:sample             (no download)
+  sr-jax train --config srgan:small --config.data.source=folder:PATH
                                          (from runs/srresnet-small, minutes on a CPU)
 
 The paper's VGG19 is the original one, of identity `caffe`; name a file of it with

@@ -4,9 +4,9 @@ Paper: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Gene
 Adversarial Network", CVPR 2017: 16 blocks, 64 features, Adam 1e-4, 1e6 steps of 16 crops
 of 96x96, MSE. Published: 32.05 dB on Set5 x4, 28.49 on Set14.
 
-  python -m sr_jax.main --config configs/srresnet.py                 (DIV2K)
-  python -m sr_jax.main --config configs/srresnet.py:sample          (no download)
-  python -m sr_jax.main --config configs/srresnet.py:small \\
+  sr-jax train --config srresnet                 (DIV2K)
+  sr-jax train --config srresnet:sample          (no download)
+  sr-jax train --config srresnet:small \\
       --config.data.source=folder:PATH
 
 Cost, estimated: 117 GFLOP a step, 3.3 hours at 10 TFLOP/s. Result: unmeasured.
@@ -16,7 +16,7 @@ cores; 30.96 dB on Set5 x4 and 27.76 on Set14 (bicubic 28.43 and 26.00, publishe
 `:sample`: fifteen seconds; 32.00 dB on the validation image (bicubic 31.47).
 `:msr`: the network that BasicSR calls MSRResNet, without BatchNorm and with a bilinear skip
 connection, L1, Adam 2e-4. Unlike the paper's network it can be exported for other tools:
-`python -m sr_jax.weights export --workdir RUN --output FILE.safetensors --names basicsr`. With
+`sr-jax weights export --workdir RUN --output FILE.safetensors --names basicsr`. With
 `small` or `sample` it has their size, and upsampling by stages in place of 'direct'. Result:
 unmeasured.
 """

@@ -7,11 +7,11 @@ VGG19 features + 1e-3 times the adversarial term, with one step of the discrimin
 generator, after a warm-up on pixels. Published: loss terms at the end, adversarial .0010, VGG
 .0010, total .0041; no PSNR.
 
-  python -m sr_jax.main --config configs/usc_srgan.py --config.data.download=True
-  python -m sr_jax.main --config configs/usc_srgan.py:caffe \\
+  sr-jax train --config usc_srgan --config.data.download=True
+  sr-jax train --config usc_srgan:caffe \\
       --config.loss.perceptual.weights=vgg19_caffe.safetensors
-  python -m sr_jax.main --config configs/usc_srgan.py:sample         (no download)
-  python -m sr_jax.main --config configs/usc_srgan.py:small,caffe \\
+  sr-jax train --config usc_srgan:sample         (no download)
+  sr-jax train --config usc_srgan:small,caffe \\
       --config.data.source=folder:PATH --config.loss.perceptual.weights=vgg19_caffe.safetensors
 
 The folder of a run contains what the report asks for: each loss term against epoch and step in

@@ -1,5 +1,5 @@
-# Sourced by the other scripts: creates .venv, or updates it if requirements.txt has changed, and
-# activates it. Uses $PYTHON, or the first Python of a supported version.
+# Sourced by the other scripts: creates .venv, installs this repository into it, again if what it
+# requires has changed, and activates it. Uses $PYTHON, or the first Python of a supported version.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -23,14 +23,14 @@ find_python() {
   return 1
 }
 
-# install_requirements FILE... installs these files, unless their content has been installed before.
-install_requirements() {
-  local wanted stamp=.venv/installed-$(cat "$@" | cksum | cut -d ' ' -f 1)
+# install ARGUMENTS... passes them to pip install, unless that was done before with the same files.
+install() {
+  local stamp
+  stamp=.venv/installed-$({ echo "$*"; cat pyproject.toml requirements.txt tests/requirements*.txt; } |
+    cksum | cut -d ' ' -f 1)
   if [ -e "$stamp" ]; then return; fi
   echo "Installing $* into .venv ..."
-  wanted=()
-  for file in "$@"; do wanted+=(-r "$file"); done
-  python -m pip install --quiet --disable-pip-version-check "${wanted[@]}" && touch "$stamp"
+  python -m pip install --quiet --disable-pip-version-check "$@" && touch "$stamp"
 }
 
 if [ ! -e .venv/bin/activate ]; then
@@ -43,4 +43,4 @@ if [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of python)"
   echo "PYTHON=$PYTHON: .venv was created with Python $(version_of python); delete .venv first." >&2
   exit 1
 fi
-install_requirements requirements.txt || exit 1
+install -e . || exit 1  # editable: .venv/bin/sr-jax runs the code of this repository

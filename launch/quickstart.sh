@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Works from a fresh clone: makes the environment, installs the requirements, trains SRGAN on the
+# Works from a fresh clone: makes the environment, installs the package, trains SRGAN on the
 # images inside scikit-image and evaluates it. Takes minutes on two CPU cores; the only host that it
 # contacts is the package index.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 run=runs/srgan-sample
-python -m sr_jax.main --config configs/srgan.py:sample --workdir "$run"
-python -m sr_jax.main --config configs/srgan.py:sample --workdir "$run" --mode evaluate
+sr-jax train --config srgan:sample --workdir "$run"
+sr-jax evaluate --workdir "$run"
 
 echo
 echo "Report of the run, one HTML page:                         $run/report.html"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests, from a fresh clone: makes the environment, installs the requirements, runs pytest.
+# Runs the tests, from a fresh clone: makes the environment, installs what the tests need, runs pytest.
 #
 #   bash launch/test.sh            the core tests
 #   bash launch/test.sh --all      also those that need PyTorch, TensorFlow, a browser or minutes
@@ -23,10 +23,11 @@ run_tests() { exec python -m pytest -n "$workers" --dist worksteal "$@"; }
 
 if [ "${1:-}" = --all ]; then
   shift
-  install_requirements requirements.txt tests/requirements-all.txt
+  install -e '.[test,app,wandb]' -r tests/requirements-all.txt
   ruff check .
   run_tests "$@"
 fi
+install -e '.[test]'
 if [ "${1:-}" = --faults ]; then
   status=0
   for kind in kill disk damage fuzz long; do

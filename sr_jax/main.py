@@ -1,18 +1,17 @@
 """Trains, evaluates and profiles super-resolution networks.
 
-  python -m sr_jax.main --config configs/srgan.py:sample
-  python -m sr_jax.main --workdir runs/srgan --mode evaluate \\
-      --config.eval.sets=data/Set5,data/Set14
+  sr-jax train --config srgan:sample
+  sr-jax evaluate --workdir runs/srgan --config.eval.sets=data/Set5,data/Set14
 
-Modes:
+Commands (sr-jax NAME is the same as python -m sr_jax.main --mode NAME):
   train     trains a run, or resumes it from its latest checkpoint
   evaluate  scores a run's generator on benchmark sets, beside bilinear and bicubic
   profile   measures how long the parts of a training step take, and what limits it
   replay    repeats a logged training step and shows its metrics and its batch
   summary   prints the networks layer by layer, without data or a run
 
-Training needs --config. The other modes need --config or the --workdir of a run, whose settings
-they then use; evaluate and replay always need the run.
+Training needs --config. The others need --config or the --workdir of a run, whose settings they
+then use; evaluate and replay always need the run.
 """
 
 import functools
@@ -40,15 +39,16 @@ _CONFIG = flags.DEFINE_string(
     'sr_jax/experiment/keys.py explains all keys.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of the run; by default runs/NAME or runs/NAME-VARIANT.')
-_MODE = flags.DEFINE_enum('mode', 'train', MODES, 'What to do; the list above explains the modes.')
+_MODE = flags.DEFINE_enum(
+    'mode', 'train', MODES, 'Of python -m sr_jax.main: which of the commands above is run.')
 _RESUME = flags.DEFINE_bool(
-    'resume', False, '--mode train: resume a run although its optimiser, loss, batch, data or seed '
+    'resume', False, 'train: resume a run although its optimiser, loss, batch, data or seed '
     'settings have changed. Unchanged, it is resumed without this flag.')
 _STEP = flags.DEFINE_string(
-    'step', 'latest', "--mode evaluate: the checkpoint to evaluate, a step, 'latest' or 'best'. "
-    '--mode replay: the number of the step to repeat, as in the log.')
+    'step', 'latest', "evaluate: the checkpoint to evaluate, a step, 'latest' or 'best'. "
+    'replay: the number of the step to repeat, as in the log.')
 _SIZE = flags.DEFINE_string(
-    'size', '', "--mode summary: HEIGHTxWIDTH of the generator's low-resolution input; by default "
+    'size', '', "summary: HEIGHTxWIDTH of the generator's low-resolution input; by default "
     'the size of the training crops.')
 
 
@@ -59,17 +59,29 @@ class Request(NamedTuple):
   workdir: pathlib.Path
 
 
-def main(argv: list[str]) -> int:
-  """Runs a command line, `argv` including the program's name; returns the exit status."""
+def main(argv: list[str], command: str = '') -> int:
+  """Runs a command line.
+
+  Args:
+    argv: the command line, including the program's name.
+    command: the mode, if `sr-jax COMMAND` was called; --mode is refused then.
+
+  Returns:
+    The exit status.
+  """
+  logging.set_verbosity(logging.ERROR)  # Orbax logs every file it opens
   if any(argument in ('--help', '-h', '-help', '--helpshort') for argument in argv[1:]):
     flags.FLAGS.unparse_flags()
     print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     return 0
-  return cli.run(functools.partial(_run, argv))
+  return cli.run(functools.partial(_run, argv, command))
 
 
-def parse(argv: Sequence[str]) -> Request:
+def parse(argv: Sequence[str], command: str = '') -> Request:
   """Parses the flags and loads the config, without importing JAX.
+
+  Args:
+    argv, command: of `main`.
 
   Raises:
     InputError: names the flag, the key or the file, in one line.
@@ -80,20 +92,23 @@ def parse(argv: Sequence[str]) -> Request:
   except flags.Error as error:
     raise InputError(error) from None
   settings = _parse_settings(rest)
+  if command and flags.FLAGS['mode'].present:
+    raise InputError(f'--mode: sr-jax {command} does not use it; run sr-jax {_MODE.value} instead')
+  if command:
+    flags.FLAGS['mode'].value = command
   mode = _MODE.value
   for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[__name__]):
     if flag.present > 1:
       raise InputError(f'--{flag.name}: is given {flag.present} times; give it once')
   for name, modes in FLAG_MODES.items():
     if flags.FLAGS[name].present and mode not in modes:
-      raise InputError(f'--{name}: --mode {mode} does not use it; it is for --mode '
-                       f'{" and ".join(modes)}')
+      raise InputError(f'--{name}: {mode} does not use it; it is for {" and ".join(modes)}')
   if _WORKDIR.value == '':
     raise InputError('--workdir: the name is empty (is a shell variable not set?)')
   workdir = files.expand(_WORKDIR.value) if _WORKDIR.value else None
   if _CONFIG.value:
     if mode == 'summary' and workdir:
-      raise InputError(f'--workdir {workdir}: --mode summary describes --config {_CONFIG.value}; '
+      raise InputError(f'--workdir {workdir}: summary describes --config {_CONFIG.value}; '
                        'give only one of the two')
     config = config_file.override(config_file.load(_CONFIG.value), settings, _CONFIG.value,
                                   mode in NEEDS_LOSSES or not _CONFIG.value.endswith('.json'))
@@ -157,8 +172,8 @@ def _refuse_unused(config: ConfigDict, settings: Mapping[str, str], workdir: pat
     compatibility.refuse_unused(workdir, config, settings, mode)
 
 
-def _run(argv: list[str]) -> int:
-  config, workdir = parse(argv)
+def _run(argv: list[str], command: str) -> int:
+  config, workdir = parse(argv, command)
   # JAX is imported late, so that --help and mistyped flags are answered at once.
   from sr_jax.system import compile_cache, multihost
   count, number = multihost.process_env()
@@ -208,5 +223,4 @@ def _default_workdir(spec: str, mode: str) -> pathlib.Path:
 
 
 if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)  # Orbax logs every file it opens
   cli.leave(main(sys.argv))

@@ -1,7 +1,7 @@
 """Resizes images as MATLAB's imresize does.
 
-  python -m sr_jax.resize data/Set5/HR data/Set5/LRbicx4 --scale 1/4
-  python -m sr_jax.resize photo.png photo_x2.png --scale 2 --method bilinear
+  sr-jax resize data/Set5/HR data/Set5/LRbicx4 --scale 1/4
+  sr-jax resize photo.png photo_x2.png --scale 2 --method bilinear
 
 IN is a file or a folder, whose structure is kept; the results in OUT are PNG files of 8 bits
 without alpha, which keep the colour profile and other metadata; existing ones are overwritten. To
@@ -115,7 +115,7 @@ def parse_scale(text: str) -> Fraction:
 
 def main(argv: list[str] | None = None) -> None:
   """Runs the command."""
-  parser = cli.Parser('python -m sr_jax.resize', __doc__)
+  parser = cli.Parser('sr-jax resize', __doc__)
   add = parser.add_argument
   add('source', metavar='IN', type=cli.path, help='image or folder of images')
   add('target', metavar='OUT', type=cli.path, help='.png file or folder')

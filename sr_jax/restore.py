@@ -94,7 +94,7 @@ def _as_image(image: Any) -> np.ndarray:
     raise InputError(f'expected an image as a NumPy or JAX array, got {type(image).__name__}')
   if image.ndim in (3, 4) and image.shape[-1] == 4:
     raise InputError(f'image of shape {list(image.shape)}: expected 1 or 3 channels; drop the '
-                     'fourth (alpha), or use python -m sr_jax.upscale, which processes it')
+                     'fourth (alpha), or use sr-jax upscale, which processes it')
   is_float = jnp.issubdtype(image.dtype, jnp.floating)  # NumPy's does not know bfloat16
   if (not image.size or image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in
                                                         (1, 3))

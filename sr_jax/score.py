@@ -1,7 +1,7 @@
 """Scores images against their originals and prints a table.
 
-  python -m sr_jax.score --sr results/Set5 --hr data/Set5/HR --scale 4
-  python -m sr_jax.score --sr mine.png --hr original.png --scale 2 --lpips none --json s.json
+  sr-jax score --sr results/Set5 --hr data/Set5/HR --scale 4
+  sr-jax score --sr mine.png --hr original.png --scale 2 --lpips none --json s.json
 
 Images are paired by name; baby_x4.png, babyx4.png and baby_SR.png are scored against baby.png.
 Samples are compared as they are stored: those of more than 8 bits with 16, colours without alpha.
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = cli.Parser('python -m sr_jax.score', __doc__)
+  parser = cli.Parser('sr-jax score', __doc__)
   add = parser.add_argument
   add('--sr', required=True, type=cli.path, help='results: a folder or an image')
   add('--hr', required=True, type=cli.path, help='originals: a folder or an image')

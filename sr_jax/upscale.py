@@ -1,9 +1,9 @@
 """Upscales images and videos with a trained network.
 
-  python -m sr_jax.upscale photo.jpg scans/ --output out --weights realesrgan-x4plus
-  python -m sr_jax.upscale 'data/*/LRbicx4' --output out --workdir runs/srgan --format tiff
-  python -m sr_jax.upscale clip.mp4 --output out --weights realesr-animevideov3-x2
-  python -m sr_jax.upscale photo.jpg --output photo_x4.jpg --weights realesrgan-x4plus
+  sr-jax upscale photo.jpg scans/ --output out --weights realesrgan-x4plus
+  sr-jax upscale 'data/*/LRbicx4' --output out --workdir runs/srgan --format tiff
+  sr-jax upscale clip.mp4 --output out --weights realesr-animevideov3-x2
+  sr-jax upscale photo.jpg --output photo_x4.jpg --weights realesrgan-x4plus
 
 IN is an image, a video, a folder, whose structure is kept, or a glob pattern. Other files in a
 folder are skipped and named. For a single file, --output may be the file to write; its suffix is
@@ -11,7 +11,7 @@ the format. The weights are those of a run, of a weight file (`.safetensors`, `.
 published network. Grey, 16-bit and transparent images stay so; EXIF and the colour profile are
 kept. Existing results are skipped, so the same command resumes an interrupted job. A video keeps
 its timestamps and its sound; it has thousands of frames, so the Compact networks
-(realesr-animevideov3-x2, -x3, -x4, or what configs/compact.py trains) are the practical choice for
+(realesr-animevideov3-x2, -x3, -x4, or what --config compact trains) are the practical choice for
 videos.
 
 Large images are processed in tiles whose result is that of the whole image, in the available memory
@@ -85,7 +85,7 @@ def _format(text: str) -> str:
 
 
 def _parser() -> cli.Parser:
-  parser = cli.Parser('python -m sr_jax.upscale', __doc__)
+  parser = cli.Parser('sr-jax upscale', __doc__)
   add = parser.add_argument
   add('sources', metavar='IN', nargs='+', type=cli.path,
       help='images, videos, folders of them, or glob patterns')

@@ -1,9 +1,9 @@
 """Inspects, imports, exports and interpolates weight files of super-resolution networks.
 
-  python -m sr_jax.weights info RealESRGAN_x4plus.pth
-  python -m sr_jax.weights import edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1
-  python -m sr_jax.weights export --workdir runs/esrgan --output esrgan.safetensors
-  python -m sr_jax.weights interpolate psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors
+  sr-jax weights info RealESRGAN_x4plus.pth
+  sr-jax weights import edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1
+  sr-jax weights export --workdir runs/esrgan --output esrgan.safetensors
+  sr-jax weights interpolate psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors
 
 FILE is a `.safetensors` or `.pth` file, an ncnn pair (its `.param` or `.bin`) or the name of a
 published network. Supported tensor names are those of BasicSR and Real-ESRGAN (EDSR, MSRResNet,
@@ -103,11 +103,11 @@ def _write(model: restore.Model, path: os.PathLike | str, family: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = cli.Parser('python -m sr_jax.weights', __doc__)
+  parser = cli.Parser('sr-jax weights', __doc__)
   actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
 
   def add_action(function: Callable, name: str, *examples: str) -> argparse.ArgumentParser:
-    examples = ''.join(f'  python -m sr_jax.weights {name} {example}\n' for example in examples)
+    examples = ''.join(f'  sr-jax weights {name} {example}\n' for example in examples)
     action = actions.add_parser(name, doc=f'{function.__doc__}\n\n{examples}',
                                 help=function.__doc__)
     action.set_defaults(function=function)

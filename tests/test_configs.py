@@ -130,7 +130,7 @@ def test_initialisers_have_the_variance_of_their_papers(name, spread):
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_docstrings_name_the_paper_the_command_and_the_result(name):
   text = inspect.getdoc(importlib.import_module(f'configs.{name}'))
-  assert f'python -m sr_jax.main --config configs/{name}.py' in text
+  assert f'sr-jax train --config {name}' in text
   assert re.match(r'[^\n]*\n\n(Paper|Report): ', text)
   for word in ('Published', 'Cost'):
     assert word in text

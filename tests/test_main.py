@@ -134,11 +134,11 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--noconfig.steps'], '--noconfig.steps: '),
     (['--config.lr=1', '--config.steps=0', '--config.dtype=half'],
      r'config\.lr: .*config\.steps=0: .*config\.dtype=.half.: '),
-    (['--size=3x3'], '--size: --mode train .*summary'),
-    (['--step=3'], '--step: --mode train .*evaluate and replay'),
-    (['--mode=summary', '--step=3'], '--step: --mode summary'),
-    (['--mode=summary', '--workdir=run'], '--workdir run: --mode summary .*tiny.py'),
-    (['--mode=evaluate', '--resume'], '--resume: --mode evaluate .*train'),
+    (['--size=3x3'], '--size: train .*summary'),
+    (['--step=3'], '--step: train .*evaluate and replay'),
+    (['--mode=summary', '--step=3'], '--step: summary'),
+    (['--mode=summary', '--workdir=run'], '--workdir run: summary .*tiny.py'),
+    (['--mode=evaluate', '--resume'], '--resume: evaluate .*train'),
     (['--workdir='], '--workdir: '),
     (['--wrokdir=a'], '--wrokdir=a: .*--workdir'),
     (['--config.steps=0'], 'config.steps=0'),
@@ -427,7 +427,7 @@ def test_a_summary_needs_no_images_and_writes_nothing(command, tmp_path, config_
 def test_help_has_two_examples(command, monkeypatch):
   status, out, _ = command('--help')
   assert status == 0
-  assert out.count('python -m sr_jax.main --') >= 2
+  assert out.count('  sr-jax ') >= 2
   for flag in ('--config', '--mode', '--[no]resume', '--size', '--step', '--workdir'):
     assert flag in out, flag
 

@@ -292,7 +292,7 @@ def test_root_causes_are_named(bad, named):
 def test_messages():
   message = nonfinite.nonfinite_message(40, 10, 0, {'g/perceptual': float('nan'), 'g/pixel': 1.0})
   assert re.fullmatch(r'steps 31 to 40 .*\(g/perceptual\).* seed 0, step 31; .*checkpoint 30; '
-                      r'--mode replay --step 31 .*', message)
+                      r'sr-jax replay --step 31 .*', message)
   message = nonfinite.nonfinite_message(7, 1, 5, {}, 'replay/7.png')
   assert re.match(r'step 7 .*\(new weights or BatchNorm statistics\).* seed 5, step 7, .*'
                   r'replay/7\.png; .*checkpoint 6; ', message)

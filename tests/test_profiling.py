@@ -1,4 +1,4 @@
-"""--mode profile: what it measures, what it writes, and that it writes nothing else."""
+"""sr-jax profile: what it measures, what it writes, and that it writes nothing else."""
 
 import json
 import os

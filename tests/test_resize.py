@@ -149,7 +149,7 @@ def test_help_has_two_examples(run: RunCommand, capsys: pytest.CaptureFixture[st
   with pytest.raises(SystemExit) as stop:
     run('--help')
   assert stop.value.code == 0
-  assert capsys.readouterr().out.count('python -m sr_jax.resize ') == 3  # one is the usage line
+  assert capsys.readouterr().out.count('sr-jax resize ') == 3  # one is the usage line
 
 
 @pytest.mark.slow

@@ -223,7 +223,7 @@ def test_help_has_two_examples(run: Callable, capsys: pytest.CaptureFixture[str]
   with pytest.raises(SystemExit) as stop:
     run('--help')
   assert stop.value.code == 0
-  assert capsys.readouterr().out.count('python -m sr_jax.score --sr') == 2
+  assert capsys.readouterr().out.count('sr-jax score --sr') == 2
 
 
 def test_small_images_have_no_scores_that_need_larger_ones(picture: Callable) -> None:

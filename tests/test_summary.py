@@ -1,4 +1,4 @@
-"""--mode summary: flax's table and the lines below it, compared with the networks."""
+"""sr-jax summary: flax's table and the lines below it, compared with the networks."""
 
 import re
 

@@ -298,7 +298,7 @@ def test_missing_weights_are_refused_with_what_was_tried(
     assert text in str(error.value)
   assert '\n' not in str(error.value)
   # The original weights have no public address, and no others are downloaded instead.
-  with pytest.raises(InputError, match=r'caffe.*SR_JAX_VGG19.*srgan\.py:torchvision'):
+  with pytest.raises(InputError, match=r'caffe.*SR_JAX_VGG19.*srgan:torchvision'):
     vgg.load_vgg('vgg19', '', 'caffe')
   monkeypatch.setenv('SR_JAX_VGG19', str(tmp_path / 'none.pth'))
   with pytest.raises(InputError, match=r'none\.pth'):

@@ -492,7 +492,7 @@ def test_a_nonfinite_run_stops_at_the_state_before(config, tmp_path, capsys, loo
     run(config, tmp_path, steps=20, warmup_steps=20)
   picture = tmp_path / 'replay' / '2.png'
   assert re.fullmatch(fr'{tmp_path}: steps 2 to 5 .*\(g/pixel\).* seed 0, step 2, .*{picture}; .*'
-                      r'checkpoint 1; --mode replay --step 2 .*', str(stopped.value))
+                      r'checkpoint 1; sr-jax replay --step 2 .*', str(stopped.value))
   assert images.read_image(picture).shape == (4 * 16 + 3 * 4, 3 * 16 + 2 * 4, 3)
   log = (tmp_path / 'train.log').read_text()
   assert log.splitlines()[-1].endswith(f' error: {stopped.value}')

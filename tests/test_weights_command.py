@@ -1,4 +1,4 @@
-"""python -m sr_jax.weights: info, import, export and interpolate, and wrong arguments."""
+"""sr-jax weights: info, import, export and interpolate, and wrong arguments."""
 
 import json
 import pathlib

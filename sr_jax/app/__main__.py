@@ -1,7 +1,7 @@
 """Serves a web page that upscales images and compares them with the input under a slider.
 
-  python -m sr_jax.app --weights realesr-animevideov3-x2 realesrgan-x4plus
-  python -m sr_jax.app --workdir runs/srgan runs/esrgan --step best --port 8080
+  sr-jax app --weights realesr-animevideov3-x2 realesrgan-x4plus
+  sr-jax app --workdir runs/srgan runs/esrgan --step best --port 8080
 
 Needs Gradio: pip install "gradio>=6,<7". The page can be opened on this machine only, unless --host
 says otherwise (0.0.0.0: on every machine that can reach this one). It makes no requests to other
@@ -113,7 +113,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def _parser() -> cli.Parser:
-  parser = cli.Parser('python -m sr_jax.app', __doc__)
+  parser = cli.Parser('sr-jax app', __doc__)
   add = parser.add_argument
   network = parser.add_mutually_exclusive_group(required=True)
   network.add_argument('--workdir', nargs='+', type=cli.path, metavar='RUN',

@@ -72,7 +72,7 @@ def refuse_unused(workdir: pathlib.Path, config: ConfigDict, keys: Collection[st
   for key in keys:
     if given[key] != run.get(key) and not _is_split_of_imported(key, trained):
       raise InputError(f'--config.{key}: is a setting of the run in {workdir}, which has '
-                       f'{run.get(key)!r}, not {given[key]!r}; the keys that --mode {mode} can '
+                       f'{run.get(key)!r}, not {given[key]!r}; the keys that {mode} can '
                        f'change are {", ".join(CHANGEABLE[mode])}')
 
 

@@ -1,9 +1,9 @@
 """Upscales videos frame by frame and keeps their timestamps and sound.
 
-  python -m sr_jax.upscale video.mp4 --output out --weights realesr-animevideov3-x2
+  sr-jax upscale video.mp4 --output out --weights realesr-animevideov3-x2
 
 A video has thousands of frames, so the Compact networks are the practical choice:
-realesr-animevideov3-x2, -x3 and -x4, or what configs/compact.py trains. realesrgan-x4plus takes
+realesr-animevideov3-x2, -x3 and -x4, or what --config compact trains. realesrgan-x4plus takes
 fifty times as long (9 seconds instead of 0.2 for a frame of 160x120 on two CPU cores),
 realesrgan-x4plus-anime fifteen times.
 

@@ -85,7 +85,7 @@ def _default_weights(network: str, identity: str) -> str:
     raise InputError(
         'no VGG19 weights of identity caffe: neither --config.loss.perceptual.weights nor '
         f'${VARIABLE} names a file. Name one, or use a config with the torchvision identity, whose '
-        'weights can be downloaded (configs/srgan.py:torchvision; other configs without :caffe)')
+        'weights can be downloaded (--config srgan:torchvision; other experiments without :caffe)')
   return weights or 'torchvision'
 
 

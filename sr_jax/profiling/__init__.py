@@ -1,4 +1,4 @@
-"""--mode profile measures what a training step waits for; --mode summary describes the networks.
+"""sr-jax profile measures what a training step waits for; sr-jax summary describes the networks.
 
   run.py         measures every phase of a config and writes the results
   parts.py       runs a training step in parts, each compiled on its own

@@ -1,4 +1,4 @@
-"""Formats the measurements of --mode profile as text."""
+"""Formats the measurements of sr-jax profile as text."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -12,5 +12,5 @@
   page.py        writes the report as one HTML file, with page.css and page.js inside
   figure.py      draws the comparison figure of a paper
 
-`python -m sr_jax.report` is the command line.
+`sr-jax report` is the command line.
 """

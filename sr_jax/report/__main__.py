@@ -1,8 +1,8 @@
 """Writes HTML reports of runs, and comparison figures.
 
-  python -m sr_jax.report runs/srgan                          (writes runs/srgan/report.html)
-  python -m sr_jax.report runs/srresnet runs/srgan --output both.html
-  python -m sr_jax.report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
+  sr-jax report runs/srgan                          (writes runs/srgan/report.html)
+  sr-jax report runs/srresnet runs/srgan --output both.html
+  sr-jax report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
       --sr SRGAN=results/srgan --output figure.pdf
 
 `compare --help` describes the comparison figure.
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     from sr_jax.report import figure
     figure.main(argv[1:])
     return
-  parser = cli.Parser('python -m sr_jax.report', __doc__)
+  parser = cli.Parser('sr-jax report', __doc__)
   parser.add_argument('runs', nargs='+', metavar='RUN', type=cli.path, help='run folders')
   parser.add_argument('--output', metavar='FILE', type=cli.path,
                       help='the HTML file to write; required for several runs (default for one: '

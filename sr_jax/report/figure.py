@@ -1,8 +1,8 @@
 """Draws the comparison figure of a paper: an image with a box, and the box as each method shows it.
 
-  python -m sr_jax.report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
+  sr-jax report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
       --sr SRGAN=results/srgan --picture comic --output comic.pdf
-  python -m sr_jax.report compare --hr photo.png --sr bicubic=b.png --sr EDSR=e.png \\
+  sr-jax report compare --hr photo.png --sr bicubic=b.png --sr EDSR=e.png \\
       --crop 120,80,64,48 --output photo.png
 
 Below each crop are PSNR (luma) and LPIPS of the full image, computed as by `sr_jax.score`.
@@ -152,7 +152,7 @@ def main(argv: list[str]) -> None:
 
 
 def _parser() -> cli.Parser:
-  parser = cli.Parser('python -m sr_jax.report compare', __doc__)
+  parser = cli.Parser('sr-jax report compare', __doc__)
   add = parser.add_argument
   add('--hr', required=True, type=cli.path, help='original images: a folder or a file')
   add('--sr', required=True, action='append', type=_method, metavar='NAME=PATH',

@@ -22,7 +22,7 @@ from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.progress import quarters, read_progress_image
 
 JPEG_QUALITY = 90  # with colours at full resolution: its artefacts are below those of interest
-MONTAGE_LABELS = ('low', 'bicubic', 'model', 'original')  # as --mode evaluate writes them
+MONTAGE_LABELS = ('low', 'bicubic', 'model', 'original')  # as sr-jax evaluate writes them
 
 Scores = dict[str, dict[str, float]]  # {label: {'psnr_y': ...}}
 

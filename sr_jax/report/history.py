@@ -27,7 +27,7 @@ MAX_CURVES = 200
 
 
 class Evaluation(NamedTuple):
-  """The evaluation of a set by --mode evaluate.
+  """The evaluation of a set by sr-jax evaluate.
 
   Attributes:
     set: name of the set.
@@ -171,7 +171,7 @@ def _evaluations(workdir: pathlib.Path) -> list[Evaluation]:
 
 
 def _is_score_table(scores: Any) -> bool:
-  """Returns whether a JSON value has the structure that --mode evaluate writes."""
+  """Returns whether a JSON value has the structure that sr-jax evaluate writes."""
   def is_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(score is None or _is_number(score)
                                            for score in value.values())

@@ -81,15 +81,15 @@ class RunFolder:
 
   @property
   def eval(self) -> pathlib.Path:
-    """Scores and images of --mode evaluate."""
+    """Scores and images of sr-jax evaluate."""
     return self.path / 'eval'
 
   @property
   def replay(self) -> pathlib.Path:
-    """Images and batches of --mode replay."""
+    """Images and batches of sr-jax replay."""
     return self.path / 'replay'
 
   @property
   def profile(self) -> pathlib.Path:
-    """What --mode profile measured."""
+    """What sr-jax profile measured."""
     return self.path / 'profile'

@@ -1,11 +1,13 @@
 """Reads config.json and run.json, and collects what run.json records about a start."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ import optax
 from flax import traverse_util
 from jax.sharding import Mesh
 
+import sr_jax
 from sr_jax.errors import InputError, brief
 from sr_jax.models.factory import differing_keys
 from sr_jax.runs.folder import RunFolder
@@ -108,14 +111,30 @@ def environment(device_loop: bool, mesh: Mesh | None = None) -> dict[str, Any]:
 
 
 def commit() -> str:
-  """Returns the git commit of this code, with '-dirty' if it was modified; '' without git."""
+  """Returns the git commit of this checkout, with '-dirty' if it was modified.
+
+  Without one, for example in an installed wheel, returns 'version 0.1.0'; the commit of another
+  repository in which the package may lie would be wrong.
+  """
+  root = pathlib.Path(__file__).parents[2]
+  if _is_checkout(root):
+    # GIT_DIR and the like, as a git hook sets them, name another repository.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith('GIT_')}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+      described = subprocess.run(
+          ['git', '-C', root, 'describe', '--always', '--dirty', '--abbrev=12', '--match='],
+          env=variables, capture_output=True, text=True, timeout=10, check=True)
+      return described.stdout.strip()
+  return f'version {sr_jax.__version__}'
+
+
+def _is_checkout(root: pathlib.Path) -> bool:
+  """Returns whether a folder is the root of a git repository of sr_jax."""
   try:
-    described = subprocess.run(
-        ['git', '-C', pathlib.Path(__file__).parent, 'describe', '--always', '--dirty',
-         '--abbrev=12', '--match='], capture_output=True, text=True, timeout=10)
-  except (OSError, subprocess.SubprocessError):
-    return ''
-  return described.stdout.strip()
+    project = tomllib.loads((root / 'pyproject.toml').read_text('utf-8')).get('project', {})
+  except (OSError, ValueError):
+    return False
+  return (root / '.git').exists() and project.get('name') == 'sr-jax'
 
 
 def end_fields(started: datetime.datetime) -> dict[str, str]:

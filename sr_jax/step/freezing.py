@@ -35,7 +35,7 @@ class Trainable(NamedTuple):
 def select(shapes: dict, train_only: str, freeze: str) -> Trainable:
   """Selects the trainable arrays by two lists of patterns.
 
-  A pattern is a glob that matches a name, as `--mode summary` prints it, or the beginning of one up
+  A pattern is a glob that matches a name, as `sr-jax summary` prints it, or the beginning of one up
   to a slash: 'head' and 'body_*' select everything in these layers. Commas separate patterns.
 
   Args:

@@ -153,7 +153,7 @@ def nonfinite_message(step: int, bad: int, seed: int, metrics: Mapping[str, floa
   causes = ', '.join(root_causes(metrics))
   return (f'{which} non-finite ({causes}); batch: seed {seed}, step {first}'
           + (f', shown in {image}' if image else '')
-          + f'; the state before step {first} is checkpoint {first - 1}; --mode replay '
+          + f'; the state before step {first} is checkpoint {first - 1}; sr-jax replay '
           f'--step {first} repeats the step')
 
 

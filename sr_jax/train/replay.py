@@ -1,4 +1,4 @@
-"""--mode replay: runs one step of a run again and compares it with the log."""
+"""sr-jax replay: runs one step of a run again and compares it with the log."""
 
 import contextlib
 import math
@@ -74,7 +74,7 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
       not after the first checkpoint, or after the config's last step.
   """
   if not str(step).isdecimal() or int(step) < 1:
-    raise InputError(f'--step {step}: --mode replay expects the number of a step, at least 1')
+    raise InputError(f'--step {step}: replay expects the number of a step, at least 1')
   number = int(step)
   config = check(config)
   workdir = files.expand(workdir)
