@@ -41,6 +41,8 @@ if typing.TYPE_CHECKING:
   )
   from sr_jax.restore import Model
 
+__version__ = '0.1.0'
+
 MODULES = ('data', 'errors', 'evaluate', 'experiment', 'images', 'inference', 'losses', 'metrics',
            'models', 'pretrained', 'profiling', 'report', 'resize', 'restore', 'score', 'step',
            'train', 'upscale', 'weights')
