@@ -14,7 +14,7 @@ metrics.
   sr-jax train --config celeba_srgan:sample      (no download)
 
 CelebA's aligned images have 178x218 pixels and are resized to 256x256 first, as in the talk. TFDS
-needs TensorFlow once, to prepare them (README, "Data"). The metrics `terms/...` of a run show
+needs TensorFlow once, to prepare them (docs/data.md). The metrics `terms/...` of a run show
 whether it overfits: they are the same loss on training images and on validation images.
 
 Cost, estimated: 2.2 TFLOP a step, 1.2 hours at 10 TFLOP/s (`:vgg`: 4.6 TFLOP and 2.5 hours).

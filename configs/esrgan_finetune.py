@@ -15,14 +15,14 @@ MSE 28.21 / .7394 / .2205, with the perceptual loss 27.39 / .7073 / .1257.
                                          (bilinear, bicubic and the network on the test pairs)
 
 `match=content` pairs the files by image content; a fifth of the pairs is for test, an eighth of the
-remaining ones for validation. `init_from` accepts any RRDBNet (README, "Start from other weights"):
+remaining ones for validation. `init_from` accepts any RRDBNet (docs/training.md):
 `realsr-df2k` has 23 blocks; for a network of six blocks, use
 `--config.init_from=realesrgan-x4plus-anime --config.generator.blocks=6`. The blocks are `body_0` to
 `body_22` in the table of arrays that a run prints; `train_only` and `freeze` select other arrays.
 
 Cost, estimated: 0.42 TFLOP a step (perceptual 0.57), a minute for 80 pairs at 10 TFLOP/s.
 Measured on 80 pairs of BSDS500 photographs, with 20 test pairs, six blocks, hr_patch=128: `:mse`
-takes six minutes on two busy CPU cores, `:caffe` twenty; README, "Start from other weights", has
+takes six minutes on two busy CPU cores, `:caffe` twenty; docs/training.md has
 the results.
 """
 
