@@ -23,7 +23,7 @@ def test_importing_the_package_imports_no_framework():
           '; assert not {"jax", "flax", "numpy", "ml_collections"} & {*sys.modules}'
           '; assert callable(sr_jax.losses.l1)'
           '; assert [*map(callable, (sr_jax.train.train, sr_jax.evaluate.evaluate, '
-          'sr_jax.score.score, sr_jax.restore.load))]')
+          'sr_jax.score.score, sr_jax.upscale.upscale, sr_jax.restore.load))]')
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT.parent, capture_output=True,
                         text=True)
   assert (done.returncode, done.stderr) == (0, '')
@@ -179,3 +179,57 @@ def test_wrong_arrays_are_refused(pair, change, options, message):
 
 
 # Evaluate ----------------------------------------------------------------------------------
+
+
+# Upscale -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: pathlib.Path, picture: Callable, monkeypatch) -> pathlib.Path:
+  """The current folder, with photos/a.png, b.png and what is no image."""
+  monkeypatch.chdir(tmp_path)
+  for seed, name in enumerate('ab'):
+    images.write_image(tmp_path / 'photos' / f'{name}.png', picture(9, 12, seed))
+  (tmp_path / 'photos' / 'c.png').write_bytes(b'nothing')
+  return tmp_path
+
+
+def test_files_are_upscaled_as_arrays_are(photos, weights, picture, capsys):
+  upscale, model = sr_jax.upscale.upscale, sr_jax.load(weights)
+  result = upscale('photos', 'out', model, format='BMP')
+  names = [pathlib.Path('out', f'{name}.bmp') for name in 'ab']
+  assert (result.written, result.existed) == (names, [])
+  assert [error.partition(':')[0] for error in result.errors] == ['photos/c.png']
+  np.testing.assert_array_equal(images.read_image('out/a.bmp'), model(picture(9, 12)))
+  again = upscale(['photos/a.png', photos / 'photos' / 'b.png'], photos / 'out', weights,
+                  format='bmp')
+  assert (again.written, len(again.existed), again.errors) == ([], 2, [])
+  assert len(upscale('photos/*.png', 'out', weights, format='bmp', overwrite=True).written) == 2
+  capsys.readouterr()
+  silent = upscale('photos/a.png', 'a.jpg', model, quality=9, outscale=3, show_progress=False)
+  assert silent.written == [pathlib.Path('a.jpg')]
+  assert images.image_size('a.jpg') == (27, 36)
+  assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize(('inputs', 'options', 'message'), [
+    ('photos', {'qualty': 9}, 'qualty: .*quality'), ('photos', {'fast': 1}, 'fast: .*tile'),
+    ('photos', {'quality': 0}, 'quality=0: .*1 to 100'), ('photos', {'tile': True}, 'tile=True'),
+    ('photos', {'ensemble': 1}, 'ensemble=1'), ('photos', {'format': 'gif'}, "format='gif'.*png"),
+    ('photos', {'format': 'mkv'}, "format='mkv'.*videos"), ('photos', {'correct': 2}, 'correct=2'),
+    ('photos', {'correct': 'x'}, "correct='x'"), ('photos', {'memory': 'all'}, "memory='all'"),
+    ('photos', {'backproject': None}, 'backproject=None'), ('photos', {'crf': 2.5}, r'crf=2\.5'),
+    ('photos/a.png', {'quality': 50}, 'quality 50: .*format'),
+    ('photos/c.png', {}, r'photos/c\.png: '), ('none.png', {}, r'1 .*: none\.png: '),
+    ([], {}, r'inputs=\[\]'), ('', {}, "inputs=''")])
+def test_wrong_options_are_refused_before_anything_is_written(photos, weights, inputs, options,
+                                                              message):
+  with pytest.raises(InputError, match=message):
+    result = sr_jax.upscale.upscale(inputs, 'out', weights, **options)
+    raise InputError(result.errors[0])
+  assert not (photos / 'out').exists()
+
+
+def test_a_model_that_does_not_exist_is_named(photos):
+  with pytest.raises(InputError, match='no-such-model: .*realesrgan-x4plus'):
+    sr_jax.upscale.upscale('photos', 'out', 'no-such-model')

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 import sr_jax
 from sr_jax import images, upscale
 from sr_jax.errors import InputError
-from sr_jax.inference import upscaler
+from sr_jax.inference import upscale_run, upscaler
 from sr_jax.inference.strategies import PlanRunner
 from sr_jax.system import files, progress
 from tests.conftest import interrupt
@@ -339,14 +339,14 @@ def test_a_result_that_appears_meanwhile_is_skipped(
   """Two calls may work on one folder."""
   for name in ('a', 'b'):
     images.write_image(tmp_path / 'in' / f'{name}.png', picture(8, 9))
-  original = upscale.upscale_file
+  original = upscale_run.upscale_file
 
   def upscale_and_add(*args: Any) -> str:
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'b.png').write_bytes(b'by another call')
     return original(*args)
 
-  monkeypatch.setattr(upscale, 'upscale_file', upscale_and_add)
+  monkeypatch.setattr(upscale_run, 'upscale_file', upscale_and_add)
   status, out, _ = call(upscale.main, 'in', '--output', 'out', '--weights', str(weights))
   assert status == 0
   assert out.startswith('Upscaled 1 of 2 x2')
@@ -361,13 +361,13 @@ def test_progress_lines_without_a_terminal(
   images.write_image(tmp_path / 'a.png', picture(8, 9))
   monkeypatch.setattr(progress, 'FIRST_SECONDS', 0.05)
   monkeypatch.setattr(progress, 'SECONDS', 0.05)
-  original = upscale.upscale_file
+  original = upscale_run.upscale_file
 
   def slow(*args: Any) -> str:
     time.sleep(0.2)
     return original(*args)
 
-  monkeypatch.setattr(upscale, 'upscale_file', slow)
+  monkeypatch.setattr(upscale_run, 'upscale_file', slow)
   status, out, err = call(upscale.main, 'a.png', '--output', 'out', '--weights', str(weights))
   assert (status, err) == (0, '')
   assert re.match(r'a\.png: 0% \(0 of 72 pixels\), 00:00 elapsed\n', out)

@@ -53,7 +53,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def progress(name: str, total: int, unit: str) -> Iterator[Progress]:
+def progress(name: str, total: int, unit: str, shown: bool = True) -> Iterator[Progress]:
   """Shows the progress of the block.
 
   In a terminal it is a bar on stderr. Without a terminal a thread prints a line to stdout after
@@ -63,11 +63,12 @@ def progress(name: str, total: int, unit: str) -> Iterator[Progress]:
     name: what is being processed; may be changed during the block.
     total: amount of work; 0 if it is unknown.
     unit: of the amount, such as 'frames'.
+    shown: whether anything is shown at all.
   """
   pixels = unit == 'pixels'
   with tqdm.tqdm(desc=f'{_short(name)}: ' if name else '', total=total or None,
                  unit='px' if pixels else f' {unit}', unit_scale=pixels,
-                 leave=False, disable=None, dynamic_ncols=True,
+                 leave=False, disable=None if shown else True, dynamic_ncols=True,
                  bar_format=BAR_FORMAT if pixels else COUNT_FORMAT) as bar:
     state, finished = Progress(name, total, unit, bar), threading.Event()
 
@@ -78,13 +79,13 @@ def progress(name: str, total: int, unit: str) -> Iterator[Progress]:
         wait = SECONDS
 
     thread = threading.Thread(target=print_lines, daemon=True)
-    if bar.disable:
+    if bar.disable and shown:
       thread.start()
     try:
       yield state
     finally:
       finished.set()
-      if bar.disable:
+      if bar.disable and shown:
         thread.join()
 
 
