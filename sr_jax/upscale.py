@@ -60,7 +60,7 @@ def upscale(inputs: Path | Sequence[Path], output: Path, model: Model | Path, *,
     inputs: an image, a video, a folder, whose structure is kept, a glob pattern, or several.
     output: the folder for the results, or for a single file the file to write.
     model: a `restore.Model`, or what `sr_jax.load` takes.
-    show_progress: whether progress and notes are printed.
+    show_progress: whether progress, notes and errors are printed.
     **options: fields of `Options`, named as the command's flags: format, quality, overwrite,
       outscale, ensemble, backproject, correct, tile, memory, max_pixels, crf.
 
@@ -69,8 +69,8 @@ def upscale(inputs: Path | Sequence[Path], output: Path, model: Model | Path, *,
     could not be upscaled, and notes.
 
   Raises:
-    InputError: an option is unknown, invalid or without effect, none of the inputs can be used, a
-      result would overwrite an input, or the model cannot be loaded.
+    InputError: an option is unknown, invalid or without effect, none of the inputs can be upscaled,
+      a result would overwrite an input, or the model cannot be loaded.
   """
   checked = upscale_options.from_names(options)
   paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
@@ -78,12 +78,21 @@ def upscale(inputs: Path | Sequence[Path], output: Path, model: Model | Path, *,
     raise InputError(f'inputs={inputs!r}, output={output!r}: expected names that are not empty')
   plan = _plan([files.expand(path) for path in paths], files.expand(output), checked)
   if not plan.jobs:
-    raise InputError(f'{len(plan.errors)} not upscaled: {listed(plan.errors)}')
+    raise _none_upscaled(plan.errors)
   for note in plan.notes if show_progress else ():
     print(note)
   if not isinstance(model, Model):
     model = restore.load(model)
-  return _run(plan, model, checked, show_progress)
+  result = _run(plan, model, checked, show_progress)
+  if not result.written and not result.existed:
+    raise _none_upscaled(result.errors)
+  for error in result.errors if show_progress else ():
+    print(error)
+  return result
+
+
+def _none_upscaled(errors: Sequence[str]) -> InputError:
+  return InputError(f'{len(errors)} not upscaled: {listed(errors)}')
 
 
 def _plan(inputs: Sequence[os.PathLike], output: os.PathLike, options: Options) -> Plan:
