@@ -47,7 +47,17 @@ MODULES = ('data', 'errors', 'evaluate', 'experiment', 'images', 'inference', 'l
            'models', 'pretrained', 'profiling', 'report', 'resize', 'restore', 'score', 'step',
            'train', 'upscale', 'weights')
 
-__all__ = ['get_config', 'load']
+__all__ = ['allow_import', 'get_config', 'load']
+
+
+def allow_import(module: str) -> None:
+  """Allows runs and weight files to name code of a module of your own, such as 'my'.
+
+  Raises:
+    InputError: `module` is not the name of a module.
+  """
+  from sr_jax.system import user_code
+  user_code.allow_import(module)
 
 
 def load(source: os.PathLike | str, *, step: str | int = 'latest', raw: bool = False,

@@ -19,7 +19,7 @@ from sr_jax.data.folder_names import role_of
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, config_file, inputs, own_functions
-from sr_jax.experiment.check import check
+from sr_jax.experiment.check import check_given
 from sr_jax.images import dropped, montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
@@ -68,12 +68,14 @@ def evaluate(workdir: os.PathLike | str, sets: str | Sequence[str] | None = None
   """
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
-  config = _settings_of(workdir) if config is None else config.copy_and_resolve_references()
+  overridden = () if sets is None else ('eval.sets',)
+  config = (_settings_of(workdir, overridden) if config is None
+            else config.copy_and_resolve_references())
   if sets is not None:
     config.eval.sets = inputs.join_sets(sets)
   if lpips is not None:
     config.eval.lpips = lpips
-  config = check(config, needs_losses=False)
+  config = check_given(config, 'evaluate')
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'),
                                 'without --config the settings of the run are used')
@@ -90,10 +92,10 @@ def evaluate(workdir: os.PathLike | str, sets: str | Sequence[str] | None = None
   return evaluator.run_all(opened)
 
 
-def _settings_of(workdir: pathlib.Path) -> ConfigDict:
-  """Returns the settings of a run."""
+def _settings_of(workdir: pathlib.Path, overridden: Sequence[str]) -> ConfigDict:
+  """Returns the settings of a run; `overridden` is that of `config_file.load_json`."""
   path = RunFolder(workdir).config
-  return config_file.override(config_file.load_json(path), {}, str(path), needs_losses=False)
+  return config_file.override(config_file.load_json(path, 'evaluate', overridden), {}, str(path))
 
 
 def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:

@@ -30,8 +30,6 @@ from sr_jax.system import cli, files, signals
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
 FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',)}
-# A run with a loss of the user's own is evaluated and described without the file of the loss.
-NEEDS_LOSSES = ('train', 'profile', 'replay')
 
 _CONFIG = flags.DEFINE_string(
     'config', None, 'The experiment: NAME or NAME:VARIANT,VARIANT, such as srgan:sample; FILE.py '
@@ -47,6 +45,9 @@ _RESUME = flags.DEFINE_bool(
 _STEP = flags.DEFINE_string(
     'step', 'latest', "evaluate: the checkpoint to evaluate, a step, 'latest' or 'best'. "
     'replay: the number of the step to repeat, as in the log.')
+_IMPORT = flags.DEFINE_multi_string(
+    'import', [], 'A module of your own that a config.json may name code of, as in my:Net; may be '
+    'given several times.')
 _SIZE = flags.DEFINE_string(
     'size', '', "summary: HEIGHTxWIDTH of the generator's low-resolution input; by default "
     'the size of the training crops.')
@@ -98,7 +99,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
     flags.FLAGS['mode'].value = command
   mode = _MODE.value
   for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[__name__]):
-    if flag.present > 1:
+    if flag.present > 1 and flag.name != 'import':
       raise InputError(f'--{flag.name}: is given {flag.present} times; give it once')
   for name, modes in FLAG_MODES.items():
     if flags.FLAGS[name].present and mode not in modes:
@@ -106,12 +107,17 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
   if _WORKDIR.value == '':
     raise InputError('--workdir: the name is empty (is a shell variable not set?)')
   workdir = files.expand(_WORKDIR.value) if _WORKDIR.value else None
+  try:
+    for module in _IMPORT.value:
+      cli.allow_import(module)
+  except InputError as error:
+    raise InputError(f'--import {error}') from None
   if _CONFIG.value:
     if mode == 'summary' and workdir:
       raise InputError(f'--workdir {workdir}: summary describes --config {_CONFIG.value}; '
                        'give only one of the two')
-    config = config_file.override(config_file.load(_CONFIG.value), settings, _CONFIG.value,
-                                  mode in NEEDS_LOSSES or not _CONFIG.value.endswith('.json'))
+    config = config_file.override(config_file.load(_CONFIG.value, mode, settings), settings,
+                                  _CONFIG.value)
     workdir = workdir or _default_workdir(_CONFIG.value, mode)
     _refuse_unused(config, settings, workdir, mode)
     return Request(config, workdir)
@@ -159,8 +165,7 @@ def _settings_of_run(workdir: pathlib.Path, settings: Mapping[str, str], mode: s
   from sr_jax.runs.folder import RunFolder
   metadata.read_config(workdir)
   path = RunFolder(workdir).config
-  config = config_file.override(config_file.load_json(path), settings, str(path),
-                                mode in NEEDS_LOSSES)
+  config = config_file.override(config_file.load_json(path, mode, settings), settings, str(path))
   _refuse_unused(config, settings, workdir, mode)
   return config
 

@@ -62,7 +62,7 @@ class Model:
 
   @property
   def name(self) -> str:
-    """The generator's name in `models.GENERATORS`."""
+    """The generator's name: a key of `models.GENERATORS`, or 'module:name' of the user's own."""
     return self.config['generator']['name']
 
   @property
@@ -158,7 +158,8 @@ def load_run(workdir: os.PathLike | str, step: str | int = 'latest', raw: bool =
   trained = metadata.read_config(workdir)
   try:
     config = {key: trained[key] for key in ('generator', 'scale', 'dtype')}
-    generator = factory.build_generator(config['generator'], config['scale'], config['dtype'])
+    generator = factory.build_generator(config['generator'], config['scale'], config['dtype'],
+                                        'generator.')
     shapes = variable_shapes(generator)
   except ValueError as error:  # InputError, or raised by a module when it is first called
     raise InputError(f'{workdir}/config.json: {brief(error)}') from None

@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="step of a checkpoint, 'latest' (the default) or 'best'")
   action.add_argument('--raw', action='store_true',
                       help='the weights instead of their exponential moving average (EMA)')
+  cli.add_import_option(action)
   add_output_options(action)
   action = add_action(interpolate, 'interpolate',
                       'psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors',

@@ -1,5 +1,6 @@
 """The command line of sr_jax.main: correct and wrong input."""
 
+import functools
 import json
 import os
 import pathlib
@@ -11,13 +12,13 @@ import time
 import jax
 import pytest
 
-from sr_jax import losses, main, models
+from sr_jax import main
 from sr_jax.errors import InputError
-from sr_jax.experiment import compatibility
+from sr_jax.experiment import compatibility, values
 from sr_jax.experiment.check import check
 from sr_jax.models import factory
 from sr_jax.system import cli as commands
-from sr_jax.system import extension, files
+from sr_jax.system import files, user_code
 from tests import smallest
 from tests.conftest import interrupt
 
@@ -234,28 +235,30 @@ def test_all_wrong_keys_of_a_config_file_are_named(command, tmp_path, config_fil
                     ).config.batch_size == 2
 
 
-def test_a_network_that_a_config_file_registers_has_fields_of_its_own(command, tmp_path,
-                                                                      config_file):
-  (tmp_path / 'own.py').write_text('from sr_jax.models import EDSR, GENERATORS\n'
-                                   + textwrap.dedent('''
-      class Own(EDSR):
-        depth: int = 1
-
-      GENERATORS['own'] = Own
-      ''') + config_file.read_text().replace(
-          '  return config', "  config.generator = {'name': 'own', 'features': 4, 'depth': 2}\n"
-          '  return config'))
+def test_a_network_of_the_users_own_has_fields_of_its_own(command, tmp_path, config_file,
+                                                          monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.setattr(user_code, '_allowed', set())
+  (tmp_path / 'own_of_main.py').write_text(
+      'from sr_jax.models import EDSR\n\nclass Own(EDSR):\n  depth: int = 1\n')
+  (tmp_path / 'exp.py').write_text('import own_of_main\n' + config_file.read_text().replace(
+      '  return config',
+      "  config.generator = {'name': own_of_main.Own, 'features': 4, 'depth': 2}\n"
+      '  return config'))
   smallest.forget_flags()
-  try:
-    parsed = main.parse(['main', f'--config={tmp_path / "own.py"}', '--config.generator.depth=3'])
-    fields = dict(check(parsed.config).generator.items())
-    assert factory.build_generator(fields, 2, 'float32').depth == 3
-    status, _, err = command('--mode=summary', '--config.generator.depht=3',
-                             config=tmp_path / 'own.py')
-  finally:
-    models.GENERATORS.pop('own')
+  parsed = main.parse(['main', f'--config={tmp_path / "exp.py"}', '--config.generator.depth=3'])
+  fields = dict(check(parsed.config).generator.items())
+  assert (fields['name'], fields['features']) == ('own_of_main:Own', 4)
+  assert factory.build_generator(fields, 2, 'float32').depth == 3
+  smallest.forget_flags()  # a flag names it: the fields of the config's network do not apply
+  parsed = main.parse(['main', f'--config={config_file}', '--config.generator.depth=3',
+                       '--config.generator.name=own_of_main:Own'])
+  assert dict(check(parsed.config).generator.items()) == {'name': 'own_of_main:Own', 'depth': 3}
+  status, _, err = command('--mode=summary', '--config.generator.depht=3',
+                           config=tmp_path / 'exp.py')
   assert (status, err.count('\n')) == (1, 1)
-  assert re.search(r'config\.generator\.depht: .*config\.generator\.depth', err)
+  assert re.search(r'config\.generator\.depht: .*depth', err)
 
 
 @pytest.fixture
@@ -284,47 +287,42 @@ def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
     parse(f'--mode={mode}')
 
 
-def test_a_loss_of_the_users_own_is_needed_by_the_modes_that_use_it(
-    run_folder, monkeypatch, tmp_path):
+@pytest.mark.parametrize(('key', 'modes'), [
+    ('generator.name', ('train', 'profile', 'replay', 'evaluate', 'summary')),
+    ('discriminator.name', ('train', 'profile', 'replay', 'summary')),
+    ('loss.pixel.kind', ('train', 'profile', 'replay')),
+    ('data.source', ('train', 'profile', 'replay')),
+    ('eval.sets', ('train', 'profile', 'replay', 'evaluate'))])
+def test_a_run_cannot_name_code_for_the_modes_that_import_it(key, modes, run_folder, monkeypatch,
+                                                             tmp_path):
+  monkeypatch.setattr(user_code, '_allowed', set())
   file = run_folder / 'config.json'
   run = json.loads(file.read_text())
-  run['loss']['pixel']['kind'] = 'fourier'
+  section, _, last = key.rpartition('.')
+  functools.reduce(dict.get, section.split('.'), run)[last] = 'os:system'
   files.write_json(file, run)
-  monkeypatch.delenv(extension.VARIABLE, raising=False)
-  for mode in ('evaluate', 'summary'):
-    for argument in (f'--workdir={run_folder}', f'--config={file}'):
-      parsed = parse(f'--mode={mode}', argument)
-      assert check(parsed.config, needs_losses=False).loss.pixel.kind == 'fourier'
-  train = f'--config={file}', f'--workdir={tmp_path / "new"}'
-  others = [train, *((f'--workdir={run_folder}', f'--mode={mode}', *step)
-                     for mode, step in (('profile', ()), ('replay', ('--step=3',))))]
-  for arguments in others:
-    with pytest.raises(InputError, match=r"config\.loss\.pixel\.kind='fourier': .*"
-                                         r'losses\.PIXEL.*SR_JAX_EXTENSION=FILE'):
-      parse(*arguments)
-  own = tmp_path / 'own.py'
-  own.write_text("from sr_jax import losses\nlosses.PIXEL['fourier'] = losses.l1\n")
-  monkeypatch.setenv(extension.VARIABLE, str(own))
-  try:
-    for arguments in others:
-      assert parse(*arguments).config.loss.pixel.kind == 'fourier'
-      losses.PIXEL.pop('fourier')
-    arguments = f'--config={ROOT / "configs/srresnet.py"}', '--config.loss.pixel.kind=fourier'
-    assert parse(*arguments).config.loss.pixel.kind == 'fourier'
-  finally:
-    losses.PIXEL.pop('fourier', None)
+  for mode in ('train', 'profile', 'replay', 'evaluate', 'summary'):
+    commands = [[f'--config={file}'], [f'--workdir={run_folder}']]
+    if mode == 'train':
+      commands = [[f'--config={file}', f'--workdir={tmp_path / "new"}']]
+    for arguments in commands:
+      arguments = [f'--mode={mode}', *arguments, *['--step=3'] * (mode == 'replay')]
+      if mode in modes:
+        with pytest.raises(InputError, match=rf"config\.json: {key}='os:system': .*--import os"):
+          parse(*arguments)
+      else:
+        assert values.flat(parse(*arguments).config.to_dict())[key] == 'os:system'
+  assert not user_code._allowed
+  parse(f'--config={file}', f'--workdir={tmp_path / "new"}', '--import=os')
+  assert user_code._allowed == {'os'}
 
 
-def test_a_network_of_the_users_own_is_asked_for(run_folder, monkeypatch):
-  file = run_folder / 'config.json'
-  run = json.loads(file.read_text())
-  run['generator'] = {'name': 'mine'}
-  files.write_json(file, run)
-  monkeypatch.delenv(extension.VARIABLE, raising=False)
-  for mode in ('evaluate', 'summary', 'profile'):
-    for argument in (f'--workdir={run_folder}', f'--config={file}'):
-      with pytest.raises(InputError, match=r"name='mine': .*GENERATORS.*SR_JAX_EXTENSION=FILE"):
-        parse(f'--mode={mode}', argument)
+@pytest.mark.parametrize(('given', 'words'), [
+    ('my.py', 'my for my.py'), ('', 'name of a module'), ('no_such_module', 'no_such_module'),
+    ('a b', 'name of a module')])
+def test_a_module_that_cannot_be_imported(given, words):
+  with pytest.raises(InputError, match=rf'--import .*{words}'):
+    parse('--config=srgan:sample', f'--import={given}')
 
 
 @pytest.mark.parametrize(('given', 'advice'), [

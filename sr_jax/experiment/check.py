@@ -5,21 +5,20 @@ from ml_collections import ConfigDict
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError
 from sr_jax.experiment import values
+from sr_jax.system import user_code
 
 
-def check(config: ConfigDict, needs_losses: bool = True) -> ConfigDict:
+def check(config: ConfigDict) -> ConfigDict:
   """Checks every key of a config, and values that must fit together.
 
-  Args:
-    needs_losses: of `values.checked`.
-
   Returns:
-    A copy in which every value has the type of its key: integers become floats and lists tuples.
+    A copy in which every value has the type of its key: integers become floats, lists tuples, and
+    classes and functions their names, 'module:name'.
 
   Raises:
     InputError: names the keys, their values and what is allowed.
   """
-  converted, faults = values.checked(config.to_dict(), needs_losses)
+  converted, faults = values.checked(config.to_dict())
   if faults:
     raise InputError('; '.join(faults.values()))
   config = ConfigDict(values.nested(converted), type_safe=False)
@@ -37,6 +36,28 @@ def check(config: ConfigDict, needs_losses: bool = True) -> ConfigDict:
     raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
                      f'{config.batch_size}')
   _check_loss(config)
+  return config
+
+
+def check_given(config: ConfigDict, mode: str) -> ConfigDict:
+  """Checks a config as `check` does, and allows the modules of the user's own that it names.
+
+  The calling program has passed the config. What a run's config.json names was refused when it was
+  read (`config_file.load_json`), unless the user has allowed it.
+
+  Args:
+    mode: of `values.IMPORTED`, which limits what is allowed to what the mode uses.
+
+  Raises:
+    InputError: as for `check`, or a network's module cannot be imported.
+  """
+  config = check(config)
+  sections = values.IMPORTED[mode]
+  user_code.allow_named(config.to_dict(), sections)
+  for section in values.NETWORKS:
+    if section in sections and values.is_own(config[section].name):
+      # Imported now, because images are read before the networks are built.
+      user_code.find(config[section].name, f'config.{section}.name')
   return config
 
 

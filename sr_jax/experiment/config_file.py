@@ -10,7 +10,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,29 +20,33 @@ from sr_jax.experiment.key import parse
 from sr_jax.experiment.keys import find_key
 from sr_jax.experiment.named_keys import incomplete
 from sr_jax.experiment.values import (
+  IMPORTED,
+  NETWORKS,
   SECTIONS,
-  add_own,
   checked,
   defaults,
   invalid_value,
+  is_own,
   nested,
   own_networks,
   unknown_key,
 )
-from sr_jax.system import files
-
-MODULE = 'sr_jax_config_file'  # the name of the module that a config file becomes
+from sr_jax.system import files, user_code
 
 
-def load(spec: str) -> dict[str, Any]:
+def load(spec: str, mode: str = 'train', overridden: Collection[str] = ()) -> dict[str, Any]:
   """Returns the values of a config file as a nested dict, as they are; `override` checks them.
+
+  The modules that a Python file names are allowed, since it is executed anyway.
 
   Args:
     spec: the name of an experiment of sr_jax, such as 'srgan' or 'srgan:sample'; FILE.py or
       FILE.py:VARIANT,VARIANT, which defines `get_config`; or the config.json of a run.
+    mode, overridden: of `load_json`.
 
   Raises:
-    InputError: there is no such experiment or file, it cannot be loaded, or a variant is unknown.
+    InputError: there is no such experiment or file, it cannot be loaded, a variant is unknown, or
+      as for `load_json`.
   """
   name, _, variant = spec.partition(':')
   if re.fullmatch(r'[\w-]*', name):
@@ -57,7 +61,7 @@ def load(spec: str) -> dict[str, Any]:
     return _run_file(path, spec, variant)
   if variant:
     raise InputError(f'{spec}: a config.json has no variants')
-  return load_json(path)
+  return load_json(path, mode, overridden)
 
 
 def experiments() -> dict[str, pathlib.Path]:
@@ -71,11 +75,16 @@ def experiments() -> dict[str, pathlib.Path]:
   return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
-def load_json(path: pathlib.Path) -> dict[str, Any]:
+def load_json(path: pathlib.Path, mode: str = 'train',
+              overridden: Collection[str] = ()) -> dict[str, Any]:
   """Returns the values of a run's config.json; a key that it does not have has its default.
 
+  Args:
+    mode: of IMPORTED; what the values will be used for.
+    overridden: full names of the keys whose values will be replaced.
+
   Raises:
-    InputError: it cannot be read.
+    InputError: it cannot be read, or names code of a module that the user has not named.
   """
   try:
     values = json.loads(path.read_text('utf-8'))
@@ -83,33 +92,44 @@ def load_json(path: pathlib.Path) -> dict[str, Any]:
     values = None
   if not isinstance(values, dict) or 'generator' not in values:
     raise InputError(f'{path}: cannot read; expected the config.json of a run')
+  for key, specs in user_code.named(values, IMPORTED[mode]).items():
+    for spec in () if key in overridden else specs:
+      user_code.refuse_unless_allowed(spec, f'{path}: {key}')
   # Imported weights have a config.json of a few keys, and one that says where they come from.
   return _filled({key: value for key, value in values.items() if key != 'imported'}, defaults())
 
 
-def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str,
-             needs_losses: bool = True) -> ConfigDict:
+def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str) -> ConfigDict:
   """Returns the config with the values of the command line, all of them checked.
+
+  The modules that the command line names are allowed. Where it names a network of the user's own,
+  the fields that the config has for another network do not apply.
 
   Args:
     config: of `load`.
     settings: {'optimizer.g.learning_rate': '1e-3', ...}.
     origin: the file that `config` comes from, for messages.
-    needs_losses: of `checked`.
 
   Raises:
     InputError: names every unknown or invalid key in one line.
   """
-  add_own(settings)
-  values, faults = checked(config, needs_losses)
+  user_code.allow_named(nested(settings))
+  values, faults = checked(config)
   own = own_networks(config)
+  for section in NETWORKS:
+    if is_own(settings.get(f'{section}.name')):
+      own = (*own, section)
+      values = {name: value for name, value in values.items()
+                if name.partition('.')[0] != section or name == f'{section}.name'}
+      faults = {name: fault for name, fault in faults.items()
+                if name.partition('.')[0] != section}
   faults = {name: fault for name, fault in faults.items() if name not in settings}
   wrong = [f'{origin}: {"; ".join(faults.values())}'] if faults else []
   for name, text in settings.items():
     section, _, last = name.rpartition('.')
     if name in SECTIONS:
       wrong.append(f'--config.{name}: is a section of keys; set them as --config.{name}.KEY=VALUE')
-    elif section in own and last not in ('name', 'init') and name in values:
+    elif section in own and last not in ('name', 'init'):
       values[name] = _literal(text)
     elif key := find_key(name):
       try:
@@ -157,9 +177,12 @@ def _similar(path: pathlib.Path, variant: str) -> str:
 def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:
   """Executes a Python file and calls its `get_config`."""
   module_spec = importlib.util.spec_from_file_location(
-      MODULE, path, loader=importlib.machinery.SourceFileLoader(MODULE, str(path)))
+      user_code.CONFIG_FILE, path,
+      loader=importlib.machinery.SourceFileLoader(user_code.CONFIG_FILE, str(path)))
   module = importlib.util.module_from_spec(module_spec)
-  sys.modules[MODULE] = module  # classes that the file defines look for their module there
+  # Classes that the file defines look for their module there.
+  sys.modules[user_code.CONFIG_FILE] = module
+  user_code.search_current_folder()
   try:
     module_spec.loader.exec_module(module)
     if not hasattr(module, 'get_config'):
@@ -169,7 +192,9 @@ def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:
     config = module.get_config(variant) if variant else module.get_config()
     if not isinstance(config, ConfigDict):
       raise InputError(f'get_config() returned {brief(repr(config), 80)}, expected a ConfigDict')
-    return config.to_dict()
+    values = config.to_dict()
+    user_code.allow_named(values)
+    return values
   except InputError as error:
     raise InputError(f'{spec}: {error}') from None
   except Exception as error:  # whatever the file raises

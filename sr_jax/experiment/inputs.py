@@ -82,7 +82,7 @@ def with_split_from(config: ConfigDict, trained: dict[str, Any]) -> ConfigDict:
   config = config.copy_and_resolve_references()
   for key in SPLIT_KEYS:
     config.data[key] = trained['data'].get(key, config.data[key])
-  return check(config, needs_losses=False)
+  return check(config)
 
 
 def parse_sets(text: str) -> list[str]:

@@ -3,11 +3,10 @@
 import ast
 import math
 import numbers
-import sys
 import typing
 from typing import Any, NamedTuple
 
-from sr_jax.system import extension
+from sr_jax.system import user_code
 
 # What a change of a key means for a run that is resumed.
 FREE = 'free'  # the run's weights and its best checkpoint do not depend on it
@@ -29,8 +28,8 @@ class Key(NamedTuple):
       '[0, 1)' includes 0 and excludes 1. A tuple of strings has one interval for each entry.
     lengths: numbers of entries that a tuple may have; () allows any.
     choices: the values that are allowed; () allows any.
-    registry: the dict, such as 'sr_jax.models.GENERATORS', whose keys are allowed too. A config
-      file may add its own networks and losses to it.
+    own: whether 'module:name' of a class or function of the user's own is allowed besides
+      `choices`. The class or function itself is converted to that.
     change: FREE, RESUME or FIXED.
   """
 
@@ -41,7 +40,7 @@ class Key(NamedTuple):
   limits: str | tuple[str, ...] = ''
   lengths: tuple[int, ...] = ()
   choices: tuple = ()
-  registry: str = ''
+  own: bool = False
   change: str = RESUME
 
 
@@ -53,6 +52,8 @@ def convert(key: Key, value: Any) -> Any:
   """
   if value is None and key.default is None:
     return None
+  if key.own and callable(value):
+    return user_code.spec_of(value)
   if typing.get_origin(key.type) is not tuple:
     return _convert_one(key, value, key.type, key.limits)
   if not isinstance(value, (tuple, list)):
@@ -92,10 +93,9 @@ def parse(key: Key, text: str) -> Any:
 
 def expected(key: Key) -> str:
   """Returns what a value of the key must be, such as 'an integer, at least 1'."""
-  allowed = choices(key)
-  if allowed:
-    advice = f'; {extension.advice(key.registry)}' if key.registry else ''
-    return f'one of {", ".join(str(value) for value in allowed)}{advice}'
+  if key.choices:
+    own = ", or 'module:name' of your own" if key.own else ''
+    return f'one of {", ".join(map(str, key.choices))}{own}'
   if typing.get_origin(key.type) is not tuple:
     return ', '.join(filter(None, (TYPE_NAMES[key.type], _in_words(key.limits))))
   kind = 'integers' if key.type == tuple[int, ...] else 'numbers'
@@ -103,14 +103,6 @@ def expected(key: Key) -> str:
   if isinstance(key.limits, tuple):
     return f'{count} {kind}, ' + ' and '.join(_in_words(limit) for limit in key.limits)
   return ', '.join(filter(None, (f'{count} {kind}', _in_words(key.limits))))
-
-
-def choices(key: Key) -> tuple:
-  """Returns the values that are allowed, with those that a config file has registered."""
-  module, _, name = key.registry.rpartition('.')
-  # A file that registers something has imported the module; it need not be imported for a check.
-  registered = getattr(sys.modules.get(module), name, ())
-  return tuple(dict.fromkeys((*key.choices, *registered)))
 
 
 def _convert_one(key: Key, value: Any, value_type: type, limits: str) -> Any:
@@ -123,8 +115,8 @@ def _convert_one(key: Key, value: Any, value_type: type, limits: str) -> Any:
     if valid:
       value = value_type(value)
       valid = _is_within(value, limits)
-  allowed = choices(key)
-  if not valid or (allowed and value not in allowed):
+  if not valid or (key.choices and value not in key.choices
+                   and not (key.own and user_code.is_spec(value))):
     raise ValueError(expected(key))
   return value
 

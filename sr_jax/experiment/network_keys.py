@@ -14,8 +14,8 @@ GENERATOR = (
     Key('generator.name', str, 'srresnet',
         "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
         'BatchNorm.',
-        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact'),
-        registry='sr_jax.models.GENERATORS', change=FIXED),
+        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact'), own=True,
+        change=FIXED),
     Key('generator.features', int, None, 'Number of channels between the layers.', COUNT,
         change=FIXED),
     Key('generator.blocks', int, None,
@@ -72,14 +72,13 @@ GENERATOR = (
         'srcnn: whether only Y is processed; Cb and Cr are upscaled by bicubic.', change=FIXED),
     Key('generator.init', str, None,
         'Initialiser of the kernels (of rrdb, of those in the dense blocks).',
-        choices=INITIALIZERS, registry='sr_jax.models.layers.INITIALIZERS', change=FIXED),
+        choices=INITIALIZERS, change=FIXED),
 )
 
 DISCRIMINATOR = (
     Key('discriminator.name', str, 'none',
         "The discriminator's network; one other than 'none' needs loss.adversarial.weight above "
-        '0.', choices=('none', 'vgg_style'), registry='sr_jax.models.DISCRIMINATORS',
-        change=FIXED),
+        '0.', choices=('none', 'vgg_style'), own=True, change=FIXED),
     Key('discriminator.widths', tuple[int, ...], (64, 128, 256, 512),
         'Number of channels of each pair of convolutions.', COUNT, change=FIXED),
     Key('discriminator.batch_norm', bool, None, 'Whether the discriminator has BatchNorm.',
@@ -90,5 +89,5 @@ DISCRIMINATOR = (
     Key('discriminator.hidden', int, None, "Number of channels of the head's hidden layer.",
         COUNT, change=FIXED),
     Key('discriminator.init', str, None, 'Initialiser of the kernels.', choices=INITIALIZERS,
-        registry='sr_jax.models.layers.INITIALIZERS', change=FIXED),
+        change=FIXED),
 )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from sr_jax import losses, metrics
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, own_functions
-from sr_jax.experiment.check import check, check_phases
+from sr_jax.experiment.check import check_given, check_phases
 from sr_jax.experiment.optimizer import build_optimizer
 from sr_jax.models import variable_shapes
 from sr_jax.models.factory import build_discriminator, build_generator
@@ -89,7 +89,7 @@ def build(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a value, a field or a combination that makes no sense; VGG weights are missing.
   """
-  config = check(config)
+  config = check_given(config, 'train')
   check_phases(config)
   own = [name for name, metric in config.eval.extra.items() if metric.fn]
   measured = (*metrics.metric_names(config.eval.lpips), *own)

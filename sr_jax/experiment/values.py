@@ -5,12 +5,15 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sr_jax.errors import brief, listed
-from sr_jax.experiment.key import Key, choices, convert
+from sr_jax.experiment.key import Key, convert
 from sr_jax.experiment.keys import KEYS, find_key
 from sr_jax.experiment.named_keys import RESERVED, entry_fault, incomplete, siblings
-from sr_jax.system import extension
+from sr_jax.system import user_code
 
 NETWORKS = ('generator', 'discriminator')
+# The sections whose code of the user's own a mode imports. It remains a name in the others.
+IMPORTED = dict.fromkeys(('train', 'profile', 'replay'), user_code.SECTIONS) | {
+    'evaluate': ('generator', 'eval'), 'summary': NETWORKS}
 SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
             for length in range(1, len(parts))} | set(RESERVED)
 
@@ -44,28 +47,20 @@ def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return result
 
 
-def checked(config: Mapping[str, Any], needs_losses: bool = True
-            ) -> tuple[dict[str, Any], dict[str, str]]:
+def checked(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
   """Converts the values of a config to the types of their keys.
 
-  If a network or a loss is unknown, the file of SR_JAX_EXTENSION is executed first.
+  Code of the user's own is not imported, only its names are checked.
 
   Args:
     config: nested, such as `ConfigDict.to_dict` returns.
-    needs_losses: whether a loss must be known. A run that was trained with a loss of the user's own
-      is evaluated without it.
 
   Returns:
     ({full name: value}, {full name: message}), the keys that are right and those that are not.
   """
   values: dict[str, Any] = {}
-  unknown = add_own(flat(config))
   own = own_networks(config)
   faults = dict(_walk(config, '', own, values))
-  for name, value in unknown.items():
-    if not needs_losses and name.startswith('loss.'):
-      values[name] = value
-      faults.pop(name, None)
   faults |= {name: fault for name, fault in incomplete(values) if name not in faults}
   missing = [name for name in KEYS if name not in values and not any(
       name == fault or name.startswith(f'{fault}.') for fault in faults)
@@ -76,29 +71,19 @@ def checked(config: Mapping[str, Any], needs_losses: bool = True
   return values, faults
 
 
-def add_own(given: Mapping[str, Any]) -> dict[str, str]:
-  """Executes the file of SR_JAX_EXTENSION if a name is unknown, and returns what remains unknown.
-
-  Args:
-    given: {full name: value}; the values of keys that have a registry count.
-  """
-  def unknown() -> dict[str, str]:
-    return {name: given[name] for name, key in KEYS.items() if key.registry
-            and isinstance(given.get(name), str) and given[name] not in choices(key)}
-
-  if unknown():
-    extension.execute()
-  return unknown()
-
-
 def own_networks(config: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the sections whose network a config file has registered.
+  """Returns the sections whose network is the user's own.
 
   Such a network has fields of its own, which it checks itself.
   """
   sections = {section: config.get(section) for section in NETWORKS}
   return tuple(section for section, fields in sections.items() if isinstance(fields, Mapping)
-               and fields.get('name') not in KEYS[f'{section}.name'].choices)
+               and is_own(fields.get('name')))
+
+
+def is_own(name: Any) -> bool:
+  """Returns whether the name of a network is that of a class of the user's own, or the class."""
+  return user_code.is_spec(name) or callable(name)
 
 
 def unknown_key(name: str, known: Collection[str] = ()) -> str:

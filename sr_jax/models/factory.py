@@ -15,7 +15,7 @@ from flax import linen as nn
 from sr_jax.errors import InputError, brief
 from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
-from sr_jax.system import extension
+from sr_jax.system import user_code
 
 # Fields that are set for every network, and how a class declares them.
 COMMON_FIELDS = {'scale': 'scale: int = 4', 'dtype': 'dtype: jnp.dtype = jnp.float32'}
@@ -31,47 +31,53 @@ def build_generator(fields: Mapping[str, Any], scale: int, dtype: str,
   """Builds a generator.
 
   Args:
-    fields: 'name', a key of `models.GENERATORS`; optionally 'init', a key of
-      `models.layers.INITIALIZERS`; and fields of that module. None means the module's default.
+    fields: 'name', a key of `models.GENERATORS` or 'module:name' of the user's own; optionally
+      'init', a key of `models.layers.INITIALIZERS`; and fields of that module. None means the
+      module's default.
     scale: HR / LR.
     dtype: name of the dtype to compute in, such as 'float32' or 'bfloat16'.
     where: prefix of a field's name in error messages.
 
   Raises:
     InputError: an unknown name, a field that the module doesn't have, or a value of the wrong type
-      or range; a class that lacks what every network must have.
+      or range; a class that lacks what every network must have, or that cannot be imported.
   """
-  find_generator(fields['name'], where)
-  return _build(GENERATORS, fields, where, scale=scale, dtype=jnp.dtype(dtype))
+  make = find_network(fields['name'], GENERATORS, f'{where}name')
+  return _build(make, fields, where, scale=scale, dtype=jnp.dtype(dtype))
 
 
-def find_generator(name: str, where: str = 'config.generator.') -> Callable[..., nn.Module]:
-  """Returns an entry of `models.GENERATORS`, to which the user's own networks are added.
+def find_network(name: Any, known: Mapping[str, Callable[..., nn.Module]],
+                 where: str) -> Callable[..., nn.Module]:
+  """Returns the class, or functools.partial of one, that a name stands for.
 
-  The file of the environment variable SR_JAX_EXTENSION is executed if `name` is unknown without it.
+  Args:
+    name: a key of `known`, or 'module:name' of the user's own.
+    where: the key that has the name, for messages, such as 'config.generator.name'.
 
   Raises:
-    InputError: the name is unknown, or the file of the user's networks can't be executed.
+    InputError: the name is unknown, or a module of the user's own is not allowed or cannot be
+      imported (`user_code.find`).
   """
-  if name not in GENERATORS:
-    extension.execute()
-  if name not in GENERATORS:
-    raise InputError(f'{where}name={name!r}: no such network; known: {", ".join(GENERATORS)}; '
-                     f'{extension.advice("sr_jax.models.GENERATORS")}')
-  return GENERATORS[name]
+  if user_code.is_spec(name):
+    return user_code.find(name, where)
+  if not isinstance(name, str) or name not in known:
+    raise InputError(f'{where}={brief(repr(name), 100)}: no such network; expected one of '
+                     f"{', '.join(known)}, or 'module:name' of your own")
+  return known[name]
 
 
 def build_discriminator(fields: Mapping[str, Any], dtype: str) -> nn.Module | None:
   """Builds a discriminator, as `build_generator` does; returns None for the name 'none'."""
   if fields['name'] == 'none':
     return None
-  return _build(DISCRIMINATORS, fields, 'config.discriminator.', dtype=jnp.dtype(dtype))
+  where = 'config.discriminator.'
+  make = find_network(fields['name'], DISCRIMINATORS, f'{where}name')
+  return _build(make, fields, where, dtype=jnp.dtype(dtype))
 
 
-def _build(modules: Mapping[str, Callable[..., nn.Module]], fields: Mapping[str, Any], where: str,
+def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str,
            **common: Any) -> nn.Module:
   name, init = fields['name'], fields.get('init')
-  make = modules[name]
   module = make.func if isinstance(make, functools.partial) else make
   _check_class(name, module, where, common)
   annotations = {field.name: field.type for field in dataclasses.fields(module)
@@ -99,7 +105,7 @@ def _build(modules: Mapping[str, Callable[..., nn.Module]], fields: Mapping[str,
 def _check_class(name: str, module: Any, where: str, common: Mapping[str, Any]) -> None:
   """Raises InputError unless a class has what training and inference rely on."""
   if not (isinstance(module, type) and issubclass(module, nn.Module)):
-    raise InputError(f'{where}name={name!r}: {brief(repr(module), 100)} is registered, expected a '
+    raise InputError(f'{where}name={name!r}: is {brief(repr(module), 100)}, expected a '
                      'class derived from flax.linen.Module, or functools.partial of one')
   declared = {field.name for field in dataclasses.fields(module)}
   for field in common.keys() - declared:

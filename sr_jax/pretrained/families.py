@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, architecture, variable_shapes
-from sr_jax.models.factory import find_generator
+from sr_jax.models.factory import find_network
 from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan
 from sr_jax.pretrained.shapes import Tensors, Unstated
 
@@ -58,9 +58,9 @@ def recognise(tensors: Tensors, stated: dict[str, Any],
   which includes `stated`.
   """
   if stated.get('names') == NATIVE:
-    find_generator(stated.get('name'), 'its metadata states ')
     if 'scale' not in stated:
       raise InputError('its metadata states no scale')
+    find_network(stated.get('name'), GENERATORS, 'its metadata states name')
     return NATIVE, stated['name'], {}
   for family, (infer, *_) in FAMILIES.items():
     inferred = infer(tensors, given)

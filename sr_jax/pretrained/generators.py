@@ -26,7 +26,7 @@ class WeightFile(NamedTuple):
   """The contents of a weight file: tensors in the names of a family, and their network."""
 
   family: str
-  name: str  # of models.GENERATORS
+  name: str  # of models.GENERATORS, or 'module:name' of the user's own
   fields: dict[str, Any]  # the generator's fields, including its scale
   assumed: list[str]  # fields that the file does not determine and that have an assumed value
   tensors: dict[str, np.ndarray]

@@ -19,7 +19,7 @@ from sr_jax.data import bank, feed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
-from sr_jax.experiment.check import check
+from sr_jax.experiment.check import check_given
 from sr_jax.profiling import ceilings, parts, table, timing, traces
 from sr_jax.profiling.bottleneck import Setup, Spent, bottleneck, verdict
 from sr_jax.runs import metadata
@@ -48,7 +48,7 @@ def profile_run(config: ConfigDict, workdir: os.PathLike | str) -> dict[str, Any
   Raises:
     InputError: a config that cannot be trained, or a folder that cannot be written.
   """
-  config = check(config)
+  config = check_given(config, 'profile')
   workdir = files.expand(workdir)
   destination = RunFolder(workdir).profile
   with _replaced_folder(destination) as folder, contextlib.ExitStack() as stack:

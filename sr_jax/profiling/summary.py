@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from sr_jax import models
 from sr_jax.errors import InputError
-from sr_jax.experiment.check import check
+from sr_jax.experiment.check import check_given
 from sr_jax.experiment.phases import select_trainable
 from sr_jax.inference import locality, tiles
 from sr_jax.models import factory, failures
@@ -30,7 +30,7 @@ def summarize(config: ConfigDict, size: str = '') -> str:
   Raises:
     InputError: an invalid config or size.
   """
-  config = check(config, needs_losses=False)
+  config = check_given(config, 'summary')
   height, width = _input_size(config, size)
   generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = factory.build_discriminator(dict(config.discriminator.items()), config.dtype)

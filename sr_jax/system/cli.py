@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from sr_jax.errors import InputError
-from sr_jax.system import files
+from sr_jax.system import files, user_code
 
 
 class Parser(argparse.ArgumentParser):
@@ -122,12 +122,38 @@ def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-  """Adds --set and --key, which describe what a weight file itself does not state."""
+  """Adds --set and --key, which describe what a weight file does not state, and --import."""
   parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
                       help='a field of the network that the file does not state; sr_jax/models '
                       'lists all fields')
   parser.add_argument('--key', default='', help='for a .pth: the key of its weights, such as '
                       'params (by default params_ema, if the file has it)')
+  add_import_option(parser)
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+  """Adds --import, which allows runs and weight files to name code of a module."""
+  parser.add_argument('--import', action='append', type=_imported, metavar='MODULE',
+                      help='import a module of your own, such as my, so that a run or a weight '
+                      "file may name a network in it ('my:Net'); may be given several times")
+
+
+def allow_import(module: str) -> None:
+  """Imports a module that the command line names, and allows runs and weight files to name it.
+
+  Raises:
+    InputError: it is not the name of a module, or cannot be imported.
+  """
+  user_code.allow_import(module)
+  user_code.import_module(module, repr(module))
+
+
+def _imported(module: str) -> str:
+  try:
+    allow_import(module)
+  except InputError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+  return module
 
 
 def run(command: Callable[[], int | None]) -> int:

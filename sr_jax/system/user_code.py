@@ -2,17 +2,26 @@
 
 Importing a module executes it. A run folder or a weight file may come from anywhere, so a module is
 only imported if the command line, a config file or the calling program has named it; `allow` adds
-such a module.
+such a module. What a run's config.json or a weight file names is never passed to `allow`.
 """
 
+import fnmatch
 import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from sr_jax.errors import InputError, brief
+
+# The config keys that may name code of the user's own. `eval.sets` may have several names.
+KEYS = ('generator.name', 'discriminator.name', 'loss.pixel.kind', 'loss.extra.*.fn',
+        'data.source', 'data.valid', 'data.test', 'eval.sets', 'eval.extra.*.fn')
+SECTIONS = tuple(dict.fromkeys(key.partition('.')[0] for key in KEYS))
+# Data sources such as 'hr:photos' look like 'module:name', so no module can have these names.
+SOURCE_KINDS = ('sample', 'folder', 'hr', 'pairs', 'div2k', 'tfds', 'split')
+CONFIG_FILE = 'sr_jax_config_file'  # the name of the module that a config file becomes
 
 # Process-wide, because `find` is called far below the commands that know what the user named.
 _allowed: set[str] = set()
@@ -20,12 +29,54 @@ _allowed: set[str] = set()
 
 def is_spec(name: Any) -> bool:
   """Returns whether a value has the form 'module:name', such as 'my.losses:edges'."""
-  return isinstance(name, str) and bool(re.fullmatch(r'[^\W\d][\w.]*:[^\W\d]\w*', name))
+  word = r'[^\W\d]\w*'
+  return (isinstance(name, str) and bool(re.fullmatch(rf'{word}(\.{word})*:{word}', name))
+          and name.partition(':')[0] not in SOURCE_KINDS)
+
+
+def named(config: Mapping[str, Any], sections: Collection[str] = SECTIONS) -> dict[str, list[str]]:
+  """Returns {'generator.name': ['my:Net'], ...}: the keys of a config that name own code.
+
+  Args:
+    config: nested; what is malformed in it is skipped.
+    sections: those of SECTIONS to look at.
+  """
+  found = {}
+  for key, value in _flat(config, ''):
+    if key.partition('.')[0] in sections and isinstance(value, str) and any(
+        fnmatch.fnmatchcase(key, pattern) for pattern in KEYS):
+      parts = value.split(',') if key == 'eval.sets' else [value]
+      if specs := [part.strip() for part in parts if is_spec(part.strip())]:
+        found[key] = specs
+  return found
 
 
 def allow(modules: Iterable[str]) -> None:
   """Allows modules to be imported when a config, a run or a weight file names them."""
   _allowed.update(modules)
+
+
+def allow_import(module: str) -> None:
+  """Allows a module that the user names.
+
+  Raises:
+    InputError: it is not the name of a module.
+  """
+  if (not isinstance(module, str) or module.endswith('.py')
+      or not all(part.isidentifier() for part in module.split('.'))):
+    raise InputError(f'{module!r}: expected the name of a module, such as my for my.py')
+  allow([module])
+
+
+def allow_named(config: Mapping[str, Any], sections: Collection[str] = SECTIONS) -> None:
+  """Allows the modules that a config names.
+
+  Args:
+    config: nested, from a config file, the command line or the calling program. One that was read
+      from a run must have passed `refuse_unless_allowed` for the same sections.
+    sections: those of SECTIONS to look at.
+  """
+  allow(_module(spec) for specs in named(config, sections).values() for spec in specs)
 
 
 def refuse_unless_allowed(spec: str, where: str) -> None:
@@ -38,7 +89,7 @@ def refuse_unless_allowed(spec: str, where: str) -> None:
   Raises:
     InputError: the module is not among those of `allow`.
   """
-  module = spec.partition(':')[0]
+  module = _module(spec)
   if module not in _allowed:
     raise InputError(f'{where}={spec!r}: is code outside sr_jax, which a run or a weight file '
                      f'cannot import by itself; if you trust it, add --import {module} (in Python: '
@@ -54,32 +105,84 @@ def find(spec: str, where: str) -> Any:
     spec, where: as for `refuse_unless_allowed`.
 
   Raises:
-    InputError: the module is not allowed, cannot be imported or has no such name.
+    InputError: `spec` has another form, or the module is not allowed, cannot be imported or has no
+      such name.
   """
+  if not is_spec(spec):
+    raise InputError(f"{where}={brief(repr(spec), 100)}: expected 'module:name', such as 'my:net' "
+                     'for net in my.py')
   refuse_unless_allowed(spec, where)
   module_name, _, name = spec.partition(':')
-  if os.getcwd() not in sys.path and '' not in sys.path:
-    sys.path.insert(0, os.getcwd())
-  try:
-    module = importlib.import_module(module_name)
-  except Exception as error:  # whatever the user's module raises
-    raise InputError(f'{where}={spec!r}: cannot import {module_name} ({type(error).__name__}: '
-                     f'{brief(error, 200)})') from None
+  module = import_module(module_name, f'{where}={spec!r}')
   if not hasattr(module, name):
-    raise InputError(f'{where}={spec!r}: {module_name} has no {name}')
+    file = getattr(module, '__file__', None)
+    raise InputError(f'{where}={spec!r}: {module_name} has no {name}' + f' ({file})' * bool(file))
   return getattr(module, name)
 
 
-def spec_of(value: Any, where: str) -> str:
+def import_module(name: str, where: str) -> Any:
+  """Imports a module of the user's own, which may lie in the current folder.
+
+  Raises:
+    InputError: it does not exist, or it raises an exception; the message begins with `where`.
+  """
+  search_current_folder()
+  try:
+    return importlib.import_module(name)
+  except (Exception, SystemExit) as error:  # whatever the user's module raises
+    lines = _lines(error, name)
+    raise InputError(f'{where}: cannot import {name} ({type(error).__name__}: '
+                     f'{brief(error, 200)}{lines})') from None
+
+
+def search_current_folder() -> None:
+  """Makes modules in the current folder importable, as they are with `python -m`."""
+  try:
+    folder = os.getcwd()
+  except OSError:  # it was removed
+    return
+  if folder not in sys.path and '' not in sys.path:
+    sys.path.insert(0, folder)
+  importlib.invalidate_caches()  # the file may have been written a moment ago
+
+
+def spec_of(value: Any) -> str:
   """Returns the 'module:name' of a class or function that the calling program gave, and allows it.
 
   Raises:
-    InputError: it is not at the top level of a module, so nothing could find it later.
+    ValueError: it is not at the top level of a module that other commands can import; the text says
+      what is expected.
   """
-  module_name, name = getattr(value, '__module__', None), getattr(value, '__qualname__', '')
-  spec = f'{module_name}:{name}'
-  if not is_spec(spec) or getattr(sys.modules.get(module_name), name, None) is not value:
-    raise InputError(f'{where}={brief(repr(value), 100)}: expected a class or function at the top '
-                     "level of a module, or its name as 'module:name'")
-  allow([module_name])
+  module, name = getattr(value, '__module__', None), getattr(value, '__qualname__', '')
+  spec = f'{module}:{name}'
+  if module in ('__main__', CONFIG_FILE):
+    raise ValueError(f"a class or function in a module of its own, such as my.py: {name!r} is "
+                     f'defined in the {"program" if module == "__main__" else "config file"} '
+                     'itself, which commands that use the run cannot import')
+  if not is_spec(spec) or getattr(sys.modules.get(module), name, None) is not value:
+    raise ValueError('a class or function at the top level of a module, or its name as '
+                     "'module:name'")
+  allow([module])
   return spec
+
+
+def _module(spec: str) -> str:
+  return spec.partition(':')[0]
+
+
+def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def _lines(error: BaseException, module: str) -> str:
+  """Returns ', line 3' of the module that raises an exception, or ''."""
+  trace, line = error.__traceback__, 0
+  while trace:
+    if trace.tb_frame.f_globals.get('__name__') == module:
+      line = trace.tb_lineno
+    trace = trace.tb_next
+  return f', line {line}' if line else ''

@@ -15,7 +15,7 @@ from sr_jax import images
 from sr_jax.data.feed import Feed, open_feed
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
-from sr_jax.experiment.check import check
+from sr_jax.experiment.check import check_given
 from sr_jax.experiment.named_keys import named_key
 from sr_jax.experiment.phases import Experiment
 from sr_jax.images import montage
@@ -76,7 +76,7 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   if not str(step).isdecimal() or int(step) < 1:
     raise InputError(f'--step {step}: replay expects the number of a step, at least 1')
   number = int(step)
-  config = check(config)
+  config = check_given(config, 'replay')
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
   begin = _checkpoint_before(workdir, number)

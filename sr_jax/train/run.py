@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment import compatibility
-from sr_jax.experiment.check import check
+from sr_jax.experiment.check import check_given
 from sr_jax.runs import metadata
 from sr_jax.runs.lock import LockedByOther
 from sr_jax.runs.logs import Logs, NullLogs
@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
   """
   began, workdir = datetime.datetime.now(datetime.UTC), files.expand(workdir)
   with contextlib.ExitStack() as stack:
-    config = check(config)
+    config = check_given(config, 'train')
     # Compared before the devices of one process wait for those of another with another program.
     multihost.refuse_different(
         metadata.flat({'config': compatibility.as_json(config)}) | {'JAX': jax.__version__})
