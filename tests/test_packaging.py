@@ -1,17 +1,25 @@
 """The package: its metadata, the command sr-jax, and an installed wheel without the repository."""
 
 import contextlib
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import textwrap
 import tomllib
+import venv
+import zipfile
 
+import jax
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 import sr_jax
-from sr_jax import __main__, main
+from sr_jax import __main__, images, main
 from sr_jax.app import interface
 from sr_jax.runs import metadata
 from tests import smallest
@@ -127,3 +135,91 @@ def test_a_checkout_without_git_records_its_version(repository, monkeypatch):
   (repository / 'pyproject.toml').write_text('[project]\nname = "sr-jax"')
   monkeypatch.setenv('PATH', '')
   assert metadata.commit() == f'version {sr_jax.__version__}'
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+  """A wheel of this repository, built without the network; the sdist lies beside it."""
+  pytest.importorskip('hatchling')
+  folder = tmp_path_factory.mktemp('wheel')
+  subprocess.run([sys.executable, '-m', 'hatchling', 'build', '-d', folder], cwd=ROOT, check=True,
+                 capture_output=True)
+  assert len(list(folder.glob('*.tar.gz'))) == 1
+  return next(folder.glob('*.whl'))
+
+
+@pytest.fixture(scope='module')
+def sdist_wheel(wheel, tmp_path_factory):
+  """The wheel that the sdist makes, as `pip install` of an sdist does."""
+  folder = tmp_path_factory.mktemp('sdist')
+  with tarfile.open(next(wheel.parent.glob('*.tar.gz'))) as archive:
+    archive.extractall(folder, filter='data')
+  subprocess.run([sys.executable, '-m', 'hatchling', 'build', '-t', 'wheel', '-d', folder],
+                 cwd=next(folder.iterdir()), check=True, capture_output=True)
+  return next(folder.glob('*.whl'))
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_the_package_alone(wheel, sdist_wheel):
+  names = set(zipfile.ZipFile(wheel).namelist())
+  assert names == set(zipfile.ZipFile(sdist_wheel).namelist())
+  assert {name.split('/')[0] for name in names} == {
+      'sr_jax', f'sr_jax-{sr_jax.__version__}.dist-info'}
+  package = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'sr_jax').rglob('*')
+             if path.is_file() and path.suffix != '.pyc'}
+  configs = {f'sr_jax/{path.relative_to(ROOT).as_posix()}'
+             for path in (ROOT / 'configs').glob('*.py')}
+  assert {'sr_jax/py.typed', 'sr_jax/report/page.js', 'sr_jax/report/page.css'} <= package
+  assert {name for name in names if name.startswith('sr_jax/')} == package | configs
+  assert any(name.endswith('licenses/LICENSE') for name in names)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_and_upscales_without_the_repository(wheel, tmp_path):
+  """In an environment that has the packages of the tests, but no path to the repository."""
+  environment, folder = tmp_path / 'environment', tmp_path / 'empty'
+  venv.create(environment, symlinks=True)
+  site = next(environment.glob('lib/python*/site-packages'))
+  subprocess.run([sys.executable, '-m', 'pip', 'install', '--no-deps', '--quiet', '--prefix',
+                  environment, '--no-index', wheel], check=True)
+  # Paths in a .pth file come after the environment's own packages.
+  (site / 'tests.pth').write_text(sysconfig.get_paths()['purelib'])
+  (site / 'sitecustomize.py').write_text(textwrap.dedent('''
+      import atexit, os, sys
+
+      @atexit.register
+      def list_modules():
+        files = [getattr(module, '__file__', None) or '' for module in sys.modules.values()]
+        with open(os.environ['MODULES'], 'a') as out:
+          out.write('\\n'.join(files))
+      '''))
+  folder.mkdir()
+  variables = {name: value for name, value in os.environ.items()
+               if not name.startswith(('PYTHON', 'VIRTUAL_ENV'))} | {
+      'JAX_PLATFORMS': 'cpu', 'MODULES': str(tmp_path / 'modules.txt'),
+      'JAX_COMPILATION_CACHE_DIR': str(jax.config.jax_compilation_cache_dir)}
+
+  def run(*arguments):
+    # The script's first line names the Python that ran pip, not that of the environment.
+    command = environment / 'bin/python', '-P', environment / 'bin/sr-jax', *arguments
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+
+  trained = run(
+      'train', '--config', 'srgan:sample', '--config.steps=3', '--config.warmup_steps=2',
+      '--config.generator.features=4', '--config.generator.blocks=1', '--config.hr_patch=32',
+      '--config.batch_size=2', '--config.discriminator.widths=(4, 8)', '--config.ema=0.5',
+      '--config.discriminator.hidden=8', '--config.eval.lpips=none', '--config.eval.every=3',
+      '--config.best_metric=psnr_y', '--config.loss.perceptual.weight=0',
+      '--config.optimizer.warmup.ramp=1', f'--config.data.cache={tmp_path / "cache"}')
+  assert trained.returncode == 0, trained.stderr
+  images.write_image(folder / 'image.png', np.zeros((8, 9, 3), np.uint8))
+  upscaled = run('upscale', 'image.png', '--output', 'out.png', '--workdir', 'runs/srgan-sample')
+  assert upscaled.returncode == 0, upscaled.stderr
+  assert images.read_image(folder / 'out.png').shape == (32, 36, 3)
+  assert (folder / 'runs/srgan-sample/report.html').is_file()
+  record = metadata.start_records(folder / 'runs/srgan-sample')[0]
+  assert record['commit'] == f'version {sr_jax.__version__}'
+  modules = (tmp_path / 'modules.txt').read_text().splitlines()
+  assert str(site / 'sr_jax/upscale.py') in modules
+  assert not [file for file in modules if pathlib.Path(file).is_relative_to(ROOT)]
+  assert sorted(path.name for path in folder.iterdir()) == ['image.png', 'out.png', 'runs']
