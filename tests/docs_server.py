@@ -9,7 +9,6 @@ what a new process would be: own folder, environment, modules, flags, signals an
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import os
 import pathlib
@@ -104,11 +103,7 @@ def _answer(connection: socket.socket) -> None:
 def _run(argv: list[str]) -> NoReturn:
   """Becomes `sr-jax ...`, `python -m ...`, `python -c ...` or `python FILE ...`, until its exit."""
   command, *rest = argv
-  if command == 'sr-jax' and not importlib.util.find_spec('sr_jax.__main__'):  # until it exists
-    modes = ('train', 'evaluate', 'profile', 'replay', 'summary')
-    rest = (['-m', 'sr_jax.main', '--mode', *rest] if rest[0] in modes
-            else ['-m', f'sr_jax.{rest[0]}', *rest[1:]])
-  elif command == 'sr-jax':
+  if command == 'sr-jax':
     rest = ['-m', 'sr_jax', *rest]
   what, *sys.argv[:] = rest
   if what == '-m':

@@ -1,5 +1,6 @@
 """Makes the trainings of the pages small: the same commands, with few steps of a small network."""
 
+import ast
 import importlib.util
 import math
 import os
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 import sr_jax
 from sr_jax.experiment import config_file, values
+from sr_jax.experiment.check import check
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.profiling import run as profiling
 from sr_jax.train import start
@@ -89,7 +91,7 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
   else:
     if mode == 'train':
       _forget_prepared(flags.get('workdir') or _default_workdir(spec))
-      _check_start(spec, given)
+      _check(spec, given)
     settings = small_settings(values.flat(config_file.load(spec)), given)
     if mode == 'profile':
       settings['warmup_steps'] = 0  # of two phases, one
@@ -99,7 +101,11 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _literal(text: str) -> Any:
-  return config_file._literal(text)
+  """Returns the Python value that a setting of the command line stands for."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -115,6 +121,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _flags(arguments: Sequence[str]) -> dict[str, str]:
+  """Returns {'config': 'srgan', 'config.steps': '10'}."""
   pairs = (argument.removeprefix('--').partition('=') for argument in _joined(arguments)
            if argument.startswith('--'))
   return {name: value for name, _, value in pairs}
@@ -125,9 +132,14 @@ def _default_workdir(spec: str) -> str:
   return '-'.join([f'runs/{pathlib.Path(name).stem}', *filter(None, variant.split(','))])
 
 
-def _check_start(spec: str, given: Mapping[str, str]) -> None:
-  """Refuses an `init_from` that does not fit the experiment, as the training itself would."""
+def _check(spec: str, given: Mapping[str, str]) -> None:
+  """Checks the experiment as it was asked for, as the training itself would.
+
+  Raises:
+    InputError: a value is invalid, or `init_from` does not fit the network.
+  """
   config = config_file.override(config_file.load(spec), given, spec)
+  check(config)
   known = PUBLISHED.get(config.init_from)
   if known and importlib.util.find_spec(known.module):
     start.load_initial(config)
