@@ -109,7 +109,7 @@ def get_config(name: os.PathLike | str) -> 'ConfigDict':
   """
   from sr_jax.experiment import config_file
   name = os.fspath(name)
-  return config_file.override(config_file.load(name), {}, name, not name.endswith('.json'))
+  return config_file.override(config_file.load(name), {}, name)
 
 
 def __getattr__(name: str) -> types.ModuleType:
