@@ -12,6 +12,8 @@ Commands (sr-jax NAME is the same as python -m sr_jax.main --mode NAME):
 
 Training needs --config. The others need --config or the --workdir of a run, whose settings they
 then use; evaluate and replay always need the run.
+
+--helpkeys lists all keys of a config, --helpkeys WORD ... those that match all of the words.
 """
 
 import functools
@@ -24,7 +26,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
-from sr_jax.experiment import config_file
+from sr_jax.experiment import config_file, reference
 from sr_jax.experiment.keys import KEYS
 from sr_jax.system import cli, files, signals
 
@@ -34,7 +36,7 @@ FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('
 _CONFIG = flags.DEFINE_string(
     'config', None, 'The experiment: NAME or NAME:VARIANT,VARIANT, such as srgan:sample; FILE.py '
     'or FILE.py:VARIANT; or the config.json of a run. --config.KEY=VALUE changes a key; '
-    'sr_jax/experiment/keys.py explains all keys.')
+    '--helpkeys explains all keys.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of the run; by default runs/NAME or runs/NAME-VARIANT.')
 _MODE = flags.DEFINE_enum(
@@ -75,7 +77,21 @@ def main(argv: list[str], command: str = '') -> int:
     flags.FLAGS.unparse_flags()
     print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     return 0
+  if any(argument.partition('=')[0] in ('--helpkeys', '-helpkeys') for argument in argv[1:]):
+    return cli.run(functools.partial(_help_keys, argv[1:]))
   return cli.run(functools.partial(_run, argv, command))
+
+
+def _help_keys(arguments: Sequence[str]) -> None:
+  """Prints the keys of a config that match the words after --helpkeys."""
+  first, *words = arguments
+  flag, equals, word = first.partition('=')
+  rest = [argument for argument in words if argument.startswith('-')]
+  if flag.lstrip('-') != 'helpkeys' or rest:
+    unused = rest[0] if flag.lstrip('-') == 'helpkeys' else first
+    raise InputError(f'{unused}: --helpkeys does not use it; expected only words after --helpkeys, '
+                     'such as --helpkeys learning rate')
+  print(reference.helpkeys([word, *words] if equals else words))
 
 
 def parse(argv: Sequence[str], command: str = '') -> Request:
@@ -144,7 +160,8 @@ def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
     if not name.startswith('config.'):
       flag = argument.partition('=')[0]
       raise InputError(f'{argument}: unknown flag; '
-                       + cli.suggestion(flag, ('config', 'workdir', 'mode', *FLAG_MODES)))
+                       + cli.suggestion(flag, ('config', 'workdir', 'mode', 'helpkeys',
+                                               *FLAG_MODES)))
     key = name.removeprefix('config.')
     switch = key in KEYS and KEYS[key].type is bool
     if not equals and switch:

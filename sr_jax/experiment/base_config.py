@@ -2,9 +2,9 @@
 
 A config file defines `get_config(variant)`, which starts from `defaults()` and changes what its
 experiment needs. It imports nothing but sr_jax and ml_collections, so that it works wherever it
-lies. Variants are joined by commas: `--config srresnet:small,x2`. sr_jax/experiment/keys.py lists
-every key with its default, type, range and meaning. Other keys and other values are refused when
-the config is used.
+lies. Variants are joined by commas: `--config srresnet:small,x2`. docs/config.md lists every key
+with its default, type, range and meaning. Other keys and other values are refused when the config
+is used.
 """
 
 from ml_collections import ConfigDict

@@ -137,7 +137,7 @@ LOSS = (
 # Adam and its learning rate schedule, for each of the OPTIMIZERS.
 ADAM = (
     Key('learning_rate', float, 1e-4,
-        'Learning rate after the `ramp`, before `schedule` changes it.', NOT_NEGATIVE),
+        'Learning rate (lr) after the `ramp`, before `schedule` changes it.', NOT_NEGATIVE),
     Key('schedule', str, 'constant', 'How the learning rate changes during the phase.',
         choices=('constant', 'multistep', 'cosine')),
     Key('boundaries', tuple[float, ...], (),

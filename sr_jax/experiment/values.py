@@ -110,7 +110,7 @@ def unknown_key(name: str, known: Collection[str] = ()) -> str:
     return f'config.{name}: unknown key (did you mean config.{similar[0]}?)'
   if section in SECTIONS or siblings(name):
     return f'config.{name}: unknown key; the keys of config.{section} are {", ".join(beside)}'
-  return f'config.{name}: unknown key; sr_jax/experiment/keys.py lists all keys'
+  return f'config.{name}: unknown key; sr-jax train --helpkeys lists all keys'
 
 
 def invalid_value(key: Key, shown: str, expected: str) -> str:

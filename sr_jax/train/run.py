@@ -46,7 +46,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
     config: `base_config.defaults()` with the changes of an experiment.
     workdir: folder of the run; it is created if necessary.
     resume: whether to resume a run although settings that its result depends on have changed
-      (sr_jax/experiment/keys.py says which); without it, the changed keys are named and refused.
+      (docs/config.md says which); without it, the changed keys are named and refused.
 
   Returns:
     The last state.
