@@ -7,8 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from sr_jax import losses
+from sr_jax.errors import InputError
+from sr_jax.experiment import phases
+from sr_jax.experiment.named_keys import RESERVED
+from sr_jax.metrics import own
+from sr_jax.step.state import begin_phase
+from sr_jax.system import user_code
+from tests import own_code
+from tests.conftest import same_bits
 
 ADVERSARIAL = ['vanilla_generator', 'vanilla_discriminator', 'least_squares_generator',
                'least_squares_discriminator', 'relativistic_generator',
@@ -110,3 +119,82 @@ def test_gradients_have_the_right_sign() -> None:
     assert (jax.grad(generator)(fake, real) < 0).all()  # G increases the logits of its images
     to_real, to_fake = jax.grad(discriminator, argnums=(0, 1))(real, fake)
     assert to_real.sum() < 0 < to_fake.sum()
+
+
+# The user's own ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_config(config: ConfigDict) -> ConfigDict:
+  """The config of a generator that is trained alone, on L1."""
+  config.discriminator.name, config.loss.adversarial.weight = 'none', 0.0
+  config.warmup_steps = 0
+  user_code.allow(['tests.own_code'])
+  return config
+
+
+def test_an_own_l1_trains_as_the_built_in_one_bit_for_bit(own_config: ConfigDict) -> None:
+  rng = np.random.default_rng(0)
+  batch = {'lr': rng.random((4, 8, 8, 3), np.float32), 'hr': rng.random((4, 16, 16, 3), np.float32)}
+  states = []
+  for kind, weight, extra in (
+      ('l1', 0.5, {}), ('tests.own_code:l1', 0.5, {}),
+      ('l1', 0.0, {'mine': {'fn': 'tests.own_code:l1', 'weight': 0.5}})):
+    own_config.loss.pixel.kind, own_config.loss.pixel.weight = kind, weight
+    own_config.loss.extra = extra
+    experiment = phases.build(own_config)
+    step = jax.jit(experiment.phases[0].step)
+    state = experiment.new_state()
+    for _ in range(2):
+      state, metrics = step(state, batch, {})
+    states.append(state)
+    assert f'g/{"mine" if extra else "pixel"}' in metrics
+    assert ('g/pixel' in metrics) == bool(weight)
+  assert same_bits(states[0], states[1]) == []
+  assert same_bits(states[0], states[2]) == []
+
+
+def test_own_terms_are_added_and_named(config: ConfigDict) -> None:
+  user_code.allow(['tests.own_code'])
+  config.loss.extra = {'edges': {'fn': 'tests.own_code:edges', 'weight': 0.25},
+                       'unused': {'fn': 'not.imported:edges', 'weight': 0}}
+  warmup, gan = phases.build(config).phases
+  sr, hr = (jax.random.uniform(jax.random.key(seed), (2, 8, 8, 3)) for seed in range(2))
+  terms = gan.step.step.loss.reconstruction(sr, hr, None, {})
+  assert list(terms) == ['pixel', 'edges']
+  assert terms['edges'] == pytest.approx(0.25 * own_code.edges(sr, hr))
+  assert list(warmup.step.step.loss.reconstruction(sr, hr, None, {})) == ['pixel']
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('per_image', 'float32 [4]'), ('count', 'int32 []'), ('pair', 'a tuple'),
+    ('of_numpy', 'TracerArrayConversionError'), ('of_one', 'TypeError'),
+    ('broken', 'ZeroDivisionError'), ('no_gradient', 'gradient'), ('NUMBER', 'is 3'),
+    ('nix', 'no nix')])
+@pytest.mark.parametrize('key', ['loss.pixel.kind', 'loss.extra.mine.fn'])
+def test_an_own_loss_that_cannot_be_used_is_refused(own_config: ConfigDict, name: str, words: str,
+                                                    key: str) -> None:
+  spec = f'tests.own_code:{name}'
+  if key == 'loss.pixel.kind':
+    own_config.loss.pixel.kind = spec
+  else:
+    own_config.loss.extra = {'mine': {'fn': spec, 'weight': 1.0}}
+  with pytest.raises(InputError) as error:
+    phases.build(own_config)
+  message = str(error.value)
+  assert message.startswith(f'config.{key}={spec!r}: ')
+  assert words in message
+  assert len(message) < 800
+  if name in ('broken', 'of_numpy'):
+    assert 'own_code.py, line ' in message
+
+
+def test_names_of_own_terms_and_metrics_that_logs_use_are_reserved(config: ConfigDict) -> None:
+  state = phases.build(config).new_state()
+  batch = {'lr': jnp.zeros((4, 8, 8, 3)), 'hr': jnp.zeros((4, 16, 16, 3))}
+  phase = phases.build(config).phases[1]
+  _, logged = jax.eval_shape(phase.step, begin_phase(state, phase.g_tx), batch, {})
+  terms = jax.eval_shape(phase.terms, state, batch, {})
+  assert {name[2:] for name in logged if name.startswith('g/')} | set(terms) <= set(
+      RESERVED['loss.extra'])
+  assert RESERVED['eval.extra'] == own.RESERVED

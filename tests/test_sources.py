@@ -1,5 +1,6 @@
 """Data sources: every kind of spec, its errors, and splits."""
 
+import contextlib
 import itertools
 import pathlib
 import re
@@ -9,9 +10,14 @@ import numpy as np
 import pytest
 
 from sr_jax import images
+from sr_jax.data import benchmarks, feed, pack_layout, packed
+from sr_jax.data.augment import Augmentation
+from sr_jax.data.bank import CropSpec
 from sr_jax.data.pictures import Picture, read
 from sr_jax.data.sources import SAMPLE_TRAIN, open_source, split
 from sr_jax.errors import InputError
+from sr_jax.system import user_code
+from tests import own_code
 
 
 def write(folder: pathlib.Path, picture: Callable, names: Sequence[str],
@@ -143,3 +149,90 @@ def test_parts_are_disjoint_and_complete(folder: pathlib.Path) -> None:
 def test_invalid_fractions_are_refused(fractions: tuple[float, ...]) -> None:
   with pytest.raises(InputError, match=rf'config\.data\.fraction={re.escape(str(fractions))}: '):
     split([Picture(str(index), None) for index in range(5)], fractions, 0)
+
+
+# The user's own ----------------------------------------------------------------------------
+
+
+def own(name: str, scale: int = 2) -> list[Picture]:
+  user_code.allow(['tests.own_code'])
+  return open_source(f'tests.own_code:{name}', scale)
+
+
+def test_arrays_of_an_own_source() -> None:
+  found = own('arrays')
+  assert [picture.name for picture in found] == list('01234')
+  for picture, array in zip(found, own_code.arrays(), strict=True):
+    np.testing.assert_array_equal(read(picture, 2).hr, array[:len(array) // 2 * 2])
+  for picture, (hr, lr) in zip(own('array_pairs'), own_code.array_pairs(), strict=True):
+    pair = read(picture, 2)
+    np.testing.assert_array_equal(pair.hr, hr)
+    np.testing.assert_array_equal(pair.lr, lr)
+  assert {read(picture, 2).lr.shape for picture in own('stacked')} == {(20, 24, 1)}
+
+
+def test_paths_of_an_own_source(tmp_path: pathlib.Path, picture: Callable,
+                                monkeypatch: pytest.MonkeyPatch) -> None:
+  write(tmp_path, picture, ('a/0.png', 'b/0.png', 'b/0.jpg'))
+  paths = [str(tmp_path / name) for name in ('b/0.png', 'a/0.png', 'b/0.jpg', 'b/0.png')]
+  monkeypatch.setattr(own_code, 'missing', lambda: paths)
+  found = own('missing')
+  assert [picture.name for picture in found] == ['b/0', 'a/0', 'b/0.jpg', 'b/0.png']
+  assert [str(picture.hr) for picture in found] == paths
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('endless', 'a map'), ('empty', 'no image'), ('floats', 'entry 5 is float32 [40, 48, 3]'),
+    ('flat_grey', 'entry 0 is uint8 [40, 48]'), ('missing', 'entry 0: missing.png: '),
+    ('mixed', 'entry 1 has LR'), ('three_sides', 'entry 0 has 3'), ('of_folder', 'folder'),
+    ('unreadable', 'FileNotFoundError: '), ('NUMBER', 'is 3'), ('nix', 'no nix')])
+def test_what_an_own_source_may_not_return(name: str, words: str) -> None:
+  with pytest.raises(InputError) as error:
+    own(name)
+  assert f"'tests.own_code:{name}': " in str(error.value)
+  assert words in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_own_pairs_whose_sizes_do_not_fit_are_named() -> None:
+  with pytest.raises(InputError, match=r'array_pairs\[0\] HR.*array_pairs\[0\] LR'):
+    pack_layout.lay_out(own('array_pairs'), 4, 3)
+
+
+def test_a_mistyped_kind_names_the_kinds(tmp_path: pathlib.Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+  user_code.allow(['foldr'])
+  for find in (open_source, benchmarks.find_set):
+    with pytest.raises(InputError, match=r"'foldr:x'.*foldr.*'folder:PATH'.*MODULE:FUNCTION"):
+      find('foldr:x', 2)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'foldr:x').mkdir()
+  with pytest.raises(InputError, match=r'^foldr:x: '):  # a folder that exists is one
+    benchmarks.find_set('foldr:x', 2)
+
+
+def test_the_cache_of_an_own_source_depends_on_its_content(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  def identities() -> tuple:
+    found = own('arrays')
+    spec = feed.FeedSpec(CropSpec(4, 16, 2, 3), 4, Augmentation(), 0, 'stream')
+    with contextlib.closing(feed.open_feed(found, spec, log=lambda _: None)) as stream:
+      return packed.packed_folder(found, 2, 3, tmp_path), stream.digest
+
+  before = identities()
+  assert identities() == before
+  monkeypatch.setattr(own_code, 'SEED', 1)
+  for now, then in zip(identities(), before, strict=True):
+    assert now != then
+
+
+@pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_arrays_are_packed_and_streamed(tmp_path: pathlib.Path, workers: int) -> None:
+  crops = {}
+  for mode in ('bank', 'mapped', 'stream'):
+    spec = feed.FeedSpec(CropSpec(4, 16, 2, 3), 4, Augmentation(), 0, mode, 1, 4, workers, tmp_path)
+    with contextlib.closing(feed.open_feed(own('arrays'), spec, log=lambda _: None)) as opened:
+      assert opened.skipped == []
+      crops[mode] = opened.batch_at(opened.source_for(0, 1), 0, 0)
+  assert crops['stream']['hr'].shape == (4, 16, 16, 3)
+  np.testing.assert_array_equal(crops['bank']['hr'], crops['mapped']['hr'])
