@@ -21,7 +21,11 @@ from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import scorer, tables
+from sr_jax.metrics.own import OwnMetric
 from sr_jax.models import MSRRESNET
+from sr_jax.report import benchmarks
+from sr_jax.report.history import Evaluation
+from tests import own_code
 from tests.conftest import filled
 
 # Luma PSNR and SSIM of bicubic: an independent reference computation, and papers' values.
@@ -293,3 +297,40 @@ def test_an_invalid_set_is_refused(tmp_path: pathlib.Path, picture: Callable, co
 def test_commas_inside_a_spec_do_not_separate_sets() -> None:
   assert inputs.parse_sets('a, pairs:HR=x,LR=y,match=content,b,tfds:coco:test,') == [
       'a', 'pairs:HR=x,LR=y,match=content', 'b', 'tfds:coco:test']
+
+
+def test_an_own_metric_in_tables_and_files(tmp_path: pathlib.Path, picture: Callable,
+                                           network: tuple[nn.Module, dict],
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+  images.write_image(tmp_path / 'set' / 'a.png', picture(20, 24))
+  images.write_image(tmp_path / 'set' / 'b.png', picture(20, 24, 1))
+  metrics = {'error': OwnMetric(own_code.edge_error, 'tests.own_code:edge_error', 'lower'),
+             'nan': OwnMetric(own_code.always_nan, 'tests.own_code:always_nan', 'higher')}
+  found = {'set': find_set(str(tmp_path / 'set'), 2)}
+  result = evaluate_sets(network, found, tmp_path / 'out', own=metrics)['set']
+  sr, hr = (images.to_float(images.read_image(path)) for path in (
+      tmp_path / 'out' / 'set-7' / 'a.png', tmp_path / 'set' / 'a.png'))
+  assert result['images']['a']['error'] == pytest.approx(own_code.edge_error(sr, hr))
+  written = json.loads((tmp_path / 'out' / 'set-7.json').read_text())
+  assert written['better'] == {'error': 'lower', 'nan': 'higher'}
+  assert 'tests.own_code:edge_error' in written['protocol']['error']
+  assert 'lower is better' in written['protocol']['error']
+  out = capsys.readouterr().out
+  for text in (out, (tmp_path / 'out' / 'set-7.md').read_text()):
+    assert f'{result["mean"]["error"]:.5g}' in text
+    assert 'nan: no finite mean, 2 NaN' in text
+  # The report lists the images by what is better.
+  history = {'images': {'a': {'error': 1.0}, 'b': {'error': 2.0}}, 'mean': {'error': 1.5}}
+  for better, order in (('lower', '>a 1<.*>b 2<'), ('higher', '>b 2<.*>a 1<')):
+    evaluation = Evaluation('set', 7, history | {'better': {'error': better}}, tmp_path)
+    assert re.search(order, benchmarks._best_and_worst('', evaluation, ()))
+
+
+def test_an_own_metric_that_fails_names_the_image_and_leaves_nothing(
+    tmp_path: pathlib.Path, picture: Callable, network: tuple[nn.Module, dict]) -> None:
+  images.write_image(tmp_path / 'set' / 'a.png', picture(20, 24))
+  metrics = {'mine': OwnMetric(own_code.nothing, 'tests.own_code:nothing', 'lower')}
+  with pytest.raises(InputError, match=r'mine \(tests\.own_code:nothing\), image a: .*None'):
+    evaluate_sets(network, {'set': find_set(str(tmp_path / 'set'), 2)}, tmp_path / 'out',
+                  own=metrics)
+  assert [path for path in (tmp_path / 'out').rglob('*') if path.is_file()] == []

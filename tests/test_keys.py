@@ -14,7 +14,7 @@ from sr_jax import losses, models
 from sr_jax.data import feed
 from sr_jax.data.augment import Augmentation
 from sr_jax.errors import InputError
-from sr_jax.experiment import base_config, values
+from sr_jax.experiment import base_config, config_file, values
 from sr_jax.experiment.check import check
 from sr_jax.experiment.key import FIXED, FREE, RESUME, Key, convert, expected, parse
 from sr_jax.experiment.keys import KEYS, OPTIMIZERS
@@ -138,3 +138,37 @@ def test_the_table_needs_no_jax():
   subprocess.run([sys.executable, '-c', 'import sys; from sr_jax import main; '
                   'from sr_jax.experiment import base_config; base_config.defaults(); '
                   'assert "jax" not in sys.modules'], check=True)
+
+
+@pytest.mark.parametrize(('extra', 'words'), [
+    ({'edges': {'fn': 'my:edges'}}, r'config\.loss\.extra\.edges\.weight: missing'),
+    ({'edges': {'fn': 'my:edges', 'wieght': 1}}, r'wieght: .*edges\.weight\?'),
+    ({'edges': {'fn': 'my:edges', 'weight': -1}}, r'edges\.weight=-1: .*at least 0'),
+    ({'edges': {'fn': 'edges', 'weight': 1}}, r"edges\.fn='edges': .*module:name"),
+    ({'edges': {'fn': '', 'weight': 1}}, r"edges\.fn='': .*module:name"),
+    ({'edges': 'my:edges'}, r'config\.loss\.extra\.edges: .*edges\.fn and .*edges\.weight'),
+    ({'pixel': {'fn': 'my:edges', 'weight': 1}}, r'config\.loss\.extra\.pixel: '),
+    ({'a b': {'fn': 'my:edges', 'weight': 1}}, r'config\.loss\.extra\.a b: ')])
+def test_entries_of_own_loss_terms_are_checked(config, extra, words):
+  config.loss.extra = extra
+  with pytest.raises(InputError, match=words) as error:
+    check(config)
+  assert str(error.value).count('config.loss.extra') <= 3
+  settings = {f'loss.extra.{name}.{key}': str(value) for name, fields in extra.items()
+              for key, value in (fields.items() if isinstance(fields, dict) else [('x', 'y')])}
+  with pytest.raises(InputError):
+    config_file.override(base_config.defaults().to_dict(), settings, 'FILE')
+
+
+def test_own_entries_of_the_command_line_complete_those_of_a_file():
+  config = base_config.defaults().to_dict()
+  assert check(ConfigDict(config)).loss.extra.to_dict() == {}
+  config['loss']['extra'] = {'edges': {'fn': 'my:edges'}}
+  both = config_file.override(config, {'loss.extra.edges.weight': '0.1',
+                                       'eval.extra.e.fn': 'my:e', 'eval.extra.e.better': 'lower'},
+                              'FILE')
+  assert both.loss.extra.edges.to_dict() == {'fn': 'my:edges', 'weight': 0.1}
+  assert both.eval.extra.e.to_dict() == {'fn': 'my:e', 'better': 'lower'}
+  with pytest.raises(InputError, match=r"eval\.extra\.e\.better='up': .*higher, lower"):
+    config_file.override(config, {'loss.extra.edges.weight': '0.1', 'eval.extra.e.fn': 'my:e',
+                                  'eval.extra.e.better': 'up'}, 'FILE')

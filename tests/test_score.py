@@ -19,6 +19,7 @@ from PIL import Image
 from sr_jax import images, metrics, score
 from sr_jax.metrics import tables
 from sr_jax.metrics.scorer import make_scorer, mean
+from tests import own_code
 
 
 @pytest.fixture
@@ -340,3 +341,28 @@ def test_names_of_another_scale_and_sizes_that_do_not_fit_are_advised(
   status, _, err = run(*FOLDERS)
   assert status == 1
   assert re.search(r': 1 image without .*sr/other\.png$', err.strip())
+
+
+def test_own_metrics(run: Callable, scored: pathlib.Path) -> None:
+  status, out, _ = run(*FOLDERS, '--lpips', 'none', '--json', 'j', '--metric',
+                       'tests.own_code:edge_error', '--metric', 'e=tests.own_code:edge_error')
+  assert status == 0
+  found = json.loads((scored / 'j').read_text())
+  name, scores = next(iter(found['images'].items()))
+  assert scores['e'] == scores['edge_error'] > 0
+  assert 'e: tests.own_code:edge_error(sr, hr)' in out
+  given = score.score(scored / 'sr', scored / 'hr', 2, lpips='none',
+                             metrics={'mine': own_code.edge_error})
+  assert given['images'][name]['mine'] == scores['e']
+
+
+@pytest.mark.parametrize(('metric', 'words'), [
+    ('tests.own_code:nix', 'no nix'), ('tests.own_code:nothing', 'image .*None'),
+    ('psnr_y=tests.own_code:nothing', 'psnr_y'), ('edge_error', 'MODULE:FUNCTION'),
+    ('nowhere:edge_error', 'nowhere')])
+def test_own_metrics_that_cannot_be_used(run: Callable, scored: pathlib.Path, metric: str,
+                                         words: str) -> None:
+  status, _, err = run(*FOLDERS, '--lpips', 'none', '--metric', metric)
+  assert status == 1
+  assert re.search(words, err)
+  assert err.count('\n') == 1

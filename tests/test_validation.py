@@ -6,18 +6,20 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import images, losses
+from sr_jax import images, losses, restore
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs, phases
+from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.images import montage
 from sr_jax.metrics import scorer
-from sr_jax.runs import progress
+from sr_jax.runs import metadata, progress
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.state import NetState, TrainState
+from sr_jax.system import user_code
 from sr_jax.train import overfitting, schedule, validation
+from tests import own_code
 from tests.conftest import filled
 from tests.test_logs import read_events
 from tests.test_train import iter_scores, run
@@ -300,3 +302,72 @@ def test_the_summary_of_loss_terms():
       'on validation while train falls, so the generator overfits',
       'adversarial: train 0.04 to 0.03, validation 0.05 to 0.06, lowest 0.04545 at step 60',
       'd_real: train 54% to 53%, validation 46% to 47%']
+
+
+# The user's own ----------------------------------------------------------------------------
+
+
+def test_own_terms_metrics_and_sources_in_a_run(watched, tmp_path, monkeypatch, capsys):
+  user_code.allow(['tests.own_code'])
+  watched.data.source = watched.data.valid = 'tests.own_code:arrays'
+  watched.data.test, watched.best_metric = '', 'error'
+  watched.loss.extra = {'edges': {'fn': 'tests.own_code:edges', 'weight': 0.5}}
+  watched.eval.extra = {'error': {'fn': 'tests.own_code:edge_error', 'better': 'lower'}}
+  values = iter([5.0, 3.0, 1.0, 2.0, 4.0])
+  monkeypatch.setattr(own_code, 'edge_error', lambda sr, hr: 9.0)
+  monkeypatch.setattr(scorer, 'mean', lambda *_: {'psnr_y': 20.0, 'error': next(values)})
+  run(watched, tmp_path / 'run')
+  workdir = tmp_path / 'run'
+  assert restore.load(workdir, step='best').step == 4  # the lowest
+  lines = read_metrics(workdir)
+  assert [line['valid/error'] for line in lines if 'valid/error' in line] == [5, 3, 1, 2, 4]
+  assert all('terms/edges/valid' in line for line in lines if line.get('valid/error', 5) < 5)
+  assert 'g/edges' in next(line for line in lines if 'g/total' in line)
+  out = capsys.readouterr().out
+  for text in ('validation on tests.own_code:arrays  step 4/8  psnr_y 20.0000 (bicubic 20.0000)  '
+               'error 1 (bicubic 5)  best so far', 'g/edges 0.', '(edges 0.', 'edges: train 0.',
+               'Best: step 4 (error 1, bicubic 5)'):
+    assert text in out, text
+  report = (workdir / 'report.html').read_text()
+  for text in ('best by error', 'error when lower', '<b>1</b> (-4)', '"edges, weighted"'):
+    assert text in report, text
+  # What it is resumed with.
+  before = metadata.read_config(workdir)
+  assert before['eval']['extra'] == {'error': {'fn': 'tests.own_code:edge_error',
+                                               'better': 'lower'}}
+  watched.loss.extra.edges.weight = 0.25
+  assert compatibility.changes(before, watched)['loss.extra.edges.weight'] == [0.5, 0.25]
+  watched.loss.extra, watched.eval.extra = {}, {}
+  changed = compatibility.changes(before, watched)
+  assert changed['loss.extra.edges.fn'] == ['tests.own_code:edges', None]
+  with pytest.raises(InputError, match=r'loss\.extra\.edges\.fn .* -> None.*--resume') as refused:
+    compatibility.refuse_changed(workdir, 4, changed, False)
+  assert 'eval.extra' not in str(refused.value)
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('three_numbers', 'float32 [3]'), ('changes_hr', 'ValueError'), ('nothing', 'None'),
+    ('of_one', 'TypeError'), ('NUMBER', 'is 3'), ('nix', 'no nix')])
+def test_an_own_metric_that_cannot_be_used_is_refused_before_training(watched, name, words):
+  user_code.allow(['tests.own_code'])
+  watched.eval.extra = {'mine': {'fn': f'tests.own_code:{name}', 'better': 'higher'}}
+  with pytest.raises(InputError) as error:
+    validation.open_validation(watched, [])
+  assert 'mine' in str(error.value)
+  assert f'tests.own_code:{name}' in str(error.value)
+  assert words in str(error.value)
+  assert '\n' not in str(error.value)
+  if name not in ('NUMBER', 'nix'):
+    assert 'image sub/0' in str(error.value)
+
+
+def test_an_own_metric_may_decide_and_is_known_by_its_name(watched):
+  watched.best_metric = 'mine'
+  with pytest.raises(InputError, match=r'config\.best_metric=.mine.'):
+    phases.build(watched)
+  watched.eval.extra = {'mine': {'fn': 'not.imported:here', 'better': 'lower'}}
+  phases.build(watched)  # replay and profile do not import it
+  with pytest.raises(InputError, match=r"not\.imported:here.*--import not.*extra\.mine\.fn=''"):
+    validation.open_validation(watched, [])
+  watched.eval.extra.mine.fn = ''
+  assert validation.open_validation(watched, []).own == {}

@@ -61,7 +61,9 @@ def checked(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
   values: dict[str, Any] = {}
   own = own_networks(config)
   faults = dict(_walk(config, '', own, values))
-  faults |= {name: fault for name, fault in incomplete(values) if name not in faults}
+  entries = {name.rpartition('.')[0] for name in faults}  # one fault of an entry is enough
+  faults |= {name: fault for name, fault in incomplete(values)
+             if name.rpartition('.')[0] not in entries}
   missing = [name for name in KEYS if name not in values and not any(
       name == fault or name.startswith(f'{fault}.') for fault in faults)
       and name.partition('.')[0] not in own]
