@@ -14,7 +14,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sr_jax import images, restore
-from sr_jax.data.benchmarks import read_set
+from sr_jax.data.benchmarks import is_own_set, read_set
 from sr_jax.data.folder_names import role_of
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
@@ -123,7 +123,7 @@ def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
 def set_name(spec: str) -> str:
   """Returns the name of a set: its folder's, or that of the parent of an HR folder."""
   kind = spec.partition(':')[0]
-  if kind in ('sample', 'split', 'tfds'):
+  if kind in ('sample', 'split', 'tfds') or is_own_set(spec):
     return re.sub(r'[^\w.-]+', '-', spec)
   if kind == 'div2k':
     return 'DIV2K-valid' if spec.endswith(':valid') else 'DIV2K-train'

@@ -20,10 +20,14 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False,
   Raises:
     InputError: as for `sources.open_source`.
   """
-  own = sources.is_own(spec) and not files.expand(spec).exists()
-  if not own and spec.partition(':')[0] not in sources.KINDS:
+  if not is_own_set(spec) and spec.partition(':')[0] not in sources.KINDS:
     spec = f'folder:{spec}'
   return sources.open_source(spec, scale, resize, download, notes)
+
+
+def is_own_set(spec: str) -> bool:
+  """Returns whether a spec names a function of the user's own, and no folder."""
+  return sources.is_own(spec) and not files.expand(spec).exists()
 
 
 def read_set(found: Sequence[Picture], scale: int,

@@ -88,7 +88,8 @@ LOGGING = (
         'limits how much work a crash can cost; 0 disables it.', NOT_NEGATIVE, change=FREE),
     Key('best_metric', str, 'psnr_y',
         "The validation metric that decides which checkpoint is the best: 'psnr_y', 'ssim_y', "
-        "'psnr_rgb', 'ssim_rgb', 'psnr_lr' or 'lpips_alex' ('lpips_vgg' with eval.lpips='vgg').",
+        "'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex' ('lpips_vgg' with eval.lpips='vgg'), or "
+        'the name of a metric of your own in `eval.extra`.',
         change=FREE),
     Key('saturated_steps', int, 1_000,
         'A warning is printed when D has classified every image correctly for this many steps in a '
@@ -168,7 +169,7 @@ DATA = (
     Key('data.source', str, 'div2k:data/DIV2K',
         "Training images: 'sample' (inside scikit-image), 'folder:PATH', 'hr:PATH', "
         "'pairs:HR=PATH,LR=PATH', 'div2k:PATH', 'tfds:NAME', or 'module:name' of a function of "
-        'your own.', own=True),
+        'your own that returns them.', own=True),
     Key('data.valid', str, 'div2k:data/DIV2K:valid',
         'Images that are scored during training: as `data.source`, or a folder as in `eval.sets`, '
         "or 'split:valid'; '' for none.", own=True),
