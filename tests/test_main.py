@@ -292,7 +292,7 @@ def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
     ('discriminator.name', ('train', 'profile', 'replay', 'summary')),
     ('loss.pixel.kind', ('train', 'profile', 'replay')),
     ('data.source', ('train', 'profile', 'replay')),
-    ('eval.sets', ('train', 'profile', 'replay', 'evaluate'))])
+    ('eval.sets', ('train', 'evaluate'))])
 def test_a_run_cannot_name_code_for_the_modes_that_import_it(key, modes, run_folder, monkeypatch,
                                                              tmp_path):
   monkeypatch.setattr(user_code, '_allowed', set())

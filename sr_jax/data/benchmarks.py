@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
-from sr_jax.system import files
+from sr_jax.system import files, user_code
 
 
 def find_set(spec: str, scale: int, resize: str = '', download: bool = False,
@@ -27,7 +27,7 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False,
 
 def is_own_set(spec: str) -> bool:
   """Returns whether a spec names a function of the user's own, and no folder."""
-  return sources.is_own(spec) and not files.expand(spec).exists()
+  return user_code.is_spec(spec) and not files.expand(spec).exists()
 
 
 def read_set(found: Sequence[Picture], scale: int,

@@ -77,16 +77,11 @@ def open_source(spec: str, scale: int, resize: str = '', download: bool = False,
     found = div2k.find_div2k(files.expand(folder), part or 'train', scale, download)
   elif kind == 'tfds' and rest:
     found = tfds.find_records(rest, download)
-  elif is_own(spec):
+  elif user_code.is_spec(spec):
     found = _own(spec)
   else:
     raise InputError(f'data source {spec!r}: expected {SPECS}')
   return [Picture(name, hr, lr, resize) for name, hr, lr in found]
-
-
-def is_own(spec: str) -> bool:
-  """Returns whether a spec is the 'module:name' of a function of the user's own."""
-  return user_code.is_spec(spec) and spec.partition(':')[0] not in (*KINDS, 'split')
 
 
 def split(found: Sequence[Picture], fractions: Sequence[float],

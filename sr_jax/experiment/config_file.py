@@ -93,8 +93,9 @@ def load_json(path: pathlib.Path, mode: str = 'train',
   if not isinstance(values, dict) or 'generator' not in values:
     raise InputError(f'{path}: cannot read; expected the config.json of a run')
   for key, specs in user_code.named(values, IMPORTED[mode]).items():
+    advice = f"or leave it out with --config.{key}=''" if key.startswith('eval.extra.') else ''
     for spec in () if key in overridden else specs:
-      user_code.refuse_unless_allowed(spec, f'{path}: {key}')
+      user_code.refuse_unless_allowed(spec, f'{path}: {key}', advice)
   # Imported weights have a config.json of a few keys, and one that says where they come from.
   return _filled({key: value for key, value in values.items() if key != 'imported'}, defaults())
 

@@ -30,6 +30,7 @@ class Key(NamedTuple):
     choices: the values that are allowed; () allows any.
     own: whether 'module:name' of a class or function of the user's own is allowed besides
       `choices`. The class or function itself is converted to that.
+    only_own: whether nothing but 'module:name' and `choices` is allowed.
     change: FREE, RESUME or FIXED.
   """
 
@@ -42,6 +43,7 @@ class Key(NamedTuple):
   choices: tuple = ()
   own: bool = False
   change: str = RESUME
+  only_own: bool = False
 
 
 def convert(key: Key, value: Any) -> Any:
@@ -93,6 +95,8 @@ def parse(key: Key, text: str) -> Any:
 
 def expected(key: Key) -> str:
   """Returns what a value of the key must be, such as 'an integer, at least 1'."""
+  if key.only_own:
+    return "'module:name' of a function of your own" + " or ''" * ('' in key.choices)
   if key.choices:
     own = ", or 'module:name' of your own" if key.own else ''
     return f'one of {", ".join(map(str, key.choices))}{own}'
@@ -115,7 +119,7 @@ def _convert_one(key: Key, value: Any, value_type: type, limits: str) -> Any:
     if valid:
       value = value_type(value)
       valid = _is_within(value, limits)
-  if not valid or (key.choices and value not in key.choices
+  if not valid or ((key.choices or key.only_own) and value not in key.choices
                    and not (key.own and user_code.is_spec(value))):
     raise ValueError(expected(key))
   return value

@@ -12,8 +12,9 @@ from sr_jax.system import user_code
 
 NETWORKS = ('generator', 'discriminator')
 # The sections whose code of the user's own a mode imports. It remains a name in the others.
-IMPORTED = dict.fromkeys(('train', 'profile', 'replay'), user_code.SECTIONS) | {
-    'evaluate': ('generator', 'eval'), 'summary': NETWORKS}
+IMPORTED = {
+    'train': user_code.SECTIONS, 'profile': (*NETWORKS, 'loss', 'data'),
+    'replay': (*NETWORKS, 'loss', 'data'), 'evaluate': ('generator', 'eval'), 'summary': NETWORKS}
 SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
             for length in range(1, len(parts))} | set(RESERVED)
 

@@ -79,12 +79,13 @@ def allow_named(config: Mapping[str, Any], sections: Collection[str] = SECTIONS)
   allow(_module(spec) for specs in named(config, sections).values() for spec in specs)
 
 
-def refuse_unless_allowed(spec: str, where: str) -> None:
+def refuse_unless_allowed(spec: str, where: str, advice: str = '') -> None:
   """Refuses code of a module that nobody has named, without importing it.
 
   Args:
     spec: 'module:name'.
     where: what contains the spec, for the message, such as "runs/a/config.json: generator.name".
+    advice: what else the user can do.
 
   Raises:
     InputError: the module is not among those of `allow`.
@@ -93,7 +94,7 @@ def refuse_unless_allowed(spec: str, where: str) -> None:
   if module not in _allowed:
     raise InputError(f'{where}={spec!r}: is code outside sr_jax, which a run or a weight file '
                      f'cannot import by itself; if you trust it, add --import {module} (in Python: '
-                     f'sr_jax.allow_import({module!r}))')
+                     f'sr_jax.allow_import({module!r}))' + f'; {advice}' * bool(advice))
 
 
 def find(spec: str, where: str) -> Any:
