@@ -367,7 +367,7 @@ def test_an_own_metric_may_decide_and_is_known_by_its_name(watched):
     phases.build(watched)
   watched.eval.extra = {'mine': {'fn': 'not.imported:here', 'better': 'lower'}}
   phases.build(watched)  # replay and profile do not import it
-  with pytest.raises(InputError, match=r'extra\.mine\.fn=.not\.imported:here'):
+  with pytest.raises(InputError, match=r'extra\.mine\.fn=.not\.imported:here.*--import not'):
     validation.open_validation(watched, [])
   watched.eval.extra.mine.fn = ''
   assert validation.open_validation(watched, []).own == {}

@@ -13,7 +13,7 @@ from sr_jax.experiment.key import FREE, Key
 
 OWN_TERM = (
     Key('loss.extra.NAME.fn', str, '',
-        "A loss term of your own: 'module:name' of a function of (sr, hr), float [B, H, W, C] in "
+        'A loss term of your own: a function of (sr, hr), float32 JAX arrays [B, H, W, C] in '
         '[0, 1], that returns a scalar. NAME is what logs and the report call it. The warm-up '
         'does not use it.', own=True, only_own=True),
     Key('loss.extra.NAME.weight', float, 0.0, 'Weight of the term; 0 does not compute it.',
@@ -21,9 +21,9 @@ OWN_TERM = (
 )
 OWN_METRIC = (
     Key('eval.extra.NAME.fn', str, '',
-        "A metric of your own: 'module:name' of a function of (sr, hr), float32 [H, W, C] in "
-        "[0, 1], whole images, that returns a number. '' leaves the metric out. NAME is what "
-        'tables, logs and `best_metric` call it.', choices=('',), own=True, only_own=True,
+        'A metric of your own: a function of (sr, hr), float32 [H, W, C] in [0, 1], whole images, '
+        "that returns a number. '' leaves the metric out. NAME is what tables, logs and "
+        '`best_metric` call it.', choices=('',), own=True, only_own=True,
         change=FREE),
     Key('eval.extra.NAME.better', str, '', 'Whether a higher or a lower value is better.',
         choices=('higher', 'lower'), change=FREE),

@@ -89,7 +89,7 @@ def build(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a value, a field or a combination that makes no sense; VGG weights are missing.
   """
-  config = check_given(config, 'train')
+  config = check_given(config, 'build')
   check_phases(config)
   own = [name for name, metric in config.eval.extra.items() if metric.fn]
   measured = (*metrics.metric_names(config.eval.lpips), *own)

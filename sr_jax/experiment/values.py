@@ -11,10 +11,12 @@ from sr_jax.experiment.named_keys import RESERVED, entry_fault, incomplete, sibl
 from sr_jax.system import user_code
 
 NETWORKS = ('generator', 'discriminator')
-# The sections whose code of the user's own a mode imports. It remains a name in the others.
+# The sections whose code of the user's own a mode imports, or `phases.build`. It remains a name in
+# the others.
 IMPORTED = {
-    'train': user_code.SECTIONS, 'profile': (*NETWORKS, 'loss', 'data'),
-    'replay': (*NETWORKS, 'loss', 'data'), 'evaluate': ('generator', 'eval'), 'summary': NETWORKS}
+    'train': user_code.SECTIONS, 'build': (*NETWORKS, 'loss'),
+    'profile': (*NETWORKS, 'loss', 'data'), 'replay': (*NETWORKS, 'loss', 'data'),
+    'evaluate': ('generator', 'eval'), 'summary': NETWORKS}
 SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
             for length in range(1, len(parts))} | set(RESERVED)
 
