@@ -3,6 +3,12 @@
 Images are in [0, 1]. Papers that state their loss on [-1, 1] have squared errors four times and
 absolute errors twice as large. Means are over all elements, in float32, the dtype of the networks'
 results whatever dtype they compute in.
+
+Pixel losses, `PIXEL`: `l1`, `mse`, `charbonnier`; and `total_variation`. They take NumPy or JAX
+arrays of any float type and raise InputError for integers, whose differences would wrap around, and
+for two shapes that would broadcast. `perceptual` compares features of a VGG network. `ADVERSARIAL`
+has the losses of G and D of a discriminator's logits. `GeneratorLoss` is a weighted sum of terms.
+All of them can be called inside jit, grad and vmap.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +21,7 @@ from flax import linen as nn
 from jax.nn import softplus
 
 from sr_jax import images
+from sr_jax.errors import InputError
 
 # distance(sr, hr) -> scalar, of images [B, H, W, C] in [0, 1]
 Distance = Callable[[jax.Array, jax.Array], jax.Array]
@@ -23,12 +30,22 @@ Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def l1(sr: jax.Array, hr: jax.Array) -> jax.Array:
-  """Returns mean |sr - hr|."""
+  """Returns mean |sr - hr|.
+
+  Args:
+    sr, hr: float arrays of one shape, such as images [B, H, W, C] in [0, 1].
+  """
+  _refuse_unlike(sr, hr)
   return jnp.mean(jnp.abs(sr - hr))
 
 
 def mse(sr: jax.Array, hr: jax.Array) -> jax.Array:
-  """Returns mean (sr - hr)^2."""
+  """Returns mean (sr - hr)^2.
+
+  Args:
+    sr, hr: as for `l1`.
+  """
+  _refuse_unlike(sr, hr)
   return jnp.mean(jnp.square(sr - hr))
 
 
@@ -36,8 +53,22 @@ def charbonnier(sr: jax.Array, hr: jax.Array, epsilon: float = 1e-3) -> jax.Arra
   """Returns mean sqrt((sr - hr)^2 + epsilon^2), a smooth L1 (Lai et al. 2017, equation 3).
 
   For equal images it is epsilon, not zero.
+
+  Args:
+    sr, hr: as for `l1`.
+    epsilon: difference below which it is nearly quadratic.
   """
+  _refuse_unlike(sr, hr)
   return jnp.mean(jnp.sqrt(jnp.square(sr - hr) + epsilon**2))
+
+
+def _refuse_unlike(*arrays: jax.Array) -> None:
+  """Raises InputError unless all arrays are of float types and have one shape."""
+  if len({jnp.shape(array) for array in arrays}) > 1 or not all(
+      jnp.issubdtype(jnp.result_type(array), jnp.floating) for array in arrays):
+    found = ' and '.join(f'{jnp.result_type(array)} {list(jnp.shape(array))}' for array in arrays)
+    raise InputError(f'{found}: expected float, such as images in [0, 1] (sr_jax.images.to_float '
+                     'converts uint8)' + ', of one shape' * (len(arrays) > 1))
 
 
 PIXEL = {'l1': l1, 'mse': mse, 'charbonnier': charbonnier}
@@ -49,8 +80,9 @@ def total_variation(sr: jax.Array) -> jax.Array:
   It is mean |sr[y + 1, x] - sr[y, x]| + mean |sr[y, x + 1] - sr[y, x]|.
 
   Args:
-    sr: [B, H, W, C], H and W at least 2.
+    sr: float [B, H, W, C], H and W at least 2.
   """
+  _refuse_unlike(sr)
   return (jnp.mean(jnp.abs(sr[:, 1:] - sr[:, :-1]))
           + jnp.mean(jnp.abs(sr[:, :, 1:] - sr[:, :, :-1])))
 

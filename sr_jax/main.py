@@ -18,6 +18,7 @@ then use; evaluate and replay always need the run.
 
 import functools
 import pathlib
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -210,7 +211,8 @@ def _run(argv: list[str], command: str) -> int:
         with signals.exit_on_second_signal():
           train(config, workdir, _RESUME.value)
       except Stopped as stopped:
-        return cli.refuse(f'Stopped by {stopped}. Run the same command to resume',
+        name = signal.Signals(stopped.signal).name
+        return cli.refuse(f'Stopped by {name}. Run the same command to resume',
                           128 + stopped.signal)
   elif _MODE.value == 'evaluate':
     from sr_jax.evaluate import evaluate

@@ -1,12 +1,17 @@
 """Tests of sr_jax as a package: what `import sr_jax` gives, configs, evaluate and score by call."""
 
 import ast
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +19,8 @@ import pytest
 import sr_jax
 from sr_jax import images
 from sr_jax.errors import InputError
+from sr_jax.train import Stopped
+from tests.conftest import same_bits
 
 ROOT = pathlib.Path(sr_jax.__file__).parent
 
@@ -232,3 +239,70 @@ def test_wrong_options_are_refused_before_anything_is_written(photos, weights, i
 def test_a_model_that_does_not_exist_is_named(photos):
   with pytest.raises(InputError, match=r'no-such-model: .*realesrgan-x4plus'):
     sr_jax.upscale.upscale('photos', 'out', 'no-such-model')
+
+
+# Losses, metrics and networks --------------------------------------------------------------
+
+
+def test_losses_and_metrics_refuse_what_would_be_silently_wrong():
+  """Integers wrap around, two shapes broadcast, and float has no largest level."""
+  hr = np.random.default_rng(0).uniform(0, 1, (2, 12, 12, 3))
+  levels, grey = np.uint8(255 * hr), hr[..., :1]
+  for function in (*sr_jax.losses.PIXEL.values(), sr_jax.metrics.psnr, sr_jax.metrics.ssim,
+                   sr_jax.metrics.ssim_map):
+    for pair in ((levels, levels), (hr, grey), (levels, hr)):
+      with pytest.raises(InputError, match=r'float.*of one shape'):
+        function(*pair)
+    assert jnp.isfinite(jnp.mean(function(hr, jnp.bfloat16(0.9 * hr))))
+  with pytest.raises(InputError, match='uint8'):
+    sr_jax.losses.total_variation(levels)
+  for function in (sr_jax.metrics.image_psnr, lambda a, b: sr_jax.metrics.image_scores(a, b, 0)):
+    with pytest.raises(InputError, match=r'float64 \[12, 12, 3\].*uint16'):
+      function(hr[0], levels[0])
+
+
+def test_networks_refuse_integers(weights):
+  model = sr_jax.load(weights)
+  with pytest.raises(ValueError, match=r'uint8.*to_float'):
+    model.generator.apply(model.variables, np.zeros((1, 8, 8, 3), np.uint8))
+  with pytest.raises(ValueError, match=r'uint8.*to_float'):
+    sr_jax.models.VGGS['vgg16'](['relu1_1']).init(jax.random.key(0), np.zeros((1, 8, 8, 3),
+                                                                              np.uint8))
+
+
+# Train and evaluate ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_trainings_of_one_process_do_not_affect_one_another(config, tmp_path, folder):
+  """The second one runs in a thread, where no signals are handled, and nothing stays open."""
+  def open_now() -> tuple:
+    return (len(os.listdir('/proc/self/fd')), signal.getsignal(signal.SIGINT),
+            {thread.name for thread in threading.enumerate()} - {'tqdm_monitor'})
+
+  config.steps, config.warmup_steps, config.eval.lpips = 2, 2, 'none'
+  before, given = open_now(), config.copy_and_resolve_references()
+  states = [sr_jax.train.train(config, tmp_path / 'a')]
+  with ThreadPoolExecutor(1) as pool:
+    states.append(pool.submit(sr_jax.train.train, config, str(tmp_path / 'b')).result())
+  assert open_now() == before
+  assert config == given
+  assert same_bits(*states) == []
+  assert states[0].step == sr_jax.load(tmp_path / 'a').step == 2
+
+  results = sr_jax.evaluate.evaluate(tmp_path / 'a', lpips='none')
+  assert list(results) == [folder.name]
+  result = results[folder.name]
+  assert (result['step'], result['scale'], len(result['images'])) == (2, 2, 5)
+  assert result['bicubic']['mean']['psnr_y'] > 20
+  same = sr_jax.evaluate.evaluate(str(tmp_path / 'a'), [folder], step=2, config=config)
+  assert same[folder.name] == result
+  for sets, message in ((['a,b'], 'a,b'), ([''], "''"), ('nowhere', 'nowhere'), ([], 'empty')):
+    with pytest.raises(InputError, match=message):
+      sr_jax.evaluate.evaluate(tmp_path / 'a', sets)
+
+
+def test_stopping_is_a_keyboard_interrupt():
+  stopped = Stopped(signal.SIGINT, 3, 20)
+  assert isinstance(stopped, KeyboardInterrupt)
+  assert re.search('SIGINT.* 3 of 20', str(stopped))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import images
+from sr_jax.errors import InputError
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian
 METRICS = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb')
@@ -44,7 +45,7 @@ def psnr(a: jax.Array, b: jax.Array, border: int = 0) -> jax.Array:
     [B] in decibels; infinity where a and b are equal.
 
   Raises:
-    ValueError: shapes differ, or the border leaves nothing.
+    InputError: shapes differ, the arrays are not float, or the border leaves nothing.
   """
   a, b = _crop_borders(a, b, border, 1)
   return decibels(jnp.mean(jnp.square(a - b), axis=(1, 2, 3)))
@@ -62,7 +63,7 @@ def ssim(a: jax.Array, b: jax.Array, border: int = 0) -> jax.Array:
     [B] in [-1, 1], 1 where a and b are equal; channels are averaged.
 
   Raises:
-    ValueError: shapes differ, or fewer than 11x11 pixels remain.
+    InputError: shapes differ, the arrays are not float, or fewer than 11x11 pixels remain.
   """
   a, b = _crop_borders(a, b, border, WINDOW)
   return jnp.mean(ssim_map(a, b), axis=(1, 2, 3))
@@ -82,7 +83,11 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
 
   Returns:
     [B, H - 10, W - 10, C].
+
+  Raises:
+    InputError: shapes differ, the arrays are not float, or H or W is below 11.
   """
+  _crop_borders(a, b, 0, WINDOW)
   # Variances don't change when a constant is subtracted first, and float32 then loses less in
   # the difference of squares.
   centre = jnp.mean((a + b) / 2, axis=(1, 2), keepdims=True)
@@ -108,11 +113,13 @@ def _window_mean(x: jax.Array) -> jax.Array:
 
 
 def _crop_borders(a: jax.Array, b: jax.Array, border: int, min_side: int) -> Iterator[jax.Array]:
-  if a.shape != b.shape:
-    raise ValueError(f'images of different shapes: {a.shape} and {b.shape}')
+  if a.shape != b.shape or a.ndim != 4 or not all(
+      jnp.issubdtype(x.dtype, jnp.floating) for x in (a, b)):
+    raise InputError(f'{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}: expected float '
+                     '[B, H, W, C] in [0, 1], of one shape (sr_jax.images.to_float converts uint8)')
   height, width = a.shape[1:3]
   if min(height, width) - 2 * border < min_side:
-    raise ValueError(f'a border of {border} leaves less than {min_side}x{min_side} of '
+    raise InputError(f'a border of {border} leaves less than {min_side}x{min_side} of '
                      f'{height}x{width}')
   return (x[:, border:height - border, border:width - border] for x in (a, b))
 
@@ -141,13 +148,14 @@ def image_scores(sr: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float
     11x11 pixels remain.
 
   Raises:
-    ValueError: heights or widths differ, or the border leaves nothing.
+    InputError: heights or widths differ, the arrays are not uint8 or uint16, or the border leaves
+      nothing.
   """
   if sr.shape[:2] != hr.shape[:2]:
-    raise ValueError(f'images of different shapes: {sr.shape} and {hr.shape}')
+    raise InputError(f'images of different shapes: {sr.shape} and {hr.shape}')
   height, width = (side - 2 * border for side in hr.shape[:2])
   if min(height, width) < 1:
-    raise ValueError(f'a border of {border} leaves no pixels of {hr.shape[0]}x{hr.shape[1]}')
+    raise InputError(f'a border of {border} leaves no pixels of {hr.shape[0]}x{hr.shape[1]}')
   inner = np.s_[border:border + height, border:border + width]
   sr, hr = same_depth(sr, hr)
   white = int(np.iinfo(hr.dtype).max)
@@ -250,7 +258,15 @@ def image_psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def same_depth(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns uint8 or uint16 images with the larger depth of the two; 255 becomes 65535."""
+  """Returns uint8 or uint16 images with the larger depth of the two; 255 becomes 65535.
+
+  Raises:
+    InputError: they have another dtype.
+  """
+  for image in (a, b):
+    if image.dtype not in (np.uint8, np.uint16):
+      raise InputError(f'{image.dtype} {list(image.shape)}: expected uint8 or uint16; psnr and '
+                       'ssim take float, sr_jax.score.score takes all of them')
   if a.dtype == b.dtype:
     return a, b
   return tuple(image if image.dtype == np.uint16 else image * np.uint16(257) for image in (a, b))

@@ -1,5 +1,9 @@
 """Networks as flax.linen modules.
 
+Generators are SRCNN, SRResNet, EDSR, RRDB and Compact; `GENERATORS` has them by the names of the
+configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators, and `VGGS` the feature
+extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg` reads.
+
 Every generator maps lr [B, h, w, C] in [0, 1] to float32 sr [B, h * scale, w * scale, C], in two
 methods: `trunk(lr, train)` computes features at low resolution, and `tail(features, lr)` makes sr
 from them. Most generators share these fields:
@@ -23,8 +27,8 @@ network as one part. `unshuffle`, if a class has it, is the side of the block of
 becomes one pixel of the features. Whether a network may be computed in windows is derived from its
 operations (`inference/locality.py`); it need not state that.
 
-A field with an invalid value, or an image with the wrong number of channels, raises ValueError
-when a module is first called.
+A field with an invalid value, or an image of integers or with the wrong number of channels, raises
+ValueError when a module is first called.
 """
 
 import dataclasses
@@ -42,14 +46,15 @@ from sr_jax.models.edsr import EDSR, EDSR_BASELINE, EDSR_FULL
 from sr_jax.models.rrdb import RRDB
 from sr_jax.models.srcnn import SRCNN
 from sr_jax.models.srresnet import MSRRESNET, SRRESNET, SRResNet
+from sr_jax.models.vgg import VGG16, VGG19, VGGS
 
 GENERATORS = {'srcnn': SRCNN, 'srresnet': SRRESNET, 'msrresnet': MSRRESNET, 'edsr': EDSR,
               'rrdb': RRDB, 'compact': Compact}
 DISCRIMINATORS = {'vgg_style': Discriminator}
 
 __all__ = ['DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE', 'EDSR_FULL', 'GENERATORS', 'MSRRESNET',
-           'RRDB', 'SRCNN', 'SRRESNET', 'Compact', 'Discriminator', 'SRResNet', 'architecture',
-           'variable_shapes']
+           'RRDB', 'SRCNN', 'SRRESNET', 'VGG16', 'VGG19', 'VGGS', 'Compact', 'Discriminator',
+           'SRResNet', 'architecture', 'variable_shapes']
 
 
 def architecture(module: nn.Module | None) -> dict[str, Any]:

@@ -76,8 +76,10 @@ def match_channels(lr: jax.Array, channels: int, full_range: bool = True) -> jax
 
   Raises:
     ValueError: the network has three channels and the image one, or either number is neither
-      one nor three.
+      one nor three; or the image is not float.
   """
+  if not jnp.issubdtype(lr.dtype, jnp.floating):
+    raise ValueError(f'{lr.dtype}: expected float in [0, 1]; images.to_float converts uint8')
   if channels == 1 and lr.shape[-1] == 3:
     lr = images.luma(lr)
   if channels not in (1, 3) or lr.shape[-1] != channels:

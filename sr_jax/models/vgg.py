@@ -26,7 +26,7 @@ class VGG(nn.Module):
     dtype: dtype of the computation; features are float32.
 
   Raises:
-    ValueError: an unknown layer, on the first call.
+    ValueError: an unknown layer or an image that is not float, on the first call.
   """
 
   depths: tuple[int, ...]
@@ -40,6 +40,9 @@ class VGG(nn.Module):
       if layer.replace('relu', 'conv') not in names:
         raise ValueError(f'VGG layer {layer!r}: expected one of {", ".join(names)}, or the same '
                          'with relu in place of conv')
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise ValueError(f'{images.dtype}: expected float in [0, 1] (sr_jax.images.to_float converts '
+                       'uint8)')
     wanted, features = set(self.layers), {}
     x = ((images - MEAN) / STD).astype(self.dtype)
     for block, depth in enumerate(self.depths, 1):

@@ -9,15 +9,17 @@ import types
 from collections.abc import Iterator
 from typing import Self
 
+_watched = False  # whether `exit_on_second_signal` acknowledges signals
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DeferredSignals:
   """A context that records the first signal of ENDING instead of being interrupted by it.
 
-  The owner of the block reads `caught` and ends at the next opportunity. A second signal raises
-  KeyboardInterrupt. A SIGHUP that is ignored (nohup) stays ignored. Outside the main thread,
-  where Python cannot set handlers, nothing is deferred.
+  The owner of the block reads `caught` and ends at the next opportunity. A line on stderr says so.
+  A second signal raises KeyboardInterrupt. A SIGHUP that is ignored (nohup) stays ignored. Outside
+  the main thread, where Python cannot set handlers, nothing is deferred.
 
   Attributes:
     caught: number of the signal that arrived; 0 if none did.
@@ -32,6 +34,8 @@ class DeferredSignals:
     if self.caught:
       signal.default_int_handler(number, frame)
     self.caught = number
+    if not _watched:
+      _acknowledge(number)
 
   def __enter__(self) -> Self:
     self._previous_handlers = {}
@@ -56,14 +60,17 @@ def exit_on_second_signal() -> Iterator[None]:
   minutes. Here a thread reads the numbers that the C handler writes to the wakeup pipe on arrival.
   For command lines, from their main thread.
   """
+  global _watched
   read_end, write_end = os.pipe()
   os.set_blocking(write_end, False)
   previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
   thread = threading.Thread(target=_watch_pipe, args=(read_end,), daemon=True)
   thread.start()
+  _watched = True
   try:
     yield
   finally:
+    _watched = False
     signal.set_wakeup_fd(previous)
     os.close(write_end)
     thread.join()
@@ -81,6 +88,12 @@ def _watch_pipe(read_end: int) -> None:
       os._exit(128 + number)
     first_arrived = True
     if isinstance(getattr(signal.getsignal(number), '__self__', None), DeferredSignals):
-      with contextlib.suppress(OSError):  # the terminal was closed
-        print(f'\nsr_jax: {signal.Signals(number).name}: finishing the work in progress and saving '
-              'it; a second signal exits at once', file=sys.stderr, flush=True)
+      _acknowledge(number)
+
+
+def _acknowledge(number: int) -> None:
+  """Says on stderr that a signal has arrived."""
+  # The terminal was closed, or the signal arrived while a line was being written.
+  with contextlib.suppress(OSError, RuntimeError):
+    print(f'\nsr_jax: {signal.Signals(number).name}: finishing the work in progress and saving '
+          'it; a second signal exits at once', file=sys.stderr, flush=True)

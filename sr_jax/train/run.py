@@ -30,30 +30,40 @@ from sr_jax.train.stopping import Stopped
 def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) -> TrainState:
   """Trains as config says, or resumes the run in `workdir`.
 
+    config = sr_jax.get_config('srgan:sample')
+    config.data.source, config.steps = 'folder:photos', 2000
+    state = sr_jax.train.train(config, 'runs/srgan')
+
+  The log is printed, line by line or as a bar in a terminal. What was trained is best read by
+  `sr_jax.load(workdir)`.
+
   A run that is finished is left as it is. With a changed config it is refused, unless the number of
   steps was raised: then the run continues.
 
   Writes config.json, run.json, metrics.jsonl, train.log, tensorboard/, samples/, progress/,
-  report.html and checkpoints/ to workdir, which is locked meanwhile. Ctrl-C, SIGTERM and SIGHUP
-  end the run after the call in flight, with everything saved; a second signal ends it at once. A
-  call is one step, or with `config.device_loop` the steps up to the next log, validation or
+  report.html and checkpoints/ to workdir, which is locked meanwhile. Ctrl-C (the stop button of a
+  notebook), SIGTERM and SIGHUP end the run after the call in flight, with everything saved; a
+  second signal ends it at once. In a thread other than the main one signals are not handled. A call
+  is one step, or with `config.device_loop` the steps up to the next log, validation or
   checkpoint. Several processes end together at the next step that is logged or validated.
 
   Each of several processes (sr_jax/system/multihost.py) calls this function; only the first
   one uses workdir.
 
   Args:
-    config: `base_config.defaults()` with the changes of an experiment.
+    config: of `sr_jax.get_config`, or `base_config.defaults()` with the changes of an experiment.
+      It may be changed freely before; it is checked here, and is not modified.
     workdir: folder of the run; it is created if necessary.
     resume: whether to resume a run although settings that its result depends on have changed
       (docs/config.md says which); without it, the changed keys are named and refused.
 
   Returns:
-    The last state.
+    The last state: `state.ema` has the generator's averaged variables, `state.g` its weights and
+    `state.step` the number of steps.
 
   Raises:
-    InputError: anything that the user can put right.
-    Stopped: a signal ended the run; the state is saved.
+    InputError: anything that the user can put right; all invalid keys of the config are named.
+    Stopped: a signal ended the run; the state is saved. It is a KeyboardInterrupt.
   """
   began, workdir = datetime.datetime.now(datetime.UTC), files.expand(workdir)
   with contextlib.ExitStack() as stack:

@@ -9,11 +9,19 @@ from sr_jax.system import multihost
 from sr_jax.system.signals import DeferredSignals
 
 
-class Stopped(Exception):  # noqa: N818, it is no error
-  """A signal ended the run early; everything is saved. `.signal` is the signal's number."""
+class Stopped(KeyboardInterrupt):
+  """A signal ended the run early; everything is saved.
 
-  def __init__(self, number: int) -> None:
-    super().__init__(signal.Signals(number).name)
+  It is a KeyboardInterrupt, as Ctrl-C raises anywhere in Python, so `except Exception` around a
+  training does not go on to the next one.
+
+  Attributes:
+    signal: the signal's number.
+  """
+
+  def __init__(self, number: int, step: int = 0, steps: int = 0) -> None:
+    super().__init__(f'{signal.Signals(number).name} at step {step} of {steps}; the state is '
+                     'saved, and the same call resumes the run')
     self.signal = number
 
 
@@ -60,4 +68,4 @@ class StopVote:
   def raise_if_stopped(self, state: TrainState, steps: int) -> None:
     """Raises Stopped if a signal ended the run before `steps`."""
     if self._signals.caught and int(state.step) < steps:
-      raise Stopped(self._signals.caught)
+      raise Stopped(self._signals.caught, int(state.step), steps)
