@@ -6,8 +6,8 @@
   python docs/images/make.py compare ZEBRA RUN     (docs/images/compare.jpg: a minute)
 
 ZEBRA is that image of Set14, in HR. RUN is this run on BSDS500, six minutes on two CPU cores; VALID
-has the HR images monarch, pepper and zebra of Set14. docs/images/report.png shows its report.html
-in a window of 1280 pixels.
+has the HR images monarch, pepper and zebra of Set14. docs/images/report.png is the upper part of
+its report.html in a window of 1280 x 700 pixels, reduced to 1000 pixels and 256 colours.
 
   sr-jax train --config srresnet:small --workdir RUN --config.steps=1500 \\
       --config.batch_size=8 --config.eval.every=100 --config.data.source=folder:BSDS500/train \\

@@ -1,7 +1,9 @@
 """HTML reports of runs, and comparison figures for papers.
 
   history.py     reads what a run's folder records
-  headline.py    finds the best step and compares it with bicubic
+  sweeps.py      finds the runs of a folder
+  headline.py    finds the best step of a run and compares it with bicubic
+  overview.py    the table of several runs: where they differ, their best scores
   curves.py      thins and smooths a curve, and describes its trend in words
   charts.py      decides which curves are drawn in which chart
   gallery.py     selects images of one or several runs and encodes them for the page

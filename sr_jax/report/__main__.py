@@ -2,6 +2,7 @@
 
   sr-jax report runs/srgan                          (writes runs/srgan/report.html)
   sr-jax report runs/srresnet runs/srgan --output both.html
+  sr-jax report runs/rates                          (all runs inside: runs/rates/report.html)
   sr-jax report compare --hr data/Set14/HR --sr SRResNet=results/srresnet \\
       --sr SRGAN=results/srgan --output figure.pdf
 
@@ -10,8 +11,8 @@
 
 import sys
 
-from sr_jax.errors import InputError
-from sr_jax.report import page
+from sr_jax.errors import InputError, listed
+from sr_jax.report import page, sweeps
 from sr_jax.system import cli
 
 
@@ -22,10 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     figure.main(argv[1:])
     return
   parser = cli.Parser('sr-jax report', __doc__)
-  parser.add_argument('runs', nargs='+', metavar='RUN', type=cli.path, help='run folders')
+  parser.add_argument('runs', nargs='+', metavar='RUN', type=cli.path,
+                      help='run folders, or folders whose subfolders are runs')
   parser.add_argument('--output', metavar='FILE', type=cli.path,
                       help='the HTML file to write; required for several runs (default for one: '
-                      'RUN/report.html)')
+                      'RUN/report.html, for one folder of runs: FOLDER/report.html)')
   args = parser.parse_args(argv)
   output = args.output
   if output is None and len(args.runs) > 1:
@@ -34,7 +36,13 @@ def main(argv: list[str] | None = None) -> None:
     raise InputError(f'--output {output}: expected a file name that ends in .html')
   if output is not None and output.is_dir():
     raise InputError(f'{output}: cannot write the report (it is a folder)')
-  print(page.write(args.runs, output))
+  runs = sweeps.read(args.runs)
+  for note in runs.notes:
+    print(note)
+  running = [run.name for run in runs.histories if run.running]
+  if running:
+    print(f'still running: {listed(running)}')
+  print(page.write_runs(runs, output))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Decides which curves of one or several runs are drawn in which chart, and describes trends."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,9 @@ from sr_jax.report.curves import Curve
 from sr_jax.report.history import History
 
 MAX_POINTS = 1_500  # of a drawn curve
+MAX_POINTS_OF_ALL = 6_000  # of the curves of one metric or loss in all runs
 NOISY = 40  # with more points a curve is drawn faintly, below its smoothed version
+MANY_RUNS = 4  # with more runs noisy curves are drawn smoothed only
 TITLES = {'psnr_y': 'PSNR of luma, dB', 'ssim_y': 'SSIM of luma', 'psnr_rgb': 'PSNR of RGB, dB',
           'ssim_rgb': 'SSIM of RGB', 'psnr_lr': 'LR consistency, dB',
           'lpips_alex': 'LPIPS (AlexNet)', 'lpips_vgg': 'LPIPS (VGG)',
@@ -94,38 +96,45 @@ def _with_prefix(names: Sequence[str], prefix: str) -> list[str]:
 
 
 def _as_json(chart: Chart, histories: Sequence[History]) -> dict[str, Any]:
-  lines = [line for index, run in enumerate(histories) for line in _lines(chart, index, run)]
+  lines = [line for index, run in enumerate(histories)
+           for line in _lines(chart, index, run, len(histories))]
+  if chart.baselines:
+    lines += _levels(chart, histories)
   return {'section': chart.section, 'title': chart.title, 'loss': chart.loss,
           'percent': chart.percent, 'lines': lines,
           'boundaries': sorted({run.boundary for run in histories if run.boundary}),
           'checkpoints': histories[0].checkpoints if len(histories) == 1 else []}
 
 
-def _lines(chart: Chart, index: int, run: History) -> Iterator[dict[str, Any]]:
-  """Yields the curves and the baselines of the run with this index."""
+def _lines(chart: Chart, index: int, run: History, runs: int) -> Iterator[dict[str, Any]]:
+  """Yields the curves of the run with this index, one of a number of runs."""
+  points = min(MAX_POINTS, MAX_POINTS_OF_ALL // runs)
   for name, label in chart.lines.items():
     curve = run.curves.get(name)
     if curve is None:
       continue
     noisy = len(curve.steps) > NOISY
-    yield {'run': index, 'label': label, 'faint': noisy, **_points(curve)}
+    if not noisy or runs <= MANY_RUNS:
+      yield {'run': index, 'label': label, 'faint': noisy, **_points(curve, points)}
     if noisy:
-      yield {'run': index, 'label': label, 'smooth': True, **_points(curves.smooth(curve))}
-  if chart.baselines:
+      yield {'run': index, 'label': label, 'smooth': True, **_points(curves.smooth(curve), points)}
+
+
+def _levels(chart: Chart, histories: Sequence[History]) -> list[dict[str, Any]]:
+  """Returns the scores before training; one that all runs share belongs to none of them."""
+  found: dict[tuple[str, float], list[int]] = {}
+  for index, run in enumerate(histories):
     for kind, scores in run.baselines.items():
-      yield from _levels(chart, index, kind, scores)
+      for name, label in chart.lines.items():
+        if scores.get(name) is not None:
+          text = kind if kind == 'bicubic' else f'{label} at the start'
+          found.setdefault((text, scores[name]), []).append(index)
+  return [{'run': None if len(indices) > 1 else indices[0], 'level': level, 'label': text}
+          for (text, level), indices in found.items()]
 
 
-def _levels(chart: Chart, index: int, kind: str,
-            scores: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-  for name, label in chart.lines.items():
-    if scores.get(name) is not None:
-      yield {'run': index, 'level': scores[name],
-             'label': kind if kind == 'bicubic' else f'{label} at the start'}
-
-
-def _points(curve: Curve) -> dict[str, list]:
-  thinned = curves.thin(curve, MAX_POINTS)
+def _points(curve: Curve, most: int) -> dict[str, list]:
+  thinned = curves.thin(curve, most)
   return {'x': thinned.steps.tolist(),
           'y': [float(f'{value:.5g}') if np.isfinite(value) else None for value in thinned.values]}
 

@@ -1,6 +1,6 @@
 """The first thing on the page: the scores of the best step against bicubic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -48,31 +48,32 @@ def _value_at(run: History, name: str, step: int) -> float | None:
   return float(found[0]) if found.size else None
 
 
-def headline(histories: Sequence[History], names: Sequence[str]) -> str:
-  """Returns the table of the best steps against bicubic; a line if nothing was validated."""
-  bests = [best_validation(run) for run in histories]
+def scored_metrics(histories: Sequence[History], bests: Sequence[Best | None]
+                   ) -> tuple[list[str], dict[str, str]]:
+  """Returns the metrics of the best steps, and {one of the user's own: 'higher' or 'lower'}."""
   own = {name: better for run in histories
          for name, better in metadata.own_metrics(run.config).items()}
-  metrics = [name for name in (*METRICS, *own)
-             if any(best and name in best.scores for best in bests)]
-  if not metrics:
+  return [name for name in (*METRICS, *own)
+          if any(best and name in best.scores for best in bests)], own
+
+
+def headline(run: History) -> str:
+  """Returns the table of a run's best step against bicubic; a line if nothing was validated."""
+  best = best_validation(run)
+  metrics, own = scored_metrics([run], [best])
+  if not best or not metrics:
     return '<p>No validation has been logged (config.data.valid).</p>'
-  several, columns = len(histories) > 1, []
-  common_set = len({(_set(run), run.config.get('scale')) for run in histories}) == 1
-  for run, name, best in zip(histories, names, bests, strict=True):
-    bicubic, start = ({metric: scores.get(f'valid/{metric}') for metric in metrics}
-                      for scores in (run.baselines.get('bicubic', {}),
-                                     run.baselines.get('start', {})))
-    prefix = f'{escape(name)}: ' if several else ''
-    for label, scores in ((f'{"" if common_set else prefix}bicubic', bicubic),
-                          (f'{prefix}start', start)):
-      column = [label, *(_cell(metric, scores[metric]) for metric in metrics)]
-      if any(column[1:]) and column not in columns:
-        columns.append(column)
-    if best:
-      columns.append([f'<b>{prefix}step {best.step:,}</b>, best by {escape(best.metric)}', *(
-          f'<b>{_cell(metric, best.scores.get(metric))}</b>'
-          + _gain(metric, best.scores, bicubic) for metric in metrics)])
+  bicubic, start = ({metric: scores.get(f'valid/{metric}') for metric in metrics}
+                    for scores in (run.baselines.get('bicubic', {}),
+                                   run.baselines.get('start', {})))
+  columns = []
+  for label, scores in (('bicubic', bicubic), ('start', start)):
+    column = [label, *(score_cell(metric, scores[metric]) for metric in metrics)]
+    if any(column[1:]):
+      columns.append(column)
+  columns.append([f'<b>step {best.step:,}</b>, best by {escape(best.metric)}', *(
+      f'<b>{score_cell(metric, best.scores.get(metric))}</b>'
+      + gain_text(metric, best.scores.get(metric), bicubic[metric]) for metric in metrics)])
   titles = [escape(TITLES.get(metric, metric)) for metric in metrics]
   head, *rows = zip(['', *titles], *columns, strict=True)
   note = ('Means of the validation set; in parentheses the difference to bicubic. LPIPS is better '
@@ -81,17 +82,14 @@ def headline(histories: Sequence[History], names: Sequence[str]) -> str:
   return f'{table(head, rows, "metrics headline")}<p class="status">{escape(note)}</p>'
 
 
-def _set(run: History) -> str:
-  data = run.config.get('data')
-  return str(data.get('valid', '')) if isinstance(data, dict) else ''
-
-
-def _cell(metric: str, value: float | None) -> str:
+def score_cell(metric: str, value: float | None) -> str:
+  """Returns a score as HTML, '' for None."""
   return '' if value is None else score_text(metric, value)
 
 
-def _gain(metric: str, scores: Mapping[str, float], bicubic: Mapping[str, float | None]) -> str:
-  if metric not in scores or bicubic[metric] is None:
+def gain_text(metric: str, value: float | None, bicubic: float | None) -> str:
+  """Returns the difference to bicubic in parentheses, or '' if a score is missing."""
+  if value is None or bicubic is None:
     return ''
-  gain = scores[metric] - bicubic[metric]
+  gain = value - bicubic
   return f' ({"+" if gain >= 0 else "-"}{score_text(metric, abs(gain))})'

@@ -206,6 +206,12 @@ def _seconds(start: dict[str, Any]) -> float:
     return 0.0
 
 
+def is_finished(history: History) -> bool:
+  """Returns whether the run has all its steps, or nothing to train."""
+  return bool(history.config.get('imported')) or (
+      bool(history.curves) and not history.running and history.step >= history.steps)
+
+
 def status(history: History) -> str:
   """Returns a sentence on the state of the run: running, finished, stopped or killed."""
   step, steps = history.step, history.steps

@@ -6,6 +6,9 @@ const COLOURS = {
   dark: ['#56b4e9', '#f08a4b', '#2fc19a', '#e3a1c9', '#e6c229', '#8aa4ff', '#c7a6f0']};
 const dark = matchMedia('(prefers-color-scheme: dark)');
 const data = JSON.parse(document.getElementById('data').textContent);
+// More runs than colours: from dark blue to yellow in the order of the table.
+const SCALE = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+const MANY = data.runs.length > COLOURS.light.length;
 const places = [...document.querySelectorAll('.chart')];
 
 function colour(name) {
@@ -21,17 +24,26 @@ async function loadPlotly() {
   document.head.append(script);
 }
 
+function colourOf(index, count) {
+  const colours = COLOURS[dark.matches ? 'dark' : 'light'];
+  if (!MANY) return colours[index % colours.length];
+  // Without the end of the scale that the background hides.
+  const at = ((dark.matches ? 0.2 : 0) + 0.8 * index / (count - 1)) * (SCALE.length - 1);
+  const low = Math.min(Math.floor(at), SCALE.length - 2);
+  return `rgb(${SCALE[low].map((part, i) => Math.round(part + (at - low) * (SCALE[low + 1][i] - part)))})`;
+}
+
 // With several runs each run has a colour; with one run each line has a colour.
 function traces(chart) {
-  const labels = [...new Set(chart.lines.map(line => line.label))];
   const several = data.runs.length > 1;
-  const colours = COLOURS[dark.matches ? 'dark' : 'light'];
+  const labels = [...new Set(chart.lines.filter(line => line.run !== null).map(line => line.label))];
   const inLegend = new Set();
   const last = Math.max(1, ...chart.lines.flatMap(line => line.x ? [line.x[line.x.length - 1]] : []));
   return chart.lines.map(line => {
     const index = labels.indexOf(line.label);
-    const shade = colours[(several ? line.run : index) % colours.length];
-    const name = several
+    const shared = line.run === null;
+    const shade = shared ? colour('--soft') : colourOf(several ? line.run : index, data.runs.length);
+    const name = several && !shared
       ? data.runs[line.run] + (labels.length > 1 ? ', ' + line.label : '') : line.label;
     const level = line.level !== undefined;
     const first = !line.faint && !inLegend.has(name);
@@ -69,7 +81,7 @@ function layout(chart, logarithmic) {
     title: {text: chart.title, font: {size: 14}, x: 0.02, xanchor: 'left'},
     margin: {l: 50, r: 10, t: 36, b: 36}, height: 300,
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: {color: colour('--fore'), size: 12}, hovermode: 'x unified',
+    font: {color: colour('--fore'), size: 12}, hovermode: MANY ? 'closest' : 'x unified',
     hoverlabel: {bgcolor: colour('--panel'), bordercolor: rule, font: {color: colour('--fore')}},
     xaxis: {...axis, title: {text: ''}, rangemode: 'tozero', hoverformat: ',d', tickformat: '~s'},
     yaxis: {...axis, type: logarithmic && chart.loss ? 'log' : 'linear',
@@ -80,11 +92,15 @@ function layout(chart, logarithmic) {
       x: at, y: 1, yref: 'paper', yanchor: 'bottom', text: 'end of the warm-up', showarrow: false,
       font: {size: 10, color: soft}})),
     legend: {orientation: 'h', y: -0.14, font: {size: 11}},
-    showlegend: data.runs.length > 1 || new Set(chart.lines.map(line => line.label)).size > 1,
+    // The table of the runs is the legend of many runs.
+    showlegend: !MANY && (data.runs.length > 1 || new Set(chart.lines.map(line => line.label)).size > 1),
   };
 }
 
 function draw() {
+  for (const swatch of document.querySelectorAll('.swatch')) {
+    swatch.style.background = colourOf(+swatch.dataset.run, data.runs.length);
+  }
   const logarithmic = document.getElementById('logarithmic')?.checked;
   // Without a pointer that can hover, the tool bar would always cover the title.
   const toolBar = matchMedia('(hover: hover)').matches ? 'hover' : false;

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from sr_jax.report import charts, facts, gallery, history, sliders
+from sr_jax.report import charts, facts, gallery, history, overview, sliders, sweeps
 from sr_jax.report.benchmarks import benchmark_tables
 from sr_jax.report.curves import MIN_POINTS
 from sr_jax.report.headline import headline
@@ -33,46 +33,69 @@ def write(workdirs: Sequence[os.PathLike | str],
           output: os.PathLike | str | None = None) -> pathlib.Path:
   """Writes the report of one run to RUN/report.html, or of any number of runs to `output`.
 
+  Args:
+    workdirs: run folders, and folders whose subfolders are runs. The report of one folder of runs
+      is its report.html by default.
+
   Returns:
     The path of the report.
 
   Raises:
-    InputError: a folder contains no run, or the file cannot be written.
+    InputError: a folder is no run and contains none, or the file cannot be written.
   """
-  histories = history.read_all(workdirs)
-  path = files.expand(output) if output else RunFolder(histories[0].workdir).report
-  files.write_text(path, render(histories))
+  return write_runs(sweeps.read(workdirs), output)
+
+
+def write_runs(runs: sweeps.Runs, output: os.PathLike | str | None = None) -> pathlib.Path:
+  """Writes the report of runs that have been read, as `write` does."""
+  path = RunFolder(runs.folder or runs.histories[0].workdir).report
+  path = files.expand(output) if output else path
+  files.write_text(path, render(runs.histories, runs.folder.resolve().name if runs.folder else '',
+                                runs.notes))
   return path
 
 
-def render(histories: Sequence[History]) -> str:
+def render(histories: Sequence[History], title: str = '', notes: Sequence[str] = ()) -> str:
   """Returns the HTML of the report.
 
-  What is looked for first comes first: the best scores and an image, then curves, images, tables.
+  What is looked for first comes first: the best scores and an image, or the table of the runs, then
+  curves, images, tables.
+
+  Args:
+    title: by default the names of the runs.
+    notes: lines on what is not shown.
   """
   names = gallery.run_labels(histories)
-  drawn = list(charts.charts(histories))
-  title = ', '.join(names)
-  data = _script_json({'runs': names, 'charts': drawn})
+  shown = overview.shown_runs(histories)
+  shown_names = [name for run, name in zip(histories, names, strict=True)
+                 if any(run is one for one in shown)]
+  drawn = list(charts.charts(shown))
+  title = title or ', '.join(names)
+  data = _script_json({'runs': shown_names, 'charts': drawn})
   style, script = ((HERE / name).read_text('utf-8') for name in ('page.css', 'page.js'))
-  scores = headline(histories, names)
-  curves = [section('Trends', _trends(histories, names)), *(
-      section(heading, _chart_places(heading, drawn)) for heading in dict.fromkeys(
-          chart['section'] for chart in drawn))]
+  scores = headline(histories[0]) if len(histories) == 1 else overview.overview(
+      histories, names, {name: number for number, name in enumerate(shown_names)})
+  curves = [section(heading, _chart_places(heading, drawn)) for heading in dict.fromkeys(
+      chart['section'] for chart in drawn)]
+  # With several runs the curves of the metrics follow the table.
+  trends = section('Trends', _trends(histories, names))
+  curves = [trends, *curves] if len(histories) == 1 else [*curves, trends]
   runs = section('Run' if len(histories) == 1 else 'Runs',
                  facts.facts_table(histories, names) + facts.config_tables(histories, names))
   used = sum(map(len, (data, _plotly(), style, script, scores, *curves, runs)))
-  progress, evaluated, left = _encode(histories, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
-  shown = {(image.group, image.name) for image, _ in evaluated}
+  progress, evaluated, left = _encode(shown, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
+  linked = {(image.group, image.name) for image, _ in evaluated}
+  top = sliders.top_slider(progress, evaluated) if len(histories) == 1 else ''
   sections = list(filter(None, [
-      section('Result', scores + sliders.top_slider(progress, evaluated)), *curves,
+      section('Result', scores + top), *curves,
       section('Images', sliders.articles(progress, evaluated, left)),
-      section('Benchmarks', benchmark_tables(histories, names, shown)), runs]))
+      section('Benchmarks', benchmark_tables(histories, names, linked)), runs]))
   return '\n'.join([
       '<!doctype html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
       f'<title>{escape(title)}</title>', f'<style>{style}</style>', '</head>', '<body>', '<main>',
       '<header>', f'<h1>{escape(title)}</h1>', *_status_lines(histories, names),
+      *(f'<p class="warning">{escape(note)}</p>' for note in notes),
       contents(sections), '</header>', *sections, '</main>',
       f'<script type="application/json" id="data">{data}</script>',
       f'<script type="text/plain" id="plotly">{_plotly()}</script>',
@@ -100,9 +123,14 @@ def _plotly() -> str:
 
 
 def _status_lines(histories: Sequence[History], names: Sequence[str]) -> Iterator[str]:
+  finished = sum(map(history.is_finished, histories))
+  if len(histories) > 1:
+    count = 'all' if finished == len(histories) else f'{finished} of them'
+    yield f'<p class="status">{len(histories)} runs, {count} finished.</p>'
   for run, name in zip(histories, names, strict=True):
     prefix = f'<b>{escape(name)}</b> ' if len(histories) > 1 else ''
-    yield f'<p class="status">{prefix}{escape(history.status(run))}</p>'
+    if len(histories) == 1 or not history.is_finished(run):
+      yield f'<p class="status">{prefix}{escape(history.status(run))}</p>'
     for line in history.warnings(run):
       yield f'<p class="warning">{prefix}{escape(line)}</p>'
 
@@ -118,6 +146,8 @@ def _trends(histories: Sequence[History], names: Sequence[str]) -> str:
       blocks.append(f'{heading}<p>Trends in the {phase} phase:</p>{_items(lines)}')
       if losses:
         blocks.append(f'<details><summary>Trends of the losses</summary>{_items(losses)}</details>')
+  if blocks and len(histories) > 1:
+    blocks = [f'<details><summary>Trends of each run</summary>{"".join(blocks)}</details>']
   if blocks:
     widest = ', '.join(f'{width:g} {"dB " * metric.startswith("psnr")}in {metric}'
                        for metric, width in charts.WIDEST_INTERVALS.items())
