@@ -33,10 +33,14 @@ function colourOf(index, count) {
   return `rgb(${SCALE[low].map((part, i) => Math.round(part + (at - low) * (SCALE[low + 1][i] - part)))})`;
 }
 
+function labelsOf(chart) {
+  return [...new Set(chart.lines.filter(line => line.run !== null).map(line => line.label))];
+}
+
 // With several runs each run has a colour; with one run each line has a colour.
 function traces(chart) {
   const several = data.runs.length > 1;
-  const labels = [...new Set(chart.lines.filter(line => line.run !== null).map(line => line.label))];
+  const labels = labelsOf(chart);
   const inLegend = new Set();
   const last = Math.max(1, ...chart.lines.flatMap(line => line.x ? [line.x[line.x.length - 1]] : []));
   return chart.lines.map(line => {
@@ -77,8 +81,10 @@ function layout(chart, logarithmic) {
     type: 'line', x0: at, x1: at, y0: 0, y1: 1, yref: 'paper', line: {color: soft, width: 1, dash: 'dash'}}));
   const checkpoints = chart.checkpoints.map(at => ({
     type: 'line', x0: at, x1: at, y0: 0, y1: 0.04, yref: 'paper', line: {color: soft, width: 2}}));
+  const dashed = MANY ? labelsOf(chart).slice(1) : [];
+  const title = chart.title + (dashed.length ? ` (dashed: ${dashed.join(', ')})` : '');
   return {
-    title: {text: chart.title, font: {size: 14}, x: 0.02, xanchor: 'left'},
+    title: {text: title, font: {size: 14}, x: 0.02, xanchor: 'left'},
     margin: {l: 50, r: 10, t: 36, b: 36}, height: 300,
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
     font: {color: colour('--fore'), size: 12}, hovermode: MANY ? 'closest' : 'x unified',
