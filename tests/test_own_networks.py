@@ -133,7 +133,8 @@ class Given(nn.Module):
 
   @nn.compact
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array]:
-    sr = jnp.zeros(self.shape) + nn.Conv(1, (3, 3))(lr).mean()
+    sr = jnp.zeros((len(lr) * self.shape[0], *self.shape[1:]) if self.shape else ())
+    sr += nn.Conv(1, (3, 3))(lr).mean()
     return sr if self.shape else (sr,)
 
 
@@ -145,5 +146,6 @@ def test_a_result_of_the_wrong_size_is_refused_before_training(shape: tuple[int,
   config.generator.shape = shape
   with pytest.raises(InputError) as error:
     phases.build(config).new_state()
-  words = 'config.generator', 'Given', '[1, 8, 8, 3]', '[1, 16, 16, 3]', str(list(shape) or 'tuple')
+  found = str([2 * shape[0], *shape[1:]]) if shape else 'tuple'
+  words = 'config.generator', 'Given', '[2, 8, 8, 3]', '[2, 16, 16, 3]', found
   assert all(word in str(error.value) for word in words)

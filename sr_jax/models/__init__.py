@@ -58,12 +58,17 @@ __all__ = ['DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE', 'EDSR_FULL', 'GENERATORS',
 
 
 def architecture(module: nn.Module | None) -> dict[str, Any]:
-  """Returns a network's class and the fields that its result depends on; {} for None."""
+  """Returns a network's class and the fields that its result depends on; {} for None.
+
+  A class of the user's own has the name 'module:name'.
+  """
   if module is None:
     return {}
   fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)
             if field.name not in ('parent', 'name', 'dtype', 'remat', 'kernel_init')}
-  return {'network': type(module).__name__} | fields
+  name = type(module).__name__
+  return {'network': f'{type(module).__module__}:{name}' if failures.is_own(module) else name
+          } | fields
 
 
 def variable_shapes(generator: nn.Module, method: str | None = None) -> dict[str, Any]:

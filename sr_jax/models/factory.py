@@ -80,7 +80,8 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
   name, init = fields['name'], fields.get('init')
   module = make.func if isinstance(make, functools.partial) else make
   _check_class(name, module, where, common)
-  annotations = {field.name: field.type for field in dataclasses.fields(module)
+  hints = _hints(module)
+  annotations = {field.name: hints.get(field.name) for field in dataclasses.fields(module)
                  if field.name not in ('parent', 'name', 'kernel_init')}
   values = {field: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
             for field, value in fields.items()
@@ -90,8 +91,10 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
     raise InputError(f'{where}{field}: {name} has no such field; set it to None; '
                      + (f'its fields are {known}' if known else 'it has no fields of its own'))
   for field, value in values.items():
-    _check_value(f'{where}{field}', value, annotations[field],
-                 MAX_FIELD_VALUES.get(field, MAX_INTEGER))
+    _check_type(f'{where}{field}', value, annotations[field])
+    if not user_code.is_spec(name) or field in common:
+      _check_count(f'{where}{field}', value, annotations[field],
+                   MAX_FIELD_VALUES.get(field, MAX_INTEGER))
   if init and 'kernel_init' not in {field.name for field in dataclasses.fields(module)}:
     raise InputError(f'{where}init={init!r}: class {module.__name__} has no field kernel_init')
   if init:
@@ -117,10 +120,22 @@ def _check_class(name: str, module: Any, where: str, common: Mapping[str, Any]) 
                      'argument `train: bool = False`, which is True in training')
 
 
-def _check_value(key: str, value: Any, annotation: Any, maximum: int) -> None:
-  """Raises InputError unless a value has the annotated type and a sensible size."""
+def _hints(module: type[nn.Module]) -> dict[str, Any]:
+  """Returns the types of a module's fields; {} if the annotations name what does not exist."""
+  try:
+    return typing.get_type_hints(module)  # annotations may be strings
+  except Exception:  # of the user's own class
+    return {}
+
+
+def _check_type(key: str, value: Any, annotation: Any) -> None:
+  """Raises InputError unless a value has the annotated type."""
   if not _has_type(value, annotation):
     raise InputError(f'{key}={value!r}: expected {getattr(annotation, "__name__", annotation)}')
+
+
+def _check_count(key: str, value: Any, annotation: Any, maximum: int) -> None:
+  """Raises InputError unless the integers of a value, which count something, are sensible."""
   entries = value if isinstance(value, tuple) else (value,)
   # Integers count things, except in fields of real numbers such as a mean or a factor.
   counts = [] if float in (annotation, *typing.get_args(annotation)) else [
@@ -142,6 +157,7 @@ def _has_type(value: Any, annotation: Any) -> bool:
     return isinstance(value, tuple) and all(_has_type(entry, arguments[0]) for entry in value)
   if annotation is float:
     return type(value) in (int, float) and math.isfinite(value)
+  # Of another type, of which a class of the user's own may have fields, any value is accepted.
   return annotation not in (int, bool, str, type(None)) or type(value) is annotation
 
 

@@ -9,6 +9,11 @@ from sr_jax.errors import InputError, brief
 from sr_jax.system.user_failures import place
 
 
+def is_own(module: nn.Module) -> bool:
+  """Returns whether a network is of a class of the user's own, not of this package."""
+  return type(module).__module__.partition('.')[0] != 'sr_jax'
+
+
 @contextlib.contextmanager
 def one_line(module: nn.Module, where: str = '') -> Iterator[None]:
   """Turns an exception that `module` raises in the block into one line.
@@ -22,13 +27,12 @@ def one_line(module: nn.Module, where: str = '') -> Iterator[None]:
     InputError: names the class and, for one of the user's own, the exception's type and line.
   """
   name = f'{where}class {type(module).__name__}: '
-  own = type(module).__module__.partition('.')[0] != 'sr_jax'
   try:
     yield
   except InputError:
     raise
   except Exception as error:  # whatever the user's code raises
-    if own:
+    if is_own(module):
       raise InputError(f'{name}{type(error).__name__}: {brief(error, 300)}{place(error)}'
                        ) from None
     if isinstance(error, (ValueError, TypeError)):

@@ -9,6 +9,7 @@ from sr_jax.errors import InputError, brief, listed, printable
 from sr_jax.pretrained import families, generators
 from sr_jax.pretrained.shapes import Unstated
 from sr_jax.pretrained.tensors import read_tensors
+from sr_jax.system import user_code
 
 MAX_TEXT = 200  # characters of a metadata entry
 
@@ -45,6 +46,10 @@ def _network(path: pathlib.Path, tensors: dict[str, np.ndarray],
     stated = generators.stated_fields(path, metadata)
   except InputError:  # the metadata is damaged, and printed as it is
     stated = {}
+  if stated.get('names') == families.NATIVE and user_code.is_spec(stated.get('name')):
+    # Described without importing the module.
+    return [('names', families.NATIVE), ('network', f'{stated["name"]}, code outside sr_jax'),
+            *((field, value) for field, value in stated.items() if field not in ('name', 'names'))]
   try:
     family, name, inferred = families.recognise(tensors, stated, stated)
   except (ValueError, TypeError, ArithmeticError):

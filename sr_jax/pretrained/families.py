@@ -58,9 +58,9 @@ def recognise(tensors: Tensors, stated: dict[str, Any],
   which includes `stated`.
   """
   if stated.get('names') == NATIVE:
+    find_network(stated.get('name'), GENERATORS, 'its metadata states name')
     if 'scale' not in stated:
       raise InputError('its metadata states no scale')
-    find_network(stated.get('name'), GENERATORS, 'its metadata states name')
     return NATIVE, stated['name'], {}
   for family, (infer, *_) in FAMILIES.items():
     inferred = infer(tensors, given)

@@ -1,5 +1,6 @@
 """Reads and writes the weight files of generators; converts tensors to variables and back."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -158,6 +159,27 @@ def to_tensors(family: str, name: str, generator: nn.Module,
   return tensors | families.constants_of(family, generator)
 
 
+def _fields_to_state(path: pathlib.Path, generator: nn.Module) -> dict[str, Any]:
+  """Returns the fields of a generator that a file's metadata can state.
+
+  Raises:
+    InputError: a field of a network of the user's own has a value that JSON cannot express and that
+      is not the default of its class.
+  """
+  fields = {field: value for field, value in architecture(generator).items()
+            if field != 'network' and value is not None}
+  defaults = {field.name: field.default for field in dataclasses.fields(generator)}
+  stated = {field: value for field, value in fields.items() if all(
+      isinstance(entry, str | int | float)
+      for entry in (value if isinstance(value, tuple) else [value]))}
+  for field in fields.keys() - stated.keys():
+    if fields[field] is not defaults[field]:
+      raise InputError(f'{path}: cannot state the field {field}={brief(repr(fields[field]), 80)} '
+                       f'of class {type(generator).__name__}; expected numbers, strings or tuples '
+                       'of them')
+  return stated
+
+
 def write_generator(path: os.PathLike | str, family: str, name: str, generator: nn.Module,
                     variables: dict[str, Any]) -> None:
   """Writes a `.safetensors` file atomically; `read_generator` reads it back.
@@ -171,8 +193,7 @@ def write_generator(path: os.PathLike | str, family: str, name: str, generator: 
   if path.suffix != '.safetensors':
     raise InputError(f'{path}: only .safetensors files can be written')
   tensors = to_tensors(family, name, generator, variables)
-  stated = {field: value for field, value in architecture(generator).items()
-            if field != 'network' and value is not None}
+  stated = _fields_to_state(path, generator)
   if family == NATIVE:
     stated |= {'name': name, 'names': NATIVE}
   with files.atomic_write(path) as temporary:

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from sr_jax.errors import InputError
 from sr_jax.models import failures
+from sr_jax.step import trial
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]  # {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]
@@ -61,9 +62,14 @@ def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformati
     lr_shape, hr_shape: [B, H, W, C] of the inputs of the generator and the discriminator.
 
   Raises:
-    InputError: the result of the generator does not have `hr_shape`, or a module raises an
-      exception.
+    InputError: the result of the generator does not have `hr_shape`, or a network of the user's own
+      cannot be used (step/trial.py).
   """
+  if hr_shape:
+    trial.refuse_unusable(generator, 'config.generator', lr_shape, hr_shape)
+    if discriminator is not None:
+      trial.refuse_unusable(discriminator, 'config.discriminator', hr_shape)
+
   @jax.jit  # one program for both: most of the time goes into compiling the random numbers
   def variables() -> tuple[PyTree, PyTree]:
     g_key, d_key = jax.random.split(jax.random.key(seed))
