@@ -36,7 +36,9 @@ def read(paths: Sequence[os.PathLike | str]) -> Runs:
   folders, inside, notes = [], [], []
   for path in map(files.expand, paths):
     subfolders = runs_inside(path)
-    if RunFolder(path).config.exists() or not subfolders:
+    if path.is_dir() and not RunFolder(path).config.exists() and not subfolders:
+      raise InputError(f'{path}: not a run folder (no config.json), and contains none')
+    if not subfolders or RunFolder(path).config.exists():
       folders.append(path)
     else:
       inside.append(path)
