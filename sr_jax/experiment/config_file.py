@@ -58,6 +58,7 @@ def load(spec: str, mode: str = 'train', overridden: Collection[str] = ()) -> di
   if not path.is_file():
     raise InputError(f'{name}: no such config file{_similar(path, variant)}')
   if path.suffix.lower() != '.json':
+    user_code.search_current_folder()  # for what the user's file imports
     return _run_file(path, spec, variant)
   if variant:
     raise InputError(f'{spec}: a config.json has no variants')
@@ -183,7 +184,6 @@ def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:
   module = importlib.util.module_from_spec(module_spec)
   # Classes that the file defines look for their module there.
   sys.modules[user_code.CONFIG_FILE] = module
-  user_code.search_current_folder()
   try:
     module_spec.loader.exec_module(module)
     if not hasattr(module, 'get_config'):

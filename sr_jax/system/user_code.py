@@ -100,7 +100,7 @@ def refuse_unless_allowed(spec: str, where: str, advice: str = '') -> None:
 def find(spec: str, where: str) -> Any:
   """Returns the class or function that 'module:name' names; imports its module.
 
-  Modules in the current folder are found, as with `python -m`.
+  Modules in the current folder are found too.
 
   Args:
     spec, where: as for `refuse_unless_allowed`.
@@ -137,13 +137,13 @@ def import_module(name: str, where: str) -> Any:
 
 
 def search_current_folder() -> None:
-  """Makes modules in the current folder importable, as they are with `python -m`."""
+  """Makes modules in the current folder importable."""
   try:
     folder = os.getcwd()
   except OSError:  # it was removed
     return
   if folder not in sys.path and '' not in sys.path:
-    sys.path.insert(0, folder)
+    sys.path.append(folder)  # last, so that no file there takes the place of an installed module
   importlib.invalidate_caches()  # the file may have been written a moment ago
 
 
