@@ -21,6 +21,7 @@ from sr_jax.experiment.keys import KEYS, OPTIMIZERS
 from sr_jax.inference import correction
 from sr_jax.models import layers, vgg
 from sr_jax.pretrained.vgg import IDENTITIES
+from tests import own_code
 
 
 def fields(networks):
@@ -172,3 +173,17 @@ def test_own_entries_of_the_command_line_complete_those_of_a_file():
   with pytest.raises(InputError, match=r"eval\.extra\.e\.better='up': .*higher, lower"):
     config_file.override(config, {'loss.extra.edges.weight': '0.1', 'eval.extra.e.fn': 'my:e',
                                   'eval.extra.e.better': 'up'}, 'FILE')
+
+
+def test_functions_themselves_become_their_names():
+  config = base_config.defaults()
+  config.loss.pixel.kind = config.data.source = own_code.l1
+  config.loss.extra.edges = {'fn': own_code.edges, 'weight': 1}
+  config.eval.extra.error = {'fn': own_code.edge_error, 'better': 'lower'}
+  checked = check(config)
+  assert (checked.loss.pixel.kind, checked.data.source) == ('tests.own_code:l1',) * 2
+  assert checked.loss.extra.edges.to_dict() == {'fn': 'tests.own_code:edges', 'weight': 1.0}
+  assert checked.eval.extra.error.fn == 'tests.own_code:edge_error'
+  config.loss.extra.edges.fn = lambda sr, hr: 0.0
+  with pytest.raises(InputError, match=r'config\.loss\.extra\.edges\.fn=.*module'):
+    check(config)
