@@ -81,6 +81,9 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
     mode = flags.get('mode', 'train') if module == 'sr_jax.main' else ''
   spec = flags.get('config', '')
   profiling.ROW_SECONDS = 0.05
+  if mode == 'replay' and flags.get('step', '').isdecimal():  # of a run that is small already
+    return [f'--step={few(int(flags["step"]))}' if argument.startswith('--step=') else argument
+            for argument in _joined(arguments)]
   if mode not in ('train', 'profile', 'summary') or not spec or any(
       flag.startswith('help') for flag in flags):
     return list(arguments)
