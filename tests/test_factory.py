@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
-from sr_jax.experiment import phases
+from sr_jax.experiment import base_config, phases
 from sr_jax.models import factory
 from sr_jax.profiling.summary import summarize
 from sr_jax.system import user_code
@@ -122,3 +123,66 @@ def test_a_class_that_other_commands_could_not_find_is_refused(value: object) ->
   config.generator = {'name': value}
   with pytest.raises(InputError, match=r"config\.generator\.name=.*top level.*'module:name'"):
     phases.build(config)
+
+
+class Judge(nn.Module):
+  width: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return nn.Conv(self.width, (3, 3), 2)(images).mean((1, 2, 3))
+
+
+class Scalar(Judge):
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return nn.Conv(self.width, (3, 3), 2)(images).mean()
+
+
+class Rounded(Judge):
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return nn.Conv(self.width, (3, 3), 2, dtype=jnp.bfloat16)(images).mean((1, 2, 3))
+
+
+class Random(Judge):
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    logits = nn.Conv(self.width, (3, 3), 2)(images).mean((1, 2, 3))
+    return nn.Dropout(0.5, deterministic=not train)(logits)
+
+
+class Empty(Judge):
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return images.mean((1, 2, 3))
+
+
+class Counter(Judge):
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    count = self.variable('counts', 'n', jnp.zeros, ())
+    return nn.Conv(self.width, (3, 3), 2)(images).mean((1, 2, 3)) + count.value
+
+
+def with_discriminator(module: object) -> ConfigDict:
+  config = smallest.get_config()
+  config.discriminator = base_config.defaults().discriminator
+  config.discriminator.name = module
+  return config
+
+
+def test_a_discriminator_of_the_users_own() -> None:
+  config = with_discriminator(Judge)
+  config.discriminator.width = 3
+  state = phases.build(config).new_state()
+  assert state.d.params['Conv_0']['kernel'].shape == (3, 3, 3, 3)
+
+
+@pytest.mark.parametrize(('module', 'words'), [
+    (Scalar, r'float32 \[\], expected .*\[2\]'), (Rounded, r'bfloat16 \[2\], .*float32'),
+    (Random, 'InvalidRngError'), (Empty, 'no parameters'), (Counter, "'counts'")])
+def test_a_discriminator_that_cannot_be_trained(module: object, words: str) -> None:
+  with pytest.raises(InputError, match=rf'config\.discriminator: class {module.__name__}: .*{words}'
+                     ):
+    phases.build(with_discriminator(module)).new_state()

@@ -79,7 +79,7 @@ DISCRIMINATOR = (
     Key('discriminator.name', str, 'none',
         "The discriminator's network; one other than 'none' needs loss.adversarial.weight above "
         '0.', choices=('none', 'vgg_style'), own=True, change=FIXED),
-    Key('discriminator.widths', tuple[int, ...], (64, 128, 256, 512),
+    Key('discriminator.widths', tuple[int, ...], None,
         'Number of channels of each pair of convolutions.', COUNT, change=FIXED),
     Key('discriminator.batch_norm', bool, None, 'Whether the discriminator has BatchNorm.',
         change=FIXED),
