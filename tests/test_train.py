@@ -626,7 +626,7 @@ def test_a_field_of_none_is_the_default_of_the_module(tmp_path):
     ('{}', 'config.json.*generator'),
     ('{"scale": 2, "dtype": "float32", "generator": {"name": "unet"}}', 'config.json.*generator'),
     ('{"scale": 2, "dtype": "float32", "generator": {"name": "srresnet", "depth": 3}}',
-     'config.json: config.generator.depth: srresnet has no such field')])
+     'config.json: generator.depth: srresnet has no such field')])
 def test_an_invalid_config_json_is_named(config, tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   with pytest.raises(InputError, match=f'{tmp_path}.*{message}'):
