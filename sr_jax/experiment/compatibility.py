@@ -43,9 +43,9 @@ def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str]
   """
   trained, wanted = read_config(workdir), as_json(config)
   for key in keys:
-    want = _described(wanted, key)
+    want = _described(wanted, key, f'config.{key}.')
     try:
-      have = _described(trained, key)
+      have = _described(trained, key, f'{key}.')
     except InputError as error:
       raise InputError(f'{workdir}/config.json: {error}') from None
     except (KeyError, AttributeError, TypeError):
@@ -225,16 +225,19 @@ def _listed(value: Any) -> Any:
   return list(value) if isinstance(value, tuple) else value
 
 
-def _described(config: dict[str, Any], key: str) -> dict[str, Any]:
+def _described(config: dict[str, Any], key: str, where: str) -> dict[str, Any]:
   """Returns {name: value} of what a config means under `key`.
 
   A network's fields include the module's own defaults, so that a default may move from a config to
   its module without making old and new runs differ.
+
+  Args:
+    where: prefix of a network's field in messages.
   """
   if key not in ('generator', 'discriminator'):
     return {key: config[key]}
   fields = config[key]
-  module = (factory.build_generator(fields, config['scale'], config['dtype'])
-            if key == 'generator' else factory.build_discriminator(fields, config['dtype']))
+  module = (factory.build_generator(fields, config['scale'], config['dtype'], where)
+            if key == 'generator' else factory.build_discriminator(fields, config['dtype'], where))
   return {f'{key}.name': fields['name']} | {
       f'{key}.{name}': value for name, value in architecture(module).items()}

@@ -66,11 +66,11 @@ def find_network(name: Any, known: Mapping[str, Callable[..., nn.Module]],
   return known[name]
 
 
-def build_discriminator(fields: Mapping[str, Any], dtype: str) -> nn.Module | None:
+def build_discriminator(fields: Mapping[str, Any], dtype: str,
+                        where: str = 'config.discriminator.') -> nn.Module | None:
   """Builds a discriminator, as `build_generator` does; returns None for the name 'none'."""
   if fields['name'] == 'none':
     return None
-  where = 'config.discriminator.'
   make = find_network(fields['name'], DISCRIMINATORS, f'{where}name')
   return _build(make, fields, where, dtype=jnp.dtype(dtype))
 
