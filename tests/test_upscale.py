@@ -34,7 +34,7 @@ def test_a_model_is_a_function_of_images(weights: pathlib.Path, picture: Callabl
   grey = model(lr[..., :1])
   assert (grey.dtype, grey.shape) == (np.uint8, (18, 14, 1))
   np.testing.assert_array_equal(model(lr[..., 0]), grey[..., 0])
-  for wrong, message in ((np.zeros((3, 3, 4), np.uint8), r'\[3, 3, 4\].*alpha.*sr_jax\.upscale'),
+  for wrong, message in ((np.zeros((3, 3, 4), np.uint8), r'\[3, 3, 4\].*alpha.*sr-jax upscale'),
                          (np.zeros((2, 3, 3, 4), np.float32), r'\[2, 3, 3, 4\].*alpha'),
                          (lr[:0], r'uint8 \[0, 7, 3\]'), (lr[0, 0], r'\[3\].*\[B, h, w, 1 or 3\]'),
                          (np.int64(lr), 'int64.*uint8, uint16'), ([1, 2], 'array.* list'),
