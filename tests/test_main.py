@@ -315,6 +315,18 @@ def test_a_run_cannot_name_code_for_the_modes_that_import_it(key, modes, run_fol
   assert not user_code._allowed
   parse(f'--config={file}', f'--workdir={tmp_path / "new"}', '--import=os')
   assert user_code._allowed == {'os'}
+  files.write_json(file, {key: 'evil:system'} | run)  # the key is given twice
+  with pytest.raises(InputError, match=rf"config\.json: {key}='evil:system': .*--import evil"):
+    parse(f'--config={file}', f'--workdir={tmp_path / "new"}')
+
+
+@pytest.mark.parametrize('flags', [('generator=x', 'generator.name=edsr'),
+                                   ('generator.name=edsr', 'generator=x'),
+                                   ('loss.extra=3', 'loss.extra.e.fn=my:f')])
+def test_a_section_that_is_given_a_value_beside_its_keys(flags):
+  name = min(flags, key=len).partition('=')[0]
+  with pytest.raises(InputError, match=rf'--config\.{name}: is a section of keys'):
+    parse('--config=srgan:sample', *(f'--config.{flag}' for flag in flags))
 
 
 @pytest.mark.parametrize(('given', 'words'), [

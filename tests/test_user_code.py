@@ -206,6 +206,20 @@ def test_a_run_or_a_weight_file_imports_nothing(line: str, place: pathlib.Path,
 
 
 
+def test_processes_do_not_search_the_current_folder(tmp_path: pathlib.Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+  for name in ('multiprocessing', 'pickle', 'socket'):
+    (tmp_path / f'{name}.py').write_text(f'open({str(tmp_path / "mark")!r}, "w").close()')
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('PYTHONSAFEPATH', '')  # is restored after the test
+  monkeypatch.setattr(sys, 'argv', ['sr-jax', '--version'])
+  with pytest.raises(SystemExit):
+    commands.main()
+  with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:  # as data.stream does
+    assert pool.submit(os.getpid).result() != os.getpid()
+  assert not (tmp_path / 'mark').exists()
+
+
 def test_python_imports_nothing_either(place: pathlib.Path) -> None:
   for call in (lambda: sr_jax.load('run'), lambda: sr_jax.load('net.safetensors'),
                lambda: sr_jax.evaluate.evaluate('run'),

@@ -115,7 +115,7 @@ def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str
   Raises:
     InputError: names every unknown or invalid key in one line.
   """
-  user_code.allow_named(nested(settings))
+  user_code.allow_named(settings)
   values, faults = checked(config)
   own = own_networks(config)
   for section in NETWORKS:

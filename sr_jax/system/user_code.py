@@ -38,16 +38,17 @@ def named(config: Mapping[str, Any], sections: Collection[str] = SECTIONS) -> di
   """Returns {'generator.name': ['my:Net'], ...}: the keys of a config that name own code.
 
   Args:
-    config: nested; what is malformed in it is skipped.
+    config: nested, or by full names; what is malformed in it is skipped.
     sections: those of SECTIONS to look at.
   """
-  found = {}
+  found: dict[str, list[str]] = {}
   for key, value in _flat(config, ''):
     if key.partition('.')[0] in sections and isinstance(value, str) and any(
         fnmatch.fnmatchcase(key, pattern) for pattern in KEYS):
       parts = value.split(',') if key == 'eval.sets' else [value]
       if specs := [part.strip() for part in parts if is_spec(part.strip())]:
-        found[key] = specs
+        # A JSON file may have a key twice: {'generator.name': ..., 'generator': {'name': ...}}.
+        found.setdefault(key, []).extend(specs)
   return found
 
 
@@ -72,8 +73,8 @@ def allow_named(config: Mapping[str, Any], sections: Collection[str] = SECTIONS)
   """Allows the modules that a config names.
 
   Args:
-    config: nested, from a config file, the command line or the calling program. One that was read
-      from a run must have passed `refuse_unless_allowed` for the same sections.
+    config: as for `named`, from a config file, the command line or the calling program. One that
+      was read from a run must have passed `refuse_unless_allowed` for the same sections.
     sections: those of SECTIONS to look at.
   """
   allow(_module(spec) for specs in named(config, sections).values() for spec in specs)
