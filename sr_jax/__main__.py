@@ -24,6 +24,7 @@ sr-jax COMMAND --help describes a command; sr-jax --version prints the version.
 import difflib
 import functools
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -39,6 +40,9 @@ MODULES = {'upscale': 'sr_jax.upscale', 'score': 'sr_jax.score', 'resize': 'sr_j
 
 def main() -> NoReturn:
   """Runs the command line `sr-jax COMMAND ...` and exits."""
+  # Processes that decode images would otherwise search the current folder first, so that a file in
+  # a downloaded folder, such as socket.py, would take the place of a module of Python.
+  os.environ['PYTHONSAFEPATH'] = '1'
   cli.leave(run(sys.argv[1:]))
 
 
@@ -48,12 +52,12 @@ def run(argv: list[str]) -> int:
   A command is imported when it is called, so that --help is answered at once.
   """
   command, *rest = argv or ['--help']
-  if command in ('--help', '-h'):
-    print(__doc__)
-    return 0 if argv else 1
-  if command == '--version':
-    print('sr_jax', sr_jax.__version__)
-    return 0
+  if command in ('--help', '-h', '--version'):
+    if rest:
+      return cli.refuse(f'{brief(rest[0], 80)}: {command} does not use it; sr-jax COMMAND --help '
+                        'describes a command', 1)
+    text = f'sr_jax {sr_jax.__version__}' if command == '--version' else __doc__
+    return cli.run(functools.partial(print, text)) or int(not argv)
   if command in RUN_COMMANDS:
     from sr_jax import main as training
     return training.main([f'sr-jax {command}', *rest], command)

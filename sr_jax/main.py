@@ -76,8 +76,8 @@ def main(argv: list[str], command: str = '') -> int:
   logging.set_verbosity(logging.ERROR)  # Orbax logs every file it opens
   if any(argument in ('--help', '-h', '-help', '--helpshort') for argument in argv[1:]):
     flags.FLAGS.unparse_flags()
-    print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
-    return 0
+    text = f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}'
+    return cli.run(functools.partial(print, text))
   if any(argument.partition('=')[0] in ('--helpkeys', '-helpkeys') for argument in argv[1:]):
     return cli.run(functools.partial(_help_keys, argv[1:]))
   return cli.run(functools.partial(_run, argv, command))

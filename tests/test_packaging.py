@@ -56,6 +56,7 @@ def test_versions_agree():
 def test_the_console_script_exists(script, capsys, monkeypatch):
   assert script == f'{__main__.__name__}:main'
   monkeypatch.setattr(sys, 'argv', ['sr-jax', '--version'])
+  monkeypatch.setenv('PYTHONSAFEPATH', '')  # is restored after the test
   with pytest.raises(SystemExit) as stop:
     __main__.main()
   assert stop.value.code == 0
@@ -83,6 +84,7 @@ def test_each_command_has_help(name, capsys):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['uppscale'], 'uppscale: .*train, .*app; .*sr-jax upscale'),
     (['--mode'], '--mode: .*train, .*app'),
+    (['--version', 'x'], 'x: --version '), (['--help', 'train'], 'train: --help '),
     (['train', '--mode=evaluate'], '--mode: .*sr-jax evaluate'),
     (['evaluate', '--mode', 'evaluate'], '--mode: .*sr-jax evaluate'),
     (['evaluate', '--size=3x3'], '--size: evaluate .*summary'),

@@ -1,11 +1,14 @@
 """Code of the user's own: what is found, and that runs and weight files import nothing."""
 
 import json
+import multiprocessing
+import os
 import pathlib
 import re
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -71,6 +74,12 @@ def test_every_key_of_own_code_is_known() -> None:
   assert user_code.named(extra) == {'loss.extra.a.fn': ['my:a'], 'eval.extra.b.fn': ['my:b'],
                                     'eval.sets': ['my:c']}
   assert set(values.IMPORTED) >= set(main.MODES)
+
+
+def test_a_key_that_is_given_twice_hides_no_name() -> None:
+  twice = {'generator.name': 'my:a', 'generator': {'name': 'my:b'}, 'data': {'source': 'my:c'},
+           'data.source': 'sample'}
+  assert user_code.named(twice) == {'generator.name': ['my:a', 'my:b'], 'data.source': ['my:c']}
 
 
 @pytest.mark.parametrize(('text', 'words'), [
