@@ -110,6 +110,26 @@ def test_an_exception_in_a_class_of_the_users_own() -> None:
       call()
 
 
+class Checks(Raises):
+  sizes: tuple[int, str] = (1, '')
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.sizes[1] == 'x':
+      raise KeyError('no\nx')
+
+
+def test_fields_of_a_class_of_the_users_own() -> None:
+  build = functools.partial(factory.build_generator, scale=2, dtype='float32')
+  name = own('Checks')
+  assert build({'name': name, 'sizes': [3, 'a']}).sizes == (3, 'a')
+  for sizes in ((3, 4), (3,), ('a', 3)):
+    with pytest.raises(InputError, match=r'config\.generator\.sizes='):
+      build({'name': name, 'sizes': sizes})
+  with pytest.raises(InputError, match=r'config\.generator: KeyError: .*no'):
+    build({'name': name, 'sizes': (3, 'x')})
+
+
 @pytest.mark.parametrize('name', ['mine', 3, None, ['mine'], 'my:os.system', 'my:', ':x', 'a..b:c'])
 def test_an_unknown_network_is_named(name: object) -> None:
   with pytest.raises(InputError, match=r"name=.*srresnet.*'module:name'") as error:

@@ -101,8 +101,12 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
     values['kernel_init'] = INITIALIZERS[init]
   try:
     return make(**values)
-  except (ValueError, TypeError) as error:  # TypeError: a field without a default has no value
-    raise InputError(f'{where.rstrip(".") or name}: {error}') from None
+  except Exception as error:
+    refused = isinstance(error, (ValueError, TypeError))  # or a field without a default is missing
+    if not refused and not user_code.is_spec(name):
+      raise
+    kind = '' if refused else f'{type(error).__name__}: '
+    raise InputError(f'{where.rstrip(".") or name}: {kind}{brief(error, 300)}') from None
 
 
 def _check_class(name: str, module: Any, where: str, common: Mapping[str, Any]) -> None:
@@ -154,6 +158,9 @@ def _has_type(value: Any, annotation: Any) -> bool:
   if typing.get_origin(annotation) in (types.UnionType, typing.Union):
     return any(_has_type(value, argument) for argument in arguments)
   if typing.get_origin(annotation) is tuple:
+    if arguments[-1:] != (...,):  # a tuple of one length, such as tuple[int, str]
+      return (isinstance(value, tuple) and len(value) == len(arguments)
+              and all(map(_has_type, value, arguments)))
     return isinstance(value, tuple) and all(_has_type(entry, arguments[0]) for entry in value)
   if annotation is float:
     return type(value) in (int, float) and math.isfinite(value)
