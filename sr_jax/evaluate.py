@@ -31,7 +31,8 @@ from sr_jax.system import files
 from sr_jax.system.progress import progress
 
 
-def evaluate(workdir: os.PathLike | str, sets: str | Sequence[str] | None = None, *,
+def evaluate(workdir: os.PathLike | str,
+             sets: str | os.PathLike | Sequence[str | os.PathLike] | None = None, *,
              step: str | int = 'latest', lpips: str | None = None,
              config: ConfigDict | None = None) -> dict[str, dict[str, Any]]:
   """Scores the EMA generator of a run on benchmark sets, beside bilinear and bicubic.

@@ -101,6 +101,17 @@ def flat_grey() -> list[np.ndarray]:
   return [arrays()[0][..., 0]]
 
 
+class OnDevice:
+  dtype, shape = np.dtype(np.uint8), (40, 48, 3)
+
+  def __array__(self, *_: object, **__: object) -> np.ndarray:
+    raise RuntimeError('on another device')
+
+
+def elsewhere() -> list:
+  return [arrays()[0], OnDevice()]
+
+
 def missing() -> list[str]:
   return ['missing.png']
 

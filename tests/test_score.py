@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from sr_jax import images, metrics, score
+from sr_jax.errors import InputError
 from sr_jax.metrics import tables
 from sr_jax.metrics.scorer import make_scorer, mean
 from tests import own_code
@@ -366,3 +367,7 @@ def test_own_metrics_that_cannot_be_used(run: Callable, scored: pathlib.Path, me
   assert status == 1
   assert re.search(words, err)
   assert err.count('\n') == 1
+  if 'psnr_y' in metric:
+    for name in ('psnr_y', 'a b', ''):
+      with pytest.raises(InputError, match=f'metric {name}='):
+        score.score(scored / 'sr', scored / 'hr', 2, metrics={name: own_code.nothing})

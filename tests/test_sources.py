@@ -183,7 +183,8 @@ def test_paths_of_an_own_source(tmp_path: pathlib.Path, picture: Callable,
 
 @pytest.mark.parametrize(('name', 'words'), [
     ('endless', 'a map'), ('empty', 'no image'), ('floats', 'entry 5 is float32 [40, 48, 3]'),
-    ('flat_grey', 'entry 0 is uint8 [40, 48]'), ('missing', 'entry 0: missing.png: '),
+    ('flat_grey', 'entry 0 is uint8 [40, 48]'), ('elsewhere', 'entry 1: RuntimeError: '),
+    ('missing', 'entry 0: missing.png: '),
     ('mixed', 'entry 1 has LR'), ('three_sides', 'entry 0 has 3'), ('of_folder', 'folder'),
     ('unreadable', 'FileNotFoundError: '), ('NUMBER', 'is 3'), ('nix', 'no nix')])
 def test_what_an_own_source_may_not_return(name: str, words: str) -> None:

@@ -82,7 +82,8 @@ def _source(value: Any, name: str, where: str) -> OwnSource:
       raise InputError(f'{where}: {path}: '
                        + ('is a folder, expected an image' if path.is_dir() else 'no such file'))
     return path
-  array = np.asarray(value) if hasattr(value, '__array__') else None
+  with user_failures.one_line(where):  # such as an array of PyTorch on a GPU
+    array = np.asarray(value) if hasattr(value, '__array__') else None
   if (array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3)
       or not array.size):
     raise InputError(f'{where} is {_described(value)}; expected a path or a uint8 array '

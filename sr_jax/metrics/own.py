@@ -65,15 +65,15 @@ def find_metrics(given: Mapping[str, str | Callable[..., float]] | Sequence[str]
   pairs = [*given.items()] if isinstance(given, Mapping) else [_named(text) for text in given]
   found: dict[str, OwnMetric] = {}
   for name, function in pairs:
+    if not str(name).isidentifier() or not (callable(function) or user_code.is_spec(function)):
+      raise InputError(f'metric {brief(name, 80)}={brief(function, 80)}: expected '
+                       'MODULE:FUNCTION or NAME=MODULE:FUNCTION')
     if name in (*found, *RESERVED):
       raise InputError(f'metric {name}={function}: there is another metric called {name}; give it '
                        'another name, NAME=MODULE:FUNCTION')
     if callable(function):
       spec = f'{getattr(function, "__module__", "")}:{getattr(function, "__qualname__", "")}'
       found[name] = OwnMetric(function, spec)
-    elif not user_code.is_spec(function) or not str(name).isidentifier():
-      raise InputError(f'metric {brief(name, 80)}={brief(function, 80)}: expected '
-                       'MODULE:FUNCTION or NAME=MODULE:FUNCTION')
     else:
       user_code.allow([function.partition(':')[0]])
       found[name] = find_metric(function, f'metric {name}')
