@@ -40,6 +40,7 @@ sr-jax train --config srresnet:sample --workdir runs/keys --config.steps=600 \\
 
 **In a config file**, `get_config` starts from the defaults and returns what the experiment changes.
 It may take a string of variants, as it does in [the experiments of sr_jax](../configs).
+This is `mine.py`:
 
 <!-- file: mine.py -->
 ```python
