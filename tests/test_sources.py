@@ -213,18 +213,27 @@ def test_a_mistyped_kind_names_the_kinds(tmp_path: pathlib.Path,
 
 
 def test_the_cache_of_an_own_source_depends_on_its_content(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: pathlib.Path, picture: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
   def identities() -> tuple:
     found = own('arrays')
     spec = feed.FeedSpec(CropSpec(4, 16, 2, 3), 4, Augmentation(), 0, 'stream')
     with contextlib.closing(feed.open_feed(found, spec, log=lambda _: None)) as stream:
       return packed.packed_folder(found, 2, 3, tmp_path), stream.digest
 
-  before = identities()
-  assert identities() == before
-  monkeypatch.setattr(own_code, 'SEED', 1)
-  for now, then in zip(identities(), before, strict=True):
-    assert now != then
+  def check() -> None:
+    monkeypatch.setattr(own_code, 'SEED', 0)
+    before = identities()
+    assert identities() == before
+    monkeypatch.setattr(own_code, 'SEED', 1)
+    for now, then in zip(identities(), before, strict=True):
+      assert now != then
+
+  check()
+  write(tmp_path, picture, [f'{name}.png' for name in range(5)], (40, 40))
+  arrays = own_code.arrays
+  monkeypatch.setattr(own_code, 'arrays', lambda: [
+      (tmp_path / f'{index}.png', hr[:20, :20]) for index, hr in enumerate(arrays())])
+  check()  # files of HR with arrays of LR
 
 
 @pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.slow)])

@@ -132,9 +132,10 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
 
 
 def _identities(picture: Picture) -> list[str]:
-  """Returns what identifies an image that is streamed: its path, or hashes of its arrays."""
-  stamps = [source.stamp for source in (picture.hr, picture.lr) if isinstance(source, ArrayImage)]
-  return stamps or [str(picture.hr)]
+  """Returns what identifies an image that is streamed: the path of HR, and hashes of arrays."""
+  hr, lr = picture.hr, picture.lr
+  return [hr.stamp if isinstance(hr, ArrayImage) else str(hr),
+          *([lr.stamp] if isinstance(lr, ArrayImage) else [])]
 
 
 def bank_batches(crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Callable:

@@ -174,7 +174,9 @@ def _in_order(source: CropSource, indices: Iterator[int], workers: int) -> Itera
         yield pending.popleft().result()
   except BrokenProcessPool:
     raise InputError('a worker process that decodes images died: it was killed or ran out of '
-                     'memory; --config.data.workers sets the number of workers') from None
+                     'memory (--config.data.workers sets the number of workers), or the program '
+                     "lacks `if __name__ == '__main__':` around its calls, which each process that "
+                     'Python starts would run again') from None
   finally:
     pool.shutdown(cancel_futures=True)
 
