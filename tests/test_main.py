@@ -193,6 +193,7 @@ def test_invalid_config_files(command, tmp_path, config_file):
   (tmp_path / 'broken.py').write_text('\n\nx = undefined')
   (tmp_path / 'typing.py').write_text('def get_config():\n  return {}')
   (tmp_path / 'run.json').write_text('[]')
+  (tmp_path / 'train.log').write_text('raise KeyError')
   for config, message in (
       (tmp_path / 'none.py', 'none.py: no such config file'),
       (f'{tmp_path / "none.py"}:sample', 'none.py: no such config file'),
@@ -200,6 +201,7 @@ def test_invalid_config_files(command, tmp_path, config_file):
       (tmp_path / 'broken.py', 'broken.py: cannot load, line 3 (NameError): '),
       (tmp_path / 'typing.py', 'typing.py: get_config() returned {}'),
       (f'{tmp_path / "typing.py"}:small', 'typing.py:small: has no variants'),
+      (tmp_path / 'train.log', 'train.log: expected'),
       (tmp_path / 'run.json', 'run.json: cannot read'), (f'{tmp_path / "run.json"}:x', 'variants'),
       (ROOT / 'sr_jax/errors.py', 'errors.py: defines no get_config()')):
     for more in ((), ('--config.steps=3',), ('--mode=summary', '--config.steps', '3')):

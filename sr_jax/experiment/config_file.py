@@ -57,7 +57,10 @@ def load(spec: str, mode: str = 'train', overridden: Collection[str] = ()) -> di
                      'the name of an experiment, such as srgan')
   if not path.is_file():
     raise InputError(f'{name}: no such config file{_similar(path, variant)}')
-  if path.suffix.lower() != '.json':
+  if path.suffix.lower() not in ('.py', '.json'):  # a log of a run, for example, is no program
+    raise InputError(f'{name}: expected a Python file (.py), the config.json of a run, or the name '
+                     'of an experiment, such as srgan')
+  if path.suffix.lower() == '.py':
     user_code.search_current_folder()  # for what the user's file imports
     return _run_file(path, spec, variant)
   if variant:
