@@ -34,7 +34,7 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
           hr: os.PathLike | str | Array | Sequence[Array], scale: int, *,
           lr: os.PathLike | str | Array | Sequence[Array] | None = None,
           border: int | None = None, lpips: str = 'alex',
-          metrics: Mapping[str, str | Callable[..., float]] | Sequence[str] = ()
+          metrics: Mapping[str, str | Callable[..., float]] | Sequence[str] | str = ()
           ) -> dict[str, Any]:
   """Scores images against their originals.
 
@@ -53,10 +53,10 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
       bicubic.
     border: pixels to ignore on each side, in all metrics but LPIPS and psnr_lr; None is `scale`.
     lpips: the network of LPIPS, 'alex', 'vgg' or 'none'.
-    metrics: metrics of your own, {name: function or 'module:name'}; or a sequence of 'module:name',
-      which are called as the function, or 'NAME=module:name'. A function takes (sr, hr), float32
-      [H, W, C] in [0, 1], whole images, and returns a number. It may be called from several threads
-      at once.
+    metrics: metrics of your own, {name: function or 'module:name'}; or one 'module:name', which is
+      called as the function, one 'NAME=module:name', or a sequence of these. A function takes
+      (sr, hr), float32 [H, W, C] in [0, 1], whole images, and returns a number. It may be called
+      from several threads at once.
 
   Returns:
     {'images': {name: scores}, 'mean': scores, 'excluded': lines on images that a mean leaves out,

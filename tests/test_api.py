@@ -97,6 +97,8 @@ def test_all_wrong_keys_of_a_changed_config_are_named(tmp_path):
     sr_jax.train.train(config, tmp_path / 'run')
   for part in ('config.step:', 'config.batch_size=', 'config.optimizer.g.learning_rte'):
     assert part in str(error.value)
+  with pytest.raises(InputError, match=r"'srgan:sample': expected a ConfigDict"):
+    sr_jax.train.train('srgan:sample', tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
@@ -183,6 +185,11 @@ def test_what_a_network_returns_beyond_the_range_is_clipped_and_noted(pair):
 def test_wrong_arrays_are_refused(pair, change, options, message):
   with pytest.raises(InputError, match=message):
     score(change(pair[0]), pair[1], **options)
+
+
+def test_no_arrays_are_refused():
+  with pytest.raises(InputError, match='no image'):
+    score([], [])
 
 
 # Evaluate ----------------------------------------------------------------------------------

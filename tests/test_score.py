@@ -355,6 +355,9 @@ def test_own_metrics(run: Callable, scored: pathlib.Path) -> None:
   given = score.score(scored / 'sr', scored / 'hr', 2, lpips='none',
                              metrics={'mine': own_code.edge_error})
   assert given['images'][name]['mine'] == scores['e']
+  given = score.score(scored / 'sr', scored / 'hr', 2, lpips='none',
+                      metrics='tests.own_code:edge_error')
+  assert given['images'][name]['edge_error'] == scores['e']
 
 
 @pytest.mark.parametrize(('metric', 'words'), [

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from sr_jax.data.pictures import parse_resize
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, brief
 from sr_jax.experiment import values
 from sr_jax.system import user_code
 
@@ -18,6 +18,9 @@ def check(config: ConfigDict) -> ConfigDict:
   Raises:
     InputError: names the keys, their values and what is allowed.
   """
+  if not isinstance(config, ConfigDict):
+    raise InputError(f'config is {brief(repr(config), 80)}: expected a ConfigDict, such as '
+                     "sr_jax.get_config('srgan:sample') returns")
   converted, faults = values.checked(config.to_dict())
   if faults:
     raise InputError('; '.join(faults.values()))

@@ -51,17 +51,18 @@ def find_metric(spec: str, where: str, better: str = '') -> OwnMetric:
   return OwnMetric(function, spec, better)
 
 
-def find_metrics(given: Mapping[str, str | Callable[..., float]] | Sequence[str]
+def find_metrics(given: Mapping[str, str | Callable[..., float]] | Sequence[str] | str
                  ) -> dict[str, OwnMetric]:
   """Returns the metrics that the command line or the calling program gives, by name.
 
   Args:
-    given: {name: function or 'module:name'}, or a sequence of 'module:name', which are called as
-      the function, or 'NAME=module:name'. Their modules are allowed.
+    given: {name: function or 'module:name'}, or one or a sequence of 'module:name', which are
+      called as the function, or 'NAME=module:name'. Their modules are allowed.
 
   Raises:
     InputError: a function cannot be found, or two metrics have one name.
   """
+  given = [given] if isinstance(given, str) else given
   pairs = [*given.items()] if isinstance(given, Mapping) else [_named(text) for text in given]
   found: dict[str, OwnMetric] = {}
   for name, function in pairs:

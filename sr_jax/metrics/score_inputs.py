@@ -80,6 +80,8 @@ def pair(sr: Any, hr: Any, lr: Any, scale: int, notes: list[str]) -> list[Triple
   if len(set(counts.values())) > 1:
     raise InputError(', '.join(f'{name}: {count} images' for name, count in counts.items())
                      + ': expected as many of each')
+  if not any(counts.values()):
+    raise InputError('sr and hr contain no image')
   return [Triple(str(index), *of) for index, of in enumerate(zip(*arrays.values(), strict=True))]
 
 
