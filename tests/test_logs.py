@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -13,13 +14,26 @@ from tensorboardX.proto import event_pb2
 from sr_jax import images
 from sr_jax.images.montage import side_by_side
 from sr_jax.runs.logs import MAX_PENDING_BYTES, Logs
+from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.runs.transcript import Transcript
 from sr_jax.train import overfitting
-from sr_jax.train.announce import validation_tables
+from sr_jax.train.announce import final_line, validation_tables
 from tests.conftest import largest_file
 
 TIME = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d'
+
+
+def test_the_last_line_says_that_no_step_is_the_best(tmp_path: pathlib.Path) -> None:
+  run = types.SimpleNamespace(
+      config=types.SimpleNamespace(steps=4, best_metric='error'),
+      checkpoints=types.SimpleNamespace(best=lambda: None),
+      folder=types.SimpleNamespace(workdir=tmp_path, paths=RunFolder(tmp_path)))
+  assert 'error' not in final_line(run, 4, {'total': '0:01:00'})  # nothing was validated
+  (tmp_path / 'metrics.jsonl').write_text(
+      '{"step": 0, "phase": "bicubic", "valid/psnr_y": 20.0}\n'
+      '{"step": 4, "phase": "pixel", "valid/psnr_y": 20.0, "valid/error": null}\n')
+  assert 'No best step: error' in final_line(run, 4, {'total': '0:01:00'})
 
 
 def test_scalars_are_logged_and_printed(

@@ -174,6 +174,9 @@ def final_line(run: Run, step: int, entry: Mapping[str, Any], skipped: int = 0) 
   best = run.checkpoints.best()
   if best is not None:
     text.append(f'Best: step {best}{_score(run, best)}')
+  elif any(line['step'] and any(key.startswith('valid/') for key in line)
+           for line in read_metrics(run.folder.workdir)):
+    text.append(f'No best step: {run.config.best_metric} was finite at no validation')
   if run.folder.paths.report.exists():
     text.append(f'Report: {run.folder.paths.report}')
   return '. '.join(text)
