@@ -13,8 +13,8 @@ from tensorboardX.proto import event_pb2
 
 from sr_jax import images
 from sr_jax.images.montage import side_by_side
-from sr_jax.runs.logs import MAX_PENDING_BYTES, Logs
 from sr_jax.runs.folder import RunFolder
+from sr_jax.runs.logs import MAX_PENDING_BYTES, Logs
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.runs.transcript import Transcript
 from sr_jax.train import overfitting
