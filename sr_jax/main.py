@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from sr_jax.errors import InputError
 from sr_jax.experiment import config_file, reference
 from sr_jax.experiment.keys import KEYS
-from sr_jax.system import cli, files, signals
+from sr_jax.system import cli, files, signals, user_code
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
 FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',)}
@@ -129,6 +129,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
       cli.allow_import(module)
   except InputError as error:
     raise InputError(f'--import {error}') from None
+  user_code.allow_named(settings)  # before a config.json is read, which may name the same modules
   if _CONFIG.value:
     if mode == 'summary' and workdir:
       raise InputError(f'--workdir {workdir}: summary describes --config {_CONFIG.value}; '

@@ -317,6 +317,10 @@ def test_a_run_cannot_name_code_for_the_modes_that_import_it(key, modes, run_fol
   assert not user_code._allowed
   parse(f'--config={file}', f'--workdir={tmp_path / "new"}', '--import=os')
   assert user_code._allowed == {'os'}
+  user_code._allowed.clear()
+  parse(f'--config={file}', f'--workdir={tmp_path / "new"}', '--config.loss.extra.a.fn=os:abort',
+        '--config.loss.extra.a.weight=0')  # a flag names the module
+  assert user_code._allowed == {'os'}
   files.write_json(file, {key: 'evil:system'} | run)  # the key is given twice
   with pytest.raises(InputError, match=rf"config\.json: {key}='evil:system': .*--import evil"):
     parse(f'--config={file}', f'--workdir={tmp_path / "new"}')

@@ -107,8 +107,8 @@ def load_json(path: pathlib.Path, mode: str = 'train',
 def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str) -> ConfigDict:
   """Returns the config with the values of the command line, all of them checked.
 
-  The modules that the command line names are allowed. Where it names a network of the user's own,
-  the fields that the config has for another network do not apply.
+  Where the command line names a network of the user's own, the fields that the config has for
+  another network do not apply.
 
   Args:
     config: of `load`.
@@ -118,7 +118,6 @@ def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str
   Raises:
     InputError: names every unknown or invalid key in one line.
   """
-  user_code.allow_named(settings)
   values, faults = checked(config)
   own = own_networks(config)
   for section in NETWORKS:
