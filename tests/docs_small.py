@@ -15,6 +15,7 @@ import sr_jax
 from sr_jax.experiment import config_file, values
 from sr_jax.experiment.check import check
 from sr_jax.pretrained.published import PUBLISHED
+from sr_jax.profiling import ceilings
 from sr_jax.profiling import run as profiling
 from sr_jax.train import start
 
@@ -80,7 +81,6 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
   else:
     mode = flags.get('mode', 'train') if module == 'sr_jax.main' else ''
   spec = flags.get('config', '')
-  profiling.ROW_SECONDS = 0.05
   if mode == 'replay' and flags.get('step', '').isdecimal():  # of a run that is small already
     return [f'--step={few(int(flags["step"]))}' if argument.startswith('--step=') else argument
             for argument in _joined(arguments)]
@@ -97,10 +97,17 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
       _check(spec, given)
     settings = small_settings(values.flat(config_file.load(spec)), given)
     if mode == 'profile':
+      _measure_little()
       settings['warmup_steps'] = 0  # of two phases, one
   kept = [argument for argument in _joined(arguments)
           if argument.partition('=')[0].removeprefix('--config.') not in settings]
   return [*kept, *(f'--config.{key}={text}' for key, text in settings.items())]
+
+
+def _measure_little() -> None:
+  """Lets a profile measure for a moment, which is less accurate."""
+  ceilings.MATRIX_SIDE['cpu'], ceilings.COPY_BYTES['cpu'] = 256, 2**20
+  profiling.ROWS, profiling.ROW_SECONDS, profiling.PART_ROUNDS = 1, 0.05, 3
 
 
 def _literal(text: str) -> Any:
