@@ -125,7 +125,7 @@ def test_a_result_of_the_wrong_size_is_refused(size: tuple[int, int], words: tup
 
 
 class Given(nn.Module):
-  """A network whose result has a shape that is a field."""
+  """A network whose result for LR of 8x8 has a shape that is a field."""
 
   shape: tuple[int, ...] = ()
   scale: int = 4
@@ -133,9 +133,12 @@ class Given(nn.Module):
 
   @nn.compact
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array]:
-    sr = jnp.zeros((len(lr) * self.shape[0], *self.shape[1:]) if self.shape else ())
+    shape = self.shape
+    if lr.shape[1:3] != (8, 8):
+      shape = (1, *(side * self.scale for side in lr.shape[1:3]), 3)
+    sr = jnp.zeros((len(lr) * shape[0], *shape[1:]) if shape else ())
     sr += nn.Conv(1, (3, 3))(lr).mean()
-    return sr if self.shape else (sr,)
+    return sr if shape else (sr,)
 
 
 @pytest.mark.parametrize('shape', [(1, 8, 8, 3), (1, 16, 16, 4), (16, 16, 3), (1, 15, 16, 3), ()])
@@ -148,4 +151,32 @@ def test_a_result_of_the_wrong_size_is_refused_before_training(shape: tuple[int,
     phases.build(config).new_state()
   found = str([2 * shape[0], *shape[1:]]) if shape else 'tuple'
   words = 'config.generator', 'Given', '[2, 8, 8, 3]', '[2, 16, 16, 3]', found
+  assert all(word in str(error.value) for word in words)
+
+
+class OneSize(nn.Module):
+  """A network whose parameters, or whose result, fit one size only."""
+
+  fixed: str = 'parameters'
+  scale: int = 2
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    if self.fixed == 'parameters':
+      return pixel_shuffle(nn.Dense(12 * 64)(lr.reshape(-1, lr[0].size)).reshape(-1, 8, 8, 12), 2)
+    sr = pixel_shuffle(nn.Conv(12, (3, 3))(lr), 2)
+    return sr.swapaxes(1, 2) if self.fixed == 'square' else sr[:, :16, :16]
+
+
+@pytest.mark.parametrize(('fixed', 'words'), [
+    ('parameters', ('Dense_0', 'test_own_networks.py, line ')), ('square', ('[2, 96, 192, 3]',)),
+    ('result', ('[2, 16, 16, 3]', '[2, 192, 96, 3]'))])
+def test_a_network_for_one_size_is_refused_before_training(fixed: str, words: tuple[str, ...]
+                                                           ) -> None:
+  config = smallest.get_config()
+  config.generator = {'name': OneSize, 'fixed': fixed}
+  with pytest.raises(InputError) as error:
+    phases.build(config).new_state()
+  words = 'config.generator: class OneSize: ', 'LR of 8x8', '[2, 96, 48, 3]', *words
   assert all(word in str(error.value) for word in words)

@@ -1,6 +1,7 @@
 """Tries a network of the user's own as a training step calls it, before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,10 @@ from flax import linen as nn
 
 from sr_jax.errors import InputError
 from sr_jax.models import failures
+from sr_jax.system import user_failures
 
 COLLECTIONS = ('params', 'batch_stats')  # what a run keeps of a network's variables
+OTHER_SIZE = (96, 48)  # multiples of what networks with windows or strides usually demand
 BATCH = 2  # a result of one value might be taken for a batch of one
 
 
@@ -17,7 +20,8 @@ def refuse_unusable(module: nn.Module, key: str, input_shape: Sequence[int],
                     result_shape: Sequence[int] | None = None) -> None:
   """Traces a network, in training mode and not, and checks its variables and its results.
 
-  Nothing is computed. Networks of this package are not traced.
+  A generator is traced at another size too, because whole images are upscaled with it. Nothing is
+  computed. Networks of this package are not traced.
 
   Args:
     key: of the config, for messages: 'config.generator' or 'config.discriminator'.
@@ -26,7 +30,8 @@ def refuse_unusable(module: nn.Module, key: str, input_shape: Sequence[int],
 
   Raises:
     InputError: the network raises an exception, has no parameters or other variables than
-      COLLECTIONS, or its result has another shape or dtype. The message names the class.
+      COLLECTIONS, or its result has another shape or dtype; or a generator works at one
+      size only. The message names the class.
   """
   if not failures.is_own(module):
     return
@@ -45,6 +50,31 @@ def refuse_unusable(module: nn.Module, key: str, input_shape: Sequence[int],
           variables, images, train=train, mutable=['batch_stats'])[0], variables, images)
     _check_result(result, f'{name}: the result for images of {list(images.shape)} with '
                   f'train={train}', result_shape)
+  if result_shape:
+    _refuse_one_size(module, key, images, variables)
+
+
+def _refuse_one_size(generator: nn.Module, key: str, crops: jax.ShapeDtypeStruct,
+                     variables: Mapping[str, Any]) -> None:
+  """Raises InputError if a generator that works with `crops` fails with larger oblong images."""
+  unshuffle = getattr(generator, 'unshuffle', 1)
+  height, width = (side * unshuffle for side in OTHER_SIZE)
+  channels = crops.shape[-1]
+  images = jax.ShapeDtypeStruct((BATCH, height, width, channels), crops.dtype)
+  expected = BATCH, height * generator.scale, width * generator.scale, channels
+  name = f'{key}: class {type(generator).__name__}'
+  reason = ''
+  try:
+    with user_failures.one_line('it raises'):
+      result = jax.eval_shape(lambda variables, images: generator.apply(variables, images),
+                              variables, images)
+    _check_result(result, 'its result', expected)
+  except InputError as error:
+    reason = str(error)
+  if reason:
+    raise InputError(f'{name}: works only for LR of {crops.shape[1]}x{crops.shape[2]}, the size of '
+                     f'the crops, expected any size, as whole images are upscaled; for images of '
+                     f'{list(images.shape)} {reason}')
 
 
 def _check_result(result: object, name: str, expected: Sequence[int] | None) -> None:
