@@ -1,6 +1,7 @@
 """Losses, metrics and data sources such as users write; specs are 'tests.own_code:NAME'."""
 
 import itertools
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -42,11 +43,19 @@ def broken(sr: jax.Array, hr: jax.Array) -> jax.Array:
   return l1(sr, hr) / (1 // 0)
 
 
+def to_number(sr: jax.Array, hr: jax.Array) -> float:
+  return float(l1(sr, hr))
+
+
 def no_gradient(sr: jax.Array, hr: jax.Array) -> jax.Array:
   return jax.lax.while_loop(lambda x: x < 1, lambda x: x + 1, l1(sr, hr))
 
 
 NUMBER = 3
+
+
+def leaves(*_: object) -> None:
+  sys.exit(0)
 
 
 def edge_error(sr: np.ndarray, hr: np.ndarray) -> float:

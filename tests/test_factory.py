@@ -4,12 +4,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
 from sr_jax.experiment import base_config, phases
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import factory
 from sr_jax.profiling.summary import summarize
 from sr_jax.system import user_code
@@ -108,6 +110,22 @@ def test_an_exception_in_a_class_of_the_users_own() -> None:
     with pytest.raises(InputError, match=r'config\.generator: class Raises: KeyError: .*two.*lines'
                                          r'.*test_factory\.py, line \d+'):
       call()
+
+
+class Leaves(Raises):
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    raise SystemExit(0)
+
+
+def test_a_network_that_ends_the_program() -> None:
+  config = smallest.get_config()
+  config.generator = {'name': Leaves}
+  for call in (lambda: phases.build(config).new_state(), lambda: summarize(config)):
+    with pytest.raises(InputError, match=r'config\.generator: class Leaves: SystemExit: .*exit\(0\)'
+                                         r'.*test_factory\.py, line \d+'):
+      call()
+  with pytest.raises(InputError, match=r'Leaves.*8x8.*SystemExit'):
+    Upscaler(Leaves(), {})(np.zeros((8, 8, 3), np.float32))
 
 
 class Checks(Raises):

@@ -1,6 +1,7 @@
 """Tests of losses: values by hand and by PyTorch, identity, extreme logits."""
 
 import math
+import re
 from collections.abc import Callable
 
 import jax
@@ -170,7 +171,8 @@ def test_own_terms_are_added_and_named(config: ConfigDict) -> None:
     ('per_image', 'float32 [4]'), ('count', 'int32 []'), ('pair', 'a tuple'),
     ('of_numpy', 'TracerArrayConversionError'), ('of_one', 'TypeError'),
     ('broken', 'ZeroDivisionError'), ('no_gradient', 'gradient'), ('NUMBER', 'is 3'),
-    ('nix', 'no nix')])
+    ('nix', 'no nix'), ('leaves', 'sys.exit(0)'),
+    ('to_number', 'ConcretizationTypeError')])
 @pytest.mark.parametrize('key', ['loss.pixel.kind', 'loss.extra.mine.fn'])
 def test_an_own_loss_that_cannot_be_used_is_refused(own_config: ConfigDict, name: str, words: str,
                                                     key: str) -> None:
@@ -185,7 +187,8 @@ def test_an_own_loss_that_cannot_be_used_is_refused(own_config: ConfigDict, name
   assert message.startswith(f'config.{key}={spec!r}: ')
   assert words in message
   assert len(message) < 800
-  if name in ('broken', 'of_numpy'):
+  assert not re.search(r'\w\.\.\.', message)  # no word is cut
+  if name in ('broken', 'of_numpy', 'leaves'):
     assert 'own_code.py, line ' in message
 
 

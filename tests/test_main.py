@@ -191,6 +191,7 @@ def test_wrong_input_is_one_line_and_a_status(command, tmp_path, arguments, mess
 
 def test_invalid_config_files(command, tmp_path, config_file):
   (tmp_path / 'broken.py').write_text('\n\nx = undefined')
+  (tmp_path / 'exit.py').write_text('import sys\ndef get_config():\n  sys.exit(0)')
   (tmp_path / 'typing.py').write_text('def get_config():\n  return {}')
   (tmp_path / 'run.json').write_text('[]')
   (tmp_path / 'train.log').write_text('raise KeyError')
@@ -199,6 +200,7 @@ def test_invalid_config_files(command, tmp_path, config_file):
       (f'{tmp_path / "none.py"}:sample', 'none.py: no such config file'),
       (tmp_path, 'is a folder'), (f'{config_file}:three', "tiny.py:three: unknown variant 'three'"),
       (tmp_path / 'broken.py', 'broken.py: cannot load, line 3 (NameError): '),
+      (tmp_path / 'exit.py', 'exit.py: cannot load, line 3 (SystemExit): 0'),
       (tmp_path / 'typing.py', 'typing.py: get_config() returned {}'),
       (f'{tmp_path / "typing.py"}:small', 'typing.py:small: has no variants'),
       (tmp_path / 'train.log', 'train.log: expected'),

@@ -361,7 +361,9 @@ def test_own_metrics(run: Callable, scored: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(('metric', 'words'), [
-    ('tests.own_code:nix', 'no nix'), ('tests.own_code:nothing', 'image .*None'),
+    ('tests.own_code:nix', 'no nix'),
+    ('tests.own_code:leaves', r'^sr_jax: metric leaves.*exit\(0\).*own_code\.py, line'),
+    ('tests.own_code:nothing', 'image .*None'),
     ('psnr_y=tests.own_code:nothing', 'psnr_y'), ('edge_error', 'MODULE:FUNCTION'),
     ('nowhere:edge_error', 'nowhere')])
 def test_own_metrics_that_cannot_be_used(run: Callable, scored: pathlib.Path, metric: str,

@@ -186,7 +186,8 @@ def test_paths_of_an_own_source(tmp_path: pathlib.Path, picture: Callable,
     ('flat_grey', 'entry 0 is uint8 [40, 48]'), ('elsewhere', 'entry 1: RuntimeError: '),
     ('missing', 'entry 0: missing.png: '),
     ('mixed', 'entry 1 has LR'), ('three_sides', 'entry 0 has 3'), ('of_folder', 'folder'),
-    ('unreadable', 'FileNotFoundError: '), ('NUMBER', 'is 3'), ('nix', 'no nix')])
+    ('unreadable', 'FileNotFoundError: '), ('NUMBER', 'is 3'), ('nix', 'no nix'),
+    ('leaves', 'SystemExit: sys.exit(0) was called (')])
 def test_what_an_own_source_may_not_return(name: str, words: str) -> None:
   with pytest.raises(InputError) as error:
     own(name)

@@ -31,7 +31,7 @@ from sr_jax.experiment.values import (
   own_networks,
   unknown_key,
 )
-from sr_jax.system import files, user_code
+from sr_jax.system import files, user_code, user_failures
 
 
 def load(spec: str, mode: str = 'train', overridden: Collection[str] = ()) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:
     return values
   except InputError as error:
     raise InputError(f'{spec}: {error}') from None
-  except Exception as error:  # whatever the file raises
+  except user_failures.RAISED as error:  # whatever the file raises
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == str(path)]
     lines += [error.lineno] if isinstance(error, SyntaxError) else []

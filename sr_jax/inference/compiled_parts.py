@@ -13,6 +13,8 @@ from sr_jax import images
 from sr_jax.errors import InputError, brief
 from sr_jax.inference import locality, tiles
 from sr_jax.inference.locality import Locality
+from sr_jax.models import failures
+from sr_jax.system import user_failures
 from sr_jax.system.memory import exhausted
 
 MAX_LEVELS = {'uint8': 255, 'uint16': 65535}  # white, by the name of an image's dtype
@@ -140,10 +142,14 @@ class CompiledParts:
       program = Program(None, math.inf)
     except InputError:
       raise
-    except (TypeError, ValueError) as error:  # such as sides that are no multiple of a window's
+    except user_failures.RAISED as error:  # such as sides that are no multiple of a window's
+      refused = isinstance(error, (TypeError, ValueError))
+      if not refused and not failures.is_own(self.generator):
+        raise
       height, width = inputs[-1].shape[1:3] if key[0] == 'tail' else inputs[0].shape[1:3]
       raise InputError(f'{self.name}: cannot process an image of {width}x{height} pixels: '
-                       f'{brief(str(error).strip().splitlines()[0], 200)}') from None
+                       + (brief(str(error).strip().splitlines()[0], 200) if refused
+                          else user_failures.described(error))) from None
     self._programs[key] = program
     return program
 
@@ -166,7 +172,7 @@ def _trunk_features(generator: nn.Module, variables: dict, lr: jax.ShapeDtypeStr
     (image, *_), result = calls['__call__']
     (first, *_), features = calls['trunk']
     (second, third), sr = calls['tail']
-  except (TypeError, ValueError, KeyError):  # an image of this size is refused, or no such methods
+  except user_failures.RAISED:  # an image of this size is refused, or no such methods
     return None
   follows = first is image and second is features and third is image and result is sr
   return features if follows and isinstance(features, jax.Array) else None

@@ -20,6 +20,7 @@ from flax import linen as nn
 
 from sr_jax.inference.marks_walk import NotLocalError, Walk
 from sr_jax.inference.probes import Marks, Probes
+from sr_jax.system import user_failures
 
 # Sides of the probed images. What depends on the side differs between the two of a pair; the second
 # pair is for networks that see further than the first shows.
@@ -87,9 +88,9 @@ def _examine_at(side: int, call: Callable[..., jax.Array], variables: Any,
     with nn.intercept_methods(count):
       # A new function each time: JAX caches traces, and a cached one would call no interceptor.
       jaxpr = jax.make_jaxpr(lambda *arguments: call(*arguments))(variables, *images)
-  except (TypeError, ValueError) as error:  # an image of this size is refused
+  except user_failures.RAISED as error:  # an image of this size is refused
     return Locality(None, reason=f'an image of {images[0].shape[1]}x{images[0].shape[2]} is not '
-                    f'accepted: {str(error).splitlines()[0]}'), None
+                    f'accepted: {user_failures.shortened(error)}'), None
   free = [_stand_in(leaf) for leaf in jax.tree.leaves(variables)]
   marked = [Marks(probes.single(*image.shape[1:])) for image in images]
   walk = Walk(probes)

@@ -15,7 +15,7 @@ from flax import linen as nn
 from sr_jax.errors import InputError, brief
 from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
-from sr_jax.system import user_code
+from sr_jax.system import user_code, user_failures
 
 # Fields that are set for every network, and how a class declares them.
 COMMON_FIELDS = {'scale': 'scale: int = 4', 'dtype': 'dtype: jnp.dtype = jnp.float32'}
@@ -101,12 +101,12 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
     values['kernel_init'] = INITIALIZERS[init]
   try:
     return make(**values)
-  except Exception as error:
-    refused = isinstance(error, (ValueError, TypeError))  # or a field without a default is missing
+  except user_failures.RAISED as error:
+    refused = isinstance(error, (ValueError, TypeError))
     if not refused and not user_code.is_spec(name):
       raise
-    kind = '' if refused else f'{type(error).__name__}: '
-    raise InputError(f'{where.rstrip(".") or name}: {kind}{brief(error, 300)}') from None
+    text = user_failures.shortened(error) if refused else user_failures.described(error)
+    raise InputError(f'{where.rstrip(".") or name}: {text}') from None
 
 
 def _check_class(name: str, module: Any, where: str, common: Mapping[str, Any]) -> None:

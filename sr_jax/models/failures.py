@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from flax import linen as nn
 
-from sr_jax.errors import InputError, brief
-from sr_jax.system.user_failures import place
+from sr_jax.errors import InputError
+from sr_jax.system.user_failures import RAISED, described, shortened
 
 
 def is_own(module: nn.Module) -> bool:
@@ -31,11 +31,10 @@ def one_line(module: nn.Module, where: str = '') -> Iterator[None]:
     yield
   except InputError:
     raise
-  except Exception as error:  # whatever the user's code raises
+  except RAISED as error:  # whatever the user's code raises
     if is_own(module):
-      raise InputError(f'{name}{type(error).__name__}: {brief(error, 300)}{place(error)}'
-                       ) from None
+      raise InputError(f'{name}{described(error)}') from None
     if isinstance(error, (ValueError, TypeError)):
-      raise InputError(f'{name}{brief(error, 300)}') from None
+      raise InputError(f'{name}{shortened(error)}') from None
     raise
 

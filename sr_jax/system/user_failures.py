@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from sr_jax.errors import InputError, brief
 
+RAISED = (Exception, SystemExit)  # sys.exit() in a function would end the command without a word
+
 
 @contextlib.contextmanager
 def one_line(where: str, expected: str = '') -> Iterator[None]:
@@ -24,14 +26,31 @@ def one_line(where: str, expected: str = '') -> Iterator[None]:
     yield
   except (InputError, MemoryError):
     raise
-  except Exception as error:  # whatever the user's code raises
-    message = ' '.join(brief(error, 300).split())
-    raise InputError(f'{where}: {type(error).__name__}: {message}{place(error)}'
+  except RAISED as error:  # whatever the user's code raises
+    raise InputError(f'{where}: {described(error)}'
                      + (f'; expected {expected}' if expected and isinstance(error, TypeError)
                         else '')) from None
 
 
-def place(error: Exception) -> str:
+def described(error: BaseException) -> str:
+  """Returns 'ValueError: too small (mine.py, line 12)'; a long message is shortened."""
+  message = (f'sys.exit({brief(repr(error.code), 200)}) was called'
+             if isinstance(error, SystemExit) else shortened(error))
+  return f'{type(error).__name__}: {message}{place(error)}'
+
+
+def shortened(error: BaseException, max_chars: int = 300) -> str:
+  """Returns an exception's message on one line, cut after a sentence or else after a word."""
+  text = ' '.join(str(error).split())
+  if len(text) <= max_chars:
+    return text
+  sentences = text[:max_chars + 1].rpartition('. ')[0]
+  if sentences:
+    return f'{sentences}.'
+  return f'{text[:max_chars + 1].rpartition(" ")[0] or text[:max_chars]}...'
+
+
+def place(error: BaseException) -> str:
   """Returns ' (mine.py, line 12)', the last line of code of neither a library nor this package."""
   package = str(pathlib.Path(__file__).parents[1])
   lines = [frame for frame in traceback.extract_tb(error.__traceback__)
