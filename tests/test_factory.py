@@ -75,7 +75,7 @@ def own(name: str) -> str:
     ('NoDtype', ('NoDtype', "'dtype'")), ('NoScale', ('NoScale', "'scale'")),
     ('NoTrain', ('NoTrain', 'train')), ('function', ('test_factory:function', 'flax.linen.Module')),
     ('jnp', ('module', 'flax.linen.Module')), ('Missing', ('has no Missing',)),
-    ('Unset', ('width',))])
+    ('Unset', ('config.generator.width: ', 'Unset'))])
 def test_what_a_class_lacks_is_one_line(name: str, words: tuple[str, ...]) -> None:
   with pytest.raises(InputError) as error:
     factory.build_generator({'name': own(name)}, 2, 'float32')
@@ -110,6 +110,22 @@ def test_an_exception_in_a_class_of_the_users_own() -> None:
     with pytest.raises(InputError, match=r'config\.generator: class Raises: KeyError: .*two.*lines'
                                          r'.*test_factory\.py, line \d+'):
       call()
+
+
+class Draws(Raises):
+  @nn.compact
+  def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+    lr = nn.Dropout(0.5, deterministic=not train)(nn.Conv(3, (3, 3))(lr))
+    return jnp.repeat(jnp.repeat(lr, 2, 1), 2, 2)
+
+
+def test_a_network_that_draws_random_numbers() -> None:
+  config = smallest.get_config()
+  config.generator = {'name': Draws}
+  with pytest.raises(InputError, match=r'config\.generator: class Draws: .*random.*test_factory'
+                                       r'\.py, line \d+.*dropout') as error:
+    phases.build(config).new_state()
+  assert 'PRNG' not in str(error.value)
 
 
 class Leaves(Raises):
@@ -219,7 +235,7 @@ def test_a_discriminator_of_the_users_own() -> None:
 
 @pytest.mark.parametrize(('module', 'words'), [
     (Scalar, r'float32 \[\], expected .*\[2\]'), (Rounded, r'bfloat16 \[2\], .*float32'),
-    (Random, 'InvalidRngError'), (Empty, 'no parameters'), (Counter, "'counts'")])
+    (Random, 'random numbers'), (Empty, 'no parameters'), (Counter, "'counts'")])
 def test_a_discriminator_that_cannot_be_trained(module: object, words: str) -> None:
   with pytest.raises(InputError, match=rf'config\.discriminator: class {module.__name__}: .*{words}'
                      ):

@@ -93,6 +93,32 @@ def test_a_module_that_cannot_be_used(text: str, words: str, planted: pathlib.Pa
     user_code.find('planted:Net', 'here')
 
 
+@pytest.mark.parametrize('name', ['json:edges', 'time:edges', 'json.mine:edges'])
+def test_a_module_that_another_one_hides_is_named(name: str, planted: pathlib.Path) -> None:
+  user_code.allow(['json', 'time', 'json.mine'])
+  with pytest.raises(InputError, match=f"here='{name}': ") as error:
+    user_code.find(name, 'here')
+  assert 'rename' not in str(error.value)
+  for hidden in ('json.py', 'time.py'):
+    planted.with_name(hidden).write_text('edges = 1')
+  with pytest.raises(InputError, match=rf'installed.*{planted.parent}/(json|time)\.py.*rename'):
+    user_code.find(name, 'here')
+
+
+def test_a_module_that_lacks_a_name_hides_nothing(planted: pathlib.Path) -> None:
+  user_code.allow(['planted'])
+  with pytest.raises(InputError) as error:
+    user_code.find('planted:nix', 'here')
+  assert 'rename' not in str(error.value)
+
+
+def test_a_file_instead_of_a_module_is_named(planted: pathlib.Path) -> None:
+  user_code.allow(['planted.py'])
+  with pytest.raises(InputError, match=r"here='planted\.py:Net': .*planted:Net$"):
+    user_code.find('planted.py:Net', 'here')
+  assert not planted.exists()
+
+
 def test_objects_become_names() -> None:
   assert user_code.spec_of(pathlib.Path) == f'{pathlib.Path.__module__}:Path'
   with pytest.raises(ValueError, match='top level'):

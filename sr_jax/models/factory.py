@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax.errors import InputError, brief
+from sr_jax.errors import InputError, brief, listed
 from sr_jax.models import DISCRIMINATORS, GENERATORS, architecture
 from sr_jax.models.layers import INITIALIZERS
 from sr_jax.system import user_code, user_failures
@@ -99,6 +99,11 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
     raise InputError(f'{where}init={init!r}: class {module.__name__} has no field kernel_init')
   if init:
     values['kernel_init'] = INITIALIZERS[init]
+  missing = [f'{where}{argument.name}' for argument in inspect.signature(make).parameters.values()
+             if argument.default is argument.empty and argument.name not in values
+             and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)]
+  if missing:
+    raise InputError(f'{listed(missing)}: missing; class {module.__name__} has no default for it')
   try:
     return make(**values)
   except user_failures.RAISED as error:

@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import Iterator
 
 from flax import linen as nn
+from flax.errors import InvalidRngError
 
 from sr_jax.errors import InputError
-from sr_jax.system.user_failures import RAISED, described, shortened
+from sr_jax.system.user_failures import RAISED, described, place, shortened
 
 
 def is_own(module: nn.Module) -> bool:
@@ -32,6 +33,10 @@ def one_line(module: nn.Module, where: str = '') -> Iterator[None]:
   except InputError:
     raise
   except RAISED as error:  # whatever the user's code raises
+    if is_own(module) and isinstance(error, InvalidRngError):
+      raise InputError(f'{name}draws random numbers{place(error)}; a network gets none, '
+                       'as its result must depend on its input alone: remove layers like dropout'
+                       ) from None
     if is_own(module):
       raise InputError(f'{name}{described(error)}') from None
     if isinstance(error, (ValueError, TypeError)):

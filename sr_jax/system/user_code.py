@@ -8,6 +8,7 @@ such a module. What a run's config.json or a weight file names is never passed t
 import fnmatch
 import importlib
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -113,12 +114,16 @@ def find(spec: str, where: str) -> Any:
   if not is_spec(spec):
     raise InputError(f"{where}={brief(repr(spec), 100)}: expected 'module:name', such as 'my:net' "
                      'for net in my.py')
-  refuse_unless_allowed(spec, where)
   module_name, _, name = spec.partition(':')
+  if module_name.endswith('.py'):
+    raise InputError(f'{where}={spec!r}: expected the name of a module, not of its file: '
+                     f'{module_name.removesuffix(".py")}:{name}')
+  refuse_unless_allowed(spec, where)
   module = import_module(module_name, f'{where}={spec!r}')
   if not hasattr(module, name):
     file = getattr(module, '__file__', None)
-    raise InputError(f'{where}={spec!r}: {module_name} has no {name}' + f' ({file})' * bool(file))
+    raise InputError(f'{where}={spec!r}: {module_name} has no {name}' + f' ({file})' * bool(file)
+                     + _hidden(module_name))
   return getattr(module, name)
 
 
@@ -134,7 +139,7 @@ def import_module(name: str, where: str) -> Any:
   except (Exception, SystemExit) as error:  # whatever the user's module raises
     lines = _lines(error, name)
     raise InputError(f'{where}: cannot import {name} ({type(error).__name__}: '
-                     f'{brief(error, 200)}{lines})') from None
+                     f'{brief(error, 200)}{lines}){_hidden(name)}') from None
 
 
 def search_current_folder() -> None:
@@ -170,6 +175,24 @@ def spec_of(value: Any) -> str:
 
 def _module(spec: str) -> str:
   return spec.partition(':')[0]
+
+
+def _hidden(module: str) -> str:
+  """Returns advice if a module elsewhere takes the place of one in the current folder, or ''."""
+  top = module.partition('.')[0]
+  used = sys.modules.get(top)
+  try:
+    here = next((path for path in (pathlib.Path.cwd() / f'{top}.py', pathlib.Path.cwd() / top)
+                 if path.exists()), None)
+  except OSError:  # the current folder was removed
+    return ''
+  file = getattr(used, '__file__', None)  # a module of the interpreter, such as time, has none
+  places = [*getattr(used, '__path__', ()), *([file] if file else [])]
+  if not (used and here) or any(pathlib.Path(place).resolve() == here.resolve()
+                                for place in places):
+    return ''
+  return (f'; the module {top} of Python or of an installed package is used instead of '
+          f'{here}: rename the latter')
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
