@@ -16,6 +16,7 @@ then use; evaluate and replay always need the run.
 --helpkeys lists all keys of a config, --helpkeys WORD ... those that match all of the words.
 """
 
+import collections
 import functools
 import pathlib
 import signal
@@ -152,7 +153,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
 
 def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
   """Returns {'eval.sets': 'a,b'} for --config.eval.sets=a,b, and refuses all other arguments."""
-  settings, rest = {}, list(arguments)
+  settings, rest, given = {}, list(arguments), collections.Counter()
   while rest:
     argument = rest.pop(0)
     name, equals, value = argument.lstrip('-').partition('=')
@@ -174,7 +175,11 @@ def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
       if not rest:
         raise InputError(f'{argument}: expected a value, as in --config.{key}=VALUE')
       value = rest.pop(0)
+    given[key] += 1
     settings[key] = value
+  for key, times in given.items():
+    if times > 1:
+      raise InputError(f'--config.{key}: is given {times} times; give it once')
   return settings
 
 
