@@ -157,8 +157,10 @@ def test_entries_of_own_loss_terms_are_checked(config, extra, words):
   assert str(error.value).count('config.loss.extra') <= 3
   settings = {f'loss.extra.{name}.{key}': str(value) for name, fields in extra.items()
               for key, value in (fields.items() if isinstance(fields, dict) else [('x', 'y')])}
-  with pytest.raises(InputError):
+  with pytest.raises(InputError) as error:
     config_file.override(base_config.defaults().to_dict(), settings, 'FILE')
+  if 'pixel' in extra:
+    assert str(error.value).count('loss.extra.pixel') == 1
 
 
 def test_own_entries_of_the_command_line_complete_those_of_a_file():

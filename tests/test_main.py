@@ -16,6 +16,7 @@ from sr_jax import main
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, values
 from sr_jax.experiment.check import check
+from sr_jax.experiment.config_file import load as load_config
 from sr_jax.models import factory
 from sr_jax.system import cli as commands
 from sr_jax.system import files, user_code
@@ -213,6 +214,23 @@ def test_invalid_config_files(command, tmp_path, config_file):
       assert message in err
 
 
+@pytest.mark.parametrize(('statement', 'words'), [
+    ('config.loss.extra.f.fn = max', r'no key f; .*config\.loss\.extra\.f = dict\(fn=.*weight='),
+    ('config.eval.extra["f"].fn = max', r'no key f; .*config\.eval\.extra\.f = dict\(.*better='),
+    ('config.los.pixel.weight = 1', r'no key los; did you mean loss\?$'),
+    ('config["los"].pixel.weight = 1', r'no key los; did you mean loss\?$'),
+    ('config.generator.foo.bar = 1', r'no key foo; .*--helpkeys'),
+    ('{}["los"]', r"\(KeyError\): 'los'"), ('{}.los', r"\(AttributeError\): .*'dict'")])
+def test_a_key_that_a_config_file_reads_and_does_not_exist(statement, words, tmp_path):
+  path = tmp_path / 'exp.py'
+  path.write_text('from sr_jax.experiment.base_config import defaults\n\ndef get_config():\n'
+                  f'  config = defaults()\n  {statement}\n')
+  with pytest.raises(InputError, match=r'exp\.py: cannot load, line 5.*' + words) as error:
+    load_config(str(path))
+  assert '\n' not in str(error.value)
+  assert '\\' not in str(error.value)
+
+
 def test_all_wrong_keys_of_a_config_file_are_named(command, tmp_path, config_file):
   text = config_file.read_text().replace('  return config', textwrap.dedent('''
       config.bach_size = 8
@@ -397,7 +415,7 @@ def test_settings_beside_a_config_are_those_of_the_run_or_refused(run_folder, co
   for key, value in (('steps', 9), ('optimizer.g.ramp', 3), ('wandb', 'project'),
                      ('log_every', 12345), ('discriminator.hidden', 9)):
     with pytest.raises(InputError, match=rf'--config\.{key}: .*old'):
-      parse(*both, '--config.steps=7', f'--config.{key}={value}')
+      parse(*both, *['--config.steps=7'] * (key != 'steps'), f'--config.{key}={value}')
 
 
 def test_a_split_may_be_chosen_for_imported_weights_only(run_folder, config_file):
@@ -515,3 +533,12 @@ def test_training_never_imports_tensorflow_or_pytorch(interrupted):
 def test_a_flag_given_twice_is_refused(name: str) -> None:
   with pytest.raises(InputError, match=f'^--{name}: .*2 times'):
     parse('--mode=summary', *[f'--{name}=summary'] * (2 - (name == 'mode')))
+
+
+@pytest.mark.parametrize(('key', 'flags'), [
+    ('steps', ('--config.steps=1', '--config.steps', '1')),
+    ('generator.width', ('--config.generator.width=1', '--config.generator.width=2')),
+    ('data.augment.turn', ('--config.data.augment.turn', '--noconfig.data.augment.turn'))])
+def test_a_key_given_twice_is_refused(key: str, flags: tuple[str, ...]) -> None:
+  with pytest.raises(InputError, match=f'^--config.{key}: .*2 times'):
+    parse('--config=srresnet:sample', *flags)

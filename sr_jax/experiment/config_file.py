@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment.key import parse
 from sr_jax.experiment.keys import find_key
-from sr_jax.experiment.named_keys import incomplete
+from sr_jax.experiment.named_keys import incomplete, siblings
 from sr_jax.experiment.values import (
   IMPORTED,
   NETWORKS,
@@ -146,7 +146,7 @@ def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str
   wrong += [fault for name, fault in incomplete(values)
             if name not in settings and name not in faults]
   if wrong:
-    raise InputError('; '.join(wrong))
+    raise InputError('; '.join(dict.fromkeys(wrong)))  # keys of one entry have one fault
   return ConfigDict(nested(values), type_safe=False)
 
 
@@ -201,12 +201,40 @@ def _run_file(path: pathlib.Path, spec: str, variant: str) -> dict[str, Any]:
   except InputError as error:
     raise InputError(f'{spec}: {error}') from None
   except user_failures.RAISED as error:  # whatever the file raises
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-             if frame.filename == str(path)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+              if frame.filename == str(path)]
+    lines = [frame.lineno for frame in frames]
     lines += [error.lineno] if isinstance(error, SyntaxError) else []
     at = f', line {lines[-1]}' if lines and not isinstance(error, ValueError) else ''
+    if missing := _missing_key(error, frames[-1].line if frames else ''):
+      raise InputError(f'{spec}: cannot load{at}: {missing}') from None
     kind = '' if isinstance(error, ValueError) else f'cannot load{at} ({type(error).__name__}): '
     raise InputError(f'{spec}: {kind}{brief(error)}') from None
+
+
+def _missing_key(error: BaseException, statement: str) -> str:
+  """Returns the message for a key that a ConfigDict lacks, or '' if `error` is another exception.
+
+  Args:
+    statement: the line of the config file that raised it.
+  """
+  frames = traceback.extract_tb(error.__traceback__)
+  if not isinstance(error, (AttributeError, KeyError)) or not error.args or (
+      frames[-1].filename != inspect.getfile(ConfigDict)):
+    return ''
+  cause = error.args[0]  # an AttributeError contains the KeyError
+  text = str(cause.args[0] if isinstance(cause, KeyError) else cause)
+  found = re.match(r"""'(.+)'(?:\nDid you mean "(.+)" instead of .*)?$""", text)
+  if not found:
+    return ''
+  name, similar = found.groups()
+  advice = [f'did you mean {similar}?'] if similar else []
+  if section := re.search(r'\b(loss|eval)\.extra\b', statement):
+    entry = f'{section[0]}.{name}'
+    keys = ', '.join(f'{key.rpartition(".")[2]}=...' for key in siblings(f'{entry}.'))
+    advice.append(f'a new entry is set as a whole: config.{entry} = dict({keys})')
+  return f'the config has no key {name}; ' + (
+      ' '.join(advice) or 'sr-jax train --helpkeys lists all keys')
 
 
 def _filled(values: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
