@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
 from sr_jax.experiment import base_config, phases
+from sr_jax.experiment.check import check
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import factory
 from sr_jax.profiling.summary import summarize
@@ -98,9 +99,29 @@ class Raises(nn.Module):
 
 def test_a_field_that_a_class_lacks_is_set_to_none() -> None:
   factory.build_generator({'name': own('Raises'), 'output': None}, 2, 'float32')
-  with pytest.raises(InputError, match=r'config\.generator\.output: .*Raises .*None; it has no '
-                                       'fields'):
+  with pytest.raises(InputError, match=r'config\.generator\.output: .*Raises .*None.*; it has '
+                                       'no fields'):
     factory.build_generator({'name': own('Raises'), 'output': 'tanh'}, 2, 'float32')
+
+
+def test_all_fields_that_a_class_lacks_are_named_at_once() -> None:
+  fields = {'name': own('WIDE'), 'output': 'tanh', 'features': 8, 'blocks': None, 'init': 'xavier'}
+  with pytest.raises(InputError, match=r'^config\.generator\.output, config\.generator\.features, '
+                     r'config\.generator\.init: .*WIDE .*kernel_init; leave out output, features, '
+                     r'init, .*None.* config\.generator = dict\(name=.*width'):
+    factory.build_generator(fields, 2, 'float32')
+  config = base_config.defaults()
+  config.generator.output = 'tanh'
+  config.generator = {'name': own('WIDE'), 'width': 3}
+  fields = dict(check(config).generator.items())
+  assert factory.build_generator(fields, 2, 'float32').width == 3
+
+
+@pytest.mark.parametrize('more', [{}, {'output': 'tanh'}])
+def test_a_field_with_a_typing_error(more: dict) -> None:
+  with pytest.raises(InputError, match=r'config\.generator\.widht.*did you mean width') as error:
+    factory.build_generator({'name': own('WIDE'), 'widht': 3, **more}, 2, 'float32')
+  assert ('None' in str(error.value)) == bool(more)
 
 
 def test_an_exception_in_a_class_of_the_users_own() -> None:

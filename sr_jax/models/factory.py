@@ -1,12 +1,13 @@
 """Builds a network from its fields with all values checked, and compares two networks."""
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -86,17 +87,16 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
   values = {field: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
             for field, value in fields.items()
             if field not in ('name', 'init') and value is not None} | common
-  for field in values.keys() - annotations.keys():
-    known = ', '.join(sorted(annotations.keys() - common.keys()))
-    raise InputError(f'{where}{field}: {name} has no such field; set it to None; '
-                     + (f'its fields are {known}' if known else 'it has no fields of its own'))
+  unknown = [field for field in values if field not in annotations]
+  if init and 'kernel_init' not in {field.name for field in dataclasses.fields(module)}:
+    unknown.append('init')
+  if unknown:
+    raise InputError(_unknown_fields(unknown, annotations.keys() - common.keys(), name, where))
   for field, value in values.items():
     _check_type(f'{where}{field}', value, annotations[field])
     if not user_code.is_spec(name) or field in common:
       _check_count(f'{where}{field}', value, annotations[field],
                    MAX_FIELD_VALUES.get(field, MAX_INTEGER))
-  if init and 'kernel_init' not in {field.name for field in dataclasses.fields(module)}:
-    raise InputError(f'{where}init={init!r}: class {module.__name__} has no field kernel_init')
   if init:
     values['kernel_init'] = INITIALIZERS[init]
   missing = [f'{where}{argument.name}' for argument in inspect.signature(make).parameters.values()
@@ -112,6 +112,40 @@ def _build(make: Callable[..., nn.Module], fields: Mapping[str, Any], where: str
       raise
     text = user_failures.shortened(error) if refused else user_failures.described(error)
     raise InputError(f'{where.rstrip(".") or name}: {text}') from None
+
+
+def _unknown_fields(unknown: Sequence[str], known: Collection[str], name: str, where: str) -> str:
+  """Returns the message for fields that a network does not have.
+
+  Args:
+    unknown: all such fields.
+    known: the fields that it has.
+    name, where: of the network and of its fields, as for `build_generator`.
+  """
+  known, words = sorted(known), 'field' if len(unknown) == 1 else 'fields'
+  similar = {field: match for field in unknown
+             for match in difflib.get_close_matches(field, known, 1, 0.7)}
+  text = f'{", ".join(where + field for field in unknown)}: {name} has no such {words}'
+  for field, match in similar.items():
+    text += f'; did you mean {match}' + f' for {field}' * (len(unknown) > 1) + '?'
+  if 'init' in unknown:
+    text += '; init sets the field kernel_init'
+  # A config may have these from an experiment with another network; others are typing errors.
+  others = [field for field in unknown if field in _fields_of_ours() and field not in similar]
+  if others and where in ('config.generator.', 'config.discriminator.'):
+    text += f'; leave out {", ".join(others)}, or set to None what the experiment sets'
+    if user_code.is_spec(name):
+      text += (f'; in Python and config files, {where[:-1]} = dict(name=..., FIELD=...) replaces '
+               'all fields')
+  return f'{text}; ' + (f'its fields are {", ".join(known)}' if known
+                        else 'it has no fields of its own')
+
+
+def _fields_of_ours() -> set[str]:
+  """Returns the keys of all fields of the networks of sr_jax."""
+  classes = [make.func if isinstance(make, functools.partial) else make
+             for make in (*GENERATORS.values(), *DISCRIMINATORS.values())]
+  return {'init'} | {field.name for made in classes for field in dataclasses.fields(made)}
 
 
 def _check_class(name: str, module: Any, where: str, common: Mapping[str, Any]) -> None:
