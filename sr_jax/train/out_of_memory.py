@@ -33,7 +33,8 @@ def explain_oom(config: ConfigDict, data_mode: str, compiled: Compiled | None) -
     remedies = ['a smaller config.hr_patch or config.batch_size']
     if jax.default_backend() != 'cpu':  # where the parts of a batch are not compiled as one
       remedies.append('config.accumulate=2 or more, which computes a batch in parts')
-    if config.generator.name not in ('srcnn', 'compact') and not config.generator.remat:
+    if config.generator.name in ('srresnet', 'msrresnet', 'edsr', 'rrdb') and (
+        not config.generator.remat):
       remedies.append('config.generator.remat=True')
     if config.dtype == 'float32':
       remedies.append('config.dtype=bfloat16')
