@@ -40,6 +40,11 @@ def test_too_little_memory_names_the_keys_that_need_less(
         out_of_memory.explain_oom(config, 'stream', None)):
     raise exhausted
   assert not re.search('MiB|remat|bfloat16|mode=mapped', str(caught.value))
+  config.generator = {'name': 'my:Net'}  # which need not have `remat`
+  with (pytest.raises(InputError, match='accumulate') as caught,
+        out_of_memory.explain_oom(config, 'stream', None)):
+    raise exhausted
+  assert 'remat' not in str(caught.value)
   with (pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'),
         out_of_memory.explain_oom(config, 'bank', needs)):
     raise jax.errors.JaxRuntimeError('INTERNAL: no cuDNN')
