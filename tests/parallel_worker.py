@@ -52,7 +52,7 @@ def begin(kind, pictures, devices):
   mode = 'mapped' if jnp.float32 is jnp.float64 else 'bank'
   config, mesh, feed = feed_of(kind, pictures, devices, mode)
   if jnp.float32 is jnp.float64:
-    phases.check, config.dtype = lambda config: config, 'float64'  # which is refused otherwise
+    phases.check_given, config.dtype = lambda config, _: config, 'float64'  # refused otherwise
   experiment = phases.build(config)
   state = experiment.new_state()
   if jnp.float32 is jnp.float64:

@@ -365,9 +365,9 @@ def test_an_own_metric_may_decide_and_is_known_by_its_name(watched):
   watched.best_metric = 'mine'
   with pytest.raises(InputError, match=r'config\.best_metric=.mine.'):
     phases.build(watched)
-  watched.eval.extra = {'mine': {'fn': 'not.imported:here', 'better': 'lower'}}
+  watched.eval.extra = {'mine': {'fn': 'never.allowed:here', 'better': 'lower'}}
   phases.build(watched)  # replay and profile do not import it
-  with pytest.raises(InputError, match=r'extra\.mine\.fn=.not\.imported:here.*--import not'):
+  with pytest.raises(InputError, match=r'extra\.mine\.fn=.never\.allowed:here.*--import never'):
     validation.open_validation(watched, [])
   watched.eval.extra.mine.fn = ''
   assert validation.open_validation(watched, []).own == {}
