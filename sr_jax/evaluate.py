@@ -69,11 +69,12 @@ def evaluate(workdir: os.PathLike | str,
   """
   workdir = files.expand(workdir)
   trained = metadata.read_config(workdir)
-  overridden = () if sets is None else ('eval.sets',)
-  config = (_settings_of(workdir, overridden) if config is None
+  # Sets that are given replace those of the run, which may name code that is not allowed.
+  replaced = {} if sets is None else {'eval.sets': inputs.join_sets(sets)}
+  config = (config_file.load_run(workdir, 'evaluate', replaced) if config is None
             else config.copy_and_resolve_references())
-  if sets is not None:
-    config.eval.sets = inputs.join_sets(sets)
+  if replaced:
+    config.eval.sets = replaced['eval.sets']
   if lpips is not None:
     config.eval.lpips = lpips
   config = check_given(config, 'evaluate')
@@ -91,12 +92,6 @@ def evaluate(workdir: os.PathLike | str,
       RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,
       tuple(config.eval.correct.thresholds), own_functions.find_metrics(config))
   return evaluator.run_all(opened)
-
-
-def _settings_of(workdir: pathlib.Path, overridden: Sequence[str]) -> ConfigDict:
-  """Returns the settings of a run; `overridden` is that of `config_file.load_json`."""
-  path = RunFolder(workdir).config
-  return config_file.override(config_file.load_json(path, 'evaluate', overridden), {}, str(path))
 
 
 def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:

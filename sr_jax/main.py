@@ -186,10 +186,8 @@ def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
 def _settings_of_run(workdir: pathlib.Path, settings: Mapping[str, str], mode: str) -> ConfigDict:
   """Returns the settings of a run with the changes that a mode can use."""
   from sr_jax.runs import metadata
-  from sr_jax.runs.folder import RunFolder
   metadata.read_config(workdir)
-  path = RunFolder(workdir).config
-  config = config_file.override(config_file.load_json(path, mode, settings), settings, str(path))
+  config = config_file.load_run(workdir, mode, settings)
   _refuse_unused(config, settings, workdir, mode)
   return config
 

@@ -124,15 +124,6 @@ def test_a_field_with_a_typing_error(more: dict) -> None:
   assert ('None' in str(error.value)) == bool(more)
 
 
-def test_an_exception_in_a_class_of_the_users_own() -> None:
-  config = smallest.get_config()
-  config.generator = {'name': Raises}
-  for call in (lambda: phases.build(config).new_state(), lambda: summarize(config)):
-    with pytest.raises(InputError, match=r'config\.generator: class Raises: KeyError: .*two.*lines'
-                                         r'.*test_factory\.py, line \d+'):
-      call()
-
-
 class Draws(Raises):
   @nn.compact
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
@@ -154,13 +145,19 @@ class Leaves(Raises):
     raise SystemExit(0)
 
 
-def test_a_network_that_ends_the_program() -> None:
+@pytest.mark.parametrize(('network', 'message'), [
+    (Raises, r'class Raises: KeyError: .*two.*lines'),
+    (Leaves, r'class Leaves: SystemExit: .*exit\(0\)')])
+def test_an_exception_in_a_class_of_the_users_own(network: type[nn.Module], message: str) -> None:
   config = smallest.get_config()
-  config.generator = {'name': Leaves}
+  config.generator = {'name': network}
   for call in (lambda: phases.build(config).new_state(), lambda: summarize(config)):
-    with pytest.raises(InputError, match=r'config\.generator: class Leaves: SystemExit: .*exit\(0\)'
+    with pytest.raises(InputError, match=rf'config\.generator: {message}'
                                          r'.*test_factory\.py, line \d+'):
       call()
+
+
+def test_a_network_that_ends_the_program() -> None:
   with pytest.raises(InputError, match=r'Leaves.*8x8.*SystemExit'):
     Upscaler(Leaves(), {})(np.zeros((8, 8, 3), np.float32))
 

@@ -32,9 +32,7 @@ def find_images(spec: str, where: str) -> list[tuple[str, OwnSource, OwnSource |
     InputError: the function cannot be found or raises an exception, or an entry of what it returns
       is none of the allowed kinds; the message gives the entry's number, counted from 0.
   """
-  function, title = user_code.find(spec, where), f'{where}={spec!r}'
-  if not callable(function):
-    raise InputError(f'{title}: is {brief(repr(function), 100)}; expected {EXPECTED}')
+  function, title = user_code.find_function(spec, where, EXPECTED), f'{where}={spec!r}'
   with user_failures.one_line(title, EXPECTED):
     returned = function()
     if not _is_sequence(returned):

@@ -22,7 +22,7 @@ from sr_jax.system import files, user_code
 SAMPLE_TRAIN = ('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png',
                 'motorcycle_left.png', 'rocket.jpg')
 SAMPLE_VALID = ('chelsea.png',)
-KINDS = ('sample', 'folder', 'hr', 'pairs', 'div2k', 'tfds')
+KINDS = tuple(kind for kind in user_code.SOURCE_KINDS if kind != 'split')  # split: see inputs.py
 SPECS = """'sample', 'sample:valid', 'folder:PATH', 'hr:PATH', 'pairs:HR=PATH,LR=PATH', \
 'div2k:PATH[:valid]', 'tfds:NAME[/CONFIG][:SPLIT]', or 'MODULE:FUNCTION' of your own"""
 # (name, HR file, record or array, the same for LR, or None if LR is made from HR)

@@ -31,6 +31,7 @@ from sr_jax.experiment.values import (
   own_networks,
   unknown_key,
 )
+from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files, user_code, user_failures
 
 
@@ -102,6 +103,20 @@ def load_json(path: pathlib.Path, mode: str = 'train',
       user_code.refuse_unless_allowed(spec, f'{path}: {key}', advice)
   # Imported weights have a config.json of a few keys, and one that says where they come from.
   return _filled({key: value for key, value in values.items() if key != 'imported'}, defaults())
+
+
+def load_run(workdir: pathlib.Path, mode: str, settings: Mapping[str, str]) -> ConfigDict:
+  """Returns the settings of a run with the values of the command line, all of them checked.
+
+  Args:
+    mode: of `load_json`.
+    settings: of `override`.
+
+  Raises:
+    InputError: as for `load_json` and `override`.
+  """
+  path = RunFolder(workdir).config
+  return override(load_json(path, mode, settings), settings, str(path))
 
 
 def override(config: Mapping[str, Any], settings: Mapping[str, str], origin: str) -> ConfigDict:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sr_jax import losses
-from sr_jax.errors import InputError, brief
+from sr_jax.errors import InputError
 from sr_jax.metrics.own import OwnMetric, find_metric
 from sr_jax.system import user_code, user_failures
 
@@ -48,9 +48,7 @@ def find_distance(spec: str, key: str, shape: Sequence[int]) -> losses.Distance:
     InputError: the function cannot be found, raises an exception, cannot be traced or
       differentiated by JAX, or does not return a float scalar.
   """
-  function, where = user_code.find(spec, key), f'{key}={spec!r}'
-  if not callable(function):
-    raise InputError(f'{where}: is {brief(repr(function), 100)}; expected {EXPECTED}')
+  function, where = user_code.find_function(spec, key, EXPECTED), f'{key}={spec!r}'
   images = [jax.ShapeDtypeStruct(tuple(shape), jnp.float32)] * 2
   with user_failures.one_line(where, EXPECTED):
     # Traced anew in each trial: JAX keeps the result of a function that it has traced before.

@@ -45,10 +45,7 @@ def find_metric(spec: str, where: str, better: str = '') -> OwnMetric:
   Raises:
     InputError: it cannot be found or is not a function.
   """
-  function = user_code.find(spec, where)
-  if not callable(function):
-    raise InputError(f'{where}={spec!r}: is {brief(repr(function), 100)}; expected {EXPECTED}')
-  return OwnMetric(function, spec, better)
+  return OwnMetric(user_code.find_function(spec, where, EXPECTED), spec, better)
 
 
 def find_metrics(given: Mapping[str, str | Callable[..., float]] | Sequence[str] | str

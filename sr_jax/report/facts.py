@@ -8,6 +8,7 @@ import numpy as np
 
 from sr_jax.report.history import History
 from sr_jax.report.html import table
+from sr_jax.report.overview import differing_keys
 from sr_jax.runs import metadata
 from sr_jax.system.text import format_seconds
 
@@ -71,8 +72,7 @@ def config_tables(histories: Sequence[History], names: Sequence[str]) -> str:
                             for config in configs)] for key in keys]
 
   head = ['', *map(escape, names)] if len(histories) > 1 else []
-  differing = [key for key in keys if any(config.get(key) != configs[0].get(key)
-                                          for config in configs)]
+  differing = list(differing_keys(histories)[0])
   parts = []
   if differing:
     parts.append('<details open><summary>Differences between the configs</summary>'

@@ -1,6 +1,6 @@
 """The first thing on the page: the scores of the best step against bicubic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -76,10 +76,19 @@ def headline(run: History) -> str:
       + gain_text(metric, best.scores.get(metric), bicubic[metric]) for metric in metrics)])
   titles = [escape(TITLES.get(metric, metric)) for metric in metrics]
   head, *rows = zip(['', *titles], *columns, strict=True)
-  note = ('Means of the validation set; in parentheses the difference to bicubic. LPIPS is better '
-          'when lower' + ''.join(f', {name} when {own[name]}' for name in metrics if name in own)
-          + '.')
+  note = ('Means of the validation set; in parentheses the difference to bicubic. '
+          + better_when(metrics, own))
   return f'{table(head, rows, "metrics headline")}<p class="status">{escape(note)}</p>'
+
+
+def better_when(metrics: Sequence[str], own: Mapping[str, str]) -> str:
+  """Returns a sentence on the metrics that are not better when higher, as PSNR and SSIM are.
+
+  Args:
+    metrics, own: of `scored_metrics`.
+  """
+  return 'LPIPS is better when lower' + ''.join(
+      f', {name} when {own[name]}' for name in metrics if name in own) + '.'
 
 
 def score_cell(metric: str, value: float | None) -> str:

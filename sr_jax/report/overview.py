@@ -6,7 +6,14 @@ from html import escape
 from typing import Any
 
 from sr_jax.report.charts import TITLES
-from sr_jax.report.headline import Best, best_validation, gain_text, score_cell, scored_metrics
+from sr_jax.report.headline import (
+  Best,
+  best_validation,
+  better_when,
+  gain_text,
+  score_cell,
+  scored_metrics,
+)
 from sr_jax.report.history import History
 from sr_jax.report.html import table
 from sr_jax.runs import metadata
@@ -90,8 +97,7 @@ def _notes(histories: Sequence[History], metrics: Sequence[str], own: Mapping[st
   if metrics:
     metric = best_metric(histories)
     notes.append('Means of the validation set at the best step; in parentheses the difference to '
-                 'bicubic. The best value of each metric is bold. LPIPS is better when lower'
-                 + ''.join(f', {name} when {own[name]}' for name in metrics if name in own) + '.')
+                 'bicubic. The best value of each metric is bold. ' + better_when(metrics, own))
     if shown < len(histories):
       notes.append(f'Curves and images show the {shown} runs that are best by {metric}, those '
                    'with a colour.')

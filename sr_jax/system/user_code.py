@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from sr_jax.errors import InputError, brief
@@ -125,6 +125,21 @@ def find(spec: str, where: str) -> Any:
     raise InputError(f'{where}={spec!r}: {module_name} has no {name}' + f' ({file})' * bool(file)
                      + _hidden(module_name))
   return getattr(module, name)
+
+
+def find_function(spec: str, where: str, expected: str) -> Callable[..., Any]:
+  """Returns the function that 'module:name' names, as `find` does.
+
+  Args:
+    expected: what it should be, for the message about something that cannot be called.
+
+  Raises:
+    InputError: as for `find`, or it is not a function.
+  """
+  function = find(spec, where)
+  if not callable(function):
+    raise InputError(f'{where}={spec!r}: is {brief(repr(function), 100)}; expected {expected}')
+  return function
 
 
 def import_module(name: str, where: str) -> Any:
