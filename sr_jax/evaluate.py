@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sr_jax import images, restore
-from sr_jax.data.benchmarks import is_own_set, read_set
-from sr_jax.data.folder_names import role_of
+from sr_jax.data.benchmarks import read_set, set_name
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, config_file, inputs, own_functions
@@ -114,22 +112,6 @@ def open_sets(config: ConfigDict, scale: int) -> dict[str, list[Picture]]:
   for note in dict.fromkeys(notes):
     print(note)
   return sets
-
-
-def set_name(spec: str) -> str:
-  """Returns the name of a set: its folder's, or that of the parent of an HR folder."""
-  kind = spec.partition(':')[0]
-  if kind in ('sample', 'split', 'tfds') or is_own_set(spec):
-    return re.sub(r'[^\w.-]+', '-', spec)
-  if kind == 'div2k':
-    return 'DIV2K-valid' if spec.endswith(':valid') else 'DIV2K-train'
-  if kind == 'pairs':
-    spec = re.search('HR=([^,]*)', spec + ',HR=')[1]
-  path = files.expand(spec.removeprefix('folder:').removeprefix('hr:')).resolve()
-  role = role_of(path.name)
-  is_hr_folder = re.fullmatch(r'image_SRF_\d+', path.name, re.IGNORECASE) or (
-      role and role.kind == 'HR' and role.strength != 'hint' and not role.group)
-  return path.parent.name if is_hr_folder else path.name
 
 
 def score_methods(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], dict[str, np.ndarray]],

@@ -14,7 +14,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sr_jax import evaluate, images
-from sr_jax.data.benchmarks import find_set, read_set
+from sr_jax.data.benchmarks import find_set, read_set, set_name
 from sr_jax.errors import InputError
 from sr_jax.experiment import inputs
 from sr_jax.experiment.check import check
@@ -250,7 +250,7 @@ def test_names_of_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, 
                        name: str) -> None:
   (tmp_path / 'here').mkdir()
   monkeypatch.chdir(tmp_path / 'here')
-  assert evaluate.set_name(spec) == name
+  assert set_name(spec) == name
 
 
 def test_sets_are_opened_by_name(tmp_path: pathlib.Path, picture: Callable,

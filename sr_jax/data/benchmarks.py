@@ -1,8 +1,10 @@
 """Benchmark sets: opened as data sources are, and read one image after the other."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from sr_jax.data import pictures, sources
+from sr_jax.data.folder_names import role_of
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError
 from sr_jax.system import files, user_code
@@ -28,6 +30,22 @@ def find_set(spec: str, scale: int, resize: str = '', download: bool = False,
 def is_own_set(spec: str) -> bool:
   """Returns whether a spec names a function of the user's own, and no folder."""
   return user_code.is_spec(spec) and not files.expand(spec).exists()
+
+
+def set_name(spec: str) -> str:
+  """Returns the name of a set: its folder's, or that of the parent of an HR folder."""
+  kind = spec.partition(':')[0]
+  if kind in ('sample', 'split', 'tfds') or is_own_set(spec):
+    return re.sub(r'[^\w.-]+', '-', spec)
+  if kind == 'div2k':
+    return 'DIV2K-valid' if spec.endswith(':valid') else 'DIV2K-train'
+  if kind == 'pairs':
+    spec = re.search('HR=([^,]*)', spec + ',HR=')[1]
+  path = files.expand(spec.removeprefix('folder:').removeprefix('hr:')).resolve()
+  role = role_of(path.name)
+  is_hr_folder = re.fullmatch(r'image_SRF_\d+', path.name, re.IGNORECASE) or (
+      role and role.kind == 'HR' and role.strength != 'hint' and not role.group)
+  return path.parent.name if is_hr_folder else path.name
 
 
 def read_set(found: Sequence[Picture], scale: int,

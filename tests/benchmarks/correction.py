@@ -25,7 +25,7 @@ import numpy as np
 from configs import edsr
 from sr_jax import evaluate, images, restore, train
 from sr_jax.data import pictures
-from sr_jax.data.benchmarks import find_set, read_set
+from sr_jax.data.benchmarks import find_set, read_set, set_name
 from sr_jax.inference import correction
 from sr_jax.metrics.scorer import make_scorer, mean
 from sr_jax.system import cli
@@ -156,7 +156,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
       models = {f'{steps} steps': train_model(steps, pathlib.Path(folder))
                 for steps in (args.steps, edsr.get_config('sample').steps)}
-  print(f'\n{evaluate.set_name(args.set)} x{scale}: PSNR in dB, luma / RGB, border {scale}\n')
+  print(f'\n{set_name(args.set)} x{scale}: PSNR in dB, luma / RGB, border {scale}\n')
   print(compare(models, pairs, scale))
   for name, model in models.items():
     print(f'\n{name}: bilinear interpolation is closer to HR than the model for '
