@@ -12,6 +12,7 @@ import textwrap
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import distributions
 
 import jax
 import numpy as np
@@ -182,8 +183,11 @@ def test_an_installed_wheel_trains_and_upscales_without_the_repository(wheel, tm
   environment, folder = tmp_path / 'environment', tmp_path / 'empty'
   venv.create(environment, symlinks=True)
   site = next(environment.glob('lib/python*/site-packages'))
+  installed = [str(found.locate_file('')) for found in distributions(name='sr-jax')]
+  # Without --ignore-installed pip uninstalls the package from the environment of this test.
   subprocess.run([sys.executable, '-m', 'pip', 'install', '--no-deps', '--quiet', '--prefix',
-                  environment, '--no-index', wheel], check=True)
+                  environment, '--ignore-installed', '--no-index', wheel], check=True)
+  assert [str(found.locate_file('')) for found in distributions(name='sr-jax')] == installed
   # Paths in a .pth file come after the environment's own packages.
   (site / 'tests.pth').write_text(sysconfig.get_paths()['purelib'])
   (site / 'sitecustomize.py').write_text(textwrap.dedent('''
