@@ -2,13 +2,16 @@
 
 import pathlib
 import sys
+import time
 import types
+from collections.abc import Callable
 from typing import NoReturn
 
 import ml_collections
 import pytest
 
 from sr_jax.errors import InputError
+from sr_jax.runs import wandb_sync
 from tests.test_train import run
 
 
@@ -19,6 +22,13 @@ def test_wandb_records_what_tensorboard_has(
   pytest.importorskip('wandb')
   monkeypatch.setenv('WANDB_MODE', 'offline')
   config.wandb, config.steps, config.warmup_steps = 'project', 20, 10
+  start = wandb_sync.start
+
+  def start_late(*arguments: object) -> Callable[[], None]:
+    time.sleep(1.1)  # event files have the second of their creation in their names
+    return start(*arguments)
+
+  monkeypatch.setattr(wandb_sync, 'start', start_late)
   folder = tmp_path / 'run'
   run(config, folder)
   config.steps = 40

@@ -173,14 +173,14 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
     files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
     checkpoints.clear(workdir)
+    if config.wandb:  # before the event file is created: wandb ignores files older than its start
+      stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))
     log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript)
     stack.callback(log.close)
     saved = Checkpoints(
         workdir, config.best_metric, (config.warmup_steps,), begin=begin, warn=log.say,
         lower_is_better=metadata.lower_is_better(config.best_metric, plain_config))
     stack.callback(saved.close)
-    if config.wandb:
-      stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))
   except OSError as error:
     path = error.filename or workdir
     raise InputError(f'{path}: cannot write ({error.strerror})') from None
