@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from sr_jax.profiling import hlo
+
 # Prefixes of the device's threads that contain operations, for the tracers of NVIDIA and of Google.
 # Other threads of the device repeat the same time spans under other names.
 OPERATION_THREADS = 'Stream', 'XLA Ops'
@@ -37,19 +39,10 @@ def read(path: os.PathLike | str) -> list[Event]:
 def scopes(program: str) -> dict[str, str]:
   """Returns {operation: its scope in the code} from the text of a compiled program.
 
-  'jit(one_step)/transpose(jvp(generator))/SRResNet/...' becomes 'generator backward/SRResNet/...';
-  the prefix of the device loop, 'jit(train_steps)/while/body/', is removed as well.
+  The scopes are those of `hlo.readable_scope`.
   """
   found = re.findall(r'^ *(?:ROOT )?%?([\w.-]+) = .*?op_name="([^"]+)"', program, re.MULTILINE)
-  return {name: _readable_scope(scope) for name, scope in found}
-
-
-def _readable_scope(scope: str) -> str:
-  for pattern, replacement in ((r'^jit\(\w+\)/(?:while/body/(?:closed_call/)?)?', ''),
-                               (r'transpose\(jvp\((\w+)\)\)', r'\1 backward'),
-                               (r'jvp\((\w+)\)', r'\1 forward')):
-    scope = re.sub(pattern, replacement, scope)
-  return scope
+  return {name: hlo.readable_scope(scope) for name, scope in found}
 
 
 def name_operations(path: os.PathLike | str, scope_of: Mapping[str, str]) -> None:
@@ -99,6 +92,5 @@ def count_operations(program: str) -> int:
 
   These are the instructions of its entry computation, without those that only name values.
   """
-  entry = program[program.index('ENTRY '):]
-  no_work = r'(?:parameter|constant|tuple|get-tuple-element|bitcast)\('
-  return sum(' = ' in line and not re.search(rf' {no_work}', line) for line in entry.splitlines())
+  parsed = hlo.Program(program)
+  return sum(map(hlo.launches, parsed.instructions(parsed.entry).values()))
