@@ -1,10 +1,84 @@
-"""The steps that versus_torch.py times compute the same losses in JAX and in PyTorch."""
+"""Both sides of versus_torch.py compute the same losses and flush denormal numbers."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
-from tests.benchmarks import versus_torch
+from tests.benchmarks import turns, versus_torch
+
+ROOT = pathlib.Path(__file__).parent.parent
+# In processes of their own: the processor's mode, and the threads that copy it, remain.
+DENORMALS = """
+import json, sys
+import numpy as np
+import torch
+from tests.benchmarks import torch_device
+if 'late' in sys.argv:
+  torch.set_num_threads(2)
+  torch.ones(1 << 22) * 2  # starts a second thread
+torch_device.open_device(2)
+kept = torch_device.kept_denormals(torch)
+x = torch.full((2, 16, 64, 64), 1e-20, requires_grad=True)
+kernel = torch.full((16, 16, 3, 3), 1e-20, requires_grad=True)
+y = torch.nn.functional.conv2d(x, kernel)
+y.backward(torch.full_like(y, 1e-20))
+kept |= {name: bool(tensor.detach().numpy().view(np.uint32).any())
+         for name, tensor in (('y', y), ('x', x.grad), ('kernel', kernel.grad))}
+print(json.dumps(kept | {'phrase': torch_device.describe_denormals(torch)}))
+"""
+
+
+def run_python(*arguments):
+  result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
+  assert result.returncode == 0, result.stderr
+  return result.stdout
+
+
+def test_ratios_are_those_of_each_round():
+  durations = {'sr_jax': [1.0, 2.0, 4.0], 'channels_last': [2.0, 2.0, 6.0], 'compile': []}
+  measured = turns.Measured('4 of 8x8', 2, {}, durations, {'compile': 'no compiler'})
+  quartiles = measured.quartiles()
+  assert quartiles['sr_jax'] == {'ms': [750.0, 1000.0, 1500.0], 'ratio': [1.0, 1.0, 1.0]}
+  assert quartiles['channels_last']['ratio'] == [1.25, 1.5, 1.75]
+  assert 'compile' not in quartiles
+  cells = versus_torch.row('edsr', measured).split(' | ')
+  assert cells == ['| edsr', '4 of 8x8', '1000.00', '1000.00', '1.50 (1.25 to 1.75)', '', 'failed',
+                   '3 |']
+
+
+def test_a_variant_that_cannot_be_compiled_is_recorded_and_others_are_not_excused():
+  def fail():
+    raise ValueError('no compiler\nof any kind')
+  measured = turns.take_turns({'sr_jax': lambda: 0, 'compile': fail}, 0, lambda: None)
+  assert measured.failures == {'compile': 'ValueError: no compiler'}
+  assert [len(seconds) for seconds in measured.durations.values()] == [turns.MIN_ROUNDS, 0]
+  with pytest.raises(ValueError, match='no compiler'):
+    turns.take_turns({'sr_jax': fail}, 0, lambda: None)
+
+
+@pytest.mark.slow
+def test_both_sides_flush_denormals_on_every_thread():
+  pytest.importorskip('torch')
+  found = json.loads(run_python('-c', DENORMALS))
+  assert found == {'sr_jax': 0, 'PyTorch': 0, 'y': False, 'x': False, 'kernel': False,
+                   'phrase': 'denormal numbers flushed to zero on every thread'}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='needs two cores')
+def test_threads_that_started_before_are_found_out():
+  pytest.importorskip('torch')
+  found = json.loads(run_python('-c', DENORMALS, 'late'))
+  assert found['sr_jax'] == 0
+  assert 0.2 < found['PyTorch'] < 0.8  # the half of the other thread
+  assert 'PyTorch' in found['phrase']
 
 
 @pytest.mark.slow
@@ -33,12 +107,11 @@ def test_both_steps_compute_the_same_losses(name):
 
 
 @pytest.mark.slow
-def test_table(capsys):
+def test_table():
   pytest.importorskip('torch')
-  arguments = versus_torch.parser().parse_args(
-      ['--only', 'srresnet', 'edsr-128', '--batch', '1', '--patch', '16', '--blocks', '1',
-       '--seconds', '0', '--eager', '--compile'])
-  versus_torch.main(arguments)
-  lines = capsys.readouterr().out.splitlines()
+  lines = run_python('-m', 'tests.benchmarks.versus_torch', '--only', 'srresnet', 'edsr-128',
+                     '--batch', '1', '--patch', '16', '--blocks', '1', '--seconds', '0', '--eager',
+                     '--compile').splitlines()
+  assert lines[0].endswith(', denormal numbers flushed to zero on every thread')
   assert lines[-2].startswith('| srresnet | 1 of 16x16, 1 blocks | ')
   assert {line.count('|') for line in lines if line.startswith('|')} == {11}

@@ -8,10 +8,11 @@ sr_jax runs the step of training: batches cropped from a bank, the non-finite gu
 donated buffers, and on an accelerator --steps per call. PyTorch (torch_networks.py beside this
 file) has its batch on the device already and keeps no EMA; it runs in channels_last with the
 default Adam (foreach or fused). --eager adds PyTorch's default memory layout, --compile adds
-torch.compile. The PyTorch steps follow BasicSR, which evaluates D three times in a step of SRGAN
-and five times in a step of ESRGAN. All variants take turns in one process, with the same number of
-threads. Times are medians over rounds; ratios are medians of the ratios of each round, with
-quartiles. VGG's weights are random.
+torch.compile. On a CPU both flush denormal numbers to zero (torch_device.py), which the heading of
+the table confirms. The PyTorch steps follow BasicSR, which evaluates D three times in a step of
+SRGAN and five times in a step of ESRGAN. All variants take turns in one process, with the same
+number of threads. Times are medians over rounds; ratios are medians of the ratios of each round,
+with quartiles. VGG's weights are random.
 
 Tasks: training steps srresnet, edsr, rrdb, srgan, esrgan, as in configs/; inference srresnet-128,
 edsr-128, rrdb-128 (128x128 to 512x512) and srresnet-720, ... (1280x720 to 5120x2880). On a CPU
@@ -19,16 +20,12 @@ the -720 tasks are skipped by default, and some batches are smaller, which the t
 """
 
 import argparse
-import contextlib
 import copy
 import datetime
 import functools
 import importlib
 import os
 import pathlib
-import platform
-import time
-import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
@@ -44,6 +41,9 @@ from sr_jax.profiling.run import random_feed
 from sr_jax.step.state import TrainState, begin_phase
 from sr_jax.system.memory import host_memory
 from sr_jax.system.text import format_bytes
+from tests.benchmarks import torch_device
+from tests.benchmarks.torch_device import Device
+from tests.benchmarks.turns import Measured, Run, take_turns
 
 if TYPE_CHECKING:
   import torch
@@ -52,16 +52,6 @@ STEPS = ('srresnet', 'edsr', 'rrdb', 'srgan', 'esrgan')
 LR_SHAPES = {'128': (1, 128, 128, 3), '720': (1, 720, 1280, 3)}
 INFERENCE = tuple(f'{name}-{size}' for size in LR_SHAPES for name in STEPS[:3])
 CPU_BATCH = {'edsr': 4, 'rrdb': 2, 'esrgan': 2}
-MIN_ROUNDS, MAX_ROUNDS = 5, 500
-
-Run = Callable[[], Any]  # starts a call of --steps steps and returns its result
-
-
-class Device(NamedTuple):
-  """PyTorch, which is imported only after the number of threads is set, and its device."""
-
-  torch: types.ModuleType
-  name: str  # 'cpu' or 'cuda'
 
 
 class Variant(NamedTuple):
@@ -249,113 +239,81 @@ def _repeat(function: Callable, count: int, *arguments: Any) -> Any:
 # Measuring ---------------------------------------------------------------------------------
 
 
-def timed(run: Run, wait: Callable[[Any], None]) -> float:
-  start = time.perf_counter()
-  wait(run())
-  return time.perf_counter() - start
-
-
-def alternate(runs: dict[str, Run], seconds: float,
-              synchronize: Callable[[], None]) -> dict[str, list[float]]:
-  """Returns the durations of every call; the runs take turns, in reversed order each time."""
-  def wait(result: Any) -> None:
-    jax.block_until_ready(result)  # does nothing to PyTorch's tensors
-    synchronize()
-
-  durations = {name: [] for name in runs}
-  for name, run in list(runs.items()):  # the first call compiles
-    try:
-      for _ in range(2):
-        timed(run, wait)
-    except Exception as error:  # torch.compile raises many types
-      if name != 'compile':
-        raise
-      print(f'torch.compile: {type(error).__name__}: {str(error).strip().splitlines()[0]}')
-      del runs[name]
-  start, rounds = time.perf_counter(), 0
-  while rounds < MIN_ROUNDS or (time.perf_counter() - start < seconds and rounds < MAX_ROUNDS):
-    for name in list(runs)[::1 if rounds % 2 else -1]:
-      durations[name].append(timed(runs[name], wait))
-    rounds += 1
-  last = runs['sr_jax']()
-  if isinstance(last, dict) and float(last['skipped']):  # a skipped step may take less time
-    raise SystemExit(f'{float(last["skipped"]):.0f} steps of sr_jax were non-finite (NaN/Inf)')
-  return durations
-
-
-def row(name: str, batch: str, durations: dict[str, list[float]], count: int) -> str:
+def row(name: str, measured: Measured) -> str:
   """Returns a line of the table: ms of each variant, and its ratio to sr_jax."""
-  ours = np.array(durations['sr_jax'])
-  cells = [name, batch, f'{1e3 * np.median(ours) / count:.2f}']
-  for seconds in list(durations.values())[1:]:
-    if not seconds:
+  quartiles = measured.quartiles()
+  cells = [name, measured.described, f'{quartiles["sr_jax"]["ms"][1]:.2f}']
+  for variant in list(measured.durations)[1:]:
+    if variant not in quartiles:
       cells += ['', 'failed']
       continue
-    low, middle, high = np.percentile(np.array(seconds) / ours, (25, 50, 75))
-    cells += [f'{1e3 * np.median(seconds) / count:.2f}', f'{middle:.2f} ({low:.2f} to {high:.2f})']
-  return f'| {" | ".join([*cells, str(len(ours))])} |'
+    low, middle, high = quartiles[variant]['ratio']
+    cells += [f'{quartiles[variant]["ms"][1]:.2f}', f'{middle:.2f} ({low:.2f} to {high:.2f})']
+  return f'| {" | ".join([*cells, str(len(measured.durations["sr_jax"]))])} |'
 
 
 def heading(args: argparse.Namespace, device: Device) -> str:
   """Returns a line on the machine, and the head of the table."""
-  processor = platform.processor() or platform.machine()
-  with contextlib.suppress(OSError):
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    processor = next((line.split(': ')[1] for line in lines if line.startswith('model name')),
-                     processor)
   torch, is_cpu = device.torch, device.name == 'cpu'
-  name = processor if is_cpu else torch.cuda.get_device_name()
+  name = torch_device.processor_name() if is_cpu else torch.cuda.get_device_name()
   cuda = '' if is_cpu else f', CUDA {torch.version.cuda}'
+  denormals = f', {torch_device.describe_denormals(torch)}' if is_cpu else ''
   cells = ['', 'batch', 'sr_jax, ms']
   for variant in variants(args):
     cells += [f'PyTorch {variant.name}, ms', f'{variant.name} / sr_jax']
   return '\n'.join([
       f'{datetime.date.today()}, {name}, {args.threads} threads, {args.precision}, jax '
-      f'{jax.__version__}, torch {torch.__version__}{cuda}', '',
+      f'{jax.__version__}, torch {torch.__version__}{cuda}{denormals}', '',
       f'| {" | ".join([*cells, "rounds"])} |', '|' + '---|' * (len(cells) + 1)])
 
 
-def measure(name: str, args: argparse.Namespace, device: Device) -> str:
-  """Returns the line of a task, or of the error that it ended with."""
+def described_config(name: str, args: argparse.Namespace, is_cpu: bool) -> tuple[ConfigDict, str]:
+  """Returns the config of a task on this device, and the size of its batch or image."""
   network, _, size = name.partition('-')
-  batch = args.batch or (CPU_BATCH.get(network) if device.name == 'cpu' else None)
+  batch = args.batch or (CPU_BATCH.get(network) if is_cpu else None)
   config = task_config(network, batch, args.patch, args.blocks, args.precision)
-  if size:
-    shape = LR_SHAPES[size]
-    described = f'{shape[2]}x{shape[1]}'
-  else:
-    described = f'{config.batch_size} of {config.hr_patch}x{config.hr_patch}'
-  if args.blocks:
-    described += f', {args.blocks} blocks'
-  torch = device.torch
+  described = (f'{LR_SHAPES[size][2]}x{LR_SHAPES[size][1]}' if size else
+               f'{config.batch_size} of {config.hr_patch}x{config.hr_patch}')
+  return config, described + (f', {args.blocks} blocks' if args.blocks else '')
+
+
+def measure(name: str, args: argparse.Namespace, device: Device) -> Measured:
+  """Times the variants of a task.
+
+  Raises:
+    MemoryError, torch.OutOfMemoryError, jax.errors.JaxRuntimeError: it does not fit.
+  """
+  config, described = described_config(name, args, device.name == 'cpu')
+  size = name.partition('-')[2]
+  runs, count = (inference_runs(config, LR_SHAPES[size], args, device) if size
+                 else training_runs(config, args, device))
+  synchronize = device.torch.cuda.synchronize if device.name == 'cuda' else lambda: None
+  return take_turns(runs, args.seconds, synchronize, described, count)
+
+
+def line(name: str, args: argparse.Namespace, device: Device) -> str:
+  """Times a task and returns its line of the table, or the error that it ended with."""
   try:
-    runs, count = (inference_runs(config, shape, args, device) if size
-                   else training_runs(config, args, device))
-    synchronize = torch.cuda.synchronize if device.name == 'cuda' else lambda: None
-    return row(name, described, alternate(runs, args.seconds, synchronize), count)
-  except (MemoryError, torch.OutOfMemoryError, jax.errors.JaxRuntimeError) as error:
+    measured = measure(name, args, device)
+  except (MemoryError, device.torch.OutOfMemoryError, jax.errors.JaxRuntimeError) as error:
+    described = described_config(name, args, device.name == 'cpu')[1]
     return f'| {name} | {described} | {str(error).splitlines()[0]} |'
+  for variant, failure in measured.failures.items():
+    print(f'{variant}: {failure}')
+  return row(name, measured)
 
 
 def main(args: argparse.Namespace) -> None:
-  if hasattr(os, 'sched_setaffinity'):  # sets the size of XLA's thread pool, before it is created
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:args.threads])
-  import torch
-  torch.set_num_threads(args.threads)
-  torch.backends.cudnn.benchmark = True
-  torch.backends.cuda.matmul.allow_tf32 = True  # the default of PyTorch's convolutions and of XLA
-  device = Device(torch, 'cpu' if jax.default_backend() == 'cpu' else 'cuda')
-  if device.name == 'cuda' and not torch.cuda.is_available():
-    raise SystemExit('JAX has a GPU, but this PyTorch has none')
+  device = torch_device.open_device(args.threads)
   lines = [heading(args, device)]
   print(lines[0], flush=True)
   for name in args.only or [*STEPS, *(name for name in INFERENCE
                                       if device.name != 'cpu' or name.endswith('-128'))]:
-    lines.append(measure(name, args, device))
+    lines.append(line(name, args, device))
     print(lines[-1], flush=True)
     jax.clear_caches()
     if device.name == 'cuda':
-      torch.cuda.empty_cache()
+      device.torch.cuda.empty_cache()
   if args.output:
     args.output.write_text('\n'.join(lines) + '\n')
 
