@@ -62,20 +62,30 @@ def idle_share(events: Sequence[Event]) -> float | None:
   A device is idle when none of its streams runs an operation. Of several devices the mean is
   returned; None if the trace contains no device, as on a CPU.
   """
+  shares = []
+  for operations in operations_by_device(events).values():
+    spans = sorted((event['ts'], event['ts'] + event['dur']) for event in operations)
+    busy, last_end = _union(spans)
+    shares.append(1 - busy / (last_end - spans[0][0]))
+  return sum(shares) / len(shares) if shares else None
+
+
+def operations_by_device(events: Sequence[Event]) -> dict[int, list[Event]]:
+  """Returns the operations that each device's streams ran, by the device's number in the trace.
+
+  Devices without operations are missing, and the CPU is none.
+  """
   names = {(event['name'], event['pid'], event.get('tid')): event['args']['name']
            for event in events if event.get('ph') == 'M' and 'name' in event.get('args', {})}
   devices = {pid for (kind, pid, _), name in names.items()
              if kind == 'process_name' and name.startswith('/device:')}
-  shares = []
-  for device in devices:
-    spans = sorted((event['ts'], event['ts'] + event['dur']) for event in events
-                   if event.get('ph') == 'X' and event['pid'] == device
-                   and names.get(('thread_name', device, event.get('tid')), '').startswith(
-                       OPERATION_THREADS))
-    if spans:
-      busy, last_end = _union(spans)
-      shares.append(1 - busy / (last_end - spans[0][0]))
-  return sum(shares) / len(shares) if shares else None
+  operations = {}
+  for event in events:
+    thread = names.get(('thread_name', event['pid'], event.get('tid')), '')
+    if (event.get('ph') == 'X' and event['pid'] in devices
+        and thread.startswith(OPERATION_THREADS)):
+      operations.setdefault(event['pid'], []).append(event)
+  return operations
 
 
 def _union(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
