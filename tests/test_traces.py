@@ -26,6 +26,7 @@ def test_a_device_is_idle_when_none_of_its_streams_runs():
   assert traces.idle_share(rows([(15, 5), (0, 10)])) == pytest.approx(5 / 20)  # in any order
   assert traces.idle_share(rows([(0, 10), (15, 5)], [(8, 4)])) == pytest.approx(3 / 20)
   assert traces.idle_share(rows([(0, 20), (2, 3)])) == 0  # one span inside another
+  assert traces.idle_share([*rows([(0, 10), (15, 5)]), {}]) == pytest.approx(5 / 20)
 
 
 def test_threads_that_repeat_the_streams_do_not_count():

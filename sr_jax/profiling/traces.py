@@ -80,11 +80,11 @@ def operations_by_device(events: Sequence[Event]) -> dict[int, list[Event]]:
   devices = {pid for (kind, pid, _), name in names.items()
              if kind == 'process_name' and name.startswith('/device:')}
   operations = {}
-  for event in events:
-    thread = names.get(('thread_name', event['pid'], event.get('tid')), '')
-    if (event.get('ph') == 'X' and event['pid'] in devices
-        and thread.startswith(OPERATION_THREADS)):
-      operations.setdefault(event['pid'], []).append(event)
+  for event in events:  # the last one may be empty
+    device = event.get('pid')
+    thread = names.get(('thread_name', device, event.get('tid')), '')
+    if event.get('ph') == 'X' and device in devices and thread.startswith(OPERATION_THREADS):
+      operations.setdefault(device, []).append(event)
   return operations
 
 
