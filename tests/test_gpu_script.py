@@ -42,9 +42,37 @@ def test_the_file_has_everything_although_stages_fail(tmp_path, monkeypatch):
   assert report['training'] == {'psnr_y': 31.2}
   assert report['profile'] is None
   assert set(report['errors']) == {'srgan', 'srresnet-compile'}
-  assert report['computed_by_profile_target']['srgan'] == {'measured_ms': 2.0, 'computed': None}
+  assert report['computed_by_profile_target']['srgan'] == {
+      'measured_ms': 2.0, 'measured_kernels': None, 'computed': None}
   assert asked['training'] == pytest.approx(570, abs=5)  # what the others did not use
   assert asked['esrgan'] == 120
+
+
+def test_computed_times_stand_beside_the_measured_ones(tmp_path, monkeypatch, capsys):
+  results_of(monkeypatch, {'environment': {'backend': 'gpu'}, 'srgan': STEP, 'srresnet': STEP,
+                           'profile': {'trace': {'kernels_per_step': 741.5}}})
+  phase = {'lower_bound_seconds': 0.001, 'estimate_seconds': 0.004, 'kernels': 700,
+           'needed_bytes': 2**30}
+  content = {'phases': {'warm-up': phase | {'kernels': 1}, 'pixel': phase}, 'dtype': 'bfloat16',
+             'batch_size': 16, 'hr_patch': 96, 'jax': '0.10.2'}
+  file = tmp_path / 'computed' / 'srresnet' / 'profile' / 'target-h200.json'
+  file.parent.mkdir(parents=True)
+  file.write_text(json.dumps(content))
+  arguments = ['--output', str(tmp_path / 'run'), '--computed', str(tmp_path / 'computed')]
+  assert gpu.main(arguments) == 0
+  found = json.loads((tmp_path / 'run' / 'gpu.json').read_text())['computed_by_profile_target']
+  assert found['srresnet']['measured_kernels'] == 741.5
+  assert found['srresnet']['computed']['h200'] == {
+      'lower_bound_ms': 1.0, 'estimate_ms': 4.0, 'kernels': 700, 'needed_bytes': 2**30,
+      'dtype': 'bfloat16', 'batch_size': 16, 'hr_patch': 96, 'jax': '0.10.2'}
+  assert found['srgan'] == {'measured_ms': 2.0, 'measured_kernels': None, 'computed': None}
+  for text in ('{"phases": {}}', '[]', '{'):  # before any stage runs
+    file.write_text(text)
+    assert gpu.main(['--output', str(tmp_path / 'new'), *arguments[2:]]) == 2
+    assert 'target-h200.json' in capsys.readouterr().err
+  file.unlink()
+  assert gpu.main(['--output', str(tmp_path / 'new'), *arguments[2:]]) == 2
+  assert not (tmp_path / 'new').exists()
 
 
 def test_the_file_is_written_after_each_stage(tmp_path, monkeypatch):

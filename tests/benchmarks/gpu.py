@@ -4,6 +4,9 @@
   bash tests/benchmarks/gpu.sh --output again --only srgan-compile training
   bash tests/benchmarks/gpu.sh --output trial --cpu-sizes --only srresnet training
 
+--computed FOLDER puts the computed times of `sr-jax profile --config NAME --config.dtype=bfloat16
+--target h200 --workdir FOLDER/NAME` (NAME is srresnet, srgan or esrgan) beside the measured ones.
+
 Stages, in this order (gpu_stages.py):
   environment                 GPU, driver, versions
   srresnet, srgan, esrgan     training steps beside eager PyTorch, bfloat16, as in versus_torch.py;
@@ -19,7 +22,8 @@ the next one runs. FOLDER/gpu.json is written after each stage:
   steps                       {stage: {'variants': {variant: {'ms': quartiles, 'ratio': quartiles,
                               'first_call_seconds'}}}}; ratio: its time divided by that of sr_jax
   profile, training           summaries; all of the profile and its trace are in FOLDER/profile
-  computed_by_profile_target  {step: {'measured_ms': ..., 'computed': null}}
+  computed_by_profile_target  {step: {'measured_ms', 'measured_kernels', 'computed'}}, the last of
+                              which is what --computed has for each GPU, or null
   stage_seconds, errors       of each stage
 The exit status is 1 if a stage failed, and 2, with nothing written, on a machine without a GPU.
 """
@@ -53,6 +57,7 @@ class Stage(NamedTuple):
 
 
 STEPS = 'srresnet', 'srgan', 'esrgan'
+PROFILED = 'srresnet'
 STAGES = (Stage('environment', 60), Stage('srresnet', 80), Stage('srgan', 90),
           Stage('esrgan', 120), Stage('profile', 90),
           *(Stage(f'{name}-compile', 110) for name in STEPS), Stage('training', math.inf))
@@ -75,6 +80,10 @@ def run_stages(args: argparse.Namespace) -> int:
   start, folder = time.monotonic(), files.expand(args.output).absolute()
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f'--output {args.output}: exists already; name a new folder')
+  computed = {name: read_computed(files.expand(args.computed), name)
+              for name in STEPS if args.computed}
+  if args.computed and not any(computed.values()):
+    raise InputError(f'--computed {args.computed}: no {STEPS[0]}/profile/target-NAME.json there')
   stages = [stage for stage in STAGES
             if stage.name == 'environment' or not args.only or stage.name in args.only]
   report = new_report(args)
@@ -91,6 +100,7 @@ def run_stages(args: argparse.Namespace) -> int:
         raise InputError('no GPU: JAX computes on the CPU here; --cpu-sizes tries the script out '
                          'with tiny networks')
       add(report, stage.name, result, time.monotonic() - began)
+      report['computed_by_profile_target'] = compare(report, computed)
       files.write_json(folder / 'gpu.json', report)
       print(f'{stage.name}: {report["errors"].get(stage.name, "done")}, '
             f'{report["stage_seconds"][stage.name]:.0f} s', flush=True)
@@ -119,10 +129,46 @@ def add(report: dict[str, Any], stage: str, result: dict[str, Any], seconds: flo
     report[stage] = result or None
   elif result:
     report['steps'][stage] = result
+
+
+def compare(report: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+  """Returns the measured times and kernels of each step beside the computed ones.
+
+  Args:
+    report: content of gpu.json.
+    computed: `read_computed` of each step.
+  """
+  result = {}
   for name in STEPS:
     ours = report['steps'].get(name, {}).get('variants', {}).get('sr_jax')
+    trace = (report['profile'] or {}).get('trace', {}) if name == PROFILED else {}
     if ours:
-      report['computed_by_profile_target'][name] = {'measured_ms': ours['ms'][1], 'computed': None}
+      result[name] = {'measured_ms': ours['ms'][1],
+                      'measured_kernels': trace.get('kernels_per_step'),
+                      'computed': computed.get(name)}
+  return result
+
+
+def read_computed(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
+  """Reads what `sr-jax profile --target` computed for a config's last phase, by target.
+
+  Raises:
+    InputError: a file has not the content that it writes.
+  """
+  found = {}
+  for path in sorted((folder / name / 'profile').glob('target-*.json')):
+    try:
+      content = json.loads(path.read_text('utf-8'))
+      *_, phase = content['phases'].values()
+      found[path.stem.removeprefix('target-')] = {
+          'lower_bound_ms': 1e3 * phase['lower_bound_seconds'],
+          'estimate_ms': 1e3 * phase['estimate_seconds'], 'kernels': phase['kernels'],
+          'needed_bytes': phase['needed_bytes'],
+          **{key: content[key] for key in ('dtype', 'batch_size', 'hr_patch', 'jax')}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+      raise InputError(f'{path}: not written by sr-jax profile --target '
+                       f'({type(error).__name__}: {error})') from None
+  return found or None
 
 
 # Processes ---------------------------------------------------------------------------------
@@ -190,6 +236,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   add('--output', default='gpu-run', metavar='FOLDER', help='a new folder (default: gpu-run)')
   add('--only', nargs='+', choices=[stage.name for stage in STAGES], metavar='STAGE',
       help='run the environment stage and these')
+  add('--computed', metavar='FOLDER', help='where profile --target wrote, see above')
   add('--seconds', type=float, default=570, help='that all stages may take (default: 570)')
   add('--cpu-sizes', action='store_true', help='tiny networks and batches, on a CPU too')
   return parser.parse_args(arguments)
