@@ -2,11 +2,13 @@
 
   sr-jax train --config srgan:sample
   sr-jax evaluate --workdir runs/srgan --config.eval.sets=data/Set5,data/Set14
+  sr-jax profile --config srgan --target h200
 
 Commands (sr-jax NAME is the same as python -m sr_jax.main --mode NAME):
   train     trains a run, or resumes it from its latest checkpoint
   evaluate  scores a run's generator on benchmark sets, beside bilinear and bicubic
-  profile   measures how long the parts of a training step take, and what limits it
+  profile   measures how long the parts of a training step take, and what limits it; with
+            --target, computes what a step would need on a GPU that need not be there
   replay    repeats a logged training step and shows its metrics and its batch
   summary   prints the networks layer by layer, without data or a run
 
@@ -16,6 +18,7 @@ then use; evaluate and replay always need the run.
 --helpkeys lists all keys of a config, --helpkeys WORD ... those that match all of the words.
 """
 
+import argparse
 import collections
 import functools
 import pathlib
@@ -30,10 +33,12 @@ from ml_collections import ConfigDict
 from sr_jax.errors import InputError
 from sr_jax.experiment import config_file, reference
 from sr_jax.experiment.keys import KEYS
+from sr_jax.profiling import target_file
 from sr_jax.system import cli, files, signals, user_code
 
 MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
-FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',)}
+FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',),
+              'target': ('profile',), 'data-gib': ('profile',)}
 
 _CONFIG = flags.DEFINE_string(
     'config', None, 'The experiment: NAME or NAME:VARIANT,VARIANT, such as srgan:sample; FILE.py '
@@ -55,6 +60,13 @@ _IMPORT = flags.DEFINE_multi_string(
 _SIZE = flags.DEFINE_string(
     'size', '', "summary: HEIGHTxWIDTH of the generator's low-resolution input; by default "
     'the size of the training crops.')
+_TARGET = flags.DEFINE_string(
+    'target', '', 'profile: instead of measuring, compiles the experiment for a GPU that need not '
+    'be there, and computes memory and time on it: ' + ', '.join(target_file.TARGETS) + ' or all, '
+    "as in --target h200. Needs pip install 'jax[cuda13]'.")
+_DATA_GIB = flags.DEFINE_string(
+    'data-gib', '', 'profile with --target: GiB of the packed training images, if these are not on '
+    'this machine.')
 
 
 class Request(NamedTuple):
@@ -122,6 +134,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
   for name, modes in FLAG_MODES.items():
     if flags.FLAGS[name].present and mode not in modes:
       raise InputError(f'--{name}: {mode} does not use it; it is for {" and ".join(modes)}')
+  _parse_target()  # refuses wrong values
   if _WORKDIR.value == '':
     raise InputError('--workdir: the name is empty (is a shell variable not set?)')
   workdir = files.expand(_WORKDIR.value) if _WORKDIR.value else None
@@ -149,6 +162,21 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
                      + (f'; --config {path} resumes this run with its settings'
                         if path.exists() else ''))
   return Request(_settings_of_run(workdir, settings, mode), workdir)
+
+
+def _parse_target() -> tuple[Sequence[str], float | None]:
+  """Returns the values of --target and --data-gib; ((), None) without them."""
+  if not flags.FLAGS['target'].present:
+    if flags.FLAGS['data-gib'].present:
+      raise InputError('--data-gib: is for --target, as in --target h200 --data-gib 12')
+    return (), None
+  targets = target_file.parse_targets(_TARGET.value)
+  if not flags.FLAGS['data-gib'].present:
+    return targets, None
+  try:
+    return targets, cli.number(float, 0.001, 1e6)(_DATA_GIB.value)
+  except argparse.ArgumentTypeError as error:
+    raise InputError(f'--data-gib {error}') from None
 
 
 def _parse_settings(arguments: Sequence[str]) -> dict[str, str]:
@@ -201,12 +229,17 @@ def _refuse_unused(config: ConfigDict, settings: Mapping[str, str], workdir: pat
 
 def _run(argv: list[str], command: str) -> int:
   config, workdir = parse(argv, command)
+  targets, data_gib = _parse_target()
   # JAX is imported late, so that --help and mistyped flags are answered at once.
   from sr_jax.system import compile_cache, multihost
   count, number = multihost.process_env()
   if _MODE.value != 'train' and number:
     return 0  # of several processes, the first does everything but training alone
-  compile_cache.use_cache(count if _MODE.value == 'train' else 1)
+  if targets:
+    from sr_jax.profiling import gpu_compiler
+    gpu_compiler.use_cpu_alone()
+  else:
+    compile_cache.use_cache(count if _MODE.value == 'train' else 1)
   if _MODE.value == 'train':
     with multihost.distributed(config.join_seconds):
       from sr_jax.train import train
@@ -229,6 +262,9 @@ def _run(argv: list[str], command: str) -> int:
   elif _MODE.value == 'summary':
     from sr_jax.profiling.summary import summarize
     print(summarize(config, _SIZE.value))
+  elif targets:
+    from sr_jax.profiling.target import profile_target
+    profile_target(config, workdir)
   else:
     from sr_jax.profiling.run import profile_run
     profile_run(config, workdir)

@@ -26,5 +26,6 @@ def get_config() -> ConfigDict:
 def forget_flags() -> None:
   """Resets the flags of sr_jax.main that an earlier command line in this process has set."""
   flags.FLAGS.unparse_flags()
-  for name in ('config', 'workdir', 'mode', 'resume', 'step', 'size', 'import'):
+  for name in ('config', 'workdir', 'mode', 'resume', 'step', 'size', 'import', 'target',
+               'data-gib'):
     flags.FLAGS[name].unparse()

@@ -139,6 +139,11 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--size=3x3'], '--size: train .*summary'),
     (['--step=3'], '--step: train .*evaluate and replay'),
     (['--mode=summary', '--step=3'], '--step: summary'),
+    (['--target=h200'], '--target: train .*profile'),
+    (['--mode=profile', '--target=h300'], "--target 'h300': .*h200, h100, .*, all"),
+    (['--mode=profile', '--data-gib=3'], '--data-gib: .*--target'),
+    (['--mode=profile', '--target=l4', '--data-gib=many'], "--data-gib 'many': .*number"),
+    (['--mode=profile', '--target=l4', '--data-gib=0'], "--data-gib '0': .*0.001"),
     (['--mode=summary', '--workdir=run'], '--workdir run: summary .*tiny.py'),
     (['--mode=evaluate', '--resume'], '--resume: evaluate .*train'),
     (['--workdir='], '--workdir: '),
@@ -464,7 +469,8 @@ def test_help_has_two_examples(command, monkeypatch):
   status, out, _ = command('--help')
   assert status == 0
   assert out.count('  sr-jax ') >= 2
-  for flag in ('--config', '--mode', '--[no]resume', '--size', '--step', '--workdir'):
+  for flag in ('--config', '--data-gib', '--mode', '--[no]resume', '--size', '--step', '--target',
+               '--workdir'):
     assert flag in out, flag
 
 

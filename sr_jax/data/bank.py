@@ -13,6 +13,8 @@ from sr_jax.data.augment import step_keys
 from sr_jax.data.packed import Packed
 from sr_jax.system.memory import host_memory
 
+DEVICE_SHARE = 0.6  # of the memory that JAX may use on an accelerator
+
 
 class Bank(NamedTuple):
   """A packed set on the device.
@@ -48,12 +50,12 @@ def to_device(packed: Packed) -> Bank:
 def device_budget() -> int:
   """Returns how many bytes a bank may occupy.
 
-  This is 60% of the memory that JAX may use on an accelerator, or half of the free memory of a
-  host without one.
+  This is `DEVICE_SHARE` of the memory that JAX may use on an accelerator, or half of the free
+  memory of a host without one.
   """
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
-    return int(0.6 * stats['bytes_limit'])
+    return int(DEVICE_SHARE * stats['bytes_limit'])
   return host_memory() // 2
 
 

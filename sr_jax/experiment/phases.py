@@ -28,6 +28,7 @@ from sr_jax.system import sharding
 
 # run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
 RunSteps = Callable[[TrainState, Any, dict[str, PyTree], int, int], tuple[TrainState, Metrics]]
+LoadVGG = Callable[[str, str, str], PyTree]  # (network, weights, identity) -> variables
 
 
 class Phase(NamedTuple):
@@ -83,8 +84,12 @@ class Experiment(NamedTuple):
     return next(phase for phase in self.phases if step < phase.stop)
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, load: LoadVGG = load_vgg) -> Experiment:
   """Builds everything that a training step needs except the data.
+
+  Args:
+    config: the experiment.
+    load: of `build_vgg`.
 
   Raises:
     InputError: a value, a field or a combination that makes no sense; VGG weights are missing.
@@ -98,7 +103,7 @@ def build(config: ConfigDict) -> Experiment:
                      f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
   generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
-  vgg, frozen = build_vgg(config)
+  vgg, frozen = build_vgg(config, load)
   trainable = select_trainable(config, generator)
   d_tx, d_schedule = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
   phases = _build_phases(config, generator, discriminator, vgg, trainable, (d_tx, d_schedule))
@@ -175,8 +180,13 @@ def build_loss(config: ConfigDict) -> losses.GeneratorLoss:
       extra=own_functions.find_terms(config, shape))
 
 
-def build_vgg(config: ConfigDict) -> tuple[nn.Module | None, dict[str, PyTree]]:
+def build_vgg(config: ConfigDict,
+              load: LoadVGG = load_vgg) -> tuple[nn.Module | None, dict[str, PyTree]]:
   """Builds the feature extractor of the perceptual term and loads its weights.
+
+  Args:
+    config: the experiment.
+    load: called as `load_vgg`; for a program that is not run, shapes suffice.
 
   Returns:
     (module, {'vgg': variables}), or (None, {}) if the term has no weight.
@@ -189,7 +199,7 @@ def build_vgg(config: ConfigDict) -> tuple[nn.Module | None, dict[str, PyTree]]:
     return None, {}
   vgg = VGGS[perceptual.network](tuple(parse_layers(perceptual.layers)),
                                  dtype=jnp.dtype(config.dtype))
-  variables = load_vgg(perceptual.network, perceptual.weights, perceptual.identity)
+  variables = load(perceptual.network, perceptual.weights, perceptual.identity)
   try:
     features = jax.eval_shape(vgg.apply, variables,
                               jnp.zeros((1, config.hr_patch, config.hr_patch, 3)))

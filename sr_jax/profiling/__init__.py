@@ -12,4 +12,15 @@
   bottleneck.py  decides what limits a step and which config key to try
   table.py       prints the results
   summary.py     tables of the networks, layer by layer
+
+sr-jax profile --target computes what a step would need on GPUs that are not present.
+
+  target.py           compiles a config for GPUs, prints and writes the results
+  target_file.py      reads the figures of GPUs, targets/NAME.txt
+  gpu_compiler.py     compiles for a GPU that is not present
+  target_programs.py  the steps of a config and an evaluation, compiled
+  target_analysis.py  what they need on a GPU: memory, kernels, times
+  target_fit.py       the largest batch that fits
+  target_times.py     times from FLOPs, bytes and kernels
+  target_table.py     prints the results
 """

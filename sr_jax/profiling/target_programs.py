@@ -1,0 +1,134 @@
+"""The programs of a config, compiled for a GPU that is not present: steps and an evaluation."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sr_jax import models
+from sr_jax.data import bank, feed
+from sr_jax.experiment import inputs, phases
+from sr_jax.models.vgg import VGGS, convolution_names
+from sr_jax.pretrained.vgg import DEPTHS
+from sr_jax.profiling import gpu_compiler
+from sr_jax.profiling.target_file import Target
+from sr_jax.step.state import begin_phase
+
+PyTree = Any
+
+IMAGE = 720, 1280  # height and width of the image that the evaluation upscales
+BANK_BYTES, BANK_IMAGES = 2**24, 8  # the number of images does not change a program
+
+
+class Step(NamedTuple):
+  """The compiled step of a phase.
+
+  Attributes:
+    program: the loop on the device that runs it.
+    checkpoint_bytes: size of the training state.
+    state_bytes: the same with the arrays that are never trained, such as VGG's.
+  """
+
+  program: gpu_compiler.Program
+  checkpoint_bytes: int
+  state_bytes: int
+
+  @property
+  def bytes(self) -> int:
+    """The memory that the step needs, without the images."""
+    return self.state_bytes + self.program.working_bytes
+
+
+class Programs:
+  """Compiles the programs of a config for a GPU, each when it is first asked for.
+
+  Attributes:
+    config: the experiment, with epochs converted to steps.
+    target: the GPU.
+  """
+
+  def __init__(self, config: ConfigDict, target: Target) -> None:
+    self.config, self.target = config, target
+    self._gpu = gpu_compiler.device(target)
+    self._compiled: dict[tuple, Any] = {}
+
+  def step(self, phase: str, **changes: Any) -> Step:
+    """Compiles the step of a phase as training dispatches it, with the device loop of a GPU.
+
+    Args:
+      phase: its name.
+      changes: values of keys in place of the config's: batch_size, accumulate, dtype, or
+        generator.remat as `remat`.
+    """
+    key = (phase, *sorted(changes.items()))
+    if key not in self._compiled:
+      described = ''.join(f', {name}={value}' for name, value in changes.items())
+      with self._timed(f'{phase} step{described}'):
+        self._compiled[key] = self._compile_step(phase, _changed(self.config, changes))
+    return self._compiled[key]
+
+  def evaluation(self) -> gpu_compiler.Program:
+    """Compiles the generator for one image of `IMAGE`, which is the input that it upscales."""
+    if 'evaluation' not in self._compiled:
+      with self._timed('evaluation'), gpu_compiler.traced_for(self._gpu):
+        generator = phases.build(self.config, vgg_shapes).generator
+        shape = (1, *IMAGE, inputs.batch_channels(self.config))
+        run = jax.jit(generator.apply, in_shardings=jax.sharding.SingleDeviceSharding(self._gpu))
+        self._compiled['evaluation'] = gpu_compiler.compile_for_gpu(
+            run, models.variable_shapes(generator), jax.ShapeDtypeStruct(shape, jnp.float32))
+    return self._compiled['evaluation']
+
+  def _compile_step(self, name: str, config: ConfigDict) -> Step:
+    with gpu_compiler.traced_for(self._gpu):
+      experiment = phases.build(config, vgg_shapes)
+      phase = next(phase for phase in experiment.phases if phase.name == name)
+      state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), phase.g_tx))
+      batch_at = feed.bank_batches(inputs.build_crop_spec(config), config.batch_size,
+                                   inputs.build_augmentation(config))
+      images = bank.Bank(jax.ShapeDtypeStruct((1, BANK_BYTES), jnp.uint8),
+                         jax.ShapeDtypeStruct((BANK_IMAGES, 5), jnp.int32))
+      number = jax.ShapeDtypeStruct((), jnp.int32)
+      program = gpu_compiler.compile_for_gpu(
+          phases.jit_step(experiment, phase, batch_at), state, images, experiment.frozen, number,
+          number)
+    trained = tree_bytes(state)
+    return Step(program, trained, trained + tree_bytes(experiment.frozen))
+
+  def _timed(self, name: str) -> '_Timed':
+    return _Timed(f'Compiling for compute capability {self.target.capability}: {name}')
+
+
+class _Timed:
+  """Prints what is compiled, and the seconds that it took."""
+
+  def __init__(self, text: str) -> None:
+    self._text = text
+
+  def __enter__(self) -> None:
+    self._start = time.perf_counter()
+    print(f'{self._text} ... ', end='', flush=True)
+
+  def __exit__(self, kind: type | None, *_: object) -> None:
+    print('failed' if kind else f'{time.perf_counter() - self._start:.1f} s', flush=True)
+
+
+def tree_bytes(tree: PyTree) -> int:
+  """Returns the bytes of all arrays of a tree, which may be shapes."""
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+  config = config.copy_and_resolve_references()
+  for name, value in changes.items():
+    (config.generator if name == 'remat' else config)[name] = value
+  return config
+
+
+def vgg_shapes(network: str, weights: str, identity: str) -> PyTree:
+  """Returns the shapes of VGG's variables, in the place of `load_vgg`: nothing is downloaded."""
+  del weights, identity
+  vgg = VGGS[network](convolution_names(DEPTHS[network])[-1:])
+  return jax.eval_shape(vgg.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3),
+                                                                          jnp.float32))
