@@ -264,7 +264,7 @@ def _run(argv: list[str], command: str) -> int:
     print(summarize(config, _SIZE.value))
   elif targets:
     from sr_jax.profiling.target import profile_target
-    profile_target(config, workdir)
+    profile_target(config, workdir, targets, data_gib)
   else:
     from sr_jax.profiling.run import profile_run
     profile_run(config, workdir)

@@ -12,15 +12,16 @@ import re
 import jax
 import pytest
 
-from sr_jax import images
+from sr_jax import images, main
 from sr_jax.errors import InputError
 from sr_jax.experiment import phases
 from sr_jax.pretrained.vgg import load_vgg
-from sr_jax.profiling import gpu_compiler, program, target_analysis, target_file
+from sr_jax.profiling import gpu_compiler, program, target, target_analysis, target_file
 from sr_jax.profiling.target import profile_target
 from sr_jax.profiling.target_fit import MAX_BATCH, largest_batch
 from sr_jax.profiling.target_programs import Programs, Step, tree_bytes, vgg_shapes
 from sr_jax.profiling.target_times import times
+from tests import smallest
 
 STEP = (pathlib.Path(__file__).parent / 'golden' / 'hopper-loop.hlo.txt').read_text()
 GIB = 2**30
@@ -29,19 +30,19 @@ TARGETS = {name: target_file.read(name) for name in target_file.TARGETS}
 
 @pytest.mark.parametrize('name', target_file.TARGETS)
 def test_the_figures_of_a_gpu_are_plausible_and_have_sources(name):
-  target = TARGETS[name]
+  gpu = TARGETS[name]
   text = (target_file.FOLDER / f'{name}.txt').read_text('utf-8')
   lines = [line for line in text.splitlines() if '=' in line.partition('#')[0]]
   assert all('#' in line for line in lines if not line.startswith('name'))
-  assert target.name.startswith('NVIDIA ')
-  assert 15 * GIB <= target.memory <= 141 * GIB
-  assert 0.2e12 < target.bandwidth < 5e12
+  assert gpu.name.startswith('NVIDIA ')
+  assert 15 * GIB <= gpu.memory <= 141 * GIB
+  assert 0.2e12 < gpu.bandwidth < 5e12
   # Two FLOPs a cycle of each float32 unit.
-  assert target.float32 == pytest.approx(
-      2e9 * target.clock_ghz * target.cores * target.fpus_per_core, rel=0.03)
-  assert target.bfloat16 == pytest.approx(2 * target.tf32, rel=0.03)
-  assert target.budget == 0.75 * target.memory
-  assert (target.arithmetic_share, target.bandwidth_share, target.kernel_seconds) == (
+  assert gpu.float32 == pytest.approx(
+      2e9 * gpu.clock_ghz * gpu.cores * gpu.fpus_per_core, rel=0.03)
+  assert gpu.bfloat16 == pytest.approx(2 * gpu.tf32, rel=0.03)
+  assert gpu.budget == 0.75 * gpu.memory
+  assert (gpu.arithmetic_share, gpu.bandwidth_share, gpu.kernel_seconds) == (
       0.5, 0.7, 5e-6)
 
 
@@ -99,12 +100,12 @@ def counted(**changes):
 
 
 def test_times_are_those_computed_by_hand():
-  target = TARGETS['a100']
+  a100 = TARGETS['a100']
   arithmetic = 3e12 / 312e12 + 1e12 / 156e12  # 16.0 ms; the bytes take 2.0 ms
-  found = times(counted(), target)
+  found = times(counted(), a100)
   assert found.lower == pytest.approx(arithmetic)
   assert found.estimate == pytest.approx(2 * arithmetic + 100 * 5e-6)
-  found = times(counted(product_flops={}, bytes={'batch': 2.039e12}, kernels=0), target)
+  found = times(counted(product_flops={}, bytes={'batch': 2.039e12}, kernels=0), a100)
   assert found == pytest.approx((1.0, 1 / 0.7))
   slow = times(counted(), TARGETS['t4'])
   assert slow.lower == pytest.approx(4e12 / 8.1e12)  # all of it in float32
@@ -275,6 +276,18 @@ def test_a_dump_that_cannot_be_written_is_named(config, tmp_path, compiler):
   with pytest.raises(InputError, match=r'profile/gan-l4\.hlo\.txt: cannot write \(Is a directory'):
     profile_target(config, tmp_path / 'run', ['l4'])
   assert not (tmp_path / 'run' / 'profile' / 'target-l4.json').exists()
+
+
+def test_the_command_line_passes_targets_on(monkeypatch, tmp_path):
+  calls = []
+  monkeypatch.setattr(gpu_compiler, 'use_cpu_alone', lambda: calls.append('cpu'))
+  monkeypatch.setattr(target, 'profile_target', lambda *arguments: calls.append(arguments[1:]))
+  for flags, expected in ((['--target=all', '--data-gib=2.5'], (target_file.TARGETS, 2.5)),
+                          (['--target', 'l4'], (('l4',), None))):
+    smallest.forget_flags()
+    assert main.main(['sr-jax profile', '--config=srresnet:sample', f'--workdir={tmp_path}',
+                      *flags], 'profile') == 0
+    assert calls[-2:] == ['cpu', (tmp_path, *expected)]
 
 
 def test_a_missing_plugin_and_a_missing_library_are_named(monkeypatch):
