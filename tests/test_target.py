@@ -22,6 +22,7 @@ from sr_jax.profiling.target_fit import MAX_BATCH, largest_batch
 from sr_jax.profiling.target_programs import Programs, Step, tree_bytes, vgg_shapes
 from sr_jax.profiling.target_times import times
 from tests import smallest
+from tests.benchmarks.gpu import read_computed
 
 STEP = (pathlib.Path(__file__).parent / 'golden' / 'hopper-loop.hlo.txt').read_text()
 GIB = 2**30
@@ -216,6 +217,9 @@ def test_a_profile_of_all_gpus(config, tmp_path, capsys, compiler):
   assert l4['hours'] == pytest.approx(hours)
   folder = tmp_path / 'run' / 'profile'
   assert json.loads((folder / 'target-l4.json').read_text()) == l4
+  beside = read_computed(tmp_path, 'run')  # as gpu.sh --computed puts them beside measured times
+  assert set(beside) == set(TARGETS)
+  assert beside['l4']['estimate_ms'] == 1e3 * gan['estimate_seconds']
   assert (folder / 'profile.json').read_text() == 'measured'
   written = {path.name for path in folder.iterdir()} - {'profile.json'}
   assert written == {f'target-{name}.json' for name in TARGETS} | {
