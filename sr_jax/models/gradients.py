@@ -1,7 +1,7 @@
 """Convolutions that XLA:CPU computes faster than lax's; they equal lax's to rounding.
 
 - The gradient with respect to the kernel is a convolution of the input whose window is the entire
-  cotangent. XLA of jax 0.10 gives it to YNNPACK, which is slow for such windows; one row of zeros
+  cotangent. XLA of jax 0.10.2 gives it to YNNPACK, which is slow for such windows; one row of zeros
   makes the window larger than the input, which YNNPACK doesn't take, so that Eigen computes it.
 - The gradient of a strided convolution with respect to its input is, in lax, a convolution of the
   cotangent with s * s - 1 zeros for each value. Here it consists of s * s convolutions of stride
@@ -18,7 +18,7 @@ EDSR, RRDB, Discriminator and `Upsample` at the batch sizes of tests/benchmarks/
   its kernel gradient              37 to 74      1.0 to 2.0
 
 The kernel gradient of strided convolutions is lax's (0.6 to 2.5 times oneDNN's time): by phases it
-took 0.7 to 1.3 times as long. Tiles, a matrix product for each tap, and one of shifted copies took
+took 0.8 to 1.5 times as long. Tiles, a matrix product for each tap, and one of shifted copies took
 longer than one convolution.
 """
 
