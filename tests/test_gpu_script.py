@@ -11,7 +11,7 @@ import time
 import pytest
 
 from sr_jax.errors import InputError
-from tests.benchmarks import gpu, gpu_stages
+from tests.benchmarks import gpu, gpu_stages, turns
 from tests.test_traces import rows
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -161,6 +161,25 @@ def test_stages_end_with_the_script():
   with pytest.raises(SystemExit, match='143'):
     terminated()
   assert child.returncode == -signal.SIGKILL
+
+
+def test_without_pytorch_an_eager_stage_times_sr_jax_alone(tmp_path, monkeypatch):
+  def missing(threads):
+    raise ModuleNotFoundError("No module named 'torch'")
+
+  def take_turns(runs, seconds, *rest):
+    return turns.Measured(rest[1], rest[2], {'sr_jax': 9.0}, {'sr_jax': [0.2, 0.4, 0.3]}, {})
+
+  monkeypatch.setattr(gpu_stages.torch_device, 'open_device', missing)
+  monkeypatch.setattr(turns, 'take_turns', take_turns)
+  request = gpu_stages.Request(tmp_path, 60, True)
+  found = gpu_stages.steps(request, 'srresnet', compiled=False)
+  assert found['error'] == "PyTorch: ModuleNotFoundError: No module named 'torch'"
+  assert found['batch'] == '2 of 32x32, 1 blocks'
+  assert found['variants'] == {'sr_jax': {
+      'ms': pytest.approx([250, 300, 350]), 'ratio': [1, 1, 1], 'first_call_seconds': 9.0}}
+  with pytest.raises(ModuleNotFoundError):
+    gpu_stages.steps(request, 'srresnet', compiled=True)
 
 
 def test_a_trace_is_summarised_by_kernel():

@@ -86,7 +86,7 @@ def steps(request: Request, name: str, compiled: bool) -> dict[str, Any]:
 
   If PyTorch is missing or fails, an eager stage times sr_jax alone.
   """
-  sizes = ['--batch=1', '--patch=32', '--blocks=1', '--seconds=0'] if request.tiny else [
+  sizes = ['--batch=2', '--patch=32', '--blocks=1', '--seconds=0'] if request.tiny else [
       f'--seconds={min(15, request.seconds / 4)}', f'--steps={5 if name == "esrgan" else 20}']
   args = versus_torch.parser().parse_args(
       ['--precision=bfloat16', '--compile' if compiled else '--eager', *sizes])
