@@ -41,6 +41,7 @@ from sr_jax import weights as weights_command_line
 from sr_jax.data import pack_layout, packed, sources
 from sr_jax.models import Compact
 from sr_jax.pretrained import generators
+from sr_jax.step.flat import named_arrays
 from sr_jax.system import cli
 from tests import smallest
 
@@ -273,8 +274,7 @@ def same_bits(a: Any, b: Any) -> list[str]:
 
   `same_bits(a, b) == []` asserts that two trees are identical.
   """
-  a, b = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (a, b))
+  a, b = map(named_arrays, (a, b))
   if a.keys() != b.keys():
-    return [jax.tree_util.keystr(path) for path in a.keys() ^ b.keys()]
-  return [jax.tree_util.keystr(path) for path in a
-          if np.asarray(a[path]).tobytes() != np.asarray(b[path]).tobytes()]
+    return sorted(a.keys() ^ b.keys())
+  return [name for name in a if np.asarray(a[name]).tobytes() != np.asarray(b[name]).tobytes()]

@@ -26,18 +26,18 @@ from sr_jax.errors import InputError
 from sr_jax.experiment.base_config import defaults
 from sr_jax.models import Compact
 from sr_jax.runs import imported, manifest
-from sr_jax.runs.checkpoints import Checkpoints, flat
-from sr_jax.step.state import NetState, TrainState
+from sr_jax.runs.checkpoints import Checkpoints
+from sr_jax.step.flat import flatten, named_arrays
+from sr_jax.step.state import Average, NetState, TrainState
 from sr_jax.train import previous
 from tests.conftest import filled, largest_file, same_bits
 
 
 def make_state(step: int = 3, width: int = 4, dtype: Any = np.float32) -> TrainState:
   rng = np.random.default_rng(step)
-  params = {'conv': {'kernel': jnp.asarray(rng.normal(size=(3, width)), dtype)}}
-  g = NetState(params, {}, optax.adam(1e-3).init(params))
-  ema = {'params': params, 'batch_stats': {}}
-  return TrainState(jnp.int32(step), jnp.int32(7), g, None, ema)
+  params = flatten({'conv': {'kernel': jnp.asarray(rng.normal(size=(3, width)), dtype)}})
+  g = NetState(params, flatten({}), optax.adam(1e-3).init(params))
+  return TrainState(jnp.int32(step), jnp.int32(7), g, None, Average(params, flatten({})))
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +64,7 @@ def test_round_trip_without_a_discriminator(folder: pathlib.Path) -> None:
   ema = checkpoints.restore_generator(make_state(0).ema, 4)
   assert same_bits(ema, make_state(4).ema) == []
   raw = checkpoints.restore_generator(make_state(0).ema, 3, raw=True)
-  assert same_bits(raw['params'], make_state(3).g.params) == []
+  assert same_bits(raw.params, make_state(3).g.params) == []
 
 
 def test_the_last_two_and_the_best_are_kept(folder: pathlib.Path) -> None:
@@ -120,8 +120,8 @@ def test_reading_creates_no_folder(tmp_path: pathlib.Path) -> None:
 
 
 def test_names_of_arrays_are_their_paths() -> None:
-  assert 'g/params/conv/kernel' in flat(make_state())
-  assert 'g/opt_state/0/mu/conv/kernel' in flat(make_state())
+  assert 'g/params/conv/kernel' in named_arrays(make_state())
+  assert 'g/opt_state/0/mu/conv/kernel' in named_arrays(make_state())
 
 
 # Damage -------------------------------------------------------------------------------------------
@@ -358,10 +358,9 @@ def network(tmp_path: pathlib.Path) -> pathlib.Path:
   variables = filled(model, np.zeros((1, 8, 8, 3), np.float32))
   checkpoints = Checkpoints(run, 'psnr_y')
   for step in (1, 2):
-    params = {name: {key: jnp.asarray(step * array) for key, array in layer.items()}
-              for name, layer in variables['params'].items()}
-    ema = {'params': params, 'batch_stats': {}}
-    checkpoints.save(make_state(step)._replace(g=NetState(params, {}, ()), ema=ema),
+    arrays = [flatten({name: {key: jnp.asarray(step * array) for key, array in layer.items()}
+                       for name, layer in variables['params'].items()}), flatten({})]
+    checkpoints.save(make_state(step)._replace(g=NetState(*arrays, ()), ema=Average(*arrays)),
                      {'psnr_y': float(3 - step)})
   checkpoints.close()
   (run / 'config.json').write_text(json.dumps({

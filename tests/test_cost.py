@@ -14,7 +14,7 @@ from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.srresnet import SRResNet
 from sr_jax.models.vgg import VGG19
 from sr_jax.profiling.products import products
-from sr_jax.step.state import begin_phase, init_state
+from sr_jax.step.state import begin_phase, init_state, variables
 from sr_jax.step.train_step import GanStep
 from tests.conftest import filled, same_bits
 
@@ -68,16 +68,17 @@ def test_each_network_is_evaluated_once(kind, batch_norm, flops, rtol):
     return losses.perceptual(vgg.apply(variables, sr), vgg.apply(variables, hr), loss.layers, 1.0,
                              'mse')
 
-  g, stats_of_d = state.g, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), state.d.batch_stats)
-  of_g = functools.partial(apply, generator,
-                           jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), g.batch_stats))
+  nets = [jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables(net))
+          for net in (state.g, state.d)]
+  (g, g_stats), (d_params, stats_of_d) = ((net['params'], net['batch_stats']) for net in nets)
+  of_g = functools.partial(apply, generator, g_stats)
   forward = [
-      flops(of_g, g.params, batch['lr']), flops(d, state.d.params, batch['hr']),
+      flops(of_g, g, batch['lr']), flops(d, d_params, batch['hr']),
       flops(vgg.apply, frozen['vgg'], batch['hr'])]
-  to_weights = flops(jax.grad(d, has_aux=True), state.d.params, batch['hr'])
+  to_weights = flops(jax.grad(d, has_aux=True), d_params, batch['hr'])
   parts = [
-      flops(jax.grad(of_g, has_aux=True), g.params, batch['lr']),
-      2 * to_weights, flops(jax.grad(d, argnums=1, has_aux=True), state.d.params, batch['hr']),
+      flops(jax.grad(of_g, has_aux=True), g, batch['lr']),
+      2 * to_weights, flops(jax.grad(d, argnums=1, has_aux=True), d_params, batch['hr']),
       -forward[1],  # the forward pass on fake, which both gradients share
       flops(jax.grad(perceptual), batch['hr'], batch['hr'], frozen['vgg'])]
   assert min(forward) > 1.3 * rtol * sum(parts)  # a second forward pass would be noticed
@@ -133,14 +134,14 @@ def test_batchnorm_sees_one_part_at_a_time(config, batch):
   config.accumulate = 1
   experiment = phases.build(config)
   initial = experiment.new_state()
-  stats = initial.g.batch_stats
+  given = variables(initial.g)
+  stats = given['batch_stats']
   for at in range(2):
     _, changed = experiment.generator.apply(
-        {'params': initial.g.params, 'batch_stats': stats}, batch['lr'][at::2], train=True,
-        mutable=['batch_stats'])
+        given | {'batch_stats': stats}, batch['lr'][at::2], train=True, mutable=['batch_stats'])
     stats = changed['batch_stats']
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-               state.g.batch_stats, stats)
+               variables(state.g)['batch_stats'], stats)
   assert same_bits(stats, initial.g.batch_stats)
 
 

@@ -1,6 +1,5 @@
 """Frozen arrays keep their bits and cost nothing; the others train as without freezing."""
 
-import functools
 import re
 
 import jax
@@ -14,11 +13,11 @@ from sr_jax.errors import InputError
 from sr_jax.experiment import inputs, phases
 from sr_jax.models import RRDB, variable_shapes
 from sr_jax.profiling import summary
-from sr_jax.runs.checkpoints import flat
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
+from sr_jax.step.flat import named_arrays
 from sr_jax.step.parameter_table import parameter_table
-from sr_jax.step.state import begin_phase
+from sr_jax.step.state import Average, begin_phase, variables
 from tests.conftest import same_bits
 
 SHAPES = variable_shapes(RRDB(8, 2, 4))
@@ -64,9 +63,10 @@ def step(config, batch, **changes):
   phase = experiment.phases[-1]
   state = begin_phase(experiment.new_state(), phase.g_tx)
   # Negative zero: adding an update of zero would change its sign bit.
-  state.g.params['last']['bias'] = jnp.full_like(state.g.params['last']['bias'], -0.0)
-  state = state._replace(ema=jax.tree.map(jnp.copy, {
-      'params': state.g.params, 'batch_stats': state.g.batch_stats}))
+  arrays = state.g.params.arrays()
+  g = state.g._replace(params=state.g.params.store(
+      arrays | {'last/bias': jnp.full_like(arrays['last/bias'], -0.0)}))
+  state = state._replace(g=g, ema=jax.tree.map(jnp.copy, Average(g.params, g.batch_stats)))
   after, metrics = jax.jit(phase.step)(state, batch, {})
   return experiment, state, after, metrics
 
@@ -80,55 +80,53 @@ def short(config):
   return config
 
 
-def test_frozen_arrays_keep_their_bits_and_have_no_optimiser_state(short, batch):
-  experiment, before, after, _ = step(short, batch, train_only='body_0')
-  moved = {name.strip("[]'").split("']['")[0] for name in same_bits(before.g.params,
-                                                                   after.g.params)}
-  assert moved == {'body_0'}
-  assert len(same_bits(before.g.params['body_0'], after.g.params['body_0'])) == len(
-      jax.tree.leaves(before.g.params['body_0']))
+@pytest.mark.parametrize('loop', ['no', 'yes'])  # an array by itself, and joined to vectors
+def test_frozen_arrays_keep_their_bits_and_have_no_optimiser_state(short, batch, loop):
+  experiment, before, after, _ = step(short, batch, train_only='body_0', device_loop=loop)
+  assert before.g.params.layout.joined == (loop == 'yes')
+  trained = [name for name in named_arrays(before.g.params) if name.startswith('body_0/')]
+  assert sorted(same_bits(before.g.params, after.g.params)) == sorted(trained)
   # The average of a frozen array is that array.
-  for name in before.g.params.keys() - {'body_0'}:
-    assert same_bits(before.g.params[name], after.ema['params'][name]) == []
+  assert sorted(same_bits(before.g.params, after.ema.params)) == sorted(trained)
   # BatchNorm's statistics change only where its scale and bias are trainable.
-  assert {name.split("'")[1] for name in same_bits(before.g.batch_stats, after.g.batch_stats)} == {
-      'body_0'}
-  moments = [name for name in flat(after.g.opt_state) if '/mu/' in name or '/nu/' in name]
-  assert len(moments) == 2 * len(jax.tree.leaves(before.g.params['body_0']))
+  assert {name.split('/')[0] for name in same_bits(before.g.batch_stats,
+                                                   after.g.batch_stats)} == {'body_0'}
+  moments = [name for name in named_arrays(after.g.opt_state) if '/mu/' in name or '/nu/' in name]
+  assert len(moments) == 2 * len(trained)
   assert all('/body_0/' in name for name in moments)
-  assert 'frozen' in parameter_table(after.g.params, experiment.trainable)
+  assert 'frozen' in parameter_table(after.g.params.tree(), experiment.trainable)
 
 
 def test_trainable_arrays_are_updated_as_without_freezing(short, batch):
   """This holds as long as no BatchNorm is frozen, because that would change its statistics."""
   *_, whole, all_metrics = step(short.copy_and_resolve_references(), batch)
   *_, part, metrics = step(short, batch, freeze='head,stages_*')
-  for name in ('body_0', 'last', 'body_end'):
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-                 part.g.params[name], whole.g.params[name])
+  part, whole = part.g.params.arrays(), whole.g.params.arrays()
+  for name in part:
+    if not name.startswith(('head/', 'stages_')):
+      np.testing.assert_allclose(part[name], whole[name], rtol=1e-4, atol=1e-6)
   assert metrics['g/total'] == pytest.approx(float(all_metrics['g/total']), rel=1e-5)
   assert metrics['g/grad_norm'] < all_metrics['g/grad_norm']  # of trainable arrays only
 
 
 def test_a_frozen_batchnorm_behaves_as_in_evaluation(short, batch):
   experiment = phases.build(short)
-  generator, state = experiment.generator, experiment.new_state()
-  variables = {'params': state.g.params, 'batch_stats': jax.tree.map(
-      lambda array: array + 0.5, state.g.batch_stats)}
-  plain = generator.apply(variables, batch['lr'], train=False)
+  generator, given = experiment.generator, variables(experiment.new_state().g)
+  given['batch_stats'] = jax.tree.map(lambda array: array + 0.5, given['batch_stats'])
+  plain = generator.apply(given, batch['lr'], train=False)
 
   def training(freeze):
-    trainable = freezing.select(variables, '', freeze)
+    trainable = freezing.select(given, '', freeze)
     with freezing.freeze_norms(trainable):
-      return generator.apply(variables, batch['lr'], train=True, mutable=['batch_stats'])
+      return generator.apply(given, batch['lr'], train=True, mutable=['batch_stats'])
 
   sr, stats = training('body_0,body_end_norm')
   np.testing.assert_allclose(sr, plain, atol=1e-6)
-  assert same_bits(stats['batch_stats'], variables['batch_stats']) == []
+  assert same_bits(stats['batch_stats'], given['batch_stats']) == []
   sr, stats = training('body_0')
   assert np.abs(sr - plain).max() > 1e-3
-  assert {name.split("'")[1] for name in same_bits(stats['batch_stats'],
-                                                   variables['batch_stats'])} == {'body_end_norm'}
+  assert {name.split('/')[0] for name in same_bits(stats['batch_stats'],
+                                                   given['batch_stats'])} == {'body_end_norm'}
 
 
 def test_a_run_in_epochs_prints_what_is_frozen_and_keeps_it_frozen(short, tmp_path, capsys):
@@ -136,13 +134,13 @@ def test_a_run_in_epochs_prints_what_is_frozen_and_keeps_it_frozen(short, tmp_pa
   state = train.train(short, tmp_path)
   assert int(state.step) == 4
   assert [line['epoch'] for line in read_metrics(tmp_path)] == [0.5, 1.0, 1.5, 2.0]
-  total, frozen = (sum(array.size for name, array in flat(state.g.params).items()
+  total, frozen = (sum(array.size for name, array in named_arrays(state.g.params).items()
                        if not name.startswith(skipped)) for skipped in (' ', 'last'))
   assert f'G {total:,} parameters ({frozen:,} frozen)\n' in capsys.readouterr().out
   table = summary.summarize(short)
   assert re.search(r'\| head/kernel .* frozen .*\n(.*\n)*\| last/kernel .* yes ', table)
   initial = phases.build(inputs.epochs_to_steps(short, 5)).new_state()
-  assert {name.split("'")[1] for name in same_bits(state.g.params, initial.g.params)} == {'last'}
+  assert {name.split('/')[0] for name in same_bits(state.g.params, initial.g.params)} == {'last'}
   short.freeze = 'last/bias'
   with pytest.raises(InputError, match="the run has freeze='', the config 'last/bias'"):
     train.train(short, tmp_path)

@@ -12,10 +12,10 @@ from flax import linen as nn
 
 from sr_jax import losses
 from sr_jax.experiment import phases
-from sr_jax.runs.checkpoints import Checkpoints, flat
+from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.step import device_loop, nonfinite
-from sr_jax.step.freezing import Trainable
-from sr_jax.step.state import Health, NetState, TrainState, begin_phase
+from sr_jax.step.flat import flatten, named_arrays
+from sr_jax.step.state import Average, Health, NetState, TrainState, begin_phase
 from sr_jax.step.train_step import PixelStep
 from tests.conftest import same_bits
 
@@ -52,8 +52,9 @@ loop = jax.jit(functools.partial(
 def state():
   def net(value):
     array = jnp.full((2, 3), value, jnp.float32)
-    return NetState({'kernel': array}, {'mean': array[0]}, {'mu': array, 'count': jnp.int32(7)})
-  ema = {'params': net(0.5).params, 'batch_stats': net(0.5).batch_stats}
+    return NetState(flatten({'kernel': array}), flatten({'mean': array[0]}),
+                    {'mu': array, 'count': jnp.int32(7)})
+  ema = Average(net(0.5).params, net(0.5).batch_stats)
   return TrainState(jnp.int32(10), jnp.int32(3), net(1.0), net(2.0), ema)
 
 
@@ -91,7 +92,8 @@ def test_nonfinite_weights_are_not_applied(state, net):
   def leaves(state, batch, frozen):
     new, metrics = fake_step(state, batch, frozen)
     old = getattr(new, net)  # finite gradients may do this, for example in Adam without epsilon
-    return new._replace(**{net: old._replace(params={'kernel': old.params['kernel'] / 0})}), metrics
+    spoilt = old._replace(params=jax.tree.map(lambda leaf: leaf / 0, old.params))
+    return new._replace(**{net: spoilt}), metrics
 
   moved, _ = nonfinite.SkipNonfinite(leaves, MAX_BAD)(state, FINITE, {})
   assert same_bits(nets(moved), nets(state)) == []
@@ -148,9 +150,10 @@ def test_saturation_is_counted_in_finite_steps(state):
 
 
 def test_ema_distance_is_that_of_trainable_arrays(state):
-  def distance(weights, averages, learns=None):
-    made = state._replace(g=state.g._replace(params=weights), ema={'params': averages})
-    return float(nonfinite.ema_distance(made, learns and Trainable(learns, {})))
+  def distance(weights, averages, trained=None):
+    made = state._replace(g=state.g._replace(params=flatten(weights, trained)),
+                          ema=state.ema._replace(params=flatten(averages, trained)))
+    return float(nonfinite.ema_distance(made))
 
   a, b = jnp.array([3.0, 0.0]), jnp.array([3.0, 4.0])
   assert distance({'a': a, 'b': b}, {'a': b, 'b': b}) == pytest.approx(4 / 50**0.5)
@@ -160,7 +163,7 @@ def test_ema_distance_is_that_of_trainable_arrays(state):
 
 
 def test_counts_are_saved_in_checkpoints(state, tmp_path):
-  assert {'health/skipped', 'health/bad', 'health/saturated'} <= flat(state).keys()
+  assert {'health/skipped', 'health/bad', 'health/saturated'} <= named_arrays(state).keys()
   checkpoints = Checkpoints(tmp_path)
   known = state._replace(health=Health(*map(jnp.int32, (5, 2, 9))))
   for number, saved in ((1, state), (2, known)):  # the default as well
@@ -202,8 +205,9 @@ def test_an_infinite_gradient_of_a_finite_loss():
   picture = jnp.ones((1, 4, 4, 3))
   params = Rooted().init(jax.random.key(0), picture)['params']
   tx = optax.adam(0.1)
-  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, {}, tx.init(params)), None,
-                     {'params': params, 'batch_stats': {}})
+  params = flatten(params)
+  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, flatten({}), tx.init(params)),
+                     None, Average(params, flatten({})))
   step = PixelStep(Rooted(), tx, losses.GeneratorLoss(), ema=0.9)
   run = jax.jit(nonfinite.SkipNonfinite(step, MAX_BAD))
   moved, metrics = run(state, {'lr': picture, 'hr': picture}, {})

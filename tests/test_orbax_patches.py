@@ -9,13 +9,14 @@ import tensorstore
 
 from sr_jax.runs import orbax_patches
 from sr_jax.runs.checkpoints import Checkpoints
-from sr_jax.step.state import NetState, TrainState
+from sr_jax.step.flat import flatten
+from sr_jax.step.state import Average, NetState, TrainState
 
 
 def test_saves_leak_no_objects(tmp_path: pathlib.Path) -> None:
-  arrays = {f'layer_{index}': jnp.zeros(2) for index in range(25)}
-  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(arrays, {}, ()), None,
-                     {'params': arrays, 'batch_stats': {}})
+  arrays = (flatten({f'layer_{index}': jnp.zeros(2) for index in range(25)}, joined=False),
+            flatten({}))
+  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(*arrays, ()), None, Average(*arrays))
   checkpoints = Checkpoints(tmp_path)
   blocks = []
   for step in range(1, 11):

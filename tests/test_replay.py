@@ -16,6 +16,7 @@ from sr_jax.experiment import inputs, phases
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import nonfinite
+from sr_jax.step.state import variables
 from sr_jax.train import replay
 
 
@@ -98,7 +99,7 @@ def test_the_image_shows_the_batch(run, tmp_path, capsys):
   experiment, feed, state = at_checkpoint(config, whole, 20)
   batch = jax.jit(feed.batch_at)(feed.source_for(20, 21), 0, 20)
   sr, _ = jax.jit(functools.partial(experiment.generator.apply, train=True, mutable=['batch_stats'])
-                  )({'params': state.g.params, 'batch_stats': state.g.batch_stats}, batch['lr'])
+                  )(variables(state.g), batch['lr'])
   np.testing.assert_array_equal(picture[:16, 40:], images.to_uint8(batch['hr'][0]))
   np.testing.assert_array_equal(picture[20:36, :16],
                                 images.to_uint8(batch['lr'][1]).repeat(2, 0).repeat(2, 1))

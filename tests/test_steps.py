@@ -13,7 +13,7 @@ from sr_jax.data import bank, feed
 from sr_jax.data.augment import Augmentation
 from sr_jax.experiment import phases
 from sr_jax.step import device_loop
-from sr_jax.step.state import begin_phase
+from sr_jax.step.state import Average, begin_phase, variables
 from sr_jax.step.train_step import GanStep
 from tests import smallest
 from tests.conftest import same_bits
@@ -74,11 +74,10 @@ def test_gan_step_is_two_separate_updates(experiment, start, source, config):
   state = start
   generator, discriminator = experiment.generator, experiment.discriminator
   batch = jax.jit(batch_at)(source, state.seed, state.step)
-  mutable = ['batch_stats']
+  mutable, g, d = ['batch_stats'], variables(state.g), variables(state.d)
 
   def generate(params):
-    return generator.apply({'params': params, 'batch_stats': state.g.batch_stats}, batch['lr'],
-                           train=True, mutable=mutable)
+    return generator.apply(g | {'params': params}, batch['lr'], train=True, mutable=mutable)
 
   def judge(params, images, stats):
     logits, changed = discriminator.apply({'params': params, 'batch_stats': stats}, images,
@@ -87,18 +86,18 @@ def test_gan_step_is_two_separate_updates(experiment, start, source, config):
 
   def g_loss(params):
     sr, _ = generate(params)
-    logits, _ = judge(state.d.params, sr, state.d.batch_stats)
+    logits, _ = judge(d['params'], sr, d['batch_stats'])
     return losses.l1(sr, batch['hr']) + 1e-3 * losses.vanilla_generator(logits)
 
   def d_loss(params, fake):
-    real, stats = judge(params, batch['hr'], state.d.batch_stats)
+    real, stats = judge(params, batch['hr'], d['batch_stats'])
     logits, stats = judge(params, jax.lax.stop_gradient(fake), stats)
     return losses.vanilla_discriminator(real, logits), stats
 
-  fake, g_changed = jax.jit(generate)(state.g.params)
-  g_value, g_grads = jax.jit(jax.value_and_grad(g_loss))(state.g.params)
+  fake, g_changed = jax.jit(generate)(g['params'])
+  g_value, g_grads = jax.jit(jax.value_and_grad(g_loss))(g['params'])
   (d_value, d_stats), d_grads = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(
-      state.d.params, fake)
+      d['params'], fake)
 
   # Plain gradient descent shows the gradients, which Adam's first step would hide.
   sgd = optax.sgd(1.0)
@@ -107,7 +106,7 @@ def test_gan_step_is_two_separate_updates(experiment, start, source, config):
   step = GanStep(generator, discriminator, sgd, sgd, phases.build_loss(config), ema=0.9)
   after, metrics = jax.jit(step)(state, batch, {})
   for net, grads in (('g', g_grads), ('d', d_grads)):
-    old, new = getattr(state, net).params, getattr(after, net).params
+    old, new = (variables(getattr(at, net))['params'] for at in (state, after))
     jax.tree.map(lambda a, b, g: np.testing.assert_allclose(a - b, g, rtol=1e-3, atol=1e-5),
                  old, new, grads)
   np.testing.assert_allclose(metrics['g/total'], g_value, rtol=1e-5)
@@ -115,8 +114,9 @@ def test_gan_step_is_two_separate_updates(experiment, start, source, config):
   np.testing.assert_allclose(metrics['g/pixel'] + metrics['g/adversarial'], metrics['g/total'],
                              rtol=1e-6)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
-  jax.tree.map(close, after.d.batch_stats, d_stats)  # of the real batch, then of the generated one
-  jax.tree.map(close, after.g.batch_stats, g_changed['batch_stats'])
+  # Of the real batch, then of the generated one.
+  jax.tree.map(close, variables(after.d)['batch_stats'], d_stats)
+  jax.tree.map(close, variables(after.g)['batch_stats'], g_changed['batch_stats'])
 
 
 @pytest.mark.slow
@@ -157,14 +157,14 @@ def test_ema_follows_weights_and_statistics(start, one_step):
   state = start._replace(step=jnp.int32(100_000))
   after, _ = one_step('gan', state)
   for old, new, ema in zip(*map(jax.tree.leaves, (
-      state.ema, {'params': after.g.params, 'batch_stats': after.g.batch_stats}, after.ema)),
+      state.ema, Average(after.g.params, after.g.batch_stats), after.ema)),
                            strict=True):
     np.testing.assert_allclose(ema, 0.999 * old + 0.001 * new, rtol=1e-5, atol=1e-7)
   after, _ = one_step('gan', state._replace(step=jnp.int32(0)))
-  expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.ema['params'],
+  expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.ema.params,
                           after.g.params)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-               after.ema['params'], expected)
+               after.ema.params, expected)
 
 
 def test_adversarial_phase_starts_with_new_optimiser_state_once(experiment, start, one_step):

@@ -28,7 +28,8 @@ from sr_jax.pretrained import generators
 from sr_jax.runs import imported, lock, logs
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
-from sr_jax.step.state import NetState, TrainState
+from sr_jax.step.flat import flatten, named_arrays
+from sr_jax.step.state import Average, NetState, TrainState
 from sr_jax.step.train_step import PixelStep
 from sr_jax.system import files
 from sr_jax.train import replay, schedule, stopping, validation
@@ -95,9 +96,10 @@ def test_a_run_killed_within_a_phase_continues_to_the_same_bits(config, tmp_path
   check_resumed(tmp_path / 'parts', run(config, tmp_path / 'parts'), tmp_path / 'whole', whole)
   if config.freeze:
     start = phases.build(config).new_state()
-    for name in ('head', 'body_0'):
-      assert same_bits(whole.g.params[name], start.g.params[name]) == []
-    assert len(same_bits(whole.d.params, start.d.params)) == len(jax.tree.leaves(start.d.params))
+    moved = {name.split('/')[0] for name in same_bits(whole.g.params, start.g.params)}
+    assert moved == {name.split('/')[0] for name in named_arrays(start.g.params)} - {
+        'head', 'body_0'}
+    assert len(same_bits(whole.d.params, start.d.params)) == len(start.d.params.arrays())
 
 
 def check_resumed(workdir, state, whole_workdir, whole_state):
@@ -148,7 +150,8 @@ def test_files_and_output_of_a_run(uninterrupted):
   assert stamped, out
   assert (workdir / 'train.log').read_text() == out
   assert f'Device: 1 x {jax.devices()[0].device_kind}, jax {jax.__version__}' in out.splitlines()[0]
-  counts = [sum(array.size for array in jax.tree.leaves(net.params)) for net in (state.g, state.d)]
+  counts = [sum(array.size for array in net.params.arrays().values())
+            for net in (state.g, state.d)]
   assert f'G {counts[0]:,} parameters, D {counts[1]:,}\n' in out
   assert re.search(r' gan  step 30/40 \(epoch [\d.]+\)  lr 1.00e-03  loss G .*  ETA \d\d:\d\d\n',
                    out)
@@ -188,7 +191,7 @@ def test_files_and_output_of_a_run(uninterrupted):
   assert record['device_loop'] is False
   assert record['skipped_pictures'] == []
   assert record['parameters'] == {
-      key: sum(array.size for array in jax.tree.leaves(net.params))
+      key: sum(array.size for array in net.params.arrays().values())
       for key, net in (('generator', state.g), ('discriminator', state.d))}
   assert record['ended'] >= record['started']
 
@@ -258,10 +261,10 @@ def test_init_from_loads_the_averaged_generator(config, tmp_path):
     adam.learning_rate = 0.0
   config.data.valid = config.data.source
   second = run(config, tmp_path / 'second')
-  assert same_bits(second.g.params, first.ema['params']) == []
-  for raw, params in ((False, first.ema['params']), (True, first.g.params)):
+  assert same_bits(second.g.params, first.ema.params) == []
+  for raw, params in ((False, first.ema.params), (True, first.g.params)):
     assert same_bits(restore.load(tmp_path / 'first', raw=raw).variables['params'], params) == []
-  assert same_bits(first.g.params, first.ema['params']) != []
+  assert same_bits(first.g.params, first.ema.params) != []
   # The scores of the initial weights are logged, to compare later ones with.
   lines = [line for line in read_metrics(tmp_path / 'second') if 'valid/psnr_y' in line]
   assert [(line['step'], line['phase']) for line in lines] == [
@@ -314,7 +317,7 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   config.scale, config.init_from = 4, str(tmp_path / 'x2')
   state = run(config, tmp_path / 'x4')
   record, = json.loads((tmp_path / 'x4' / 'run.json').read_text())
-  for params in (state.g.params, state.ema['params']):
+  for params in (state.g.params.tree(), state.ema.params.tree()):
     for layer in ('head', 'body_0', 'body_end'):
       assert same_bits(params[layer], given['params'][layer]) == []
     for layer in ('stages_0', 'last'):  # the same shape, but another resolution
@@ -343,9 +346,9 @@ def test_a_network_without_a_trunk_starts_only_at_its_own_scale(tmp_path):
   given = restore.Model(model, variables, {}, '', 'a run')
   for scale, taken in ((2, 4), (3, 0)):
     generator = SRCNN((4,), (5, 3), scale=scale)
-    ema = {'params': filled(generator, np.zeros((1, 8, 8, 3), np.float32), 1)['params'],
-           'batch_stats': {}}
-    state = TrainState(0, 0, NetState(ema['params'], {}, ()), None, ema)
+    params = flatten(filled(generator, np.zeros((1, 8, 8, 3), np.float32), 1)['params'])
+    state = TrainState(0, 0, NetState(params, flatten({}), ()), None,
+                       Average(params, flatten({})))
     if taken:
       assert len(start_from(state, generator, given)[1]) == taken
     else:

@@ -162,8 +162,8 @@ def test_one_channel_is_trained_scored_and_upscaled(config, tmp_path, picture, c
     run(config, tmp_path / 'run')
   config.generator.channels, config.data.channels = 1, None  # None is the generator's number
   state = run(config, tmp_path / 'run')
-  assert state.g.params['head']['kernel'].shape[2] == 1
-  assert state.d.params['Conv_0']['kernel'].shape[2] == 1
+  assert state.g.params.arrays()['head/kernel'].shape[2] == 1
+  assert state.d.params.arrays()['Conv_0/kernel'].shape[2] == 1
   assert '3 images take 1,800 bytes packed' in capsys.readouterr().out
   config.eval.sets = str(tmp_path / 'set')
   table = evaluate.evaluate(tmp_path / 'run', config=config)['set']

@@ -16,7 +16,8 @@ from sr_jax.metrics import scorer
 from sr_jax.runs import metadata, progress
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
-from sr_jax.step.state import NetState, TrainState
+from sr_jax.step.flat import flatten
+from sr_jax.step.state import NetState, TrainState, variables
 from sr_jax.system import user_code
 from sr_jax.train import overfitting, schedule, validation
 from tests import own_code
@@ -223,7 +224,7 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   config.generator.batch_norm = config.discriminator.batch_norm = True
   experiment = phases.build(config)
   phase = next(phase for phase in experiment.phases if phase.name == name)
-  nets = [NetState(made['params'], made['batch_stats'], ()) for made in (
+  nets = [NetState(flatten(made['params']), flatten(made['batch_stats']), ()) for made in (
       filled(experiment.generator, np.zeros((1, 8, 8, 3), np.float32)),
       filled(experiment.discriminator, np.zeros((1, 16, 16, 3), np.float32)))]
   state = TrainState(0, 0, *nets, {})  # without an average, which is not used
@@ -236,7 +237,7 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
 
   generate, judge = (
       jax.jit(lambda picture, apply=network.apply, net=net: apply(
-          {'params': net.params, 'batch_stats': net.batch_stats}, picture[None]))
+          variables(net), picture[None]))
       for network, net in zip((experiment.generator, experiment.discriminator), nets, strict=True))
   expected = {}
   for kind, mine in crops.items():

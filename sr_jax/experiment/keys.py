@@ -68,8 +68,9 @@ TRAINING = (
         'Seconds that the processes of a distributed run wait for one another at the start.',
         '(0, 86400]', change=FREE),
     Key('device_loop', str, 'auto',
-        "Whether one call from Python runs many steps on the device. 'auto' means 'no' on a CPU, "
-        "where that would be slower, and 'yes' on a GPU or TPU.",
+        'Whether one call from Python runs many steps on the device, with the arrays of each '
+        "network joined to one vector. 'auto' means 'no' on a CPU, where that would be slower, and "
+        "'yes' on a GPU or TPU.",
         choices=('auto', 'yes', 'no'), change=FREE),
 )
 

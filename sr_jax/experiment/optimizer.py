@@ -6,8 +6,6 @@ import optax
 from ml_collections import ConfigDict
 
 from sr_jax.errors import InputError
-from sr_jax.step import freezing
-from sr_jax.step.freezing import Trainable
 
 
 def build_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -43,7 +41,7 @@ def depends_on_steps(config: ConfigDict) -> bool:
   return config.schedule == 'cosine' or (config.schedule == 'multistep' and shares)
 
 
-def build_optimizer(config: ConfigDict, steps: int, trainable: Trainable | None = None
+def build_optimizer(config: ConfigDict, steps: int
                     ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Builds Adam with gradient clipping and weight decay where they are configured.
 
@@ -53,7 +51,6 @@ def build_optimizer(config: ConfigDict, steps: int, trainable: Trainable | None 
   Args:
     config: a section of config.optimizer.
     steps: length of the phase.
-    trainable: the arrays to train; None is all of them.
 
   Returns:
     (transformation, learning rate against the step of the phase).
@@ -63,5 +60,4 @@ def build_optimizer(config: ConfigDict, steps: int, trainable: Trainable | None 
   decay = (optax.add_decayed_weights(config.weight_decay) if config.weight_decay
            else optax.identity())
   adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
-  chain = optax.chain(clip, adam, decay, optax.scale_by_learning_rate(schedule))
-  return freezing.optimizer(chain, trainable), schedule
+  return optax.chain(clip, adam, decay, optax.scale_by_learning_rate(schedule)), schedule

@@ -68,7 +68,8 @@ class Experiment(NamedTuple):
     trainable: which arrays of the generator are trained; None is all of them.
     max_bad: number of skipped steps in a row after which a run stops (step/nonfinite.py).
     new_state: makes the state at step 0.
-    device_loop: whether many steps run in one loop on the device.
+    device_loop: whether many steps run in one loop on the device, with the arrays of each network
+      joined to vectors (step/flat.py).
   """
 
   generator: nn.Module
@@ -108,12 +109,13 @@ def build(config: ConfigDict, load: LoadVGG = load_vgg) -> Experiment:
   d_tx, d_schedule = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
   phases = _build_phases(config, generator, discriminator, vgg, trainable, (d_tx, d_schedule))
   lr_patch, channels = config.hr_patch // config.scale, inputs.batch_channels(config)
+  loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
 
   def new_state() -> TrainState:
     return init_state(config.seed, generator, phases[0].g_tx, (1, lr_patch, lr_patch, channels),
-                      discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels))
+                      discriminator, d_tx, (1, config.hr_patch, config.hr_patch, channels),
+                      trainable, joined=loop)
 
-  loop = {'yes': True, 'no': False}.get(config.device_loop, jax.default_backend() != 'cpu')
   return Experiment(generator, discriminator, phases, frozen, trainable,
                     config.max_bad_steps, new_state, loop)
 
@@ -125,12 +127,12 @@ def _build_phases(config: ConfigDict, generator: nn.Module, discriminator: nn.Mo
   loss, steps = build_loss(config), config.steps - config.warmup_steps
   shared = {'generator': generator, 'ema': config.ema, 'trainable': trainable,
             'accumulate': config.accumulate}
-  skip = functools.partial(SkipNonfinite, max_bad=config.max_bad_steps, trainable=trainable)
-  g_tx, g_schedule = build_optimizer(config.optimizer.g, steps, trainable)
+  skip = functools.partial(SkipNonfinite, max_bad=config.max_bad_steps)
+  g_tx, g_schedule = build_optimizer(config.optimizer.g, steps)
   phases = []
   if config.warmup_steps:
     warmup_loss = losses.GeneratorLoss(pixel=loss.pixel)
-    tx, schedule = build_optimizer(config.optimizer.warmup, config.warmup_steps, trainable)
+    tx, schedule = build_optimizer(config.optimizer.warmup, config.warmup_steps)
     step = PixelStep(g_tx=tx, loss=warmup_loss, **shared)
     phases.append(Phase('warm-up', 0, config.warmup_steps, skip(step), {'g': schedule}))
   if discriminator is None:

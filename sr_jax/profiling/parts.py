@@ -17,6 +17,7 @@ from sr_jax import losses
 from sr_jax.losses import GeneratorLoss
 from sr_jax.profiling import timing
 from sr_jax.step import train_step
+from sr_jax.step.flat import FlatTree
 from sr_jax.step.nonfinite import SkipNonfinite
 from sr_jax.step.state import Batch, Metrics, PyTree, TrainState
 from sr_jax.step.train_step import GanStep, PixelStep
@@ -84,10 +85,10 @@ def part_costs(step: SkipNonfinite, timed: timing.Timed) -> dict[str, dict[str, 
   return costs
 
 
-def _generator_forward(step: PixelStep | GanStep, params: PyTree, batch_stats: PyTree,
-                       lr: jax.Array) -> tuple[jax.Array, Callable, PyTree]:
+def _generator_forward(step: PixelStep | GanStep, params: FlatTree, batch_stats: FlatTree,
+                       lr: jax.Array) -> tuple[jax.Array, Callable, FlatTree]:
   return jax.vjp(lambda params: train_step.generate(step.generator, params, batch_stats, lr,
-                                                    step.trainable), params, has_aux=True)
+                                                    step.trainable), params.tree(), has_aux=True)
 
 
 def _vgg_forward(step: PixelStep | GanStep, sr: jax.Array, hr: jax.Array,
@@ -98,12 +99,12 @@ def _vgg_forward(step: PixelStep | GanStep, sr: jax.Array, hr: jax.Array,
   return *jax.vjp(features, sr), features(hr)
 
 
-def _discriminator_forward(discriminator: Any, params: PyTree, batch_stats: PyTree, sr: jax.Array,
-                           hr: jax.Array) -> tuple:
-  judge = functools.partial(train_step.discriminate, discriminator)
-  real, real_pullback, stats = jax.vjp(lambda params: judge(params, hr, batch_stats), params,
+def _discriminator_forward(discriminator: Any, params: FlatTree, batch_stats: FlatTree,
+                           sr: jax.Array, hr: jax.Array) -> tuple:
+  judge, arrays = functools.partial(train_step.discriminate, discriminator), params.tree()
+  real, real_pullback, stats = jax.vjp(lambda arrays: judge(arrays, hr, batch_stats), arrays,
                                        has_aux=True)
-  fake, fake_pullback, stats = jax.vjp(lambda params, sr: judge(params, sr, stats), params, sr,
+  fake, fake_pullback, stats = jax.vjp(lambda arrays, sr: judge(arrays, sr, stats), arrays, sr,
                                        has_aux=True)
   return real, fake, real_pullback, fake_pullback, stats
 
@@ -154,15 +155,16 @@ def _pull_back_sum(pullback: Callable, gradients: list[jax.Array]) -> tuple:
 
 def _update(step: SkipNonfinite, state: TrainState, g_grads: PyTree, g_stats: PyTree,
             d_grads: PyTree, d_stats: PyTree, metrics: Metrics) -> tuple[TrainState, Metrics]:
-  inner = step.step
+  inner, g_grads = step.step, state.g.params.trained().flatten(g_grads)
 
   def update(state: TrainState, batch: Batch, frozen: Mapping[str, PyTree]
              ) -> tuple[TrainState, Metrics]:
-    g = train_step.update_network(state.g, g_grads, g_stats, inner.g_tx, inner.trainable)
+    g = train_step.update_network(state.g, g_grads, g_stats, inner.g_tx)
     norms, d = {'g/grad_norm': optax.global_norm(g_grads)}, state.d
     if d_grads is not None:
-      d = train_step.update_network(state.d, d_grads, d_stats, inner.d_tx)
-      norms['d/grad_norm'] = optax.global_norm(d_grads)
-    return train_step.advance(state, g, d, inner.ema, inner.trainable), metrics | norms
+      joined = state.d.params.flatten(d_grads)
+      d = train_step.update_network(state.d, joined, d_stats, inner.d_tx)
+      norms['d/grad_norm'] = optax.global_norm(joined)
+    return train_step.advance(state, g, d, inner.ema), metrics | norms
 
-  return SkipNonfinite(update, step.max_bad, step.trainable)(state, {}, {})
+  return SkipNonfinite(update, step.max_bad)(state, {}, {})

@@ -25,6 +25,7 @@ from sr_jax.runs import orbax_patches
 from sr_jax.runs.checkpoint_index import CheckpointIndex
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.orbax_patches import reason, silence_orbax
+from sr_jax.step.flat import named_arrays, store_named
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, memory
 
@@ -123,10 +124,11 @@ class Checkpoints:
     """
     step = int(state.step)
     self.wait()
-    if jax.process_count() > 1:  # Orbax wants arrays of all processes' devices, or NumPy arrays
-      state = jax.tree.map(np.asarray, state)
-    items = {'state': ocp.args.StandardSave(flat(state._replace(ema={}))),
-             'ema': ocp.args.StandardSave(flat(state.ema))}
+    # Orbax wants arrays of all processes' devices, or NumPy arrays; vectors are split on the host.
+    if jax.process_count() > 1 or state.g.params.layout.joined:
+      state = jax.tree.map(np.array, state)
+    items = {'state': ocp.args.StandardSave(named_arrays(state._replace(ema=()))),
+             'ema': ocp.args.StandardSave(named_arrays(state.ema))}
     if metrics and self._index.best_metric:
       # JSON has no NaN or Inf.
       items['metrics'] = ocp.args.JsonSave({name: value for name, value in metrics.items()
@@ -204,11 +206,11 @@ class Checkpoints:
       InputError: there is no such checkpoint, it is damaged, or its arrays have other names,
         shapes or types.
     """
-    without_ema = target._replace(ema={})
+    without_ema = target._replace(ema=())
     self.wait()
     step = self._index.resolve_step(step)
-    return _unflat(without_ema, self._read(step, 'state', flat(without_ema)))._replace(
-        ema=_unflat(target.ema, self._read(step, 'ema', flat(target.ema))))
+    return self._read(step, 'state', without_ema)._replace(
+        ema=self._read(step, 'ema', target.ema))
 
   def restore_generator(self, target: dict, step: int, raw: bool = False) -> dict:
     """Restores the variables of the averaged generator, or with `raw` those that are trained.
@@ -216,13 +218,13 @@ class Checkpoints:
     `target` gives their names, shapes and types; raises as `restore`.
     """
     self.wait()
-    step, wanted = self._index.resolve_step(step), flat(target)
+    step = self._index.resolve_step(step)
     if not raw:
-      return _unflat(target, self._read(step, 'ema', wanted))
-    stored = self._stored_shapes(step, 'state')
+      return self._read(step, 'ema', target)
+    wanted, stored = named_arrays(target), self._stored_shapes(step, 'state')
     self._refuse_different(step, wanted, {name: stored.get(f'g/{name}') for name in wanted})
     state = self._restore_item(step, 'state', stored)  # Orbax restores an item as a whole
-    return _unflat(target, {name: state[f'g/{name}'] for name in wanted})
+    return store_named(target, {name: state[f'g/{name}'] for name in wanted})
 
   def _open_orbax(self) -> ocp.AsyncCheckpointer:
     if self._checkpointer is None:
@@ -253,10 +255,11 @@ class Checkpoints:
         self._checkpointer.close()
       self._checkpointer = None
 
-  def _read(self, step: int, item: str, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  def _read(self, step: int, item: str, target: PyTree) -> PyTree:
+    wanted = named_arrays(target)
     # Orbax casts arrays of another dtype and does not name one of another shape: compare first.
     self._refuse_different(step, wanted, self._stored_shapes(step, item))
-    return self._restore_item(step, item, wanted)
+    return store_named(target, self._restore_item(step, item, wanted))
 
   def _stored_shapes(self, step: int, item: str) -> dict[str, jax.ShapeDtypeStruct]:
     path = self._index.path(step)
@@ -288,16 +291,6 @@ def clear(workdir: os.PathLike | str) -> None:
   """Deletes what interrupted saves left behind, which may be what fills the disk."""
   run = RunFolder(files.expand(workdir))
   CheckpointIndex(run.checkpoints, '', print).remove_leftovers()
-
-
-def flat(tree: PyTree) -> dict[str, jax.Array]:
-  """Returns the arrays of a tree by their paths, such as 'g/params/head/kernel'."""
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _unflat(target: PyTree, arrays: Mapping[str, jax.Array]) -> PyTree:
-  return jax.tree.unflatten(jax.tree.structure(target), [arrays[name] for name in flat(target)])
 
 
 def _describe_array(array: Any) -> str:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from sr_jax.errors import InputError
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
-from sr_jax.step.state import NetState, TrainState
+from sr_jax.step.flat import flatten
+from sr_jax.step.state import Average, NetState, TrainState
 from sr_jax.system import files, signals
 
 
@@ -34,9 +35,9 @@ def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
   if workdir == pathlib.Path.cwd() or (workdir.exists() and (
       not workdir.is_dir() or any(workdir.iterdir()))):
     raise InputError(f'{shown}: already exists; choose a new folder')
-  params, batch_stats = (variables[key] for key in ('params', 'batch_stats'))
-  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(params, batch_stats, ()), None,
-                     {'params': params, 'batch_stats': batch_stats})
+  arrays = [flatten(jax.tree.map(jnp.asarray, variables[key]), joined=False)
+            for key in ('params', 'batch_stats')]
+  state = TrainState(jnp.int32(0), jnp.int32(0), NetState(*arrays, ()), None, Average(*arrays))
   try:
     # Signals are deferred because Orbax's threads cannot be interrupted.
     with (signals.DeferredSignals() as deferred, contextlib.suppress(_Interrupted),
@@ -44,7 +45,7 @@ def save_imported(workdir: os.PathLike | str, variables: dict, config: dict,
       failures = []
       checkpoints = Checkpoints(folder, warn=failures.append)
       try:
-        checkpoints.save(jax.tree.map(jnp.asarray, state))
+        checkpoints.save(state)
         checkpoints.wait()
       finally:
         checkpoints.close()

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from flax import linen as nn
 from flax import traverse_util
 from jax import lax
@@ -89,32 +88,12 @@ def frozen_names(trainable: Trainable | None) -> list[str]:
   return [f'params/{name}' for name, is_trained in flags.items() if not is_trained]
 
 
-def optimizer(tx: optax.GradientTransformation,
-              trainable: Trainable | None) -> optax.GradientTransformation:
-  """Applies tx to the trainable arrays; the frozen ones have no optimiser state and no update."""
-  if trainable is None:
-    return tx
-  labels = jax.tree.map(lambda is_trained: 'trains' if is_trained else 'frozen', trainable.params)
-  return optax.partition({'trains': tx, 'frozen': optax.set_to_zero()}, labels)
-
-
 def stop_frozen_gradients(params: PyTree, trainable: Trainable | None) -> PyTree:
   """Stops the gradients of the frozen arrays, so that they are not computed."""
   if trainable is None:
     return params
   return jax.tree.map(lambda array, is_trained: array if is_trained else lax.stop_gradient(array),
                       params, trainable.params)
-
-
-def keep_frozen(old: dict, new: dict, trainable: Trainable | None) -> dict:
-  """Returns {'params', 'batch_stats'} of `new` with the frozen arrays of `old`.
-
-  Adding an update of zero would change the sign of a negative zero.
-  """
-  if trainable is None:
-    return new
-  return jax.tree.map(lambda old, new, is_trained: new if is_trained else old, old, new,
-                      trainable._asdict())
 
 
 def freeze_norms(trainable: Trainable | None) -> contextlib.AbstractContextManager[None]:

@@ -6,12 +6,11 @@ counts is in train/step_log.py.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import Batch, Health, Metrics, PyTree, Step, TrainState
 
 
@@ -36,12 +35,10 @@ class SkipNonfinite:
   Attributes:
     step: the wrapped step.
     max_bad: number of skipped steps in a row after which the state stops changing.
-    trainable: which arrays of the generator are trained; None is all of them.
   """
 
   step: Step
   max_bad: int
-  trainable: Trainable | None = None
 
   def __call__(self, state: TrainState, batch: Batch,
                frozen: Mapping[str, PyTree]) -> tuple[TrainState, Metrics]:
@@ -54,8 +51,9 @@ class SkipNonfinite:
   def select(self, old: TrainState, new: TrainState,
              metrics: Metrics) -> tuple[TrainState, Metrics]:
     """Returns `new`, or `old` with its counters advanced where `new` is non-finite."""
-    checked = metrics, [(net.batch_stats, net.params) for net in (new.g, new.d) if net]
-    finite = jnp.all(jnp.isfinite(_flat_vector(jax.tree.leaves(checked))))
+    arrays = [metrics, *((net.params, net.batch_stats) for net in (new.g, new.d) if net)]
+    finite = jnp.all(jnp.isfinite(jnp.concatenate(
+        [jnp.ravel(array) for array in jax.tree.leaves(arrays)])))
     stalled, health = old.health.bad >= self.max_bad, old.health
     bad = 1 - finite.astype(jnp.int32)
     counted = Health(health.skipped + bad, (health.bad + bad) * bad,
@@ -68,7 +66,7 @@ class SkipNonfinite:
     number, health = choose(stalled, (old.step, health), (new.step, counted))
     state = old._replace(step=number, g=g, d=d, ema=ema, health=health)
     return state, metrics | health_metrics(health, 'd/real' in metrics) | {
-        'g/ema_distance': ema_distance(state, self.trainable)}
+        'g/ema_distance': ema_distance(state)}
 
 
 def health_metrics(health: Health, adversarial: bool) -> Metrics:
@@ -81,12 +79,9 @@ def health_metrics(health: Health, adversarial: bool) -> Metrics:
   return {name: count.astype(jnp.float32) for name, count in named.items()}
 
 
-def ema_distance(state: TrainState, trainable: Trainable | None = None) -> jax.Array:
+def ema_distance(state: TrainState) -> jax.Array:
   """Returns ||weights - average|| / ||average||, Euclidean, over G's trainable arrays."""
-  trees = state.g.params, state.ema['params']
-  selected = trainable.params if trainable else jax.tree.map(lambda _: True, trees[0])
-  weights, average = (_flat_vector([leaf for leaf, chosen in zip(
-      *map(jax.tree.leaves, (tree, selected)), strict=True) if chosen]) for tree in trees)
+  weights, average = (net.params.trained().vector() for net in (state.g, state.ema))
   distance, size = jnp.linalg.norm(weights - average), jnp.linalg.norm(average)
   return jnp.where(size > 0, distance / jnp.where(size > 0, size, 1), 0)
 
@@ -100,11 +95,6 @@ def rewind(state: TrainState) -> TrainState:
   bad = state.health.bad
   health = state.health._replace(skipped=state.health.skipped - bad, bad=bad - bad)
   return state._replace(step=state.step - bad, health=health)
-
-
-def _flat_vector(leaves: Sequence[jax.Array]) -> jax.Array:
-  # XLA takes ten times as long to compile one reduction for each array of a deep network.
-  return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
 
 def _saturated(count: jax.Array, metrics: Metrics) -> jax.Array:

@@ -11,7 +11,9 @@ from flax import linen as nn
 
 from sr_jax.errors import InputError
 from sr_jax.models import failures
-from sr_jax.step import trial
+from sr_jax.step import flat, trial
+from sr_jax.step.flat import FlatTree
+from sr_jax.step.freezing import Trainable
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]  # {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]
@@ -21,11 +23,21 @@ Metrics = dict[str, jax.Array]
 
 
 class NetState(NamedTuple):
-  """One network: its weights, its BatchNorm statistics and the state of its optimiser."""
+  """One network: its weights, its BatchNorm statistics and the state of its optimiser.
 
-  params: PyTree
-  batch_stats: PyTree  # {} without BatchNorm
-  opt_state: PyTree
+  `variables` returns what the network is applied with.
+  """
+
+  params: FlatTree
+  batch_stats: FlatTree  # empty without BatchNorm
+  opt_state: PyTree  # of `params.trained()`
+
+
+class Average(NamedTuple):
+  """The moving averages of the generator's weights and BatchNorm statistics."""
+
+  params: FlatTree
+  batch_stats: FlatTree
 
 
 class Health(NamedTuple):
@@ -44,7 +56,7 @@ class TrainState(NamedTuple):
   seed: jax.Array  # int32: with `step`, the source of all randomness
   g: NetState
   d: NetState | None
-  ema: dict[str, PyTree]  # {'params', 'batch_stats'}: the generator's moving average
+  ema: Average
   health: Health = Health()
 
 
@@ -55,11 +67,15 @@ Step = Callable[[TrainState, Batch, Mapping[str, PyTree]], tuple[TrainState, Met
 def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformation,
                lr_shape: tuple[int, ...], discriminator: nn.Module | None = None,
                d_tx: optax.GradientTransformation | None = None,
-               hr_shape: tuple[int, ...] | None = None) -> TrainState:
+               hr_shape: tuple[int, ...] | None = None, trainable: Trainable | None = None,
+               joined: bool | None = None) -> TrainState:
   """Returns the state at step 0, a function of the seed alone.
 
   Args:
     lr_shape, hr_shape: [B, H, W, C] of the inputs of the generator and the discriminator.
+    trainable: which arrays of the generator are trained; None is all of them.
+    joined: whether the arrays of a network are stored as vectors, see `flat.flatten`; None: unless
+      JAX runs on a CPU.
 
   Raises:
     InputError: the result of the generator does not have `hr_shape`, or a network of the user's own
@@ -71,7 +87,7 @@ def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformati
       trial.refuse_unusable(discriminator, 'config.discriminator', hr_shape)
 
   @jax.jit  # one program for both: most of the time goes into compiling the random numbers
-  def variables() -> tuple[PyTree, PyTree]:
+  def initial() -> tuple[PyTree, PyTree]:
     g_key, d_key = jax.random.split(jax.random.key(seed))
     with failures.one_line(generator, 'config.generator: '):
       sr, g = generator.init_with_output(g_key, jnp.zeros(lr_shape))
@@ -84,13 +100,27 @@ def init_state(seed: int, generator: nn.Module, g_tx: optax.GradientTransformati
     with failures.one_line(discriminator, 'config.discriminator: '):
       return g, discriminator.init(d_key, jnp.zeros(hr_shape))
 
-  g, d = (initial and NetState(initial['params'], initial.get('batch_stats', {}),
-                               tx.init(initial['params']))
-          for initial, tx in zip(variables(), (g_tx, d_tx), strict=True))
+  joined = jax.default_backend() != 'cpu' if joined is None else joined
+  g, d = initial()
+  g = _new_network(g, g_tx, trainable, joined)
+  d = d and _new_network(d, d_tx, None, joined)
   # Copies, because the step donates the state and a buffer can't be donated twice.
-  ema = jax.tree.map(jnp.copy, {'params': g.params, 'batch_stats': g.batch_stats})
+  ema = jax.tree.map(jnp.copy, Average(g.params, g.batch_stats))
   return TrainState(jnp.int32(0), jnp.int32(seed), g, d, ema,
                     Health(jnp.int32(0), jnp.int32(0), jnp.int32(0)))
+
+
+def _new_network(variables: Mapping[str, PyTree], tx: optax.GradientTransformation,
+                 trainable: Trainable | None, joined: bool) -> NetState:
+  params, batch_stats = (
+      flat.flatten(variables.get(name, {}), getattr(trainable, name, None), joined)
+      for name in ('params', 'batch_stats'))
+  return NetState(params, batch_stats, tx.init(params.trained()))
+
+
+def variables(net: NetState | Average) -> dict[str, PyTree]:
+  """Returns {'params', 'batch_stats'}, nested dicts of arrays that the network is applied with."""
+  return {'params': net.params.tree(), 'batch_stats': net.batch_stats.tree()}
 
 
 def begin_phase(state: TrainState, g_tx: optax.GradientTransformation) -> TrainState:
@@ -101,4 +131,5 @@ def begin_phase(state: TrainState, g_tx: optax.GradientTransformation) -> TrainS
   at step 0, so a run that resumes at the boundary continues as an uninterrupted one.
   """
   health = state.health._replace(bad=jnp.int32(0), saturated=jnp.int32(0))
-  return state._replace(g=state.g._replace(opt_state=g_tx.init(state.g.params)), health=health)
+  g = state.g._replace(opt_state=g_tx.init(state.g.params.trained()))
+  return state._replace(g=g, health=health)

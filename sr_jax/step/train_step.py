@@ -23,8 +23,9 @@ from jax import lax
 from sr_jax import losses
 from sr_jax.losses import GeneratorLoss
 from sr_jax.step import freezing
+from sr_jax.step.flat import FlatTree
 from sr_jax.step.freezing import Trainable
-from sr_jax.step.state import Batch, Metrics, NetState, PyTree, TrainState
+from sr_jax.step.state import Average, Batch, Metrics, NetState, PyTree, TrainState, variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,20 +55,22 @@ class PixelStep:
     """Returns (state, metrics): `g/<term>`, weighted as they are summed, `g/total` and the norm
     of the gradient.
     """
-    def gradients(g_stats: PyTree, batch: Batch) -> tuple[PyTree, tuple[PyTree, Metrics]]:
-      def objective(params: PyTree) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+    params = _tree(state.g.params, 'generator')
+
+    def gradients(g_stats: FlatTree, batch: Batch) -> tuple[FlatTree, tuple[FlatTree, Metrics]]:
+      def objective(params: PyTree) -> tuple[jax.Array, tuple[Metrics, FlatTree]]:
         sr, stats = generate(self.generator, params, g_stats, batch['lr'], self.trainable)
         terms = self.loss.reconstruction(sr, batch['hr'], self.vgg, frozen)
         return sum(terms.values()), (terms, stats)
 
-      (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.g.params)
-      return stats, (grads, {f'g/{name}': term for name, term in terms.items()}
-                     | {'g/total': total})
+      (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+      metrics = {f'g/{name}': term for name, term in terms.items()} | {'g/total': total}
+      return stats, (state.g.params.trained().flatten(grads), metrics)
 
     stats, (grads, metrics) = in_parts(gradients, state.g.batch_stats, batch, self.accumulate)
     metrics['g/grad_norm'] = optax.global_norm(grads)
-    g = update_network(state.g, grads, stats, self.g_tx, self.trainable)
-    return advance(state, g, state.d, self.ema, self.trainable), metrics
+    g = update_network(state.g, grads, stats, self.g_tx)
+    return advance(state, g, state.d, self.ema), metrics
 
   def terms(self, state: TrainState, batch: Batch, frozen: Mapping[str, PyTree]) -> Metrics:
     """Returns the weighted loss terms on a batch, for validation; nothing is updated.
@@ -120,27 +123,29 @@ class GanStep:
         gradients, stats, batch, self.accumulate)
     metrics |= {'g/grad_norm': optax.global_norm(g_grads),
                 'd/grad_norm': optax.global_norm(d_grads)}
-    g = update_network(state.g, g_grads, g_stats, self.g_tx, self.trainable)
+    g = update_network(state.g, g_grads, g_stats, self.g_tx)
     d = update_network(state.d, d_grads, d_stats, self.d_tx)
-    return advance(state, g, d, self.ema, self.trainable), metrics
+    return advance(state, g, d, self.ema), metrics
 
   def _gradients(self, state: TrainState, frozen: Mapping[str, PyTree],
-                 stats: tuple[PyTree, PyTree], batch: Batch
-                 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree, Metrics]]:
+                 stats: tuple[FlatTree, FlatTree], batch: Batch
+                 ) -> tuple[tuple[FlatTree, FlatTree], tuple[FlatTree, FlatTree, Metrics]]:
     """Returns ((G's statistics, D's), (G's gradient, D's, metrics))."""
     g_stats, d_stats = stats
     loss = self.loss
     adversarial_g, adversarial_d = map(jax.named_scope('losses'),
                                        losses.ADVERSARIAL[loss.adversarial])
     judge = functools.partial(discriminate, self.discriminator)
+    g_params = _tree(state.g.params, 'generator')
+    d_params = _tree(state.d.params, 'discriminator')
     sr, g_pullback, g_stats = jax.vjp(
         lambda params: generate(self.generator, params, g_stats, batch['lr'], self.trainable),
-        state.g.params, has_aux=True)
+        g_params, has_aux=True)
     real, real_pullback, d_stats = jax.vjp(
-        lambda params: judge(params, batch['hr'], d_stats), state.d.params, has_aux=True)
+        lambda params: judge(params, batch['hr'], d_stats), d_params, has_aux=True)
     fake, fake_pullback, d_stats = jax.vjp(
         lambda params, images: judge(params, images, d_stats),
-        state.d.params, sr, has_aux=True)
+        d_params, sr, has_aux=True)
 
     # D's loss: the pass on sr gives gradients for the weights and for sr; only the first is used,
     # which is what stop_gradient(sr) would give.
@@ -164,7 +169,8 @@ class GanStep:
     metrics = {f'g/{name}': term for name, term in terms.items()} | {
         'g/total': total + adversarial, 'd/total': d_loss, 'd/real': real_accuracy,
         'd/fake': fake_accuracy}
-    return (g_stats, d_stats), (g_grads, d_grads, metrics)
+    return (g_stats, d_stats), (state.g.params.trained().flatten(g_grads),
+                                state.d.params.flatten(d_grads), metrics)
 
   def terms(self, state: TrainState, batch: Batch, frozen: Mapping[str, PyTree]) -> Metrics:
     """Returns G's terms as `PixelStep.terms` does, with the adversarial one, and D's.
@@ -221,47 +227,49 @@ def in_parts(gradients: Callable[[PyTree, Batch], tuple[PyTree, PyTree]], stats:
 
 
 @jax.named_scope('generator')
-def generate(generator: nn.Module, params: PyTree, batch_stats: PyTree, lr: jax.Array,
-             trainable: Trainable | None = None) -> tuple[jax.Array, PyTree]:
+def generate(generator: nn.Module, params: PyTree, batch_stats: FlatTree, lr: jax.Array,
+             trainable: Trainable | None = None) -> tuple[jax.Array, FlatTree]:
   """Runs G in training mode: BatchNorm uses the batch.
+
+  Args:
+    params: a nested dict, so that gradients with respect to it are per array and can be added
+      before they are joined.
 
   Returns:
     (sr [B, h * s, w * s, C] in [0, 1], new running statistics).
   """
   with freezing.freeze_norms(trainable):
     sr, new = generator.apply({'params': freezing.stop_frozen_gradients(params, trainable),
-                               'batch_stats': batch_stats}, lr,
+                               'batch_stats': batch_stats.tree()}, lr,
                               train=True, mutable=['batch_stats'])
-  return sr, new.get('batch_stats', {})
+  return sr, batch_stats.flatten(new.get('batch_stats', {}))
 
 
 @jax.named_scope('discriminator')
 def discriminate(discriminator: nn.Module, params: PyTree, images: jax.Array,
-                 batch_stats: PyTree) -> tuple[jax.Array, PyTree]:
-  """Runs D in training mode.
+                 batch_stats: FlatTree) -> tuple[jax.Array, FlatTree]:
+  """Runs D in training mode; see `generate`.
 
   Returns:
     (logits [B, ...], new running statistics).
   """
-  logits, new = discriminator.apply({'params': params, 'batch_stats': batch_stats},
+  logits, new = discriminator.apply({'params': params, 'batch_stats': batch_stats.tree()},
                                     images, train=True, mutable=['batch_stats'])
-  return logits, new.get('batch_stats', {})
+  return logits, batch_stats.flatten(new.get('batch_stats', {}))
 
 
 @jax.named_scope('optimiser')
-def update_network(net: NetState, grads: PyTree, batch_stats: PyTree,
-                   tx: optax.GradientTransformation, trainable: Trainable | None = None
-                   ) -> NetState:
-  """Applies gradients to a network; its frozen arrays keep their bits."""
-  updates, opt_state = tx.update(grads, net.opt_state, net.params)
-  old = {'params': net.params, 'batch_stats': net.batch_stats}
-  new = {'params': optax.apply_updates(net.params, updates), 'batch_stats': batch_stats}
-  return NetState(**freezing.keep_frozen(old, new, trainable), opt_state=opt_state)
+def update_network(net: NetState, grads: FlatTree, batch_stats: FlatTree,
+                   tx: optax.GradientTransformation) -> NetState:
+  """Applies gradients of `net.params.trained()`; what is frozen keeps its bits."""
+  params = net.params.trained()
+  updates, opt_state = tx.update(grads, net.opt_state, params)
+  return NetState(net.params.replace(optax.apply_updates(params, updates)),
+                  net.batch_stats.replace(batch_stats.trained()), opt_state)
 
 
 @jax.named_scope('ema')
-def advance(state: TrainState, g: NetState, d: NetState | None, decay: float,
-            trainable: Trainable | None = None) -> TrainState:
+def advance(state: TrainState, g: NetState, d: NetState | None, decay: float) -> TrainState:
   """Counts the step and moves the average of G's weights and BatchNorm statistics.
 
   The decay starts low, (1 + step) / (10 + step), so that the average of a short run does not
@@ -269,11 +277,16 @@ def advance(state: TrainState, g: NetState, d: NetState | None, decay: float,
   """
   now = state.step.astype(jnp.float32)
   decay = jnp.minimum(decay, (1 + now) / (10 + now))
-  ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema,
-                     {'params': g.params, 'batch_stats': g.batch_stats})
-  ema = freezing.keep_frozen(state.ema, ema, trainable)
+  ema = Average(*(old.replace(jax.tree.map(
+      lambda old, new: old + (1 - decay) * (new - old), old.trained(), new.trained()))
+      for old, new in zip(state.ema, (g.params, g.batch_stats), strict=True)))
   return state._replace(step=state.step + 1, g=g, d=d, ema=ema)
 
 
 def _apply(network: nn.Module, net: NetState, images: jax.Array) -> Any:
-  return network.apply({'params': net.params, 'batch_stats': net.batch_stats}, images)
+  return network.apply(variables(net), images)
+
+
+def _tree(arrays: FlatTree, scope: str) -> PyTree:
+  with jax.named_scope(scope):
+    return arrays.tree()

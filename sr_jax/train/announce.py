@@ -5,12 +5,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 from sr_jax.experiment.check import describe_steps
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
-from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import TrainState
 from sr_jax.system.text import format_metric
 from sr_jax.train.start import Origin, Run
@@ -62,16 +59,14 @@ def describe_networks(run: Run, origin: Origin, state: TrainState,
             else 'a new run' if origin.model else 'training from scratch')
   epochs = f'; {describe_steps(run.config, "")}' if run.config.epochs else ''
   lines.append(f'{run.folder.workdir}: {begins}; {phases}{epochs}; '
-               + describe_parameters(state, run.experiment.trainable))
+               + describe_parameters(state))
   return '\n'.join(lines)
 
 
-def describe_parameters(state: TrainState, trainable: Trainable | None) -> str:
+def describe_parameters(state: TrainState) -> str:
   """Returns 'G 354,672 parameters (9,216 frozen), D 80,945', by the networks that there are."""
-  counts = {name: sum(array.size for array in jax.tree.leaves(net.params))
-            for name, net in (('G', state.g), ('D', state.d)) if net is not None}
-  frozen = 0 if trainable is None else sum(jax.tree.leaves(jax.tree.map(
-      lambda array, trained: 0 if trained else array.size, state.g.params, trainable.params)))
+  counts = {name: net.params.size for name, net in (('G', state.g), ('D', state.d)) if net}
+  frozen = counts['G'] - state.g.params.trained().size
   text = f'G {counts["G"]:,} parameters' + (f' ({frozen:,} frozen)' if frozen else '')
   return text + (f', D {counts["D"]:,}' if 'D' in counts else '')
 

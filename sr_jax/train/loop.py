@@ -123,13 +123,12 @@ class Trainer:
     if run.folder:
       run.folder.ensure()
     with run.log.pause():
-      ema = sharding.local_copy(self._state.ema)
       if due.validation:
         scores = self._validator.validate(self.step, self._phase, self._state)
       if due.sample:
-        self._validator.sample(self.step, ema)
+        self._validator.sample(self.step, self._state)
       if due.progress:
-        self._validator.keep_progress(self.step, ema)
+        self._validator.keep_progress(self.step, self._state)
       stopping = run.stop_vote.agreed(due.by_step) or stopping  # a signal may have come meanwhile
       if run.checkpoints and (stopping or due.checkpoint or due.overdue
                               or run.checkpoints.is_best(scores)):

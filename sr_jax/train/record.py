@@ -5,8 +5,6 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from sr_jax.experiment import compatibility
 from sr_jax.runs import metadata
 from sr_jax.runs.lock import LockedByOther
@@ -32,9 +30,8 @@ def start_record(run: Run, origin: Origin, state: TrainState, environment: dict[
   paths = run.folder.paths
   entry = {
       'started': began.isoformat(timespec='seconds'), 'from_step': origin.step,
-      'parameters': {name: sum(array.size for array in jax.tree.leaves(net.params))
-                     for name, net in (('generator', state.g), ('discriminator', state.d))
-                     if net is not None},
+      'parameters': {name: net.params.size for name, net in (
+          ('generator', state.g), ('discriminator', state.d)) if net},
       'data_mode': run.feed.mode, 'data_digest': run.feed.digest, **environment}
   if changed:
     entry['changed'] = changed

@@ -247,7 +247,7 @@ def _replayed_batch(experiment: Experiment, state: TrainState, source: Any,
   @jax.jit
   def generate(state: TrainState, source: Any) -> ReplayedBatch:
     batch = batch_at(source, state.seed, state.step)
-    sr, _ = train_step.generate(experiment.generator, state.g.params, state.g.batch_stats,
+    sr, _ = train_step.generate(experiment.generator, state.g.params.tree(), state.g.batch_stats,
                                 batch['lr'], experiment.trainable)
     return ReplayedBatch(batch['lr'], batch['hr'], sr)
 

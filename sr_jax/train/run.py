@@ -58,8 +58,8 @@ def train(config: ConfigDict, workdir: os.PathLike | str, resume: bool = False) 
       (docs/config.md says which); without it, the changed keys are named and refused.
 
   Returns:
-    The last state: `state.ema` has the generator's averaged variables, `state.g` its weights and
-    `state.step` the number of steps.
+    The last state: `step.variables(state.ema)` are the generator's averaged weights, `state.g` has
+    its weights, `state.step` is the number of steps.
 
   Raises:
     InputError: anything that the user can put right; all invalid keys of the config are named.

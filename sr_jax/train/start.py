@@ -25,6 +25,7 @@ from sr_jax.runs import checkpoints, lock, metadata, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
+from sr_jax.step.flat import named_arrays, store_named
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding
 from sr_jax.system.signals import DeferredSignals
@@ -216,7 +217,7 @@ def start_from(state: TrainState, generator: nn.Module,
   Raises:
     InputError: the scales differ and the network has no trunk.
   """
-  arrays = traverse_util.flatten_dict(state.ema, sep='/')
+  arrays = named_arrays(state.ema)
   given = traverse_util.flatten_dict(model.variables, sep='/')
   loaded = list(arrays)
   if model.scale != generator.scale:
@@ -227,8 +228,7 @@ def start_from(state: TrainState, generator: nn.Module,
                        f'and a {type(generator).__name__} has no arrays that both scales share')
   ema = {name: jnp.asarray(given[name]) if name in loaded else array
          for name, array in arrays.items()}
-  ema = {'batch_stats': {}} | traverse_util.unflatten_dict(ema, sep='/')
+  ema = store_named(state.ema, ema)
   # Copies, because the step donates the state and a buffer can't be donated twice.
-  copies = jax.tree.map(jnp.copy, ema)
-  g = state.g._replace(params=copies['params'], batch_stats=copies['batch_stats'])
+  g = state.g._replace(**jax.tree.map(jnp.copy, ema)._asdict())
   return state._replace(g=g, ema=ema), loaded, [name for name in arrays if name not in loaded]

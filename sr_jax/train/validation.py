@@ -28,7 +28,7 @@ from sr_jax.metrics.scorer import NO_METRICS
 from sr_jax.runs import progress
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs
-from sr_jax.step.state import PyTree, TrainState
+from sr_jax.step.state import PyTree, TrainState, variables
 from sr_jax.system import sharding
 
 CROPS = 8  # of each kind, or as many as a batch has: they go through the networks at once
@@ -136,12 +136,11 @@ class Validator:
     """Scores bicubic and the initial weights, for comparison, and keeps progress images."""
     if not self._data.sets:
       return
-    ema = sharding.local_copy(state.ema)
     self._score_sets(0, 'bicubic', self._upscale_bicubic)
     if self._config.init_from:
       terms = self._loss_terms(state, self._experiment.phase_at(0))
-      self._score_sets(0, 'start', functools.partial(self._upscale, ema), terms)
-    self.keep_progress(0, ema)
+      self._score_sets(0, 'start', self._upscaler(state), terms)
+    self.keep_progress(0, state)
 
   def validate(self, step: int, phase: Phase, state: TrainState) -> dict[str, float]:
     """Scores the sets, logs the result, and returns the mean metrics of 'valid'.
@@ -150,21 +149,23 @@ class Validator:
     """
     if not self._data.sets:
       return {}
-    upscale = functools.partial(self._upscale, sharding.local_copy(state.ema))
-    return self._score_sets(step, phase.name, upscale, self._loss_terms(state, phase))
+    return self._score_sets(step, phase.name, self._upscaler(state),
+                            self._loss_terms(state, phase))
 
-  def sample(self, step: int, ema: PyTree) -> None:
+  def sample(self, step: int, state: TrainState) -> None:
     """Writes a low / bicubic / generated / original montage of the first validation image."""
+    upscale = self._upscaler(state)
     for pair in self._data.valid[:1]:
       row = montage.centre_row(pair.lr, pair.hr, images.imresize(pair.lr, self._config.scale),
-                               self._upscale(ema, pair.lr))
+                               upscale(pair.lr))
       self._log.picture(step, pair.name, montage.side_by_side(row))
 
-  def keep_progress(self, step: int, ema: PyTree) -> None:
+  def keep_progress(self, step: int, state: TrainState) -> None:
     """Writes the progress montages of the first `config.progress_pictures` images."""
+    upscale = self._upscaler(state)
     for pair in self._data.valid[:self._config.progress_pictures]:
       folder = RunFolder(self._log.workdir).progress
-      sr = self._upscale(ema, pair.lr)
+      sr = upscale(pair.lr)
       with self._log.trying(folder):
         row = progress.keep_progress(folder, pair, sr, step, self._config.steps)
         self._log.show(step, f'progress/{pair.name}', row)
@@ -199,6 +200,10 @@ class Validator:
           self._data.sets[kind], self._upscale_bicubic,
           scorer.make_scorer(self._config.scale, 'none', own=self._data.own))
     return self._bicubic[kind]
+
+  def _upscaler(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that upscales an image with the averaged weights."""
+    return functools.partial(self._upscale, variables(sharding.local_copy(state.ema)))
 
   def _upscale_bicubic(self, lr: np.ndarray) -> np.ndarray:
     return images.imresize(lr, self._config.scale)

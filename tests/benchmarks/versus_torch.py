@@ -37,7 +37,7 @@ from ml_collections import ConfigDict
 from sr_jax.experiment import phases
 from sr_jax.models.vgg import VGG19
 from sr_jax.profiling.run import random_feed
-from sr_jax.step.state import TrainState, begin_phase
+from sr_jax.step.state import TrainState, begin_phase, variables
 from sr_jax.system.memory import host_memory
 from sr_jax.system.text import format_bytes
 from tests.benchmarks import torch_device
@@ -134,7 +134,7 @@ def torch_networks(config: ConfigDict, experiment: phases.Experiment, state: Tra
 
 
 def _variables(net: Any) -> dict[str, Any]:
-  return {'params': net.params, 'batch_stats': net.batch_stats}
+  return variables(net)
 
 
 def torch_step(config: ConfigDict, networks: list['torch.nn.Module | None'],
