@@ -1,8 +1,8 @@
 """A network's arrays as long vectors, for operations that treat all numbers alike.
 
 On a GPU each operation is a kernel, which takes some microseconds to start whatever its size.
-Adam, the moving average, the non-finite guard and the norms do the same to every weight: that is a
-few kernels for one vector with all weights, and thousands for an array for each layer. A FlatTree
+Adam, the moving average, the non-finite guard and the norms do the same to every weight: a few
+kernels if all weights are in two vectors, thousands if each layer has arrays of its own. A FlatTree
 is a pytree of such vectors, so `jax.tree.map` and Optax work on it; `FlatTree.tree` gives the named
 arrays back, where a network is applied. Checkpoints, exports and tables have the named arrays.
 """
@@ -46,8 +46,11 @@ class FlatTree:
   """A nested dict of arrays, stored as vectors.
 
   Attributes:
-    vectors: {'trained': [n], 'frozen': [m]} without empty ones; or, unless `layout.joined`, each
-      array in its shape by its name.
+    vectors: 'trained kernels' [n], 'trained others' [m] (arrays of at most one dimension: biases,
+      scales, slopes) and the same of 'frozen', without empty ones. XLA cuts a bias out of a short
+      vector within the operation that adds it, but copies it out of one with all kernels first:
+      37 of the 733 kernels of an SRResNet step, 281 of ESRGAN's 3,373. Unless `layout.joined`,
+      each array in its shape by its name.
     layout: names and shapes of the arrays.
   """
 
@@ -123,8 +126,8 @@ def flatten(tree: PyTree, trained: PyTree | None = None, joined: bool = True) ->
   entries = []
   for (path, leaf), flag in zip(leaves, flags, strict=True):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    entries.append(Entry(name, leaf.shape, ('trained' if flag else 'frozen') if joined else name,
-                         flag))
+    vector = ('trained' if flag else 'frozen') + (' kernels' if len(leaf.shape) > 1 else ' others')
+    entries.append(Entry(name, leaf.shape, vector if joined else name, flag))
   arrays = {entry.name: leaf for entry, (_, leaf) in zip(entries, leaves, strict=True)}
   empty = FlatTree(dict.fromkeys(entry.vector for entry in entries),
                    Layout(tuple(entries), structure, joined))
