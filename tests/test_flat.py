@@ -10,7 +10,7 @@ from sr_jax.step.flat import by_array, flatten, named_arrays, store_named
 from sr_jax.step.state import Average
 from tests.conftest import same_bits
 
-TREE = {'a': {'kernel': jnp.arange(24.0).reshape(2, 3, 4), 'slope': jnp.float32(-0.0)},
+TREE = {'a': {'kernel': jnp.arange(24.0).reshape(2, 1, 3, 4), 'slope': jnp.float32(-0.0)},
         'b': jnp.ones(5)}
 TRAINED = {'a': {'kernel': True, 'slope': False}, 'b': True}
 
@@ -50,7 +50,7 @@ def test_names_do_not_depend_on_how_arrays_are_stored(joined):
   state = Average(flatten(TREE, TRAINED, joined), flatten({}, None, joined)), jnp.int32(3)
   named = named_arrays(state)
   assert {name: array.shape for name, array in named.items()} == {
-      '0/params/a/kernel': (2, 3, 4), '0/params/a/slope': (), '0/params/b': (5,), '1': ()}
+      '0/params/a/kernel': (2, 1, 3, 4), '0/params/a/slope': (), '0/params/b': (5,), '1': ()}
   assert same_bits(store_named(jax.tree.map(jnp.zeros_like, state), named), state) == []
   moments = optax.adam(0.1).init(state[0].params.trained())
   assert {name for name in named_arrays(moments) if 'mu' in name} == {'0/mu/a/kernel', '0/mu/b'}
@@ -75,6 +75,7 @@ def test_gradients_reach_every_array():
         scale.arrays().values(), stored.arrays().values(), strict=True))
 
   assert same_bits(jax.grad(loss)(stored), scale) == []
+  assert stored.vectors['trained kernels'][:3].tolist() == [0, 4, 8]  # [O, h, w, I], as cuDNN
   text = jax.jit(jax.grad(loss)).lower(stored).as_text()
   assert (text.count('stablehlo.concatenate'), text.count('stablehlo.pad')) == (1, 0)  # of 'others'
 

@@ -181,6 +181,22 @@ def _path(*names: str) -> str:
   return '/'.join(filter(None, names))
 
 
+# Kernels of convolutions [h, w, I, O] are stored as [O, h, w, I], which cuDNN takes: in their own
+# order, each kernel and each kernel gradient would be transposed by an operation of its own.
+
+
+def _ravel(array: jax.Array) -> jax.Array:
+  numbers = jnp if isinstance(array, jax.Array) else np
+  return numbers.ravel(numbers.moveaxis(array, -1, 0) if array.ndim == 4 else array)
+
+
+def _unravel(vector: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  numbers = jnp if isinstance(vector, jax.Array) else np
+  if len(shape) != 4:
+    return vector.reshape(shape)
+  return numbers.moveaxis(vector.reshape(shape[-1], *shape[:-1]), 0, -1)
+
+
 def _split(vector: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
            shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
   ends = np.cumsum([math.prod(shape) for shape in shapes])
@@ -190,18 +206,18 @@ def _split(vector: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
   if isinstance(vector, jax.core.Tracer):
     # The gradient of `lax.split` is one concatenation, that of slices a sum of padded arrays.
     parts = lax.split(vector, np.diff(ends, prepend=0))
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [_unravel(part, shape) for part, shape in zip(parts, shapes, strict=True)]
   # Outside of jit on the host: a program of hundreds of slices would take seconds to compile. The
   # copy is needed because a step overwrites its state, whose memory NumPy may share.
   on_device = isinstance(vector, jax.Array)
   parts = np.split(np.array(vector) if on_device else vector, ends[:-1])
-  arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+  arrays = [_unravel(part, shape) for part, shape in zip(parts, shapes, strict=True)]
   return jax.device_put(arrays, vector.sharding) if on_device else arrays
 
 
 def _join(arrays: Sequence[jax.Array | np.ndarray]) -> jax.Array:
   if any(isinstance(array, jax.core.Tracer) for array in arrays):
-    return jnp.concatenate([array.ravel() for array in arrays])
-  joined = np.concatenate([np.ravel(array) for array in arrays])
+    return jnp.concatenate([_ravel(array) for array in arrays])
+  joined = np.concatenate([_ravel(np.asarray(array)) for array in arrays])
   placed = next((array.sharding for array in arrays if isinstance(array, jax.Array)), None)
   return jax.device_put(joined, placed) if placed else joined
