@@ -15,7 +15,7 @@ import numpy as np
 from sr_jax.train import previous
 from tests import smallest
 
-KINDS = ('pixel', 'gan', 'relativistic')
+KINDS = ('pixel', 'gan', 'relativistic', 'loop')  # the last joins arrays to vectors, as on a GPU
 
 
 def get_config(variant=''):
@@ -24,9 +24,10 @@ def get_config(variant=''):
   config.batch_size, config.loss.adversarial.weight = 8, 1e-2
   if variant == 'pixel':
     config.discriminator.name, config.loss.adversarial.weight, config.warmup_steps = 'none', 0.0, 0
-  if variant in ('gan', 'relativistic'):
+  if variant in ('gan', 'relativistic', 'loop'):
     config.warmup_steps = 0
-    config.loss.adversarial.kind = {'gan': 'vanilla'}.get(variant, variant)
+    config.device_loop = 'yes' if variant == 'loop' else 'no'
+    config.loss.adversarial.kind = 'relativistic' if variant == 'relativistic' else 'vanilla'
   return config
 
 

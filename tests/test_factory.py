@@ -237,6 +237,13 @@ class Counter(Judge):
     return nn.Conv(self.width, (3, 3), 2)(images).mean((1, 2, 3)) + count.value
 
 
+class Halved(Judge):
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    logits = nn.Conv(self.width, (3, 3), 2, param_dtype=jnp.bfloat16)(images).mean((1, 2, 3))
+    return logits.astype(jnp.float32)
+
+
 def with_discriminator(module: object) -> ConfigDict:
   config = smallest.get_config()
   config.discriminator = base_config.defaults().discriminator
@@ -248,12 +255,13 @@ def test_a_discriminator_of_the_users_own() -> None:
   config = with_discriminator(Judge)
   config.discriminator.width = 3
   state = phases.build(config).new_state()
-  assert state.d.params['Conv_0']['kernel'].shape == (3, 3, 3, 3)
+  assert state.d.params.arrays()['Conv_0/kernel'].shape == (3, 3, 3, 3)
 
 
 @pytest.mark.parametrize(('module', 'words'), [
     (Scalar, r'float32 \[\], expected .*\[2\]'), (Rounded, r'bfloat16 \[2\], .*float32'),
-    (Random, 'random numbers'), (Empty, 'no parameters'), (Counter, "'counts'")])
+    (Random, 'random numbers'), (Empty, 'no parameters'), (Counter, "'counts'"),
+    (Halved, 'params/Conv_0/bias is bfloat16, expected float32')])
 def test_a_discriminator_that_cannot_be_trained(module: object, words: str) -> None:
   with pytest.raises(InputError, match=rf'config\.discriminator: class {module.__name__}: .*{words}'
                      ):

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from sr_jax.errors import InputError
 from sr_jax.models import failures
+from sr_jax.step.flat import named_arrays
 from sr_jax.system import user_failures
 
 COLLECTIONS = ('params', 'batch_stats')  # what a run keeps of a network's variables
@@ -29,9 +30,9 @@ def refuse_unusable(module: nn.Module, key: str, input_shape: Sequence[int],
     result_shape: of a generator's result. That of a discriminator is [B] or [B, ...].
 
   Raises:
-    InputError: the network raises an exception, has no parameters or other variables than
-      COLLECTIONS, or its result has another shape or dtype; or a generator works at one
-      size only. The message names the class.
+    InputError: the network raises an exception, has no parameters, other variables than COLLECTIONS
+      or variables that are not float32, or its result has another shape or dtype; or a generator
+      works at one size only. The message names the class.
   """
   if not failures.is_own(module):
     return
@@ -44,6 +45,10 @@ def refuse_unusable(module: nn.Module, key: str, input_shape: Sequence[int],
   for collection in variables.keys() - set(COLLECTIONS):
     raise InputError(f'{name}: has variables of the collection {collection!r}; a run keeps only '
                      f'those of {" and ".join(COLLECTIONS)}')
+  for path, array in named_arrays(variables).items():
+    if array.dtype != jnp.float32:
+      raise InputError(f'{name}: {path} is {array.dtype}, expected float32; dtype= of a layer is '
+                       'that of its computation, param_dtype= that of its arrays')
   for train in (False, True):
     with failures.one_line(module, f'{key}: '):
       result = jax.eval_shape(lambda variables, images, train=train: module.apply(
