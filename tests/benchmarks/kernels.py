@@ -15,19 +15,17 @@ a tuned program may have a few kernels more or less. VGG's weights are random.
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import time
 from typing import NamedTuple
-from unittest import mock
 
 import jax
 
-from sr_jax.profiling import program
+from sr_jax.experiment import phases
+from sr_jax.profiling import gpu_compiler, program, target_file
 from sr_jax.profiling.products import products
 from sr_jax.profiling.run import random_feed
-from sr_jax.step import device_loop
 from sr_jax.step.state import begin_phase
 from tests.benchmarks.versus_torch import build_experiment, task_config
 
@@ -36,23 +34,6 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'kernels.json'
 SPARE = 1.05
 FLOPS_RANGE = 0.97, 1.03  # of the compiled program to the jaxpr; XLA pads some products
 CONVOLUTIONS = 'cuDNN bfloat16 NHWC'
-H200 = '''
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 4800000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 150000000000
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } runtime_version { major: 13 }
-device_description_str: "NVIDIA H200"
-'''
-# Without tuning, some matrix products fail to compile with Triton.
-COMPILER_OPTIONS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
 
 
 class Compiled(NamedTuple):
@@ -63,36 +44,24 @@ class Compiled(NamedTuple):
   flops: float
 
 
-def gpu() -> jax.sharding.Sharding:
-  """Returns the placement on an H200 that is not present."""
-  from jax.experimental import topologies
-  jax.devices()  # loads the plugin
-  topology = topologies.get_topology_desc(topology_name='', platform='cuda', target_config=H200,
-                                          topology='1x1x1')
-  return jax.sharding.SingleDeviceSharding(topology.devices[0])
-
-
-def compile_step(name: str, place: jax.sharding.Sharding) -> Compiled:
+def compile_step(name: str, gpu: jax.Device) -> Compiled:
   """Compiles the step of a config's last phase."""
   config = task_config(name, precision='bfloat16')
   source = random_feed(config)
-  batches = source.source_for(0, 1)
-  with mock.patch.object(jax, 'default_backend', return_value='gpu'):
+  with gpu_compiler.traced_for(gpu):
     experiment = build_experiment(config)
     phase = experiment.phases[-1]
-    run = jax.jit(functools.partial(
-        device_loop.train_steps, step=phase.step, batch_at=source.batch_at,
-        max_bad=experiment.max_bad), donate_argnames='state', in_shardings=place,
-                  out_shardings=place)
+    run = phases.jit_step(experiment, phase, source.batch_at)
     state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), phase.g_tx))
     number = jax.ShapeDtypeStruct((), 'int32')
-    arguments = jax.eval_shape(lambda *trees: trees, state, batches, experiment.frozen)
+    arguments = jax.eval_shape(lambda *trees: trees, state, source.source_for(0, 1),
+                               experiment.frozen)
     times = [time.perf_counter()]
     traced = run.trace(*arguments, number, number)
     times.append(time.perf_counter())
     lowered = traced.lower(lowering_platforms=('cuda',))
     times.append(time.perf_counter())
-    text = lowered.compile(COMPILER_OPTIONS).as_text()
+    text = lowered.compile(gpu_compiler.OPTIONS).as_text()
     times.append(time.perf_counter())
   seconds = {stage: end - begin for stage, begin, end in zip(
       ('trace', 'lower', 'compile'), times, times[1:], strict=False)}
@@ -131,9 +100,12 @@ def describe(name: str, counts: program.Counts, compiled: Compiled) -> str:
 
 def main(args: argparse.Namespace) -> int:
   stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-  expected, failed, place = stored.setdefault(jax.__version__, {}), False, gpu()
+  expected, failed = stored.setdefault(jax.__version__, {}), False
+  gpu_compiler.use_cpu_alone()
+  gpu_compiler.check_plugin()
+  gpu = gpu_compiler.device(target_file.read('h200'))
   for name in args.only:
-    compiled = compile_step(name, place)
+    compiled = compile_step(name, gpu)
     counts = program.read(compiled.text)
     print(describe(name, counts, compiled), flush=True)
     if args.dump:
