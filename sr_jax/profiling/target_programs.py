@@ -82,19 +82,11 @@ class Programs:
 
   def _compile_step(self, name: str, config: ConfigDict) -> Step:
     with gpu_compiler.traced_for(self._gpu):
-      experiment = phases.build(config, vgg_shapes)
-      phase = next(phase for phase in experiment.phases if phase.name == name)
-      state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), phase.g_tx))
-      batch_at = feed.bank_batches(inputs.build_crop_spec(config), config.batch_size,
-                                   inputs.build_augmentation(config))
-      images = bank.Bank(jax.ShapeDtypeStruct((1, BANK_BYTES), jnp.uint8),
-                         jax.ShapeDtypeStruct((BANK_IMAGES, 5), jnp.int32))
-      number = jax.ShapeDtypeStruct((), jnp.int32)
-      program = gpu_compiler.compile_for_gpu(
-          phases.jit_step(experiment, phase, batch_at), state, images, experiment.frozen, number,
-          number)
+      run, shapes = jitted_step(config, name)
+      program = gpu_compiler.compile_for_gpu(run, *shapes)
+    state, _, frozen, *_ = shapes
     trained = tree_bytes(state)
-    return Step(program, trained, trained + tree_bytes(experiment.frozen))
+    return Step(program, trained, trained + tree_bytes(frozen))
 
   def _timed(self, name: str) -> '_Timed':
     return _Timed(f'Compiling for compute capability {self.target.capability}: {name}')
@@ -112,6 +104,28 @@ class _Timed:
 
   def __exit__(self, kind: type | None, *_: object) -> None:
     print('failed' if kind else f'{time.perf_counter() - self._start:.1f} s', flush=True)
+
+
+def jitted_step(config: ConfigDict, phase: str = '') -> tuple[jax.stages.Wrapped, tuple]:
+  """Jits the step of a phase for the GPU of `gpu_compiler.traced_for`.
+
+  Args:
+    config: the experiment, with epochs converted to steps.
+    phase: its name; '' is the last phase.
+
+  Returns:
+    (`phases.RunSteps`, its arguments: trees of jax.ShapeDtypeStruct).
+  """
+  experiment = phases.build(config, vgg_shapes)
+  chosen = next(found for found in reversed(experiment.phases) if phase in ('', found.name))
+  state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), chosen.g_tx))
+  batch_at = feed.bank_batches(inputs.build_crop_spec(config), config.batch_size,
+                               inputs.build_augmentation(config))
+  images = bank.Bank(jax.ShapeDtypeStruct((1, BANK_BYTES), jnp.uint8),
+                     jax.ShapeDtypeStruct((BANK_IMAGES, 5), jnp.int32))
+  number = jax.ShapeDtypeStruct((), jnp.int32)
+  return phases.jit_step(experiment, chosen, batch_at), (state, images, experiment.frozen, number,
+                                                         number)
 
 
 def tree_bytes(tree: PyTree) -> int:

@@ -1,9 +1,9 @@
 """Counts the kernels of training steps, compiled for a GPU that need not be present.
 
   pip install "jax[cuda13]"   (3.9 GB)
-  JAX_PLATFORMS=cpu python -m tests.benchmarks.kernels
-  JAX_PLATFORMS=cpu python -m tests.benchmarks.kernels --only srresnet --dump FOLDER
-  JAX_PLATFORMS=cpu python -m tests.benchmarks.kernels --write
+  python -m tests.benchmarks.kernels
+  python -m tests.benchmarks.kernels --only srresnet --dump FOLDER
+  python -m tests.benchmarks.kernels --write
 
 Compiles the steps of srresnet, srgan, esrgan, edsr and compact for an NVIDIA H200, as a run on one
 would: in bfloat16, with the batch of the config, in a loop on the device. Prints the kernels of one
@@ -11,7 +11,7 @@ step by part, and seconds to trace, to lower and to compile. Exit status 1 if a 
 more kernels than in tests/golden/kernels.json (for this version of jax), if a convolution is not a
 call of cuDNN in NHWC and bfloat16, or if the convolutions and products have not the FLOPs of the
 step's jaxpr within 3%. cuDNN's algorithms are not tuned, since there is nothing to time them on;
-a tuned program may have a few kernels more or less. VGG's weights are random.
+a tuned program may have a few kernels more or less.
 """
 
 import argparse
@@ -22,12 +22,10 @@ from typing import NamedTuple
 
 import jax
 
-from sr_jax.experiment import phases
 from sr_jax.profiling import gpu_compiler, program, target_file
 from sr_jax.profiling.products import products
-from sr_jax.profiling.run import random_feed
-from sr_jax.step.state import begin_phase
-from tests.benchmarks.versus_torch import build_experiment, task_config
+from sr_jax.profiling.target_programs import jitted_step
+from tests.benchmarks.versus_torch import task_config
 
 STEPS = ('srresnet', 'srgan', 'esrgan', 'edsr', 'compact')
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'kernels.json'
@@ -44,20 +42,20 @@ class Compiled(NamedTuple):
   flops: float
 
 
-def compile_step(name: str, gpu: jax.Device) -> Compiled:
+def gpu() -> jax.Device:
+  """Returns an H200 that is not present."""
+  gpu_compiler.use_cpu_alone()
+  gpu_compiler.check_plugin()
+  return gpu_compiler.device(target_file.read('h200'))
+
+
+def compile_step(name: str, device: jax.Device) -> Compiled:
   """Compiles the step of a config's last phase."""
-  config = task_config(name, precision='bfloat16')
-  source = random_feed(config)
-  with gpu_compiler.traced_for(gpu):
-    experiment = build_experiment(config)
-    phase = experiment.phases[-1]
-    run = phases.jit_step(experiment, phase, source.batch_at)
-    state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), phase.g_tx))
-    number = jax.ShapeDtypeStruct((), 'int32')
-    arguments = jax.eval_shape(lambda *trees: trees, state, source.source_for(0, 1),
-                               experiment.frozen)
-    times = [time.perf_counter()]
-    traced = run.trace(*arguments, number, number)
+  times = []
+  with gpu_compiler.traced_for(device):
+    run, shapes = jitted_step(task_config(name, precision='bfloat16'))
+    times.append(time.perf_counter())
+    traced = run.trace(*shapes)
     times.append(time.perf_counter())
     lowered = traced.lower(lowering_platforms=('cuda',))
     times.append(time.perf_counter())
@@ -100,12 +98,9 @@ def describe(name: str, counts: program.Counts, compiled: Compiled) -> str:
 
 def main(args: argparse.Namespace) -> int:
   stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-  expected, failed = stored.setdefault(jax.__version__, {}), False
-  gpu_compiler.use_cpu_alone()
-  gpu_compiler.check_plugin()
-  gpu = gpu_compiler.device(target_file.read('h200'))
+  expected, failed, device = stored.setdefault(jax.__version__, {}), False, gpu()
   for name in args.only:
-    compiled = compile_step(name, gpu)
+    compiled = compile_step(name, device)
     counts = program.read(compiled.text)
     print(describe(name, counts, compiled), flush=True)
     if args.dump:

@@ -1,7 +1,7 @@
 """Compiles small functions for an H200 and writes the programs to hopper-*.hlo.txt here.
 
   pip install "jax[cuda13]"   (no GPU is needed)
-  JAX_PLATFORMS=cpu python -m tests.golden.make_programs
+  python -m tests.golden.make_programs
 
 tests/test_program.py reads the programs, and the functions, whose FLOPs it counts in their jaxprs.
 """
@@ -12,6 +12,8 @@ import re
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from sr_jax.profiling import gpu_compiler
 
 FOLDER = pathlib.Path(__file__).parent
 LOOP_SHAPES = {'kernel': ('float32', 3, 3, 32, 32), 'bank': ('uint8', 1, 2**24),
@@ -74,11 +76,10 @@ def shorten(text: str) -> str:
 
 def main() -> None:
   from tests.benchmarks import kernels
-  place = kernels.gpu()
+  place = jax.sharding.SingleDeviceSharding(kernels.gpu())
   for function, given in ((loop, LOOP_SHAPES), (layers, LAYERS_SHAPES)):
     jitted = jax.jit(function, in_shardings=place, out_shardings=place)
-    lowered = jitted.trace(*shapes(given)).lower(lowering_platforms=('cuda',))
-    text = lowered.compile(kernels.COMPILER_OPTIONS).as_text()
+    text = gpu_compiler.compile_for_gpu(jitted, *shapes(given)).text
     (FOLDER / f'hopper-{function.__name__}.hlo.txt').write_text(shorten(text))
 
 
