@@ -1,6 +1,8 @@
 """The programs of a config, compiled for a GPU that is not present: steps and an evaluation."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -88,22 +90,18 @@ class Programs:
     trained = tree_bytes(state)
     return Step(program, trained, trained + tree_bytes(frozen))
 
-  def _timed(self, name: str) -> '_Timed':
-    return _Timed(f'Compiling for compute capability {self.target.capability}: {name}')
-
-
-class _Timed:
-  """Prints what is compiled, and the seconds that it took."""
-
-  def __init__(self, text: str) -> None:
-    self._text = text
-
-  def __enter__(self) -> None:
-    self._start = time.perf_counter()
-    print(f'{self._text} ... ', end='', flush=True)
-
-  def __exit__(self, kind: type | None, *_: object) -> None:
-    print('failed' if kind else f'{time.perf_counter() - self._start:.1f} s', flush=True)
+  @contextlib.contextmanager
+  def _timed(self, name: str) -> Iterator[None]:
+    """Prints what the block compiles, and the seconds that it takes."""
+    start = time.perf_counter()
+    print(f'Compiling for compute capability {self.target.capability}: {name} ... ', end='',
+          flush=True)
+    try:
+      yield
+    except BaseException:
+      print(flush=True)
+      raise
+    print(f'{time.perf_counter() - start:.1f} s', flush=True)
 
 
 def jitted_step(config: ConfigDict, phase: str = '') -> tuple[jax.stages.Wrapped, tuple]:

@@ -85,13 +85,15 @@ def _phase(name: str, phase: Mapping[str, Any], result: Mapping[str, Any]) -> li
   else:
     images = 'unknown'
   kinds = ', '.join(f'{number:,} {kind}' for kind, number in phase['convolutions'].items())
+  loops = (f'; {phase["unknown_loops"]} loops of unknown length count once'
+           if phase['unknown_loops'] else '')
   rows = {
       'memory': f'{format_bytes(phase["needed_bytes"])}: state {format_bytes(phase["state_bytes"])}'
                 f', activations {format_bytes(phase["activation_bytes"])}, images {images}'
                 f'{_fits(phase["fits"])}',
       'kernels': f'{phase["kernels"]:,}: {_parts(phase["kernels_by_part"], 1)}',
       'of these': f'{kinds or "no"} convolutions; {phase["copies"]:,} copies and casts, '
-                  f'{phase["transposes"]:,} transposes',
+                  f'{phase["transposes"]:,} transposes{loops}',
       'GFLOP': f'{_three(sum(phase["flops"].values()) / 1e9)}: {_parts(phase["flops"], 1e9)}',
       'GB': f'{_three(sum(phase["bytes"].values()) / 1e9)}: {_parts(phase["bytes"], 1e9)}',
       'time': _times(phase)}
