@@ -85,9 +85,10 @@ def test_frozen_arrays_keep_their_bits_and_have_no_optimiser_state(short, batch,
   experiment, before, after, _ = step(short, batch, train_only='body_0', device_loop=loop)
   assert before.g.params.layout.joined == (loop == 'yes')
   trained = [name for name in named_arrays(before.g.params) if name.startswith('body_0/')]
-  assert sorted(same_bits(before.g.params, after.g.params)) == sorted(trained)
+  moved = set(trained) - {'body_0/Conv_0/bias', 'body_0/Conv_1/bias'}  # before BatchNorm
+  assert set(same_bits(before.g.params, after.g.params)) == moved
   # The average of a frozen array is that array.
-  assert sorted(same_bits(before.g.params, after.ema.params)) == sorted(trained)
+  assert set(same_bits(before.g.params, after.ema.params)) == moved
   # BatchNorm's statistics change only where its scale and bias are trainable.
   assert {name.split('/')[0] for name in same_bits(before.g.batch_stats,
                                                    after.g.batch_stats)} == {'body_0'}

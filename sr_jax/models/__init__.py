@@ -18,8 +18,8 @@ Luma is Y of `images.luma`, from 16 / 255 to 235 / 255, in an image of one chann
 a network of one channel (other than SRCNN's) get it stretched to [0, 1], which is what other
 projects give to such networks.
 
-BatchNorm is Flax's: the running variances are means of a batch's biased variance, whose sum of
-squares is divided by N. PyTorch divides it by N - 1.
+BatchNorm has the results of Flax's: the running variances are means of a batch's biased variance,
+whose sum of squares is divided by N. PyTorch divides it by N - 1.
 
 A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
 `trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the

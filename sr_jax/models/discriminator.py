@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sr_jax.models.batch_norm import BatchNorm
 from sr_jax.models.convolution import Conv, Dense
 from sr_jax.models.layers import check_choices
 
@@ -50,9 +51,10 @@ class Discriminator(nn.Module):
       for stride in (1, 2):
         # Pads all sides equally, as PyTorch does. XLA's SAME pads a strided 3x3 only below and
         # to the right, which would shift the image by a pixel for imported weights.
-        x = conv(width, (3, 3), (stride, stride), padding=1)(x)
-        if self.batch_norm and (pair, stride) != (0, 1):
-          x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
+        has_norm = self.batch_norm and (pair, stride) != (0, 1)
+        x = conv(width, (3, 3), (stride, stride), padding=1, separate_bias=has_norm)(x)
+        if has_norm:
+          x = BatchNorm(dtype=self.dtype)(*x, use_running_average=not train)
         x = nn.leaky_relu(x, 0.2)
     if self.head == 'conv':
       x = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)

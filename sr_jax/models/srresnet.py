@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
+from sr_jax.models.batch_norm import BatchNorm
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   SMALL_KAIMING,
@@ -38,16 +39,14 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    conv = partial(Conv, self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
-    norm = partial(nn.BatchNorm, momentum=0.9, dtype=self.dtype)
-    y = conv()(x)
-    if self.batch_norm:
-      y = norm()(y, use_running_average=not train)
-    y = Activation(self.activation)(y)
-    y = conv()(y)
-    if self.batch_norm:
-      y = norm()(y, use_running_average=not train)
-    return x + y
+    def conv_norm(x: jax.Array) -> jax.Array:
+      y = Conv(self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype,
+               separate_bias=self.batch_norm)(x)
+      if not self.batch_norm:
+        return y
+      return BatchNorm(dtype=self.dtype)(*y, use_running_average=not train)
+
+    return x + conv_norm(Activation(self.activation)(conv_norm(x)))
 
 
 class SRResNet(nn.Module):
@@ -102,9 +101,9 @@ class SRResNet(nn.Module):
     self.body = [block(self.features, self.batch_norm, self.block_activation, **options)
                  for _ in range(self.blocks)]
     if self.skip == 'features':
-      self.body_end = Conv(self.features, (3, 3), **options)
+      self.body_end = Conv(self.features, (3, 3), separate_bias=self.batch_norm, **options)
       if self.batch_norm:
-        self.body_end_norm = nn.BatchNorm(momentum=0.9, dtype=self.dtype)
+        self.body_end_norm = BatchNorm(dtype=self.dtype)
     if self.upsample == 'direct':
       self.last = Conv(self.channels * self.scale**2, wide, **options)
       return
@@ -126,7 +125,7 @@ class SRResNet(nn.Module):
     if self.skip == 'features':
       x = self.body_end(x)
       if self.batch_norm:
-        x = self.body_end_norm(x, use_running_average=not train)
+        x = self.body_end_norm(*x, use_running_average=not train)
       x = x + first
     return x
 

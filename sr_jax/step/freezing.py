@@ -17,6 +17,7 @@ from flax import traverse_util
 from jax import lax
 
 from sr_jax.errors import InputError, listed
+from sr_jax.models.batch_norm import BatchNorm
 
 PyTree = Any
 
@@ -105,7 +106,7 @@ def freeze_norms(trainable: Trainable | None) -> contextlib.AbstractContextManag
 
   def call(next_function: Callable, args: tuple, kwargs: dict[str, Any],
            context: nn.module.InterceptorContext) -> Any:
-    if isinstance(context.module, nn.BatchNorm) and context.module.path in frozen:
+    if isinstance(context.module, (BatchNorm, nn.BatchNorm)) and context.module.path in frozen:
       kwargs = kwargs | {'use_running_average': True}
     return next_function(*args, **kwargs)
 
