@@ -88,6 +88,15 @@ def test_the_perceptual_term_of_the_original_vgg_is_in_the_range_of_torchvisions
   assert 0.77 < float(terms['perceptual']) < 1.04
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_weights_of_vgg_have_the_dtype_of_the_computation(dtype):
+  config = importlib.import_module('configs.srgan').get_config('sample')
+  config.dtype = dtype
+  assert config.loss.perceptual.weight
+  _, frozen = phases.build_vgg(config)
+  assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype(dtype)}
+
+
 def test_a_boundary_below_one_is_a_fraction_of_the_phase():
   config = base_config.defaults().optimizer.g
   config.learning_rate, config.schedule, config.boundaries = 1.0, 'multistep', (0.5, 80)

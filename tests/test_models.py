@@ -28,6 +28,7 @@ from sr_jax.models import (
   Discriminator,
   SRResNet,
 )
+from sr_jax.models.batch_norm import BatchNorm
 from sr_jax.models.layers import (
   Activation,
   Upsample,
@@ -37,9 +38,9 @@ from sr_jax.models.layers import (
   pixel_unshuffle,
   repeat_pixels,
 )
-from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names
+from sr_jax.models.vgg import VGG16, VGG19, VGG19_DEPTHS, convolution_names, max_pool, relu
 from sr_jax.pretrained.vgg import load_vgg
-from tests.conftest import GOLDEN, filled
+from tests.conftest import GOLDEN, filled, same_bits
 
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
@@ -65,8 +66,8 @@ def test_batch_norm_agrees_with_pytorch(golden: Callable) -> None:
   _, expected = golden('layers')
   variables = {'params': {'scale': expected['norm_scale'], 'bias': expected['norm_bias']},
                'batch_stats': {'mean': jnp.zeros(3), 'var': jnp.ones(3)}}
-  norm = nn.BatchNorm(use_running_average=False, momentum=0.9)
-  out, changed = norm.apply(variables, expected['norm_in'], mutable=['batch_stats'])
+  out, changed = BatchNorm().apply(variables, expected['norm_in'], jnp.zeros(3),
+                                   use_running_average=False, mutable=['batch_stats'])
   close(out, expected['norm_out'])
   close(changed['batch_stats']['mean'], expected['norm_mean'])
   close(changed['batch_stats']['var'], expected['norm_var'])
@@ -336,6 +337,26 @@ def assert_activations(features: dict[str, jax.Array], expected: dict[str, dict]
     near(found.mean(), statistics['mean'])
     near(found.std(), statistics['std'])
     near(found.reshape(-1)[:4], statistics['first'])
+
+
+@pytest.mark.parametrize('shape', [(2, 4, 6, 3), (1, 5, 7, 2), (1, 1, 3, 1)])
+def test_activation_and_pooling_of_vgg_are_those_of_flax(shape: tuple[int, ...]) -> None:
+  """Small integers make equal maxima, of which the first gets the gradient."""
+  rng = np.random.default_rng(0)
+  x = jnp.float32(rng.integers(-2, 3, shape))
+  for ours, theirs in ((relu, nn.relu),
+                       (max_pool, partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2)))):
+    (found, pullback), (want, reference) = jax.vjp(ours, x), jax.vjp(theirs, x)
+    np.testing.assert_array_equal(found, want)
+    cotangent = jnp.float32(rng.normal(size=want.shape))
+    np.testing.assert_array_equal(pullback(cotangent)[0], reference(cotangent)[0])
+
+
+def test_vgg_weights_may_be_rounded_beforehand() -> None:
+  model, x = VGG16(('relu2_1',), dtype=jnp.bfloat16), np.float32([[[[0.1, 0.5, 0.9]] * 6] * 6])
+  variables = filled(model, x)
+  rounded = jax.tree.map(lambda array: array.astype(jnp.bfloat16), variables)
+  assert same_bits(model.apply(variables, x), model.apply(rounded, x)) == []
 
 
 def test_vgg_computes_only_the_requested_layers() -> None:

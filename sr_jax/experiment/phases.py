@@ -191,7 +191,7 @@ def build_vgg(config: ConfigDict,
     load: called as `load_vgg`; for a program that is not run, shapes suffice.
 
   Returns:
-    (module, {'vgg': variables}), or (None, {}) if the term has no weight.
+    (module, {'vgg': variables in its dtype}), or (None, {}) if the term has no weight.
 
   Raises:
     InputError: the weights are missing, a layer does not exist or has no pixel left.
@@ -211,7 +211,8 @@ def build_vgg(config: ConfigDict,
     if not feature.size:
       raise InputError(f'config.loss.perceptual.layers: {name} has no output for a patch of '
                        f'hr_patch={config.hr_patch} pixels; use a larger hr_patch')
-  return vgg, {'vgg': variables}
+  # The layers would round them in every step, to the same bits.
+  return vgg, {'vgg': jax.tree.map(lambda array: array.astype(vgg.dtype), variables)}
 
 
 def select_trainable(config: ConfigDict, generator: nn.Module) -> Trainable | None:

@@ -242,7 +242,7 @@ def copy_weights(module: nn.Module, variables: Mapping[str, Any]) -> None:
     kind = {'kernel': 'weight', 'scale': 'weight', 'negative_slope': 'weight',
             'mean': 'running_mean', 'var': 'running_var'}.get(kind, kind)
     name = re.sub(r'^(body|stages)_(\d+)', r'\1.\2', '.'.join([*layers, kind]))
-    array = np.asarray(array)
+    array = np.asarray(array, np.float32)  # PyTorch does not read NumPy's bfloat16
     if array.ndim == 4:  # [H, W, inputs, outputs] to [outputs, inputs, H, W]
       array = array.transpose(3, 2, 0, 1)
     elif array.ndim == 2:
