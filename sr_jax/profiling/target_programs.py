@@ -138,9 +138,11 @@ def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
   return config
 
 
-def vgg_shapes(network: str, weights: str, identity: str) -> PyTree:
+def vgg_shapes(network: str, weights: str, identity: str,
+               dtype: jnp.dtype = jnp.float32) -> PyTree:
   """Returns the shapes of VGG's variables, in the place of `load_vgg`: nothing is downloaded."""
   del weights, identity
   vgg = VGGS[network](convolution_names(DEPTHS[network])[-1:])
-  return jax.eval_shape(vgg.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3),
-                                                                          jnp.float32))
+  shapes = jax.eval_shape(vgg.init, jax.random.key(0),
+                          jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+  return jax.tree.map(lambda leaf: leaf.update(dtype=dtype), shapes)

@@ -83,14 +83,16 @@ def task_config(name: str, batch: int | None = None, patch: int | None = None,
   return config
 
 
-def random_vgg(*_: Any) -> Any:
+def random_vgg(network: str = 'vgg19', weights: str = '', identity: str = '',
+               dtype: Any = jnp.float32) -> Any:
   """Returns VGG19 variables by He's initialisation, which preserves the scale of features."""
+  del network, weights, identity
   module = VGG19(('relu5_4',))
   shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   rng = np.random.default_rng(0)
   return jax.tree.map(lambda leaf: jnp.asarray(
       rng.standard_normal(leaf.shape, np.float32) * (2 / np.prod(leaf.shape[:3]))**0.5
-      if leaf.ndim == 4 else np.zeros(leaf.shape, np.float32)), shapes)
+      if leaf.ndim == 4 else np.zeros(leaf.shape, np.float32), dtype), shapes)
 
 
 def build_experiment(config: ConfigDict) -> phases.Experiment:
