@@ -10,6 +10,7 @@ What a kernel costs follows from shapes alone:
 Attention that is one call of cuDNN, and functions of other libraries, count bytes but no FLOPs.
 """
 
+import collections
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ MOVES = NAMES_VALUES | RENAMES | {
     'copy', 'copy-start', 'transpose', 'slice', 'dynamic-slice', 'dynamic-update-slice',
     'concatenate', 'convert', 'broadcast', 'pad', 'reverse'}
 NO_FLOPS = MOVES | {'gather', 'scatter', 'iota', 'sort', 'custom-call', 'fusion'}
+# Those whose result may have the size of an operand of which each element may be needed.
+NEED_ALL = {'tuple', 'fusion', 'custom-call', 'convolution', 'dot', 'sort', 'reduce-window',
+            'scatter', 'gather', 'while'}
 SLICES = {'slice', 'dynamic-slice', 'gather'}  # they read of their first operand what they return
 
 
@@ -142,39 +146,48 @@ def moved_bytes(program: Program, kernel: Instruction, table: Instructions) -> f
   Args:
     table: the instructions of the kernel's computation.
   """
-  arrays = {name: sum(array.nbytes for array in table[name].results)
-            for name in kernel.operands}
   inside = body(program, kernel)
   if kernel.name in inside:
-    read = {name: _read(inside, name, table) for name in arrays}
+    needed = {name: _needed(inside, table)[name] for name in kernel.operands}
   else:
+    elements = _needed(inside, inside)
     parameters = {int(re.match(r'\d+', found.attributes)[0]): found.name
                   for found in inside.values() if found.opcode == 'parameter'}
-    read = dict.fromkeys(arrays, 0.0)  # an operand that is passed twice is read once
+    needed = dict.fromkeys(kernel.operands, 0.0)  # an operand that is passed twice is read once
     for index, name in enumerate(kernel.operands):
-      read[name] += _read(inside, parameters[index], inside)
-    table = inside
+      needed[name] += elements[parameters[index]]
+  read = sum(min(count / max(_size(table[name]), 1), 1) * sum(
+      array.nbytes for array in table[name].results) for name, count in needed.items())
+  table = table if kernel.name in inside else inside
   root = next((found for found in inside.values() if found.is_root), kernel)
   outputs = [inside[name] for name in root.operands] if root.opcode == 'tuple' else [root]
-  return sum(min(read[name], size) for name, size in arrays.items()) + sum(
-      _written(inside, output, table) for output in outputs)
+  return read + sum(_written(inside, output, table) for output in outputs)
 
 
-def _read(users: Instructions, name: str, table: Instructions) -> float:
-  """Returns the bytes of an array `name` that the instructions `users` read."""
-  total = 0.0
-  for user in users.values():
-    for index in (index for index, operand in enumerate(user.operands) if operand == name):
-      if user.opcode in RENAMES:
-        total += _read(users, user.name, table)
-      elif user.opcode in SLICES and not index:
-        total += user.results[0].nbytes
+def _needed(inside: Instructions, table: Instructions) -> collections.Counter[str]:
+  """Returns how many elements of each array a kernel evaluates; a few may count twice.
+
+  A fusion evaluates only what its outputs need: of an array that is cast and then sliced, the
+  slice.
+  """
+  needed = collections.Counter()
+  for user in reversed(inside.values()):
+    made = _size(user)
+    is_output = user.is_root or len(inside) == 1
+    wanted = made if is_output else min(needed[user.name], made)
+    for index, name in enumerate(user.operands):
+      size = _size(table[name])
+      if user.opcode in SLICES and not index:
+        needed[name] += wanted
       elif user.opcode == 'dynamic-update-slice' and not index:
-        # In place if it is what the kernel returns; otherwise all of it may be read.
-        total += 0 if _is_output(users, user) else table[name].results[0].nbytes
-      elif user.opcode not in ('tuple', 'get-tuple-element'):
-        total += sum(array.nbytes for array in table[name].results)
-  return total
+        needed[name] += 0 if _is_output(inside, user) else size
+      else:
+        needed[name] += wanted if made == size and user.opcode not in NEED_ALL else size
+  return needed
+
+
+def _size(instruction: Instruction) -> int:
+  return sum(array.size for array in instruction.results)
 
 
 def _is_output(users: Instructions, instruction: Instruction) -> bool:
