@@ -45,16 +45,20 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int],
 def transpose_convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int]) -> jax.Array:
   """Computes `lax.conv_transpose` of [B, h, w, C] and [k, l, C, O] with padding 'SAME'.
 
-  On the CPU a large one is that of `gradients`, which has no forward-mode derivative (jax.jvp).
+  It is that of `gradients`, which has no forward-mode derivative (jax.jvp), except for small images
+  on the CPU.
   """
-  if not _is_large_on_cpu(x):
+  if jax.default_backend() == 'cpu' and not _is_large_on_cpu(x):
     return lax.conv_transpose(x, kernel, strides, 'SAME')
   steps = list(zip(strides, kernel.shape[:2], x.shape[1:3], strict=True))
   lows = [max(0, (span - step) // 2) for step, span, _ in steps]
   padding = tuple((low, span - step - low)
                   for low, (step, span, _) in zip(lows, steps, strict=True))
+  # XLA recognises the transpose of a convolution by a reversed kernel, so it must not see that this
+  # one is reversed twice.
+  flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
   return gradients.transposed_convolution(
-      x, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), tuple(side * step for step, _, side in steps),
+      x, flipped, tuple(side * step for step, _, side in steps),
       tuple(strides), padding)
 
 
@@ -103,20 +107,30 @@ class Conv(nn.Conv):
     return result
 
 
-class ConvTranspose(nn.ConvTranspose):
-  """`nn.ConvTranspose` that adds its bias in float32 and uses `transpose_convolve`.
+class ConvTranspose(nn.Module):
+  """A transposed convolution, [B, h, w, C] to [B, h * s, w * s, features] for strides (s, s).
 
-  `dtype` is that of the result. Kernel size and strides are pairs; the padding is 'SAME', and
-  Flax's other options have no effect.
+  Same parameters and results as `nn.ConvTranspose` with padding 'SAME'; the bias is added in
+  float32.
+
+  Attributes:
+    features: number of channels of the result.
+    kernel_size, strides: of rows and columns.
+    kernel_init: initialiser of the kernel [k, l, C, features]. The bias starts at zero.
+    dtype: dtype of the result.
   """
 
+  features: int
+  kernel_size: tuple[int, int]
+  strides: tuple[int, int]
+  kernel_init: Callable = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     kernel = self.param('kernel', self.kernel_init,
-                        (*self.kernel_size, x.shape[-1], self.features), self.param_dtype)
-    bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype)
+                        (*self.kernel_size, x.shape[-1], self.features), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     return (transpose_convolve(x, kernel, self.strides) + bias).astype(self.dtype)
 
