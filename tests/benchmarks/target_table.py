@@ -7,7 +7,7 @@
 Compiles every phase of each experiment once for each compute capability, in the dtype of the
 config, and puts the table into docs/performance.md (--write) or prints it. What was compiled is
 kept in FOLDER as JSON, so that an interrupted run goes on; begin with an empty folder after a
-change of the code. Images on the GPU are not counted. Takes half an hour on two idle cores.
+change of the code. Images on the GPU are not counted. Takes a quarter of an hour on two idle cores (estimated).
 """
 
 import argparse
@@ -26,7 +26,7 @@ from sr_jax.profiling.target_programs import Programs, vgg_shapes
 from sr_jax.profiling.target_times import times
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'performance.md'
-BEGIN, END = '<!-- table of targets -->\n', '<!-- end of the table -->\n'
+BEGIN, END = '<!-- table of targets -->\n\n', '\n<!-- end of the table -->\n'
 # With the number of training images where the config counts epochs.
 EXPERIMENTS = {
     'srresnet': 0, 'srgan': 0, 'edsr': 0, 'compact': 0, 'srcnn': 0, 'coco_gan': 0,
