@@ -7,7 +7,7 @@
 Compiles every phase of each experiment once for each compute capability, in the dtype of the
 config, and puts the table into docs/performance.md (--write) or prints it. What was compiled is
 kept in FOLDER as JSON, so that an interrupted run goes on; begin with an empty folder after a
-change of the code. Images on the GPU are not counted. Takes a quarter of an hour on two idle cores (estimated).
+change of the code. Images on the GPU are not counted. Takes some 15 minutes on two idle cores.
 """
 
 import argparse
