@@ -29,6 +29,14 @@ def test_the_tree_comes_back_bit_by_bit(joined):
     assert stored.size == 30
 
 
+def test_the_order_of_the_leaves_is_not_that_of_sorted_names(joined):
+  tree = {'a': {'kernel': jnp.ones(3)}, 'a-b': {'kernel': 2 * jnp.ones(3)},
+          'c': [number * jnp.ones(1) for number in range(11)]}
+  stored = jax.jit(lambda stored: stored)(flatten(tree, joined=joined))
+  assert list(stored.arrays())[:2] == ['a/kernel', 'a-b/kernel']
+  assert same_bits(stored.tree(), tree) == []
+
+
 def test_arrays_are_joined_to_one_vector_for_each_group():
   stored = flatten(TREE, TRAINED)
   assert {name: vector.shape for name, vector in stored.vectors.items()} == {

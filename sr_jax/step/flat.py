@@ -63,12 +63,13 @@ class FlatTree:
 
   def arrays(self) -> dict[str, jax.Array]:
     """Returns {name: array}, in the order of the leaves, of the vectors that this tree has."""
-    if not self.layout.joined:
-      return dict(self.vectors)
     arrays = {}
     for vector, entries in self._by_vector().items():
-      parts = _split(self.vectors[vector], [entry.shape for entry in entries])
+      array = self.vectors[vector]
+      parts = (_split(array, [entry.shape for entry in entries]) if self.layout.joined
+               else [array])
       arrays |= zip((entry.name for entry in entries), parts, strict=True)
+    # `vectors`, like any dict in JAX, may be sorted by its keys, which is another order.
     return {entry.name: arrays[entry.name] for entry in self.layout.entries
             if entry.name in arrays}
 
