@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from sr_jax.models import SRResNet
-from sr_jax.models.batch_norm import BatchNorm
+from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
 from sr_jax.models.convolution import Conv
 from sr_jax.step import freezing
 from tests.conftest import filled
@@ -26,8 +26,8 @@ class Ours(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    y = Conv(6, (3, 3), 2, padding=1, dtype=self.dtype, separate_bias=True)(x)
-    return BatchNorm(dtype=self.dtype)(*y, use_running_average=not train)
+    conv = Conv(6, (3, 3), 2, padding=1, dtype=self.dtype)
+    return convolve_and_normalize(conv, BatchNorm(dtype=self.dtype), x, train)
 
 
 class Flax(nn.Module):

@@ -104,7 +104,8 @@ def test_the_device_loop_is_profiled(config, tmp_path, quick, capsys):
   assert '10 steps per call (' in capsys.readouterr().out
   config.device_loop = 'no'
   plain = profile.profile_run(config, tmp_path / 'run')['phases']['gan']
-  assert looped['step']['flops'] == plain['step']['flops']  # those of a single step, not of a loop
+  # Those of a single step, not of a loop.
+  assert looped['step']['flops'] == pytest.approx(plain['step']['flops'], rel=1e-2)
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from sr_jax.models.convolution import Conv
+
 
 class BatchNorm(nn.Module):
   """`nn.BatchNorm` of a convolution's result and its bias: same parameters, names and results.
@@ -31,12 +33,13 @@ class BatchNorm(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, bias: jax.Array, *, use_running_average: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, bias: jax.Array | None = None, *,
+               use_running_average: bool) -> jax.Array:
     """Normalises x + bias over all axes but the last.
 
     Args:
-      x: [..., C] without the bias, as `Conv(separate_bias=True)` returns it.
-      bias: [C].
+      x: [..., C].
+      bias: [C]; None: x has it already.
       use_running_average: normalises by the running statistics, and the bias has its gradient.
         False: normalises by the statistics of x and, except in `init`, moves the running ones.
 
@@ -50,15 +53,27 @@ class BatchNorm(nn.Module):
     scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
     offset = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
     if use_running_average:
-      x = (x + bias).astype(x.dtype)  # rounded as by a `Conv` that adds its bias
+      if bias is not None:
+        x = (x + bias).astype(x.dtype)  # rounded as by a `Conv` that adds its bias
       factor = lax.rsqrt(running_var.value + self.epsilon) * scale
       return ((x - running_mean.value) * factor + offset).astype(self.dtype)
     result, mean, var = normalize(x, scale, offset, self.epsilon)
     if not self.is_initializing():
-      for running, new in ((running_mean, mean + bias), (running_var, var)):
+      for running, new in ((running_mean, mean if bias is None else mean + bias),
+                           (running_var, var)):
         running.value = (self.momentum * running.value
                          + (1 - self.momentum) * lax.stop_gradient(new))
     return result.astype(self.dtype)
+
+
+def convolve_and_normalize(conv: Conv, norm: BatchNorm, x: jax.Array, train: bool) -> jax.Array:
+  """Applies a convolution and the BatchNorm after it, by the batch's statistics if `train`.
+
+  Without `train`, each layer maps one array to one, as layer by layer inference expects.
+  """
+  if not train:
+    return norm(conv(x), use_running_average=True)
+  return norm(*conv(x, separate_bias=True), use_running_average=False)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -84,27 +84,26 @@ def _apply_flax(layer: type[nn.Module], module: nn.Module, x: jax.Array) -> jax.
 
 
 class Conv(nn.Conv):
-  """`nn.Conv` that adds its bias in float32 and uses `convolve`; `dtype` is that of the result.
+  """`nn.Conv` that adds its bias in float32 and uses `convolve`; `dtype` is that of the result."""
 
-  With `separate_bias` it returns (result without the bias, bias), for `batch_norm.BatchNorm`.
-  """
-
-  separate_bias: bool = False
   dtype: jnp.dtype = jnp.float32
   promote_dtype: Callable = _promote_all_but_bias
   conv_general_dilated_cls: Callable | None = _get_convolve
 
-  def __post_init__(self) -> None:
-    if self.separate_bias:
-      self.use_bias = False  # Flax then neither makes nor adds one
-    super().__post_init__()
-
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
-    result = _apply_flax(nn.Conv, self, x)
-    if self.separate_bias:
-      return result, self.param('bias', self.bias_init, (self.features,), self.param_dtype)
-    return result
+  def __call__(self, x: jax.Array, separate_bias: bool = False
+               ) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Returns the convolution; with `separate_bias` (result without the bias, bias)."""
+    if not separate_bias:
+      return _apply_flax(nn.Conv, self, x)
+    bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype)
+    # Flax's method neither makes nor adds a bias if this field is False, and a module refuses to
+    # change its fields.
+    object.__setattr__(self, 'use_bias', False)
+    try:
+      return _apply_flax(nn.Conv, self, x), bias
+    finally:
+      object.__setattr__(self, 'use_bias', True)
 
 
 class ConvTranspose(nn.Module):

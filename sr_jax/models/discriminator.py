@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sr_jax.models.batch_norm import BatchNorm
+from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
 from sr_jax.models.convolution import Conv, Dense
 from sr_jax.models.layers import check_choices
 
@@ -51,10 +51,11 @@ class Discriminator(nn.Module):
       for stride in (1, 2):
         # Pads all sides equally, as PyTorch does. XLA's SAME pads a strided 3x3 only below and
         # to the right, which would shift the image by a pixel for imported weights.
-        has_norm = self.batch_norm and (pair, stride) != (0, 1)
-        x = conv(width, (3, 3), (stride, stride), padding=1, separate_bias=has_norm)(x)
-        if has_norm:
-          x = BatchNorm(dtype=self.dtype)(*x, use_running_average=not train)
+        layer = conv(width, (3, 3), (stride, stride), padding=1)
+        if self.batch_norm and (pair, stride) != (0, 1):
+          x = convolve_and_normalize(layer, BatchNorm(dtype=self.dtype), x, train)
+        else:
+          x = layer(x)
         x = nn.leaky_relu(x, 0.2)
     if self.head == 'conv':
       x = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax import images
-from sr_jax.models.batch_norm import BatchNorm
+from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   SMALL_KAIMING,
@@ -40,11 +40,10 @@ class ResidualBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     def conv_norm(x: jax.Array) -> jax.Array:
-      y = Conv(self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype,
-               separate_bias=self.batch_norm)(x)
+      conv = Conv(self.features, (3, 3), kernel_init=self.kernel_init, dtype=self.dtype)
       if not self.batch_norm:
-        return y
-      return BatchNorm(dtype=self.dtype)(*y, use_running_average=not train)
+        return conv(x)
+      return convolve_and_normalize(conv, BatchNorm(dtype=self.dtype), x, train)
 
     return x + conv_norm(Activation(self.activation)(conv_norm(x)))
 
@@ -101,7 +100,7 @@ class SRResNet(nn.Module):
     self.body = [block(self.features, self.batch_norm, self.block_activation, **options)
                  for _ in range(self.blocks)]
     if self.skip == 'features':
-      self.body_end = Conv(self.features, (3, 3), separate_bias=self.batch_norm, **options)
+      self.body_end = Conv(self.features, (3, 3), **options)
       if self.batch_norm:
         self.body_end_norm = BatchNorm(dtype=self.dtype)
     if self.upsample == 'direct':
@@ -123,10 +122,8 @@ class SRResNet(nn.Module):
     for block in self.body:
       x = block(x, train)
     if self.skip == 'features':
-      x = self.body_end(x)
-      if self.batch_norm:
-        x = self.body_end_norm(*x, use_running_average=not train)
-      x = x + first
+      x = first + (convolve_and_normalize(self.body_end, self.body_end_norm, x, train)
+                   if self.batch_norm else self.body_end(x))
     return x
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
