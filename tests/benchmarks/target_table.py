@@ -65,7 +65,7 @@ def compile_experiment(name: str, target: Target) -> dict[str, Any]:
 
 
 def cell(found: Mapping[str, Any], name: str, target: Target) -> str:
-  """Returns '11.2 ms, 0.8 h': the estimates of the last phase's step and of all steps."""
+  """Returns '11 ms, 0.8 h': the estimates of the last phase's step and of all steps."""
   if name in found['largest']:
     largest = found['largest'][name]
     return f'batch {largest}' if largest else 'does not fit'
@@ -74,7 +74,8 @@ def cell(found: Mapping[str, Any], name: str, target: Target) -> str:
   hours = sum(values['steps'] * estimates[phase]
               for phase, values in found['phases'].items()) / 3600
   last = 1e3 * list(estimates.values())[-1]
-  return f'{last:,.0f} ms, {hours:,.{0 if hours >= 10 else 1}f} h'
+  total = f'{hours:,.{0 if hours >= 10 else 1}f} h' if hours >= 0.1 else f'{3600 * hours:.0f} s'
+  return f'{last:,.0f} ms, {total}'
 
 
 def row(name: str, store: Mapping[str, Mapping[str, Any]]) -> str:
