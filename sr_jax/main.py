@@ -70,10 +70,12 @@ _DATA_GIB = flags.DEFINE_string(
 
 
 class Request(NamedTuple):
-  """What a command line asks for: the settings, and the folder of the run."""
+  """What a command line asks for: the settings, the folder of the run, the values of --target."""
 
   config: ConfigDict
   workdir: pathlib.Path
+  targets: Sequence[str]
+  data_gib: float | None
 
 
 def main(argv: list[str], command: str = '') -> int:
@@ -134,7 +136,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
   for name, modes in FLAG_MODES.items():
     if flags.FLAGS[name].present and mode not in modes:
       raise InputError(f'--{name}: {mode} does not use it; it is for {" and ".join(modes)}')
-  _parse_target()  # refuses wrong values
+  targets = _parse_target()
   if _WORKDIR.value == '':
     raise InputError('--workdir: the name is empty (is a shell variable not set?)')
   workdir = files.expand(_WORKDIR.value) if _WORKDIR.value else None
@@ -152,7 +154,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
                                   _CONFIG.value)
     workdir = workdir or _default_workdir(_CONFIG.value, mode)
     _refuse_unused(config, settings, workdir, mode)
-    return Request(config, workdir)
+    return Request(config, workdir, *targets)
   if workdir is None:
     raise InputError('--config is missing: name an experiment, such as srgan:sample'
                      + ('' if mode == 'train' else ', or the --workdir of a run'))
@@ -161,7 +163,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
     raise InputError('--config is missing: name an experiment, such as srgan:sample'
                      + (f'; --config {path} resumes this run with its settings'
                         if path.exists() else ''))
-  return Request(_settings_of_run(workdir, settings, mode), workdir)
+  return Request(_settings_of_run(workdir, settings, mode), workdir, *targets)
 
 
 def _parse_target() -> tuple[Sequence[str], float | None]:
@@ -228,8 +230,7 @@ def _refuse_unused(config: ConfigDict, settings: Mapping[str, str], workdir: pat
 
 
 def _run(argv: list[str], command: str) -> int:
-  config, workdir = parse(argv, command)
-  targets, data_gib = _parse_target()
+  config, workdir, targets, data_gib = parse(argv, command)
   # JAX is imported late, so that --help and mistyped flags are answered at once.
   from sr_jax.system import compile_cache, multihost
   count, number = multihost.process_env()

@@ -41,6 +41,20 @@ class Flax(nn.Module):
     return nn.BatchNorm(momentum=0.9, dtype=self.dtype)(y, use_running_average=not train)
 
 
+def test_a_convolution_without_a_bias_needs_none() -> None:
+  class Plain(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+      return convolve_and_normalize(Conv(4, (3, 3), use_bias=False), BatchNorm(), x, train)
+
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 3)), jnp.float32)
+  variables = Plain().init(jax.random.key(0), x, True)
+  assert 'bias' not in variables['params']['Conv_0']
+  result, changed = Plain().apply(variables, x, True, mutable=['batch_stats'])
+  np.testing.assert_allclose(result.mean((0, 1, 2)), 0, atol=1e-6)
+  assert Plain().apply({**variables, **changed}, x, False).shape == result.shape
+
+
 def arrays(dtype: Any = np.float32) -> tuple[dict, jax.Array]:
   """Returns random variables, biases among them, and x [B, H, W, C] whose mean is not zero."""
   x = np.random.default_rng(1).normal(0.5, 1, (3, 6, 5, 4))

@@ -383,7 +383,7 @@ def test_a_config_file_that_does_not_exist(given, advice, monkeypatch):
 def test_experiments_by_name_work_in_any_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'own').write_text('')
-  config, workdir = parse('--config=srgan:sample', '--config.steps=1700')
+  config, workdir, *_ = parse('--config=srgan:sample', '--config.steps=1700')
   assert (config.steps, config.generator.blocks, str(workdir)) == (1700, 6, 'runs/srgan-sample')
   assert parse('--config=srresnet:small,x2').workdir == pathlib.Path('runs/srresnet-small-x2')
   for given, *parts in (

@@ -34,7 +34,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int],
   dilations = options['lhs_dilation'], options['rhs_dilation']
   is_plain = (x.ndim == 4 and options['feature_group_count'] == 1
               and all(tuple(dilation) == (1, 1) for dilation in dilations))
-  if is_plain and _is_large_on_cpu(x):
+  if is_plain and jax.default_backend() == 'cpu' and _is_large(x):
     if isinstance(padding, str):
       padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return gradients.convolution(x, kernel, tuple(strides), tuple(map(tuple, padding)),
@@ -48,7 +48,7 @@ def transpose_convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int]) 
   It is that of `gradients`, which has no forward-mode derivative (jax.jvp), except for small images
   on the CPU.
   """
-  if jax.default_backend() == 'cpu' and not _is_large_on_cpu(x):
+  if jax.default_backend() == 'cpu' and not _is_large(x):
     return lax.conv_transpose(x, kernel, strides, 'SAME')
   steps = list(zip(strides, kernel.shape[:2], x.shape[1:3], strict=True))
   lows = [max(0, (span - step) // 2) for step, span, _ in steps]
@@ -62,8 +62,8 @@ def transpose_convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int]) 
       tuple(strides), padding)
 
 
-def _is_large_on_cpu(x: jax.Array) -> bool:
-  return jax.default_backend() == 'cpu' and math.prod(x.shape[1:3]) >= MIN_PIXELS
+def _is_large(x: jax.Array) -> bool:
+  return math.prod(x.shape[1:3]) >= MIN_PIXELS
 
 
 def _get_convolve() -> Callable[..., jax.Array]:
@@ -92,10 +92,12 @@ class Conv(nn.Conv):
 
   @nn.compact
   def __call__(self, x: jax.Array, separate_bias: bool = False
-               ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """Returns the convolution; with `separate_bias` (result without the bias, bias)."""
+               ) -> jax.Array | tuple[jax.Array, jax.Array | None]:
+    """Returns the convolution; with `separate_bias` (result without the bias, bias or None)."""
     if not separate_bias:
       return _apply_flax(nn.Conv, self, x)
+    if not self.use_bias:
+      return _apply_flax(nn.Conv, self, x), None
     bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype)
     # Flax's method neither makes nor adds a bias if this field is False, and a module refuses to
     # change its fields.

@@ -16,6 +16,7 @@ import jax
 
 from sr_jax.errors import InputError, brief
 from sr_jax.profiling.target_file import Target, compiler_config
+from sr_jax.step.compilation import memory_needs
 
 PLUGIN = 'jax_plugins.xla_cuda13'
 INSTALL = 'pip install "jax[cuda13]"'
@@ -121,7 +122,5 @@ def compile_for_gpu(run: jax.stages.Wrapped, *shapes: Any) -> Program:
   except jax.errors.JaxRuntimeError as error:
     raise InputError(f'--target: the CUDA plugin cannot compile the program '
                      f'({brief(error, 300)})') from None
-  needs = compiled.memory_analysis()
-  working = (needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes)
   stored = len(zlib.compress(compiled.runtime_executable().serialize(), 1))
-  return Program(compiled.as_text(), needs.argument_size_in_bytes, working, stored)
+  return Program(compiled.as_text(), *memory_needs(compiled), stored)

@@ -122,7 +122,7 @@ def readable_scope(op_name: str) -> str:
   return op_name
 
 
-def launches(instruction: Instruction) -> bool:
+def starts_work(instruction: Instruction) -> bool:
   """Returns whether an instruction starts a kernel or a computation.
 
   Two halves of an asynchronous operation, such as copy-start and copy-done, count as one.

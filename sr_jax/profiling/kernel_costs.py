@@ -148,7 +148,8 @@ def moved_bytes(program: Program, kernel: Instruction, table: Instructions) -> f
   """
   inside = body(program, kernel)
   if kernel.name in inside:
-    needed = {name: _needed(inside, table)[name] for name in kernel.operands}
+    elements = _needed(inside, table)
+    needed = {name: elements[name] for name in kernel.operands}
   else:
     elements = _needed(inside, inside)
     parameters = {int(re.match(r'\d+', found.attributes)[0]): found.name

@@ -112,7 +112,7 @@ def launches(program: hlo.Program, computation: str, times: int = 1) -> Iterator
   """
   table = program.instructions(computation)
   for found in table.values():
-    if not hlo.launches(found):
+    if not hlo.starts_work(found):
       continue
     if found.opcode == 'while':
       iterations = _iterations(found)

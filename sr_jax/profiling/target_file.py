@@ -11,7 +11,7 @@ from sr_jax.errors import InputError
 
 FOLDER = pathlib.Path(__file__).parent / 'targets'
 ALL = 'all'
-# From the fastest to the slowest; a file of each is in FOLDER.
+# In the order in which 'all' reports them; a file of each is in FOLDER.
 TARGETS = ('h200', 'h100', 'a100', 'l40s', 'l4', 'rtx4090', 't4')
 
 
@@ -115,8 +115,8 @@ def compiled_as(target: Target) -> Target:
 
   GPUs of one compute capability share a program, so that several targets need one compilation.
   """
-  return max((read(name) for name in TARGETS if read(name).capability == target.capability),
-             key=lambda other: other.memory)
+  same = [other for other in map(read, TARGETS) if other.capability == target.capability]
+  return max(same, key=lambda other: other.memory)
 
 
 def compiler_config(target: Target) -> str:

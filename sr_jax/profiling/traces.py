@@ -103,4 +103,4 @@ def count_operations(program: str) -> int:
   These are the instructions of its entry computation, without those that only name values.
   """
   parsed = hlo.Program(program)
-  return sum(map(hlo.launches, parsed.instructions(parsed.entry).values()))
+  return sum(map(hlo.starts_work, parsed.instructions(parsed.entry).values()))

@@ -51,11 +51,16 @@ def compile_step(run: jax.stages.Wrapped, *arguments: Any) -> Compiled:
   finally:
     monitoring.unregister_event_listener(listen)
   seconds = time.perf_counter() - begin
+  return Compiled(compiled, seconds, seconds - lowering, bool(hits), *memory_needs(compiled))
+
+
+def memory_needs(compiled: jax.stages.Compiled) -> tuple[int, int]:
+  """Returns `Compiled.argument_bytes` and `working_bytes` of a program; zeros if unknown."""
   needs = compiled.memory_analysis()
-  arguments_size = needs.argument_size_in_bytes if needs else 0
-  working = needs and (needs.temp_size_in_bytes + needs.output_size_in_bytes
-                       - needs.alias_size_in_bytes)
-  return Compiled(compiled, seconds, seconds - lowering, bool(hits), arguments_size, working or 0)
+  if not needs:
+    return 0, 0
+  return needs.argument_size_in_bytes, (
+      needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes)
 
 
 def describe_compilation(name: str, compiled: Compiled) -> str:

@@ -78,11 +78,6 @@ class FlatTree:
     """The number of numbers."""
     return sum(vector.size for vector in self.vectors.values())
 
-  def vector(self) -> jax.Array:
-    """Returns all numbers in one vector [n]."""
-    # XLA takes ten times as long to compile one reduction for each array of a deep network.
-    return jnp.concatenate([jnp.ravel(vector) for vector in self.vectors.values()])
-
   def store(self, arrays: Mapping[str, jax.Array]) -> 'FlatTree':
     """Stores arrays of these names and shapes in the vectors that this tree has."""
     vectors = {vector: [arrays[entry.name] for entry in entries]
@@ -133,6 +128,14 @@ def flatten(tree: PyTree, trained: PyTree | None = None, joined: bool = True) ->
   empty = FlatTree(dict.fromkeys(entry.vector for entry in entries),
                    Layout(tuple(entries), structure, joined))
   return empty.store(arrays)
+
+
+def vector(tree: PyTree) -> jax.Array:
+  """Returns all numbers of a tree of arrays in one vector [n], for sums over all of them.
+
+  XLA takes ten times as long to compile one reduction for each array of a deep network.
+  """
+  return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def named_arrays(tree: PyTree) -> dict[str, jax.Array]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from sr_jax.step.flat import vector
 from sr_jax.step.state import Batch, Health, Metrics, PyTree, Step, TrainState
 
 
@@ -52,8 +53,7 @@ class SkipNonfinite:
              metrics: Metrics) -> tuple[TrainState, Metrics]:
     """Returns `new`, or `old` with its counters advanced where `new` is non-finite."""
     arrays = [metrics, *((net.params, net.batch_stats) for net in (new.g, new.d) if net)]
-    finite = jnp.all(jnp.isfinite(jnp.concatenate(
-        [jnp.ravel(array) for array in jax.tree.leaves(arrays)])))
+    finite = jnp.all(jnp.isfinite(vector(arrays)))
     stalled, health = old.health.bad >= self.max_bad, old.health
     bad = 1 - finite.astype(jnp.int32)
     counted = Health(health.skipped + bad, (health.bad + bad) * bad,
@@ -81,7 +81,7 @@ def health_metrics(health: Health, adversarial: bool) -> Metrics:
 
 def ema_distance(state: TrainState) -> jax.Array:
   """Returns ||weights - average|| / ||average||, Euclidean, over G's trainable arrays."""
-  weights, average = (net.params.trained().vector() for net in (state.g, state.ema))
+  weights, average = (vector(net.params.trained()) for net in (state.g, state.ema))
   distance, size = jnp.linalg.norm(weights - average), jnp.linalg.norm(average)
   return jnp.where(size > 0, distance / jnp.where(size > 0, size, 1), 0)
 
