@@ -11,7 +11,7 @@ from sr_jax.data.pictures import Pair
 from sr_jax.report import __main__ as cli
 from sr_jax.report import charts, gallery, headline, history
 from sr_jax.report import page as report_page
-from sr_jax.runs import logs, progress
+from sr_jax.runs import logs, lr_strips, progress
 from tests.test_train import run
 
 CONFIG = {'steps': 400, 'warmup_steps': 200, 'scale': 2, 'best_metric': 'psnr_y',
@@ -325,6 +325,30 @@ def test_images_beyond_the_budget_are_counted():
   size = len(gallery.data_uri(comparisons[0].layers['original']))
   encoded, left = gallery.encode_within(comparisons, int(2.5 * size))
   assert ([image.name for image, _ in encoded], left) == (['0', '1'], 2)
+
+
+def test_images_without_hr_are_shown_at_evenly_spread_steps(make, picture, tmp_path):
+  runs = [make(name, lines_of(400)) for name in ('one', 'two')]
+  lr = picture(20, 30)
+  for folder, steps in zip(runs, (range(0, 401, 40), (100, 200)), strict=True):
+    for step in steps:
+      sr = np.full((40, 60, 3), step // 2, np.uint8)
+      of_that_time = 255 - lr if step == 100 else lr  # replaced by another image since
+      lr_strips.keep_strip(folder / 'lr_images', 'sub/a', of_that_time, sr, step)
+  (shown,) = gallery.upscaled(history.read_all(runs[:1]))
+  assert list(shown.layers) == ['low', 'bicubic', 'step 0', 'step 80', 'step 200', 'step 320',
+                                'step 400']
+  assert [layer[0, 0, 0] for layer in list(shown.layers.values())[2:]] == [0, 40, 100, 160, 200]
+  (other,) = gallery.upscaled(history.read_all(runs[1:]))
+  assert list(other.layers) == ['low', 'bicubic', 'step 200']
+  (both,) = gallery.upscaled(history.read_all(runs))
+  assert list(both.layers) == ['low', 'bicubic', 'one', 'two']
+  text = report_page.write(runs[:1]).read_text()
+  assert text.count('<h3>sub/a (no HR)</h3>') == 2  # at the top, too
+  assert '<option value="6" selected>step 400</option>' in text
+  (runs[0] / 'lr_images' / 'sub' / 'a-0000400.png').write_text('damaged')
+  (shown,) = gallery.upscaled(history.read_all(runs[:1]))
+  assert list(shown.layers)[-1] == 'step 320'
 
 
 # Real runs ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.images import montage
 from sr_jax.metrics import scorer
-from sr_jax.runs import metadata, progress
+from sr_jax.runs import lr_strips, metadata, progress
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.flat import flatten
@@ -192,6 +192,93 @@ def test_a_test_set_that_cannot_be_scored_is_reported(watched, tmp_path):
   watched.data.test = 'folder:/nowhere'
   with pytest.raises(InputError, match=r'config\.data\.test: /nowhere: no such folder'):
     validation.open_validation(watched, [])
+
+
+# Images without HR -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('size', 'scale'), [((300, 401), 4), ((250, 90), 4), ((40, 30), 2)])
+def test_the_part_that_is_upscaled_gives_the_middle_of_the_whole(picture, tmp_path, size, scale):
+  lr = picture(*size)
+  part = lr_strips.part_to_upscale(lr, scale)
+  assert part.shape[:2] == tuple(min(side, 480 // scale + 128) for side in size)
+  strips = []
+  for index, image in enumerate((lr, part)):
+    sr = 255 - images.imresize(image, scale)
+    strips.append(lr_strips.keep_strip(tmp_path / str(index), 'sub/a', image, sr, 7))
+  np.testing.assert_array_equal(*strips)
+  low, bicubic, result = lr_strips.read_strip(tmp_path / '1' / 'sub' / 'a-0000007.png').values()
+  assert low.shape[:2] == tuple(min(side * scale, 480) for side in size)
+  np.testing.assert_array_equal(result, 255 - bicubic)
+
+
+def test_strips_are_found_by_name_and_step(picture, tmp_path):
+  lr = picture(8, 9)
+  for name, step in (('a', 0), ('sub/b-1', 20), ('sub/b-1', 3), ('a', 12_345_678)):
+    lr_strips.keep_strip(tmp_path, name, lr, lr, step)
+  (tmp_path / 'mine.png').write_bytes(b'')
+  (tmp_path / 'c-0000004.png').write_text('no image')
+  found = lr_strips.find_strips(tmp_path)
+  assert {name: list(paths) for name, paths in found.items()} == {
+      'a': [0, 12_345_678], 'c': [4], 'sub/b-1': [3, 20]}
+  assert lr_strips.read_strip(found['c'][4]) == {}
+  lr_strips.forget_after(tmp_path, 3)
+  assert {name: list(paths) for name, paths in lr_strips.find_strips(tmp_path).items()} == {
+      'a': [0], 'sub/b-1': [3]}
+  lr_strips.forget_after(tmp_path, 0)  # a run that starts over
+  assert [path.name for path in tmp_path.rglob('*.png')] == ['mine.png']
+
+
+def test_images_without_hr_are_upscaled_at_each_validation(watched, tmp_path, picture, capsys):
+  for name, seed in (('a', 1), ('sub/b', 2), ('z', 3)):
+    images.write_image(tmp_path / 'mine' / f'{name}.png', picture(20, 24, seed))
+  (tmp_path / 'mine' / 'b.png').write_text('no picture')
+  watched.data.valid = watched.data.test = ''
+  watched.eval.lr_images, watched.eval.pictures = str(tmp_path / 'mine'), 3
+  run(watched, tmp_path / 'run', steps=4)
+  folder = tmp_path / 'run' / 'lr_images'
+  out = capsys.readouterr().out
+  assert 'skipped config.eval.lr_images: ' in out
+  assert 'the first 3 of 4 images' in out
+  before = {path: path.read_bytes() for path in folder.rglob('*.png')}
+  (folder / 'a-0000007.png').write_bytes(b'of a start that was killed')
+  run(watched, tmp_path / 'run')
+  found = lr_strips.find_strips(folder)
+  assert [(name, list(paths)) for name, paths in found.items()] == [
+      ('a', [2, 4, 6, 8]), ('sub/b', [2, 4, 6, 8])]
+  assert before == {path: path.read_bytes() for path in before}
+  model = restore.load(tmp_path / 'run')
+  lr = images.read_image(tmp_path / 'mine' / 'sub' / 'b.png')
+  low, bicubic, result = lr_strips.read_strip(found['sub/b'][8]).values()
+  np.testing.assert_array_equal(low, lr.repeat(2, 0).repeat(2, 1))
+  np.testing.assert_array_equal(bicubic, images.imresize(lr, 2))
+  np.testing.assert_allclose(np.int32(result), model(lr), atol=1)
+  assert [step for step, tags in read_events(tmp_path / 'run')
+          if tags == ['lr_images/sub/b']] == [2, 4, 6, 8]
+  report = (tmp_path / 'run' / 'report.html').read_text()
+  for text in ('sub/b (no HR)', 'step 2', 'step 8', 'class="slider top"'):
+    assert text in report, text
+  # Another run that starts from these weights upscales them before its first step too.
+  run(watched, tmp_path / 'other', init_from=str(tmp_path / 'run'), steps=2)
+  first = lr_strips.find_strips(tmp_path / 'other' / 'lr_images')['sub/b']
+  assert list(first) == [0, 2]
+  np.testing.assert_array_equal(lr_strips.read_strip(first[0])['result'], result)
+
+
+@pytest.mark.parametrize(('make', 'words'), [
+    (lambda folder: None, 'mine: no such folder'),
+    (lambda folder: folder.mkdir(), 'mine: contains no images'),
+    (lambda folder: images.write_image(folder / 'a.png', np.zeros((2, 9, 3), np.uint8)),
+     'no usable image: .*a.png: 2x9 is too small'),
+    (lambda folder: (folder.mkdir(), (folder / 'a.png').write_text('no')),
+     'no usable image: .*a.png: not a')])
+def test_images_without_hr_that_cannot_be_used_are_refused(watched, tmp_path, make, words):
+  make(tmp_path / 'mine')
+  watched.eval.lr_images = f'folder:{tmp_path / "mine"}'
+  with pytest.raises(InputError, match=rf'^config\.eval\.lr_images: .*{words}') as refused:
+    run(watched, tmp_path / 'run')
+  assert '\n' not in str(refused.value)
+  assert not (tmp_path / 'run').exists()
 
 
 # Loss terms --------------------------------------------------------------------------------

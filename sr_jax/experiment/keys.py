@@ -248,6 +248,11 @@ EVAL = (
     Key('eval.pictures', int, 10,
         'How many images of `data.valid` and `data.test` are scored, the first ones. Loss terms on '
         'fixed crops use at most as many.', COUNT),
+    Key('eval.lr_images', str, '',
+        'A folder of images without HR, such as photographs that are to be upscaled. The middle of '
+        'the first `eval.pictures` is upscaled at each validation, and at the start of a run with '
+        "`init_from`; the report and the run's folder lr_images/ show it. '' for none.",
+        change=FREE),
     Key('eval.lpips', str, 'alex', "Network of LPIPS; 'none' leaves LPIPS out.",
         choices=('alex', 'vgg', 'none'), change=FREE),
     Key('eval.correct.kind', str, 'none',

@@ -18,10 +18,12 @@ from sr_jax import images
 from sr_jax.errors import InputError
 from sr_jax.images import montage
 from sr_jax.report.history import Evaluation, History
+from sr_jax.runs import lr_strips
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.progress import quarters, read_progress_image
 
 JPEG_QUALITY = 90  # with colours at full resolution: its artefacts are below those of interest
+MAX_STEPS = 5  # at which an image without HR is shown
 MONTAGE_LABELS = ('low', 'bicubic', 'model', 'original')  # as sr-jax evaluate writes them
 
 Scores = dict[str, dict[str, float]]  # {label: {'psnr_y': ...}}
@@ -32,8 +34,9 @@ class Comparison(NamedTuple):
 
   Attributes:
     name: name of the image.
-    group: 'validation' or the name of a set.
-    layers: {label: uint8 [H, W, 3]}, all of one size: low, bicubic, ..., original.
+    group: 'validation', 'no HR' or the name of a set.
+    layers: {label: uint8 [H, W, 3]}, all of one size: low, bicubic, ..., and original if there
+      is HR.
     scores: scores of those layers that have any, computed on the full image.
   """
 
@@ -62,6 +65,28 @@ def _progress_layers(folder: pathlib.Path, history: History) -> dict[str, np.nda
     layers[f'{percent}%, step {step:,}' if percent else 'step 0'] = read_progress_image(
         folder / f'{percent:03}.png', step)
   return layers | {'original': _read(folder / 'original.png')}
+
+
+def upscaled(histories: Sequence[History]) -> Iterator[Comparison]:
+  """Yields the images without HR, at up to `MAX_STEPS` steps for a single run."""
+  found = [lr_strips.find_strips(RunFolder(history.workdir).lr_images) for history in histories]
+  for name in _common([list(strips) for strips in found]):
+    versions = [_strip_layers(strips[name]) for strips in found]
+    yield from _compare(name, 'no HR', histories, versions, [{} for _ in histories], ('low',))
+
+
+def _strip_layers(strips: Mapping[int, pathlib.Path]) -> dict[str, np.ndarray]:
+  """Returns LR, bicubic and the results at steps that are evenly spread, with both ends."""
+  steps, count = list(strips), min(len(strips), MAX_STEPS)
+  chosen = [steps[round(place)] for place in np.linspace(0, len(steps) - 1, count)]
+  parts = {step: read for step in chosen if (read := lr_strips.read_strip(strips[step]))}
+  if not parts:
+    return {}
+  last = parts[max(parts)]
+  # A step with another LR: an image of this name was replaced since.
+  return {label: last[label] for label in ('low', 'bicubic')} | {
+      f'step {step:,}': read['result'] for step, read in parts.items()
+      if np.array_equal(read['low'], last['low'])}
 
 
 def evaluated(histories: Sequence[History], max_images: int) -> Iterator[Comparison]:
@@ -110,14 +135,18 @@ def _evaluation_layers(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _compare(name: str, group: str, histories: Sequence[History],
              versions: Sequence[Mapping[str, np.ndarray | None]],
-             scores: Sequence[Scores]) -> Iterator[Comparison]:
+             scores: Sequence[Scores], needed: Sequence[str] = ('original',)
+             ) -> Iterator[Comparison]:
   """Yields the versions of one run as they are, or the last result of each of several runs.
 
   Yields nothing if a run lacks the image, or has it in another size: then it is a different image.
+
+  Args:
+    needed: labels of the layers that must be there, and others.
   """
   versions = [{label: layer for label, layer in layers.items() if layer is not None}
               for layers in versions]
-  if not all('original' in layers and len(layers) > 1 for layers in versions):
+  if not all({*needed} < layers.keys() for layers in versions):
     return
   if len(histories) == 1:
     layers, shown_scores = versions[0], scores[0]
@@ -139,7 +168,9 @@ def _merge_runs(labels: Sequence[str], versions: Sequence[Mapping[str, np.ndarra
       layers[label] = results[-1]
     if 'model' in run_scores:
       merged[label] = run_scores['model']
-  return layers | {'original': versions[0]['original']}, merged
+  if 'original' in versions[0]:
+    layers['original'] = versions[0]['original']
+  return layers, merged
 
 
 def run_labels(histories: Sequence[History]) -> list[str]:

@@ -83,12 +83,12 @@ def render(histories: Sequence[History], title: str = '', notes: Sequence[str] =
   runs = section('Run' if len(histories) == 1 else 'Runs',
                  facts.facts_table(histories, names) + facts.config_tables(histories, names))
   used = sum(map(len, (data, _plotly(), style, script, scores, *curves, runs)))
-  progress, evaluated, left = _encode(shown, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
-  linked = {(image.group, image.name) for image, _ in evaluated}
-  top = sliders.top_slider(progress, evaluated) if len(histories) == 1 else ''
+  encoded = _encode(shown, MAX_CHARACTERS - used - BENCHMARK_CHARACTERS)
+  linked = {(image.group, image.name) for image, _ in encoded.evaluated}
+  top = sliders.top_slider(encoded) if len(histories) == 1 else ''
   sections = list(filter(None, [
       section('Result', scores + top), *curves,
-      section('Images', sliders.articles(progress, evaluated, left)),
+      section('Images', sliders.articles(encoded)),
       section('Benchmarks', benchmark_tables(histories, names, linked)), runs]))
   return '\n'.join([
       '<!doctype html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
@@ -102,14 +102,18 @@ def render(histories: Sequence[History], title: str = '', notes: Sequence[str] =
       f'<script>{script}</script>', '</body>', '</html>', ''])
 
 
-def _encode(histories: Sequence[History], budget: int
-            ) -> tuple[list[sliders.Encoded], list[sliders.Encoded], int]:
-  """Returns the validation images, the evaluated images, and the number of those left out."""
-  progress, progress_left = gallery.encode_within(gallery.progress(histories), budget // 2)
-  used = sum(len(uri) for _, uris in progress for uri in uris.values())
-  evaluated, evaluated_left = gallery.encode_within(
-      gallery.evaluated(histories, MAX_IMAGES_PER_SET), budget - used)
-  return progress, evaluated, progress_left + evaluated_left
+def _encode(histories: Sequence[History], budget: int) -> sliders.Shown:
+  """Encodes the images of a page in `budget` characters."""
+  found, left = [], 0
+  # Each kind leaves a share of what is left for those that follow.
+  for comparisons, share in ((gallery.progress(histories), 0.5),
+                             (gallery.upscaled(histories), 0.6),
+                             (gallery.evaluated(histories, MAX_IMAGES_PER_SET), 1.0)):
+    encoded, omitted = gallery.encode_within(comparisons, int(share * budget))
+    budget -= sum(len(uri) for _, uris in encoded for uri in uris.values())
+    left += omitted
+    found.append(encoded)
+  return sliders.Shown(*found, left)
 
 
 @functools.cache

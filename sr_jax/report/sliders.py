@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from sr_jax.report.gallery import Comparison
 from sr_jax.report.html import anchor, score_text
@@ -9,33 +10,53 @@ from sr_jax.report.html import anchor, score_text
 Encoded = tuple[Comparison, dict[str, str]]  # an image, and {label: data URI}
 
 
-def top_slider(progress: Sequence[Encoded], evaluated: Sequence[Encoded]) -> str:
+class Shown(NamedTuple):
+  """The images of a page.
+
+  Attributes:
+    progress: validation images.
+    upscaled: images without HR.
+    evaluated: images of sets that were evaluated.
+    left: the number of images that do not fit on the page.
+  """
+
+  progress: Sequence[Encoded]
+  upscaled: Sequence[Encoded]
+  evaluated: Sequence[Encoded]
+  left: int
+
+  @property
+  def by_key(self) -> dict[str, Encoded]:
+    """The images by the prefix of the ids of their <img> elements."""
+    return {f'{prefix}{index}': entry
+            for prefix, entries in (('p', self.progress), ('u', self.upscaled),
+                                    ('e', self.evaluated))
+            for index, entry in enumerate(entries)}
+
+
+def top_slider(shown: Shown) -> str:
   """Returns a slider as wide as the page, or '' without images.
 
-  It shows the first validation image, or else the evaluated image with the largest gain. Its layers
-  are those of `articles`, which page.js copies.
+  It shows the first validation image, or else the evaluated image with the largest gain, or else
+  the first image without HR. Its layers are those of `articles`, which page.js copies.
   """
-  found = [*[(f'p{index}', *entry) for index, entry in enumerate(progress[:1])],
-           *[(f'e{len(evaluated) - 1}', *entry) for entry in evaluated[-1:]]]
-  if not found:
+  by_key = shown.by_key
+  for key in ('p0', f'e{len(shown.evaluated) - 1}', 'u0'):
+    if key in by_key:
+      break
+  else:
     return ''
-  key, image, uris = found[0]
+  image, uris = by_key[key]
   layers = {label: f'data-of="{key}-{index}"' for index, label in enumerate(uris)}
   return f'<h3>{_title(image)}</h3>{_slider(image, layers, "top")}'
 
 
-def articles(progress: Sequence[Encoded], evaluated: Sequence[Encoded], left: int) -> str:
-  """Returns the section of the images, each folded below its crops.
-
-  Args:
-    left: the number of images that do not fit on the page.
-  """
-  parts = [_article(f'{prefix}{index}', *entry)
-           for prefix, entries in (('p', progress), ('e', evaluated))
-           for index, entry in enumerate(entries)]
+def articles(shown: Shown) -> str:
+  """Returns the section of the images, each folded below its crops."""
+  parts = [_article(key, *entry) for key, entry in shown.by_key.items()]
   text = f'<div class="images">{"".join(parts)}</div>' if parts else ''
-  if left:
-    text += f'<p>{left} more images do not fit on this page; see the folders of the runs.</p>'
+  if shown.left:
+    text += f'<p>{shown.left} more images do not fit on this page; see the folders of the runs.</p>'
   return text
 
 
@@ -67,7 +88,7 @@ def _slider(image: Comparison, layers: Mapping[str, str], css_class: str = '') -
   Args:
     layers: {label: attributes of its <img>}.
   """
-  height, width = image.layers['original'].shape[:2]
+  height, width = next(iter(image.layers.values())).shape[:2]
   labels = list(layers)
   images = ''.join(f'<img {attributes} alt="{escape(label)}" hidden>'
                    for label, attributes in layers.items())
@@ -78,7 +99,7 @@ def _slider(image: Comparison, layers: Mapping[str, str], css_class: str = '') -
     return f'<select class="{side}" aria-label="image on the {side}">{options}</select>'
 
   left = 'bicubic' if 'bicubic' in labels else labels[0]
-  right = labels[-2] if len(labels) > 2 else labels[-1]
+  right = ([label for label in labels[1:] if label != 'original'] or labels)[-1]
   return (f'<div class="slider {css_class}"><div class="choices">'
           f'{choice("left", left)}{choice("right", right)}</div>'
           f'<div class="stage" style="aspect-ratio:{width}/{height}">{images}<i></i>'

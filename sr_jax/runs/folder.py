@@ -80,6 +80,11 @@ class RunFolder:
     return self.path / 'progress'
 
   @property
+  def lr_images(self) -> pathlib.Path:
+    """Strips of the images of `config.eval.lr_images`, one for each validation."""
+    return self.path / 'lr_images'
+
+  @property
   def eval(self) -> pathlib.Path:
     """Scores and images of sr-jax evaluate."""
     return self.path / 'eval'

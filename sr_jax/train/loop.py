@@ -133,7 +133,7 @@ class Trainer:
       if run.checkpoints and (stopping or due.checkpoint or due.overdue
                               or run.checkpoints.is_best(scores)):
         self._save(scores)
-      if due.validation and run.validation.sets and self.step < run.config.steps:
+      if due.validation and not run.validation.is_empty and self.step < run.config.steps:
         write_report(run.log)  # train() writes the last one
     self._schedule.resume()
     return stopping

@@ -21,7 +21,7 @@ from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.phases import Experiment
 from sr_jax.models import architecture, factory, variable_shapes
 from sr_jax.restore import Model, load
-from sr_jax.runs import checkpoints, lock, metadata, wandb_sync
+from sr_jax.runs import checkpoints, lock, lr_strips, metadata, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
@@ -172,7 +172,9 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
       run_lock = stack.enter_context(lock.run_lock(workdir))
       if overtaken or paths.config.exists() != previous.existed:
         raise InputError(f'{workdir}: another run was started in this folder at the same time')
-    files.remove_leftovers(workdir, paths.samples.name, paths.progress.name)
+    files.remove_leftovers(workdir, paths.samples.name, paths.progress.name,
+                           paths.lr_images.name)
+    lr_strips.forget_after(paths.lr_images, begin)
     checkpoints.clear(workdir)
     if config.wandb:  # before the event file is created: wandb ignores files older than its start
       stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))

@@ -2,6 +2,7 @@
 
 - 'valid' and 'test': metrics of complete images, with the averaged weights.
 - samples/: one image every `sample_every` steps; progress/: several at each quarter of the run.
+- lr_images/: images without HR at each validation.
 - terms: the loss on crops of the training set and on crops of the validation set.
 """
 
@@ -25,11 +26,12 @@ from sr_jax.inference.upscaler import make_upscaler
 from sr_jax.metrics import scorer
 from sr_jax.metrics.own import OwnMetric, own_scores
 from sr_jax.metrics.scorer import NO_METRICS
-from sr_jax.runs import progress
+from sr_jax.runs import lr_strips, progress
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs
 from sr_jax.step.state import PyTree, TrainState, variables
 from sr_jax.system import sharding
+from sr_jax.train.lr_images import LRImage, open_lr_images
 
 CROPS = 8  # of each kind, or as many as a batch has: they go through the networks at once
 
@@ -42,12 +44,19 @@ class ValidationData(NamedTuple):
     crops: {'train': batch, 'valid': batch} as a step takes them; {} if one of them is missing.
     skipped: one line for each unusable image of the sets.
     own: metrics of the user's own by name.
+    lr_images: images without HR.
   """
 
   sets: dict[str, list[Pair]]
   crops: dict[str, dict[str, np.ndarray]]
   skipped: list[str]
   own: Mapping[str, OwnMetric] = NO_METRICS
+  lr_images: Sequence[LRImage] = ()
+
+  @property
+  def is_empty(self) -> bool:
+    """Whether nothing is scored or upscaled."""
+    return not (self.sets or self.lr_images)
 
   @property
   def valid(self) -> list[Pair]:
@@ -96,7 +105,8 @@ def open_validation(config: ConfigDict, training_set: Sequence[Picture],
   for pair in next(iter(sets.values()), [])[:1] if own else ():
     # A trial, so that a function that fails does so before anything is written.
     own_scores(own, images.imresize(pair.lr, config.scale), pair.hr, pair.name)
-  return ValidationData(sets, crops, skipped, own)
+  lr_images = open_lr_images(config, [] if notes is None else notes, skipped)
+  return ValidationData(sets, crops, skipped, own, lr_images)
 
 
 def centre_crops(members: Sequence[Picture], spec: CropSpec) -> dict[str, np.ndarray]:
@@ -113,7 +123,7 @@ def centre_crops(members: Sequence[Picture], spec: CropSpec) -> dict[str, np.nda
 
 
 class Validator:
-  """Scores, samples and measures the networks of a run. Without validation sets it does nothing."""
+  """Scores, samples and measures the networks of a run. Without data it does nothing."""
 
   def __init__(self, config: ConfigDict, experiment: Experiment, data: ValidationData, log: Logs,
                is_best: Callable[[dict[str, float]], bool] = lambda scores: False) -> None:
@@ -134,6 +144,8 @@ class Validator:
 
   def before_training(self, state: TrainState) -> None:
     """Scores bicubic and the initial weights, for comparison, and keeps progress images."""
+    if self._config.init_from:
+      self._upscale_lr_images(0, state)
     if not self._data.sets:
       return
     self._score_sets(0, 'bicubic', self._upscale_bicubic)
@@ -145,8 +157,9 @@ class Validator:
   def validate(self, step: int, phase: Phase, state: TrainState) -> dict[str, float]:
     """Scores the sets, logs the result, and returns the mean metrics of 'valid'.
 
-    The test set is logged too; it decides nothing.
+    The test set is logged too; it decides nothing. Images without HR are upscaled.
     """
+    self._upscale_lr_images(step, state)
     if not self._data.sets:
       return {}
     return self._score_sets(step, phase.name, self._upscaler(state),
@@ -169,6 +182,16 @@ class Validator:
       with self._log.trying(folder):
         row = progress.keep_progress(folder, pair, sr, step, self._config.steps)
         self._log.show(step, f'progress/{pair.name}', row)
+
+  def _upscale_lr_images(self, step: int, state: TrainState) -> None:
+    """Writes the strips of the images without HR."""
+    upscale = self._upscaler(state)
+    for image in self._data.lr_images:
+      folder = RunFolder(self._log.workdir).lr_images
+      sr = upscale(image.lr)
+      with self._log.trying(folder):
+        strip = lr_strips.keep_strip(folder, image.name, image.lr, sr, step)
+        self._log.show(step, f'lr_images/{image.name}', strip)
 
   def _score_sets(self, step: int, name: str, upscale: Callable[[np.ndarray], np.ndarray],
                   terms: Mapping[str, float] | None = None) -> dict[str, float]:
