@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sr_jax.data.degradations.batching import for_each_image
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
 from sr_jax.data.degradations.drawing import between, choose
 from sr_jax.data.degradations.resampling import REALESRGAN_METHODS, Resampling, axis_weights
@@ -43,20 +44,14 @@ def resize(canvas: Canvas, new_sizes: jax.Array, shape: tuple[int, int], chosen:
       axis_weights(canvas.sizes[:, axis], new_sizes[:, axis], inverse[:, axis],
                    (canvas.pixels.shape[1 + axis], shape[axis]), chosen, resampling)
       for axis in (0, 1))
-  return Canvas(_products(canvas.pixels, rows, columns), new_sizes)
+  return Canvas(for_each_image(_product, canvas.pixels, rows, columns), new_sizes)
 
 
-def _products(pixels: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  """Multiplies [B, H, W, C] by [B, new, H] and [B, new, W], in float32 everywhere."""
-  def product(pixels: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    for axes, matrix in (('oh,...hwc->...owc', rows), ('ow,...hwc->...hoc', columns)):
-      axes = axes if matrix.ndim == 2 else 'b' + axes.replace('...', 'b')
-      pixels = jnp.einsum(axes, matrix, pixels, precision=jax.lax.Precision.HIGHEST)
-    return pixels
-
-  if jax.default_backend() == 'cpu':  # a batch of products takes nearly twice as long there
-    return jax.lax.map(lambda image: product(*image), (pixels, rows, columns))
-  return product(pixels, rows, columns)
+def _product(pixels: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+  """Multiplies [H, W, C] by [new, H] and [new, W], in float32 everywhere."""
+  for axes, matrix in (('oh,hwc->owc', rows), ('ow,hwc->hoc', columns)):
+    pixels = jnp.einsum(axes, matrix, pixels, precision=jax.lax.Precision.HIGHEST)
+  return pixels
 
 
 @dataclasses.dataclass(frozen=True)
