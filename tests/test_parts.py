@@ -18,8 +18,14 @@ from sr_jax.step import device_loop, nonfinite
 from sr_jax.step.state import begin_phase
 from sr_jax.step.train_step import PixelStep
 
-batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 2), batch_size=4,
-                             augmentation=Augmentation())
+bank_batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 2),
+                                  batch_size=4, augmentation=Augmentation())
+
+
+def batch_at(*arguments):
+  """A batch with a target other than HR, as sharpened HR is."""
+  batch = bank_batch_at(*arguments)
+  return batch | {'target': 1.25 * batch['hr'] - 0.125}
 
 
 class Features(nn.Module):

@@ -140,6 +140,31 @@ def test_gradients_reach_only_their_own_network(config, source, kind):
   assert same_bits(results['none'].d.params, results['g'].d.params) == []
 
 
+def test_a_target_is_compared_with_and_hr_is_for_the_discriminator(experiment, start, source):
+  batch = jax.jit(batch_at)(source, start.seed, start.step)
+  target = jnp.clip(1.5 * batch['hr'] - 0.25, 0, 1)
+  step, terms = (jax.jit(getattr(phase(experiment, name), kind)) for name, kind in (
+      ('gan', 'step'), ('gan', 'terms')))
+  sharp, plain, other = (step(start, given, {}) for given in (
+      batch | {'target': target}, batch, batch | {'hr': target}))
+  sr, _ = experiment.generator.apply(variables(start.g), batch['lr'], train=True,
+                                     mutable=['batch_stats'])
+  assert sharp[1]['g/pixel'] == pytest.approx(float(losses.l1(sr, target)), rel=1e-5)
+  # G is moved as by the target in place of HR, but for D's opinion; D as without a target.
+  assert float(sharp[1]['g/pixel']) == pytest.approx(float(other[1]['g/pixel']), rel=1e-6)
+  assert same_bits(sharp[0].d.params, plain[0].d.params) == []
+  assert same_bits(sharp[0].d.params, other[0].d.params) != []
+  assert same_bits(sharp[0].g.params, plain[0].g.params) != []
+  measured, without = (terms(start, given, {}) for given in (batch | {'target': target}, batch))
+  assert measured['d_total'] == without['d_total']
+  assert measured['pixel'] != without['pixel']
+  warmup = jax.jit(phase(experiment, 'warm-up').step)
+  moved, expected = (warmup(start, given, {})[0] for given in (
+      batch | {'target': target}, batch | {'hr': target}))
+  np.testing.assert_array_equal(*(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(
+      state.g.params)]) for state in (moved, expected)))
+
+
 def test_a_term_of_weight_zero_is_not_in_the_total(config, source):
   config.loss.pixel.weight, config.loss.total_variation.weight = 0.0, 0.5
   _, _, metrics = gan_step(config, source)

@@ -1,10 +1,13 @@
 """Refuses config values that make no sense, before anything is read or built."""
 
+import math
+
 from ml_collections import ConfigDict
 
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment import values
+from sr_jax.models import unet_discriminator
 from sr_jax.system import user_code
 
 
@@ -35,6 +38,12 @@ def check(config: ConfigDict) -> ConfigDict:
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: expected a multiple of scale '
                      f'{config.scale}')
+  unet_sides = math.lcm(unet_discriminator.MULTIPLE, config.scale)
+  if config.discriminator.name == 'unet' and config.hr_patch % unet_sides:
+    larger = -(-config.hr_patch // unet_sides) * unet_sides
+    raise InputError(f'config.hr_patch={config.hr_patch}: expected a multiple of '
+                     f'{unet_sides} for the discriminator unet at scale {config.scale}, such as '
+                     f'{larger}')
   if config.batch_size % config.accumulate:
     raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
                      f'{config.batch_size}')
@@ -69,7 +78,7 @@ def _check_loss(config: ConfigDict) -> None:
   if adversarial and config.discriminator.name == 'none':
     raise InputError(f'config.loss.adversarial.weight={config.loss.adversarial.weight}: an '
                      'adversarial loss needs a discriminator; set config.discriminator.name='
-                     'vgg_style')
+                     'vgg_style or unet')
   if not adversarial and config.discriminator.name != 'none':
     raise InputError(f'config.discriminator.name={config.discriminator.name!r}: a discriminator '
                      'needs config.loss.adversarial.weight above 0')

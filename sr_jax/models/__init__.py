@@ -46,15 +46,16 @@ from sr_jax.models.edsr import EDSR, EDSR_BASELINE, EDSR_FULL
 from sr_jax.models.rrdb import RRDB
 from sr_jax.models.srcnn import SRCNN
 from sr_jax.models.srresnet import MSRRESNET, SRRESNET, SRResNet
+from sr_jax.models.unet_discriminator import UNetDiscriminator
 from sr_jax.models.vgg import VGG16, VGG19, VGGS
 
 GENERATORS = {'srcnn': SRCNN, 'srresnet': SRRESNET, 'msrresnet': MSRRESNET, 'edsr': EDSR,
               'rrdb': RRDB, 'compact': Compact}
-DISCRIMINATORS = {'vgg_style': Discriminator}
+DISCRIMINATORS = {'vgg_style': Discriminator, 'unet': UNetDiscriminator}
 
 __all__ = ['DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE', 'EDSR_FULL', 'GENERATORS', 'MSRRESNET',
            'RRDB', 'SRCNN', 'SRRESNET', 'VGG16', 'VGG19', 'VGGS', 'Compact', 'Discriminator',
-           'SRResNet', 'architecture', 'variable_shapes']
+           'SRResNet', 'UNetDiscriminator', 'architecture', 'variable_shapes']
 
 
 def architecture(module: nn.Module | None) -> dict[str, Any]:

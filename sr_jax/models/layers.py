@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from sr_jax import images
 from sr_jax.models.convolution import Conv, ConvTranspose
@@ -63,6 +64,22 @@ def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
 def repeat_pixels(x: jax.Array, scale: int) -> jax.Array:
   """Upscales by nearest neighbour: [B, h, w, C] to [B, h * s, w * s, C]."""
   return x.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def double_bilinear(x: jax.Array) -> jax.Array:
+  """Doubles the resolution by bilinear interpolation: [B, h, w, C] to [B, 2 h, 2 w, C].
+
+  Each new pixel is 3/4 of the nearest pixel and 1/4 of the next one; borders are replicated. It is
+  `images.resize(x, 2, 'bilinear')` in the dtype of x, without matrix products.
+  """
+  for axis in (1, 2):
+    size = x.shape[axis]
+    around = jnp.pad(x, [(int(at == axis),) * 2 for at in range(4)], 'edge')
+    before, centre, after = (lax.slice_in_dim(around, start, start + size, axis=axis)
+                             for start in range(3))
+    pairs = jnp.stack([0.25 * before + 0.75 * centre, 0.75 * centre + 0.25 * after], axis + 1)
+    x = pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1:])
+  return x
 
 
 def match_channels(lr: jax.Array, channels: int, full_range: bool = True) -> jax.Array:

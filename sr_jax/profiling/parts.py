@@ -19,7 +19,7 @@ from sr_jax.profiling import timing
 from sr_jax.step import train_step
 from sr_jax.step.flat import FlatTree
 from sr_jax.step.nonfinite import SkipNonfinite
-from sr_jax.step.state import Batch, Metrics, PyTree, TrainState
+from sr_jax.step.state import Batch, Metrics, PyTree, TrainState, target
 from sr_jax.step.train_step import GanStep, PixelStep
 
 ONCE = 'batch', 'update'  # parts that run once a step, whatever config.accumulate is
@@ -43,7 +43,7 @@ def take_step(run: RunPart, step: SkipNonfinite, batch_at: Callable, state: Trai
   perceptual = bool(inner.loss.perceptual_weight)
   batch = run('batch', batch_at, source, state.seed, state.step)
   size = len(batch['lr']) // inner.accumulate
-  lr, hr = batch['lr'][:size], batch['hr'][:size]
+  lr, hr, compared = (images[:size] for images in (batch['lr'], batch['hr'], target(batch)))
   sr, g_pullback, g_stats = run(
       'generator forward', functools.partial(_generator_forward, inner), state.g.params,
       state.g.batch_stats, lr)
@@ -51,13 +51,14 @@ def take_step(run: RunPart, step: SkipNonfinite, batch_at: Callable, state: Trai
   logits = ()
   if perceptual:
     sr_features, vgg_pullback, hr_features = run(
-        'vgg forward', functools.partial(_vgg_forward, inner), sr, hr, frozen)
+        'vgg forward', functools.partial(_vgg_forward, inner), sr, compared, frozen)
   if discriminator:
     *logits, real_pullback, fake_pullback, d_stats = run(
         'discriminator forward', functools.partial(_discriminator_forward, discriminator),
         state.d.params, state.d.batch_stats, sr, hr)
   metrics, direct, to_features, to_logits = run(
-      'losses', functools.partial(_losses, inner.loss), sr, hr, sr_features, hr_features, *logits)
+      'losses', functools.partial(_losses, inner.loss), sr, compared, sr_features, hr_features,
+      *logits)
   to_sr = [direct]
   if perceptual:
     to_sr += run('vgg backward', _pull_back, vgg_pullback, to_features)

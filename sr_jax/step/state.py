@@ -16,20 +16,22 @@ from sr_jax.step.flat import FlatTree
 from sr_jax.step.freezing import Trainable
 
 PyTree = Any
-Batch = Mapping[str, jax.Array]  # {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]
+# {'lr': [B, h, w, C], 'hr': [B, h * s, w * s, C]} in [0, 1]. With a 'target' of the shape of 'hr',
+# such as sharpened HR, the generator's result is compared with it; the discriminator gets 'hr'.
+Batch = Mapping[str, jax.Array]
 # float32 scalars by name: 'g/TERM', 'g/total', 'g/grad_norm' and, in an adversarial phase,
 # 'd/total', 'd/real', 'd/fake', 'd/grad_norm'. Logs, replay and SkipNonfinite use these names.
 Metrics = dict[str, jax.Array]
 
 
 class NetState(NamedTuple):
-  """One network: its weights, its BatchNorm statistics and the state of its optimiser.
+  """One network: its weights, its running statistics and the state of its optimiser.
 
   `variables` returns what the network is applied with.
   """
 
   params: FlatTree
-  batch_stats: FlatTree  # empty without BatchNorm
+  batch_stats: FlatTree  # of BatchNorm, and vectors of spectral normalisation; may be empty
   opt_state: PyTree  # of `params.trained()`
 
 
@@ -116,6 +118,11 @@ def _new_network(variables: Mapping[str, PyTree], tx: optax.GradientTransformati
       flat.flatten(variables.get(name, {}), getattr(trainable, name, None), joined)
       for name in ('params', 'batch_stats'))
   return NetState(params, batch_stats, tx.init(params.trained()))
+
+
+def target(batch: Batch) -> jax.Array:
+  """Returns the images that the generator's result is compared with, 'target' or else 'hr'."""
+  return batch.get('target', batch['hr'])
 
 
 def variables(net: NetState | Average) -> dict[str, PyTree]:

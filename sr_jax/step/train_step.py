@@ -25,7 +25,16 @@ from sr_jax.losses import GeneratorLoss
 from sr_jax.step import freezing
 from sr_jax.step.flat import FlatTree
 from sr_jax.step.freezing import Trainable
-from sr_jax.step.state import Average, Batch, Metrics, NetState, PyTree, TrainState, variables
+from sr_jax.step.state import (
+  Average,
+  Batch,
+  Metrics,
+  NetState,
+  PyTree,
+  TrainState,
+  target,
+  variables,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +69,7 @@ class PixelStep:
     def gradients(g_stats: FlatTree, batch: Batch) -> tuple[FlatTree, tuple[FlatTree, Metrics]]:
       def objective(params: PyTree) -> tuple[jax.Array, tuple[Metrics, FlatTree]]:
         sr, stats = generate(self.generator, params, g_stats, batch['lr'], self.trainable)
-        terms = self.loss.reconstruction(sr, batch['hr'], self.vgg, frozen)
+        terms = self.loss.reconstruction(sr, target(batch), self.vgg, frozen)
         return sum(terms.values()), (terms, stats)
 
       (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -78,7 +87,7 @@ class PixelStep:
     Uses the weights that are trained, not their moving average, and BatchNorm's running
     statistics, so that the result for one image does not depend on the others.
     """
-    return self.loss.reconstruction(_apply(self.generator, state.g, batch['lr']), batch['hr'],
+    return self.loss.reconstruction(_apply(self.generator, state.g, batch['lr']), target(batch),
                                     self.vgg, frozen)
 
 
@@ -88,8 +97,9 @@ class GanStep:
 
   Uses three pullbacks (`jax.vjp`): of G, of D on real images and of D on generated images. Both
   losses are functions of the logits and their gradients go back through these pullbacks, so
-  nothing is computed twice, whatever the loss. D's running statistics see the real batch, then the
-  generated one. Both gradients are taken at the weights before the step.
+  nothing is computed twice, whatever the loss. D's running statistics, and the vectors of its
+  spectral normalisation, see the real batch, then the generated one. Both gradients are taken at
+  the weights before the step. D gets 'hr' even if the batch has a 'target'.
 
   Attributes:
     generator, discriminator: the networks that are trained.
@@ -157,7 +167,7 @@ class GanStep:
       return loss.adversarial_weight * adversarial_g(fake, real)
 
     def reconstruction(sr: jax.Array) -> tuple[jax.Array, Metrics]:
-      terms = loss.reconstruction(sr, batch['hr'], self.vgg, frozen)
+      terms = loss.reconstruction(sr, target(batch), self.vgg, frozen)
       return sum(terms.values(), jnp.float32(0)), terms  # every weight may be zero
 
     adversarial, to_fake = jax.value_and_grad(adversarial_term)(fake)
@@ -182,7 +192,7 @@ class GanStep:
     sr = _apply(self.generator, state.g, batch['lr'])
     real, fake = (_apply(self.discriminator, state.d, images) for images in (batch['hr'], sr))
     real_accuracy, fake_accuracy = losses.accuracy(loss.adversarial, real, fake)
-    return loss.reconstruction(sr, batch['hr'], self.vgg, frozen) | {
+    return loss.reconstruction(sr, target(batch), self.vgg, frozen) | {
         'adversarial': loss.adversarial_weight * adversarial_g(fake, real),
         'd_total': adversarial_d(real, fake), 'd_real': real_accuracy, 'd_fake': fake_accuracy}
 
