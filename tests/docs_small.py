@@ -34,7 +34,8 @@ NETWORKS = {
         'srresnet': SRRESNET, 'msrresnet': SRRESNET, 'edsr': {'features': 4, 'blocks': 1},
         'rrdb': {'features': 4, 'blocks': 1, 'growth': 4}, 'compact': {'features': 4, 'blocks': 1},
         'srcnn': {'widths': (4, 4), 'kernels': (3, 1, 3)}},
-    'discriminator': {'vgg_style': {'widths': (4, 8), 'head': 'conv', 'hidden': 8}}}
+    'discriminator': {'vgg_style': {'widths': (4, 8), 'head': 'conv', 'hidden': 8},
+                      'unet': {'features': 2}}}
 STAND_IN = '.published-x{}.safetensors'  # an RRDBNet, for those of scale 4 and others
 BIG = 'realesrgan-x4plus', 'realsr-df2k'
 SMALL_PAGE = 'DOCS_SMALL_PAGE'

@@ -4,6 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from sr_jax import losses
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment import values
@@ -74,6 +75,7 @@ def check_given(config: ConfigDict, mode: str) -> ConfigDict:
 
 
 def _check_loss(config: ConfigDict) -> None:
+  _check_sizes_of_terms(config)
   adversarial = config.loss.adversarial.weight > 0
   if adversarial and config.discriminator.name == 'none':
     raise InputError(f'config.loss.adversarial.weight={config.loss.adversarial.weight}: an '
@@ -86,6 +88,18 @@ def _check_loss(config: ConfigDict) -> None:
       weight for key, weight in values.flat(config.loss.to_dict()).items()
       if key.rpartition('.')[2] == 'weight'):
     raise InputError('config.loss: every weight is zero, there is nothing to train on')
+
+
+def _check_sizes_of_terms(config: ConfigDict) -> None:
+  scales, block, patch = config.loss.ms_ssim.scales, config.loss.colour.block, config.hr_patch
+  if config.loss.ms_ssim.weight and patch < (least := losses.smallest_side(scales)):
+    fitting = [fewer for fewer in range(1, scales) if losses.smallest_side(fewer) <= patch]
+    advice = f'; or use {fitting[-1]} scales' if fitting else ''
+    raise InputError(f'config.loss.ms_ssim.scales={scales}: needs a config.hr_patch of at least '
+                     f'{least}, not {patch}{advice}')
+  if config.loss.colour.weight and patch < block:
+    raise InputError(f'config.loss.colour.block={block}: expected at most hr_patch, which is '
+                     f'{patch}')
 
 
 def check_phases(config: ConfigDict) -> None:

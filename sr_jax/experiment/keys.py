@@ -134,6 +134,23 @@ LOSS = (
         choices=('vanilla', 'least_squares', 'relativistic')),
     Key('loss.total_variation.weight', float, 0.0, 'Weight of the total variation of SR.',
         NOT_NEGATIVE),
+    Key('loss.ms_ssim.weight', float, 0.0,
+        'Weight of 1 - MS-SSIM, the structural similarity at several scales (Wang et al. 2003).',
+        NOT_NEGATIVE),
+    Key('loss.ms_ssim.scales', int, 5,
+        'Number of scales. `hr_patch` must be at least 11, 22, 44, 88 or 176 for 1 to 5 of them.',
+        '[1, 5]'),
+    Key('loss.colour.weight', float, 0.0,
+        'Weight of the distance between the mean Y, Cb and Cr of blocks of SR and HR. It keeps '
+        'brightness and colours in fine-tuning and leaves texture to the other terms.',
+        NOT_NEGATIVE),
+    Key('loss.colour.block', int, 16, 'Side of these blocks in pixels; at most `hr_patch`.', COUNT),
+    Key('loss.focal_frequency.weight', float, 0.0,
+        'Weight of the focal frequency loss (Jiang et al. 2021): squared differences of the '
+        'spectra, weighted by their size.', NOT_NEGATIVE),
+    Key('loss.focal_frequency.alpha', float, 1.0,
+        'How much more the frequencies that differ most count; 0 counts all alike.',
+        NOT_NEGATIVE),
 )
 
 # Adam and its learning rate schedule, for each of the OPTIMIZERS.

@@ -32,8 +32,9 @@ NAMED_KEYS = {key.name: key for key in (*OWN_TERM, *OWN_METRIC)}
 
 # The sections that contain the user's names, with the names that have another meaning in logs.
 RESERVED = {
-    'loss.extra': ('pixel', 'perceptual', 'total_variation', 'adversarial', 'total', 'grad_norm',
-                   'ema_distance', 'd_total', 'd_real', 'd_fake'),
+    'loss.extra': ('pixel', 'perceptual', 'total_variation', 'ms_ssim', 'colour',
+                   'focal_frequency', 'adversarial', 'total', 'grad_norm', 'ema_distance',
+                   'd_total', 'd_real', 'd_fake'),
     'eval.extra': ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex',
                    'lpips_vgg', 'samples', 'lr', 'corrected')}
 

@@ -180,7 +180,18 @@ def build_loss(config: ConfigDict) -> losses.GeneratorLoss:
       scale=loss.perceptual.scale, distance=loss.perceptual.distance,
       adversarial=loss.adversarial.kind, adversarial_weight=loss.adversarial.weight,
       total_variation_weight=loss.total_variation.weight,
-      extra=own_functions.find_terms(config, shape))
+      extra=_image_terms(config) | own_functions.find_terms(config, shape))
+
+
+def _image_terms(config: ConfigDict) -> dict[str, losses.Term]:
+  """Returns the terms that compare images besides the pixel and the perceptual one, by name."""
+  loss = config.loss
+  distances = {
+      'ms_ssim': functools.partial(losses.ms_ssim, scales=loss.ms_ssim.scales),
+      'colour': functools.partial(losses.colour, block=loss.colour.block),
+      'focal_frequency': functools.partial(losses.focal_frequency,
+                                           alpha=loss.focal_frequency.alpha)}
+  return {name: losses.Term(distance, loss[name].weight) for name, distance in distances.items()}
 
 
 def build_vgg(config: ConfigDict,

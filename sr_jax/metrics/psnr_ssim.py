@@ -14,10 +14,9 @@ import numpy as np
 
 from sr_jax import images
 from sr_jax.errors import InputError
+from sr_jax.images.similarity import C1, C2, WINDOW, moments
 
-WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian
 METRICS = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb')
-C1, C2 = 0.01**2, 0.03**2  # SSIM's (K L)^2 with the range L = 1
 
 
 def metric_names(lpips: str) -> tuple[str, ...]:
@@ -75,8 +74,7 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
   Gaussian weights of sigma 1.5, K = 0.01 and 0.03, population variances: as Wang's code, and
   scikit-image with gaussian_weights=True, use_sample_covariance=False.
 
-  Windows are weighted by products with two banded matrices, the fastest way up to a few hundred
-  pixels a side; `image_scores` cuts larger images into tiles.
+  The cost of a window grows with H and W; `image_scores` cuts images into tiles.
 
   Args:
     a, b: [B, H, W, C] in [0, 1].
@@ -88,28 +86,10 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
     InputError: shapes differ, the arrays are not float, or H or W is below 11.
   """
   _crop_borders(a, b, 0, WINDOW)
-  # Variances don't change when a constant is subtracted first, and float32 then loses less in
-  # the difference of squares.
-  centre = jnp.mean((a + b) / 2, axis=(1, 2), keepdims=True)
-  a, b = a - centre, b - centre
-  mean_a, mean_b, aa, bb, ab = (_window_mean(x) for x in (a, b, a * a, b * b, a * b))
-  variances = aa - mean_a * mean_a + bb - mean_b * mean_b
-  covariance = ab - mean_a * mean_b
-  mean_a, mean_b = mean_a + centre, mean_b + centre
+  mean_a, mean_b, variances, covariance = moments(a, b)
   similarity = ((2 * mean_a * mean_b + C1) * (2 * covariance + C2)
                 / ((mean_a * mean_a + mean_b * mean_b + C1) * (variances + C2)))
   return jnp.clip(similarity, -1, 1)  # only rounding can exceed this range
-
-
-def _window_mean(x: jax.Array) -> jax.Array:
-  weights = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
-  weights /= weights.sum()
-  for axis, product in ((1, 'oh,bhwc->bowc'), (2, 'ow,bhwc->bhoc')):
-    size = x.shape[axis]
-    matrix = sum(weight * np.eye(size - WINDOW + 1, size, offset)
-                 for offset, weight in enumerate(weights))
-    x = jnp.einsum(product, matrix.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
-  return x
 
 
 def _crop_borders(a: jax.Array, b: jax.Array, border: int, min_side: int) -> Iterator[jax.Array]:
