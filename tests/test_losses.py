@@ -233,7 +233,9 @@ def test_gradients_are_finite_and_point_to_hr(name: str, channels: int) -> None:
   loss, (sr, hr) = jax.jit(jax.value_and_grad(COMPARISONS[name])), pair(2, 24, 22, channels)
   value, gradient = loss(hr, hr)
   assert abs(float(value)) < 1e-6
-  assert np.abs(gradient).max() < 1e-6
+  assert np.isfinite(gradient).all()
+  if name != 'colour':  # JAX's derivative of |x| at 0 is 1
+    assert np.abs(gradient).max() < 1e-6
   value, gradient = loss(sr, hr)
   assert value > 0
   assert np.vdot(gradient, hr - sr) < 0

@@ -40,9 +40,8 @@ def colour(sr: jax.Array, hr: jax.Array, block: int = 16) -> jax.Array:
   if min(height, width) < block:
     raise InputError(f'images of {height}x{width}: expected at least {block}x{block}, the block '
                      'of the colour term')
-  # Differences first: those of two rounded means would not be zero, nor their sign, for equal images.
   shift = _block_means(sr - hr, block)
-  if shift.shape[-1] == 3:
+  if shift.shape[-1] == 3:  # of T only the offset has to be taken away for differences
     shift = images.rgb_to_ycbcr(shift) - images.rgb_to_ycbcr(jnp.zeros(3, shift.dtype))
   return jnp.mean(jnp.sum(jnp.abs(shift), -1))
 

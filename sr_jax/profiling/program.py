@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sr_jax.profiling import hlo, kernel_costs
 
-# The named scopes of a step, see step/ and losses.py; 'other' is what has none of them.
+# The named scopes of a step, see step/ and losses/; 'other' is what has none of them.
 PARTS = ('batch', 'generator', 'discriminator', 'vgg', 'losses', 'optimiser', 'ema', 'guard')
 
 
