@@ -31,7 +31,7 @@ from sr_jax.system.progress import progress
 
 def evaluate(workdir: os.PathLike | str,
              sets: str | os.PathLike | Sequence[str | os.PathLike] | None = None, *,
-             step: str | int = 'latest', lpips: str | None = None,
+             step: str | int = 'latest', lpips: str | None = None, niqe: bool | None = None,
              config: ConfigDict | None = None) -> dict[str, dict[str, Any]]:
   """Scores the EMA generator of a run on benchmark sets, beside bilinear and bicubic.
 
@@ -52,6 +52,7 @@ def evaluate(workdir: os.PathLike | str,
       None takes those of the config.
     step: a checkpoint's step, 'latest' or 'best'.
     lpips: the network of LPIPS, 'alex', 'vgg' or 'none'; None takes that of the config.
+    niqe: whether to compute NIQE; None takes what the config says.
     config: settings of the evaluation, `config.eval`, and others that must fit the run; None takes
       the settings of the run.
 
@@ -59,7 +60,8 @@ def evaluate(workdir: os.PathLike | str,
     {set: result}, named after the folder. A result has 'images', {image: scores}; 'mean', scores;
     'excluded', lines on images that a mean leaves out; the same three under 'bilinear', 'bicubic'
     and, if there is a correction, 'corrected'; 'protocol', {metric: how it is computed}; 'scale';
-    'step'. Scores are {'psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex': float}.
+    'step'. Scores are {'psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex': float},
+    and 'niqe' if it is computed.
     The JSON file has the same, with null for an infinite PSNR.
 
   Raises:
@@ -75,6 +77,8 @@ def evaluate(workdir: os.PathLike | str,
     config.eval.sets = replaced['eval.sets']
   if lpips is not None:
     config.eval.lpips = lpips
+  if niqe is not None:
+    config.eval.niqe = niqe
   config = check_given(config, 'evaluate')
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'),
@@ -88,7 +92,7 @@ def evaluate(workdir: os.PathLike | str,
   evaluator = SetEvaluator(
       model.generator.clone(dtype=np.dtype(config.dtype)), model.variables, model.step,
       RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,
-      tuple(config.eval.correct.thresholds), own_functions.find_metrics(config))
+      tuple(config.eval.correct.thresholds), own_functions.find_metrics(config), config.eval.niqe)
   return evaluator.run_all(opened)
 
 
@@ -152,6 +156,7 @@ class SetEvaluator:
     correct: kind of the `correction.correct` to evaluate beside the model, or 'none'.
     thresholds: thresholds of the correction.
     own: metrics of the user's own by name.
+    niqe: also computes NIQE.
   """
 
   generator: nn.Module
@@ -162,6 +167,7 @@ class SetEvaluator:
   correct: str = 'none'
   thresholds: Sequence[float] = ()
   own: Mapping[str, OwnMetric] = dataclasses.field(default_factory=dict)
+  niqe: bool = False
 
   def run_all(self, sets: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, Any]]:
     """Evaluates all sets; prints the protocol and a table of the means over each set and all sets.
@@ -195,7 +201,8 @@ class SetEvaluator:
     with _replaced(folder) as unfinished:
       methods = score_methods(_with_progress(name, pairs), self.upscale, scorer,
                               functools.partial(self._write_images, unfinished))
-    meanings = protocol(scale, self.lpips, pictures[0].lr is not None, own=self.own)
+    meanings = protocol(scale, self.lpips, pictures[0].lr is not None, own=self.own,
+                        niqe=self.niqe)
     if 'corrected' in methods:
       meanings['corrected'] = correction.describe(self.thresholds, self.correct)
     written = summaries(methods)
@@ -238,7 +245,7 @@ class SetEvaluator:
 
   @functools.cached_property
   def _scorer(self) -> Scorer:
-    return make_scorer(self.generator.scale, self.lpips, own=self.own)
+    return make_scorer(self.generator.scale, self.lpips, own=self.own, niqe=self.niqe)
 
   def _write_images(self, places: Mapping[str, pathlib.Path], pair: Pair,
                     results: Mapping[str, np.ndarray]) -> None:

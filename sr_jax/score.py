@@ -2,9 +2,11 @@
 
   sr-jax score --sr results/Set5 --hr data/Set5/HR --scale 4
   sr-jax score --sr mine.png --hr original.png --scale 2 --lpips none --json s.json
+  sr-jax score --sr results/holiday --niqe
 
 Images are paired by name; baby_x4.png, babyx4.png and baby_SR.png are scored against baby.png.
 Samples are compared as they are stored: those of more than 8 bits with 16, colours without alpha.
+NIQE needs no originals: without --hr it is the only metric.
 """
 
 import argparse
@@ -21,6 +23,8 @@ from sr_jax.errors import InputError, brief, listed
 from sr_jax.images import dropped
 from sr_jax.images.decoders import silence_libraries
 from sr_jax.metrics import own, score_inputs
+from sr_jax.metrics.niqe import is_large_enough
+from sr_jax.metrics.niqe import niqe as compute_niqe
 from sr_jax.metrics.score_inputs import Triple
 from sr_jax.metrics.scorer import make_scorer, protocol, summary, with_nulls
 from sr_jax.metrics.tables import legend, table
@@ -34,6 +38,7 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
           hr: os.PathLike | str | Array | Sequence[Array], scale: int, *,
           lr: os.PathLike | str | Array | Sequence[Array] | None = None,
           border: int | None = None, lpips: str = 'alex',
+          niqe: bool = False,
           metrics: Mapping[str, str | Callable[..., float]] | Sequence[str] | str = ()
           ) -> dict[str, Any]:
   """Scores images against their originals.
@@ -51,8 +56,10 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
     scale: HR / LR.
     lr: the images that SR was made from, for psnr_lr; None takes `hr`, downscaled by MATLAB's
       bicubic.
-    border: pixels to ignore on each side, in all metrics but LPIPS and psnr_lr; None is `scale`.
+    border: pixels to ignore on each side, in all metrics but LPIPS, NIQE and psnr_lr; None is
+      `scale`.
     lpips: the network of LPIPS, 'alex', 'vgg' or 'none'.
+    niqe: also computes NIQE of `sr`; `score_without_hr` computes nothing else.
     metrics: metrics of your own, {name: function or 'module:name'}; or one 'module:name', which is
       called as the function, one 'NAME=module:name', or a sequence of these. A function takes
       (sr, hr), float32 [H, W, C] in [0, 1], whole images, and returns a number. It may be called
@@ -62,9 +69,9 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
     {'images': {name: scores}, 'mean': scores, 'excluded': lines on images that a mean leaves out,
     'protocol': {metric: how it is computed}, 'notes': lines on files that are skipped, and on what
     is ignored or converted}. Scores are {'psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr',
-    'lpips_alex': float}; `protocol` describes each. PSNR is infinite for equal images. Small
-    images have no SSIM (fewer than 11 pixels a side) or LPIPS (fewer than 32). The name of an
-    array is its number, from '0'.
+    'lpips_alex': float}, with 'niqe' if requested; `protocol` describes each. PSNR is infinite for
+    equal images. Small images have no SSIM (fewer than 11 pixels a side), LPIPS (fewer than 32) or
+    NIQE (fewer than 96x192). The name of an array is its number, from '0'.
 
   Raises:
     InputError: an image that is missing, unreadable or of another size, an array of another type or
@@ -76,7 +83,7 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
   triples = score_inputs.pair(sr, hr, lr, scale, notes)
   score_inputs.check_sizes(triples, scale, border)
   own_metrics = own.find_metrics(metrics)
-  scorer, lost = make_scorer(scale, lpips, border, own_metrics), {}
+  scorer, lost = make_scorer(scale, lpips, border, own_metrics, niqe), {}
   silence_libraries()
 
   def score_one(triple: Triple) -> tuple[dict[str, float], bool]:
@@ -95,9 +102,45 @@ def score(sr: os.PathLike | str | Array | Sequence[Array],
   notes += dropped.summary({label: lost[label] for label in sorted(lost)})
   if cropped := [name for name, (_, was_cropped) in results.items() if was_cropped]:
     notes.append(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
-  return {'protocol': protocol(border, lpips, lr is not None, stored=True, own=own_metrics),
+  return {'protocol': protocol(border, lpips, lr is not None, stored=True, own=own_metrics,
+                               niqe=niqe),
           **summary({name: scores for name, (scores, _) in results.items()}),
           'notes': list(dict.fromkeys(notes))}  # SR and HR may be one folder
+
+
+def score_without_hr(sr: os.PathLike | str | Array | Sequence[Array]) -> dict[str, Any]:
+  """Computes NIQE of images that have no originals.
+
+    sr_jax.score.score_without_hr('results/holiday')['mean']['niqe']
+
+  Args:
+    sr: as for `score`.
+
+  Returns:
+    What `score` returns, with 'niqe' as the only metric. Images of fewer than two patches of 96x96
+    have none.
+
+  Raises:
+    InputError: an image that is missing or unreadable, an array of another type or range, or none
+      of the images is large enough.
+  """
+  notes = []
+  alone = score_inputs.without_partners(sr, notes)
+  silence_libraries()
+
+  def score_one(image: score_inputs.ScoredImage) -> tuple[dict[str, float], Sequence[str]]:
+    samples, lost = image.read()
+    return {'niqe': compute_niqe(samples)} if is_large_enough(samples) else {}, lost
+
+  results = dict(zip(alone, threads.on_all_cores(score_one, [*alone.values()]), strict=True))
+  scores = {name: of for name, (of, _) in results.items()}
+  if not any(scores.values()):
+    raise InputError(f'{listed([image.label for image in alone.values()])}: too small for NIQE, '
+                     'which needs two patches of 96x96 pixels')
+  notes += dropped.summary({alone[name].label: lost for name, (_, lost) in results.items()})
+  meanings = protocol(0, 'none', False, stored=True, niqe=True)
+  return {'protocol': {name: meanings[name] for name in ('niqe', 'samples')}, **summary(scores),
+          'notes': notes}
 
 
 def _checked_border(scale: int, border: int | None, lpips: str) -> int:
@@ -122,8 +165,9 @@ def main(argv: list[str] | None = None) -> None:
     if path.is_dir():
       raise InputError(f'{path}: cannot write (it is a folder)')
   compile_cache.use_cache()
-  result = score(args.sr, args.hr, args.scale, lr=args.lr, border=args.border, lpips=args.lpips,
-                 metrics=args.metric)
+  result = _score_without_hr(args) if args.hr is None else score(
+      args.sr, args.hr, args.scale, lr=args.lr, border=args.border, lpips=args.lpips or 'alex',
+      niqe=args.niqe, metrics=args.metric)
   scores, meanings = {'': result['images']}, result['protocol']
   print(table(scores))
   for note in result['notes']:
@@ -136,23 +180,41 @@ def main(argv: list[str] | None = None) -> None:
                                     f'{legend(meanings, markdown=True)}\n')
 
 
+def _score_without_hr(args: argparse.Namespace) -> dict[str, Any]:
+  """Runs `score_without_hr` for a command line without --hr.
+
+  Raises:
+    InputError: --niqe is missing, or there is an option that needs HR.
+  """
+  if not args.niqe:
+    raise InputError('--hr: missing; all metrics but NIQE (--niqe) need the originals')
+  for name in ('lr', 'scale', 'border', 'lpips', 'metric'):
+    if getattr(args, name) not in (None, [], 'none'):
+      raise InputError(f'--{name}: needs --hr; without it NIQE is the only metric')
+  return score_without_hr(args.sr)
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
   parser = cli.Parser('sr-jax score', __doc__)
   add = parser.add_argument
   add('--sr', required=True, type=cli.path, help='results: a folder or an image')
-  add('--hr', required=True, type=cli.path, help='originals: a folder or an image')
+  add('--hr', type=cli.path, help='originals: a folder or an image; needed by all metrics but NIQE')
   add('--lr', type=cli.path, help='the LR images that SR was made from, for psnr_lr; default: HR '
       "downscaled by MATLAB's bicubic")
-  add('--scale', required=True, type=cli.number(int, 1, 10**6), help='HR / LR')
+  add('--scale', type=cli.number(int, 1, 10**6), help='HR / LR; needed with --hr')
   add('--border', type=cli.number(int, 0, 10**6),
       help='pixels to ignore on each side; default: the scale')
-  add('--lpips', choices=LPIPS, default='alex', help='network of LPIPS; default: %(default)s')
+  add('--lpips', choices=LPIPS, help='network of LPIPS; default: alex')
+  add('--niqe', action='store_true', help='also computes NIQE, which needs no originals')
   add('--metric', action='append', default=[], metavar='[NAME=]MODULE:FUNCTION',
       help='a metric of your own: a function of (sr, hr), float32 [H, W, C] in [0, 1], that '
       'returns a number; may be given several times')
   add('--json', metavar='FILE', type=cli.path, help='also writes scores and protocol to this file')
   add('--markdown', metavar='FILE', type=cli.path, help='also writes the table to this file')
-  return parser.parse_args(argv)
+  args = parser.parse_args(argv)
+  if args.hr and not args.scale:
+    raise InputError('--scale: missing; expected HR / LR, an integer')
+  return args
 
 
 if __name__ == '__main__':

@@ -91,7 +91,7 @@ def test_each_command_has_help(name, capsys):
     (['evaluate', '--size=3x3'], '--size: evaluate .*summary'),
     (['train'], '--config .*srgan:sample'),
     (['evaluate'], '--config .*--workdir'),
-    (['score'], '.* --sr, '),
+    (['score'], '.* --sr$'),
     (['resize', 'nowhere', 'out', '--scale', '2'], 'nowhere: ')])
 def test_wrong_command_lines(arguments, message, capsys):
   smallest.forget_flags()
@@ -172,7 +172,8 @@ def test_the_wheel_contains_the_package_alone(wheel, sdist_wheel):
              if path.is_file() and path.suffix != '.pyc'}
   configs = {f'sr_jax/{path.relative_to(ROOT).as_posix()}'
              for path in (ROOT / 'configs').glob('*.py')}
-  assert {'sr_jax/py.typed', 'sr_jax/report/page.js', 'sr_jax/report/page.css'} <= package
+  assert {'sr_jax/py.typed', 'sr_jax/report/page.js', 'sr_jax/report/page.css',
+          'sr_jax/metrics/niqe.npz'} <= package
   assert {name for name in names if name.startswith('sr_jax/')} == package | configs
   assert any(name.endswith('licenses/LICENSE') for name in names)
 

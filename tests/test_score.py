@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from sr_jax import images, metrics, score
 from sr_jax.errors import InputError
@@ -225,7 +226,7 @@ def test_help_has_two_examples(run: Callable, capsys: pytest.CaptureFixture[str]
   with pytest.raises(SystemExit) as stop:
     run('--help')
   assert stop.value.code == 0
-  assert capsys.readouterr().out.count('sr-jax score --sr') == 2
+  assert capsys.readouterr().out.count('sr-jax score --sr') == 3
 
 
 def test_small_images_have_no_scores_that_need_larger_ones(picture: Callable) -> None:
@@ -358,6 +359,53 @@ def test_own_metrics(run: Callable, scored: pathlib.Path) -> None:
   given = score.score(scored / 'sr', scored / 'hr', 2, lpips='none',
                       metrics='tests.own_code:edge_error')
   assert given['images'][name]['edge_error'] == scores['e']
+
+
+@pytest.fixture
+def large(scored: pathlib.Path) -> pathlib.Path:
+  """Adds photographs that are large enough for NIQE, and a blurred version as SR."""
+  hr = data.astronaut()[:200, 100:300]
+  images.write_image(scored / 'large_hr' / 'woman.png', hr)
+  images.write_image(scored / 'large_sr' / 'woman_x2.png', images.imresize(
+      images.imresize(hr, 1 / 2), 2))
+  return scored
+
+
+def test_niqe_beside_other_metrics_and_alone(run: Callable, large: pathlib.Path) -> None:
+  status, out, _ = run('--sr', 'large_sr', '--hr', 'large_hr', '--scale', '2', '--lpips', 'none',
+                       '--niqe', '--json', 'both')
+  assert status == 0
+  assert re.search('niqe: .*lower is better', out)
+  beside = json.loads((large / 'both').read_text())['mean']
+  assert list(beside) == [*metrics.metric_names('none', niqe=True)]
+  images.write_image(large / 'large_sr' / 'small.png', np.zeros((100, 100, 3), np.uint8))
+  status, out, _ = run('--sr', 'large_sr', '--niqe', '--json', 'alone', '--markdown', 'm')
+  assert status == 0
+  found = json.loads((large / 'alone').read_text())
+  assert set(found) == {'protocol', 'images', 'mean', 'excluded', 'notes'}
+  assert found['images'] == {'woman_x2': {'niqe': beside['niqe']}, 'small': {}}
+  assert found['mean'] == {'niqe': beside['niqe']}
+  assert set(found['protocol']) == {'niqe', 'samples'}
+  assert f'{beside["niqe"]:.4f}' in out
+  assert 'niqe: mean over 1 of 2 images, 1 too small' in out
+  sr = images.read_image(large / 'large_sr' / 'woman_x2.png')
+  for given in (sr, images.to_float(sr), [sr], large / 'large_sr' / 'woman_x2.png'):
+    assert score.score_without_hr(given)['mean'] == found['mean']
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--sr', 'sr'], '--hr: .*--niqe'),
+    (['--sr', 'sr', '--hr', 'hr'], '--scale: '),
+    (['--sr', 'large_sr', '--niqe', '--scale', '2'], '--scale: .*--hr'),
+    (['--sr', 'large_sr', '--niqe', '--lpips', 'alex'], '--lpips: .*--hr'),
+    (['--sr', 'large_sr', '--niqe', '--metric', 'a:b'], '--metric: .*--hr'),
+    (['--sr', 'sr', '--niqe'], 'sr/babyx2.png, sr/manx2.png: .*96x96'),
+    (['--sr', 'nowhere', '--niqe'], 'nowhere: ')])
+def test_scoring_without_hr_is_refused(run: Callable, large: pathlib.Path, arguments: list[str],
+                                       message: str) -> None:
+  status, out, err = run(*arguments)
+  assert (status, out, err.count('\n')) == (1, '', 1)
+  assert re.match(f'sr_jax: {message}', err), err
 
 
 @pytest.mark.parametrize(('metric', 'words'), [

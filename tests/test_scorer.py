@@ -75,7 +75,8 @@ def test_json_has_no_tokens_that_json_does_not_have() -> None:
 
 @pytest.mark.parametrize(('metric', 'value', 'expected'), [
     ('psnr_y', 30.0, 30.0), ('psnr_y', INF, -INF), ('psnr_y', NAN, -INF), ('psnr_y', None, -INF),
-    ('lpips_alex', 0.5, -0.5), ('lpips_alex', -INF, -INF), ('lpips_alex', NAN, -INF)])
+    ('lpips_alex', 0.5, -0.5), ('lpips_alex', -INF, -INF), ('lpips_alex', NAN, -INF),
+    ('niqe', 4.5, -4.5)])
 def test_the_best_checkpoint_has_a_finite_score(
     tmp_path: pathlib.Path, metric: str, value: float | None, expected: float) -> None:
   index = CheckpointIndex(tmp_path, metric, print)

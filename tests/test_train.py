@@ -648,6 +648,7 @@ def test_a_refused_start_leaves_no_folder(config, tmp_path):
                    'loss.perceptual.layers': 'relu5_3', 'hr_patch': 8},
                   {'eval.every': 0}, {'seed': 2**31}, {'discriminator.widths': (0,)},
                   {'best_metric': 'lpips_none'}, {'best_metric': 'lpips_alex'},
+                  {'best_metric': 'niqe'},
                   {'ema': 1.5}, {'loss.pixel.weight': -1.0}, {'optimizer.d.learning_rate': -1.0},
                   {'hr_patch': 17}, {'warmup_steps': 41}, {'dtype': 'float8'},
                   {'progress_pictures': -1}):

@@ -89,7 +89,8 @@ LOGGING = (
         'limits how much work a crash can cost; 0 disables it.', NOT_NEGATIVE, change=FREE),
     Key('best_metric', str, 'psnr_y',
         "The validation metric that decides which checkpoint is the best: 'psnr_y', 'ssim_y', "
-        "'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex' ('lpips_vgg' with eval.lpips='vgg'), or "
+        "'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex' ('lpips_vgg' with eval.lpips='vgg'), "
+        "'niqe' with eval.niqe=True, or "
         'the name of a metric of your own in `eval.extra`.',
         change=FREE),
     Key('saturated_steps', int, 1_000,
@@ -272,6 +273,9 @@ EVAL = (
         change=FREE),
     Key('eval.lpips', str, 'alex', "Network of LPIPS; 'none' leaves LPIPS out.",
         choices=('alex', 'vgg', 'none'), change=FREE),
+    Key('eval.niqe', bool, False,
+        'Whether to compute NIQE of SR, a measure of quality that needs no original; 20 ms for '
+        '512x512 pixels.', change=FREE),
     Key('eval.correct.kind', str, 'none',
         "If not 'none', `sr-jax evaluate` also scores a corrected SR: values that differ from "
         "the bilinear upscale by more than a threshold are replaced by it; 'smooth' fades between "

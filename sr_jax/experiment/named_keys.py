@@ -36,7 +36,7 @@ RESERVED = {
                    'focal_frequency', 'adversarial', 'total', 'grad_norm', 'ema_distance',
                    'd_total', 'd_real', 'd_fake'),
     'eval.extra': ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex',
-                   'lpips_vgg', 'samples', 'lr', 'corrected')}
+                   'lpips_vgg', 'niqe', 'samples', 'lr', 'corrected')}
 
 
 def named_key(name: str) -> Key | None:

@@ -99,10 +99,11 @@ def build(config: ConfigDict, load: LoadVGG = load_vgg) -> Experiment:
   config = check_given(config, 'build')
   check_phases(config)
   own = [name for name, metric in config.eval.extra.items() if metric.fn]
-  measured = (*metrics.metric_names(config.eval.lpips), *own)
+  measured = (*metrics.metric_names(config.eval.lpips, config.eval.niqe), *own)
   if config.best_metric not in measured:
     raise InputError(f'config.best_metric={config.best_metric!r}: with eval.lpips='
-                     f'{config.eval.lpips!r} expected one of {", ".join(measured)}')
+                     f'{config.eval.lpips!r} and eval.niqe={config.eval.niqe} expected one of '
+                     f'{", ".join(measured)}')
   generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
   vgg, frozen = build_vgg(config, load)

@@ -11,7 +11,7 @@ from sr_jax.system import user_code, user_failures
 
 # Names that have another meaning in tables and legends.
 RESERVED = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr', 'lpips_alex', 'lpips_vgg',
-            'samples', 'lr', 'corrected')
+            'niqe', 'samples', 'lr', 'corrected')
 EXPECTED = 'a function of (sr, hr), float32 [H, W, C] in [0, 1], that returns a number'
 
 

@@ -19,9 +19,10 @@ from sr_jax.images.similarity import C1, C2, WINDOW, moments
 METRICS = ('psnr_y', 'ssim_y', 'psnr_rgb', 'ssim_rgb')
 
 
-def metric_names(lpips: str) -> tuple[str, ...]:
+def metric_names(lpips: str, niqe: bool = False) -> tuple[str, ...]:
   """Returns the names of the metrics of `make_scorer`, with `lpips` 'alex', 'vgg' or 'none'."""
-  return (*METRICS, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']))
+  return (*METRICS, 'psnr_lr', *([] if lpips == 'none' else [f'lpips_{lpips}']),
+          *(['niqe'] if niqe else []))
 
 
 # Batches, on the device ------------------------------------------------------------------

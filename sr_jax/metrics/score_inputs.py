@@ -85,6 +85,27 @@ def pair(sr: Any, hr: Any, lr: Any, scale: int, notes: list[str]) -> list[Triple
   return [Triple(str(index), *of) for index, of in enumerate(zip(*arrays.values(), strict=True))]
 
 
+def without_partners(sr: Any, notes: list[str]) -> dict[str, ScoredImage]:
+  """Returns {name: image} of a path of a file or folder, or of arrays as for `to_images`.
+
+  Args:
+    notes: receives a line on files in the folder that are skipped.
+
+  Raises:
+    InputError: the path does not exist or has no image, or an array has another type or range.
+  """
+  if not isinstance(sr, (str, os.PathLike)):
+    found = {str(index): image for index, image in enumerate(to_images(sr, 'sr'))}
+    if not found:
+      raise InputError('sr contains no image')
+    return found
+  path = files.expand(sr)
+  if not path.exists():
+    raise InputError(f'{path}: no such file or folder')
+  named = {path.stem: path} if path.is_file() else folders.images_by_name(path, notes)
+  return {name: ScoredImage(str(file), file) for name, file in named.items()}
+
+
 def to_images(arrays: Any, name: str) -> list[ScoredImage]:
   """Returns images as 8 or 16 bits; float is compared with 16 bits.
 

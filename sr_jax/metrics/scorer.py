@@ -13,6 +13,8 @@ import numpy as np
 from sr_jax import images
 from sr_jax.data.pictures import Pair
 from sr_jax.metrics import psnr_ssim
+from sr_jax.metrics.niqe import is_large_enough
+from sr_jax.metrics.niqe import niqe as compute_niqe
 from sr_jax.metrics.own import OwnMetric, own_scores
 from sr_jax.models.lpips import LPIPS
 from sr_jax.pretrained.lpips import load_lpips
@@ -25,7 +27,7 @@ Scorer = Callable[..., Scores]  # scorer(sr, hr, lr=None, image='')
 
 
 def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False,
-             own: Mapping[str, OwnMetric] = NO_METRICS) -> dict[str, str]:
+             own: Mapping[str, OwnMetric] = NO_METRICS, niqe: bool = False) -> dict[str, str]:
   """Returns {metric: how it is computed}, to be printed beside the scores.
 
   Args:
@@ -35,6 +37,7 @@ def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False,
     stored: the samples are those of the files (`images.read_samples`) instead of 8 bits without
       alpha (`images.read_image`).
     own: metrics of the user's own by name.
+    niqe: NIQE is computed.
   """
   crop = f'border {border}'
   text = {
@@ -48,6 +51,10 @@ def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False,
       'psnr_lr': "LR consistency: RGB PSNR of SR downscaled by MATLAB's bicubic to the LR"}
   if lpips != 'none':
     text[f'lpips_{lpips}'] = f'LPIPS 0.1 ({lpips}), entire image, lower is better'
+  if niqe:
+    text['niqe'] = ('NIQE of SR alone (model: 200 photographs of BSDS500), on the rounded luma or '
+                    'the grey channel, entire image, lower is better; values of other programs '
+                    'differ')
   text |= {name: metric.meaning for name, metric in own.items()}
   text['samples'] = ('as stored: those of more than 8 bits have 16, alpha is ignored' if stored else
                      '8 bits, alpha composited over white')
@@ -55,21 +62,22 @@ def protocol(border: int, lpips: str, has_lr: bool, stored: bool = False,
 
 
 def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None,
-                own: Mapping[str, OwnMetric] = NO_METRICS) -> Scorer:
+                own: Mapping[str, OwnMetric] = NO_METRICS, niqe: bool = False) -> Scorer:
   """Returns score(sr, hr, lr=None, image='') -> {metric: value} for uint8 or uint16 [H, W, 3 or 1].
 
-  The metrics are those of `image_scores`, `psnr_lr`, if requested `lpips_alex` or `lpips_vgg`, and
-  those of the user's own. PSNR and SSIM are compiled once for all image sizes, LPIPS once for each
-  size. A colour SR of a grey HR is scored by its channels' mean. SSIM is omitted for images of less
-  than 11 pixels a side without the border, LPIPS for less than 32. `image` is the name of the
-  image, for messages.
+  The metrics are those of `image_scores`, `psnr_lr`, if requested `lpips_alex` or `lpips_vgg` and
+  `niqe`, and those of the user's own. PSNR and SSIM are compiled once for all image sizes, LPIPS
+  once for each size. A colour SR of a grey HR is scored by its channels' mean. SSIM is omitted for
+  images of less than 11 pixels a side without the border, LPIPS for less than 32, NIQE for less
+  than two patches of 96x96. `image` is the name of the image, for messages.
 
   Args:
     scale: HR / LR.
     lpips: 'alex', 'vgg' or 'none'.
-    border: pixels to ignore on each side, in all metrics but LPIPS, psnr_lr and the user's own;
-      `scale` if None.
+    border: pixels to ignore on each side, in all metrics but LPIPS, NIQE, psnr_lr and the user's
+      own; `scale` if None.
     own: metrics of the user's own by name.
+    niqe: also computes NIQE, which depends on SR only.
 
   Raises:
     InputError: the package with LPIPS's weights is not installed; from the scorer, if a metric of
@@ -102,6 +110,8 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None,
               for image in (sr, hr)]
       with lpips_lock:
         scores[f'lpips_{lpips}'] = float(distance(variables, *pair)[0])
+    if niqe and is_large_enough(sr):
+      scores['niqe'] = compute_niqe(sr)
     return scores | own_scores(own, sr, hr, image)
 
   return score

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from sr_jax.metrics.tables import BASELINES
 from sr_jax.report.history import Evaluation, History
 from sr_jax.report.html import anchor, score_text, table
+from sr_jax.system.text import better_when_lower
 
 
 def benchmark_tables(histories: Sequence[History], names: Sequence[str],
@@ -58,7 +59,7 @@ def _lower_is_better(metric: str, evaluation: Evaluation) -> bool:
   """Returns whether a metric is better when it is lower; the file states it for a user's own."""
   better = evaluation.scores.get('better')
   own = better.get(metric) if isinstance(better, dict) else None
-  return own == 'lower' if own else metric.startswith('lpips')
+  return own == 'lower' if own else better_when_lower(metric)
 
 
 def _best_and_worst(run: str, evaluation: Evaluation, shown: Collection[tuple[str, str]]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from sr_jax.report import curves
 from sr_jax.report.curves import Curve
 from sr_jax.report.history import History
+from sr_jax.system.text import better_when_lower
 
 MAX_POINTS = 1_500  # of a drawn curve
 MAX_POINTS_OF_ALL = 6_000  # of the curves of one metric or loss in all runs
@@ -15,11 +16,12 @@ NOISY = 40  # with more points a curve is drawn faintly, below its smoothed vers
 MANY_RUNS = 4  # with more runs noisy curves are drawn smoothed only
 TITLES = {'psnr_y': 'PSNR of luma, dB', 'ssim_y': 'SSIM of luma', 'psnr_rgb': 'PSNR of RGB, dB',
           'ssim_rgb': 'SSIM of RGB', 'psnr_lr': 'LR consistency, dB',
-          'lpips_alex': 'LPIPS (AlexNet)', 'lpips_vgg': 'LPIPS (VGG)',
+          'lpips_alex': 'LPIPS (AlexNet)', 'lpips_vgg': 'LPIPS (VGG)', 'niqe': 'NIQE',
           'd_total': "D's loss", 'd_real': 'Accuracy of D, real',
           'd_fake': 'Accuracy of D, generated'}
 # The width of a trend's 95% interval up to which a change is stated, for the metrics with trends.
-WIDEST_INTERVALS = {'psnr_y': 0.05, 'ssim_y': 0.002, 'lpips_alex': 0.005, 'lpips_vgg': 0.005}
+WIDEST_INTERVALS = {'psnr_y': 0.05, 'ssim_y': 0.002, 'lpips_alex': 0.005, 'lpips_vgg': 0.005,
+                    'niqe': 0.05}
 WIDEST_LOSS_INTERVAL = 10.0  # percent of the loss
 NOT_LOSS_TERMS = ('g/total', 'g/grad_norm', 'g/ema_distance')
 
@@ -155,7 +157,7 @@ def trends(run: History) -> list[str]:
     if found:
       lines.append(curves.describe_trend(
           TITLES[metric].removesuffix(', dB'), found, WIDEST_INTERVALS[metric], digits, unit,
-          higher_is_better=not metric.startswith('lpips')))
+          higher_is_better=not better_when_lower(metric)))
   for name, crops in (('d/real', 'real'), ('d/fake', 'generated')):
     found = name in run.curves and curves.trend(run.curves[name], start, run.step)
     if found:

@@ -11,7 +11,7 @@ from sr_jax.report.history import History
 from sr_jax.report.html import score_text, table
 from sr_jax.runs import metadata
 
-METRICS = ('psnr_y', 'ssim_y', 'lpips_alex', 'lpips_vgg')
+METRICS = ('psnr_y', 'ssim_y', 'lpips_alex', 'lpips_vgg', 'niqe')
 
 
 class Best(NamedTuple):

@@ -109,6 +109,7 @@ def _slider(image: Comparison, layers: Mapping[str, str], css_class: str = '') -
 
 def _score_caption(scores: Mapping[str, float] | None) -> str:
   parts = [score_text(name, scores[name]) + unit for name, unit in (
-      ('psnr_y', ' dB'), ('lpips_alex', ' LPIPS'), ('lpips_vgg', ' LPIPS'))
+      ('psnr_y', ' dB'), ('lpips_alex', ' LPIPS'), ('lpips_vgg', ' LPIPS'),
+      ('niqe', ' NIQE'))
       if scores and name in scores]
   return f'<br>{", ".join(parts)}' if parts else ''

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sr_jax.errors import InputError, listed
 from sr_jax.runs import manifest
+from sr_jax.system.text import better_when_lower
 
 # Suffixes of folders that an interrupted save or deletion leaves behind.
 LEFTOVER_SUFFIXES = ('.saving', '.deleted', '.orbax-checkpoint-tmp')
@@ -29,7 +30,7 @@ class CheckpointIndex:
   def __init__(self, folder: pathlib.Path, best_metric: str, warn: Callable[[str], None],
                lower_is_better: bool | None = None) -> None:
     self.folder, self.best_metric, self.damaged = folder, best_metric, {}
-    self._lower_is_better = (best_metric.startswith('lpips') if lower_is_better is None
+    self._lower_is_better = (better_when_lower(best_metric) if lower_is_better is None
                              else lower_is_better)
     self._warn, self._warned = warn, set()  # steps whose damage has been reported
     self._intact, self._scores = set(), {}

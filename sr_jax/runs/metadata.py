@@ -23,6 +23,7 @@ from sr_jax.errors import InputError, brief
 from sr_jax.models.factory import differing_keys
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
+from sr_jax.system.text import better_when_lower
 
 # Types of the keys of config.json that callers of `read_config` use without further checks.
 CONFIG_TYPES = {
@@ -83,7 +84,7 @@ def own_metrics(config: Mapping[str, Any]) -> dict[str, str]:
 def lower_is_better(metric: str, config: Mapping[str, Any]) -> bool:
   """Returns whether a validation metric is better when it is lower; `config` is config.json."""
   own = own_metrics(config).get(metric)
-  return own == 'lower' if own else metric.startswith('lpips')
+  return own == 'lower' if own else better_when_lower(metric)
 
 
 def start_records(workdir: os.PathLike | str) -> list[dict]:

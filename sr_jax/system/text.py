@@ -38,8 +38,13 @@ def format_metric(name: str, value: float, psnr_digits: int = 4) -> str:
   A metric of the user's own has five significant digits, because its size is unknown.
 
   Args:
-    psnr_digits: digits of a PSNR after the decimal point; SSIM and LPIPS have four.
+    psnr_digits: digits of a PSNR after the decimal point; SSIM, LPIPS and NIQE have four.
   """
-  if not name.startswith(('psnr', 'ssim', 'lpips')):
+  if not name.startswith(('psnr', 'ssim', 'lpips')) and name != 'niqe':
     return f'{value:.5g}'
   return f'{value:.{psnr_digits if name.startswith("psnr") else 4}f}'
+
+
+def better_when_lower(metric: str) -> bool:
+  """Returns whether a metric, not one of the user's own, is better when it is lower."""
+  return metric.startswith('lpips') or metric == 'niqe'

@@ -136,8 +136,8 @@ class Validator:
     self._names = {kind: config.data[kind] for kind in data.sets}
     self._config, self._experiment, self._data, self._log = config, experiment, data, log
     self._upscale = make_upscaler(experiment.generator)
-    self._score = (scorer.make_scorer(config.scale, config.eval.lpips, own=data.own)
-                   if data.sets else None)
+    self._score = (scorer.make_scorer(config.scale, config.eval.lpips, own=data.own,
+                                      niqe=config.eval.niqe) if data.sets else None)
     self._terms = {phase.name: jax.jit(phase.terms) for phase in experiment.phases}
     self._bicubic: dict[str, dict[str, scorer.Scores]] = {}  # of each set
     self._excluded: dict[str, list[str]] = {}  # lines on the means of each set, already logged
@@ -221,7 +221,8 @@ class Validator:
     if kind not in self._bicubic:
       self._bicubic[kind] = scores or scorer.score_set(
           self._data.sets[kind], self._upscale_bicubic,
-          scorer.make_scorer(self._config.scale, 'none', own=self._data.own))
+          scorer.make_scorer(self._config.scale, 'none', own=self._data.own,
+                             niqe=self._config.eval.niqe))
     return self._bicubic[kind]
 
   def _upscaler(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
