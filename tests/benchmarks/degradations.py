@@ -66,8 +66,8 @@ def reference_chain(without: Sequence[str], crops: np.ndarray, seed: int) -> np.
   return np.stack(threads.on_all_cores(degraded, range(len(crops)), 'reference'))
 
 
-def float_jpeg_chain(without: Sequence[str], crops: np.ndarray, seed: int) -> np.ndarray:
-  chain = TorchChain(reference_options(without), separable=True, patch=crops.shape[1])
+def float_jpeg_chain(crops: np.ndarray, seed: int) -> np.ndarray:
+  chain = TorchChain(separable=True, patch=crops.shape[1])
   def degraded(index: int) -> np.ndarray:
     rng = np.random.default_rng((seed, index))
     lr = chain(_tensor(crops[index:index + 1]), rng, chain.kernels(rng, 1))['lr']
@@ -140,14 +140,14 @@ def compare(args: argparse.Namespace) -> None:
   crops = read_crops(args.photographs, args.crops, args.size)
   clean = np.stack([images.imresize(crop, 1 / SCALE) for crop in crops])
   label = '-without-' + '-'.join(args.without) if args.without else ''
-  reference, floating, ours = (functools.partial(chain, args.without) for chain in
-                               (reference_chain, float_jpeg_chain, our_chain))
+  reference, ours = (functools.partial(chain, args.without)
+                     for chain in (reference_chain, our_chain))
   found = {'reference': measured(f'reference{label}', reference, crops, clean, 0, args.cache)}
   if not args.reference_only:
     found['sr_jax'] = measured(f'sr_jax{label}', ours, crops, clean, args.seed, None)
   found['again'] = measured(f'reference{label}', reference, crops, clean, 1, args.cache)
   if args.float_jpeg:
-    found['float JPEG'] = measured(f'float{label}', floating, crops, clean, 0, args.cache)
+    found['float JPEG'] = measured('float', float_jpeg_chain, crops, clean, 0, args.cache)
   print(f'\n{len(crops)} crops of {args.size} from {args.photographs}'
         f'{", without " if args.without else ""}{", ".join(args.without)}\n')
   print(table(found))
@@ -240,6 +240,8 @@ def main() -> None:
     command.add_argument('--float-jpeg', action='store_true', help='adds the published chain')
     command.add_argument('--cache', type=pathlib.Path, help="folder for the reference's figures")
   args = parser.parse_args()
+  if getattr(args, 'float_jpeg', False) and args.without:
+    parser.error('--float-jpeg cannot leave out stages; omit --without')
   args.run(args)
 
 
