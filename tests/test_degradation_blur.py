@@ -121,6 +121,24 @@ def test_each_image_is_filtered_by_its_kernel(channels, width):
                                rtol=0, atol=TOLERANCE, err_msg=str(number))
 
 
+def test_parts_of_a_large_canvas(monkeypatch):
+  shape = (262, 12)
+  # Images that fit into half, two thirds and all of the canvas, in both directions.
+  sizes = ((90, 3), (131, 6), (140, 2), (30, 7), (175, 8), (60, 12), (262, 12))
+  rng = np.random.default_rng(0)
+  pixels = np.float32(rng.random((len(sizes), *shape, 1)))
+  kernels = np.float32(rng.random((len(sizes), 7, 7)))
+  kernels /= kernels.sum((1, 2), keepdims=True)
+  results = []
+  for backend in ('cpu', 'gpu'):  # the form of a GPU, run here
+    monkeypatch.setattr(jax, 'default_backend', lambda backend=backend: backend)
+    results.append(jax.jit(lambda: convolve(jnp.asarray(pixels), jnp.asarray(sizes), kernels))())
+  for number, (height, width) in enumerate(sizes):
+    expected = correlate(pixels[number, :height, :width], kernels[number])
+    for result in results:
+      np.testing.assert_allclose(result[number, :height, :width], expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('channels', [1, 3])
 def test_filtering_equals_conv2d(channels):

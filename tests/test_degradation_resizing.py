@@ -179,6 +179,34 @@ def test_what_lies_outside_an_image_does_not_matter():
     np.testing.assert_array_equal(a[:height, :width], b[:height, :width])
 
 
+@pytest.mark.parametrize(('shape', 'new_shape'), [((270, 14), (90, 12)), ((80, 12), (270, 15))])
+def test_parts_of_a_large_canvas(shape, new_shape, monkeypatch):
+  rng = np.random.default_rng(0)
+  # Images that fit into half, two thirds and all of the canvas, in both directions.
+  shares = np.array([(0.3, 0.4), (0.5, 0.5), (0.6, 0.3), (0.3, 0.6), (0.67, 0.6), (0.2, 1), (1, 1)])
+  large = shape if shape[0] > new_shape[0] else new_shape
+  sizes = np.ceil(shares * np.array(large)).astype(np.int32)
+  others = np.ceil(shares * np.array(min(shape, new_shape))).astype(np.int32)
+  old, new = (sizes, others) if large == shape else (others, sizes)
+  pixels = np.float32(rng.random((len(old), *shape, 1)))
+  canvas = Canvas(jnp.asarray(pixels), jnp.asarray(old))
+  chosen = jnp.zeros(len(old), jnp.int32)
+  results = []
+  for backend in ('cpu', 'gpu'):  # the form of a GPU, run here
+    monkeypatch.setattr(jax, 'default_backend', lambda backend=backend: backend)
+    results.append(jax.jit(lambda: resize(canvas, jnp.asarray(new), new_shape, chosen,
+                                          Resampling(('bilinear',))).pixels)())
+  for number, (height, width) in enumerate(new):
+    image = np.float64(pixels[number, :old[number, 0], :old[number, 1]])
+    for axis, letters in ((0, 'oh,hwc->owc'), (1, 'ow,hwc->hoc')):
+      before, after = image.shape[axis], new[number, axis]
+      image = np.einsum(letters, axis_matrix(before, after, before / after, 'bilinear'), image)
+    for result in results:
+      np.testing.assert_allclose(result[number, :height, :width], image, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(results[0][number, :height, :width],
+                               results[1][number, :height, :width], rtol=0, atol=2e-6)
+
+
 def draw_many(stage, count=20000):
   draws = jax.jit(jax.vmap(stage.draw))(jax.random.split(jax.random.key(1), count))
   return {name: np.asarray(value) for name, value in draws.items()}

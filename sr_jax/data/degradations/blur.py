@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sr_jax.data.degradations.batching import for_each_image
+from sr_jax.data.degradations.batching import fill_canvas, for_each_size
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
 from sr_jax.data.degradations.drawing import around_one, between, choose
 from sr_jax.data.degradations.kernels import bump_kernels, sinc_kernels
@@ -31,19 +31,21 @@ def convolve(pixels: jax.Array, sizes: jax.Array, kernels: jax.Array) -> jax.Arr
   Returns:
     float32 [B, H, W, C]; pixels outside an image have no meaning.
   """
-  height, width = pixels.shape[1:3]
   side = kernels.shape[1]
-  lengths = _fast_length(height + side - 1), _fast_length(width + side - 1)
 
-  def blur(image: jax.Array, size: jax.Array, kernel: jax.Array) -> jax.Array:
+  def blur(part: tuple[int, int], image: jax.Array, size: jax.Array,
+           kernel: jax.Array) -> jax.Array:
+    height, width = part
+    lengths = _fast_length(height + side - 1), _fast_length(width + side - 1)
     rows, columns = (_mirrored(jnp.arange(length) - side // 2, count)
                      for length, count in zip(lengths, size, strict=True))
     padded = image[rows[:, None], columns].transpose(2, 0, 1)
     spectrum = jnp.fft.rfft2(padded) * jnp.fft.rfft2(kernel[::-1, ::-1], lengths)
     blurred = jnp.fft.irfft2(spectrum, lengths)
-    return blurred[:, side - 1:side - 1 + height, side - 1:side - 1 + width].transpose(1, 2, 0)
+    blurred = blurred[:, side - 1:side - 1 + height, side - 1:side - 1 + width].transpose(1, 2, 0)
+    return fill_canvas(blurred, image.shape[:2])
 
-  return for_each_image(blur, pixels, sizes, kernels)
+  return for_each_size(blur, sizes, pixels.shape[1:3], pixels, sizes, kernels)
 
 
 def _mirrored(index: jax.Array, count: jax.Array) -> jax.Array:

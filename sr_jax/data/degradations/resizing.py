@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sr_jax.data.degradations.batching import for_each_image
+from sr_jax.data.degradations.batching import fill_canvas, for_each_size
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
 from sr_jax.data.degradations.drawing import between, choose
 from sr_jax.data.degradations.resampling import REALESRGAN_METHODS, Resampling, axis_weights
@@ -34,7 +34,7 @@ def resize(canvas: Canvas, new_sizes: jax.Array, shape: tuple[int, int], chosen:
 
   Returns:
     Pixels [B, *shape, C], which may overshoot the range of the input (bicubic, Lanczos), and
-    `new_sizes`. Pixels outside an image repeat its last row and column.
+    `new_sizes`. Pixels outside an image have no meaning.
   """
   if ratios is None:
     inverse = canvas.sizes.astype(jnp.float32) / new_sizes.astype(jnp.float32)
@@ -44,14 +44,26 @@ def resize(canvas: Canvas, new_sizes: jax.Array, shape: tuple[int, int], chosen:
       axis_weights(canvas.sizes[:, axis], new_sizes[:, axis], inverse[:, axis],
                    (canvas.pixels.shape[1 + axis], shape[axis]), chosen, resampling)
       for axis in (0, 1))
-  return Canvas(for_each_image(_product, canvas.pixels, rows, columns), new_sizes)
+  return Canvas(_products(canvas, new_sizes, rows, columns), new_sizes)
 
 
-def _product(pixels: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  """Multiplies [H, W, C] by [new, H] and [new, W], in float32 everywhere."""
-  for axes, matrix in (('oh,hwc->owc', rows), ('ow,hwc->hoc', columns)):
-    pixels = jnp.einsum(axes, matrix, pixels, precision=jax.lax.Precision.HIGHEST)
-  return pixels
+def _products(canvas: Canvas, new_sizes: jax.Array, rows: jax.Array,
+              columns: jax.Array) -> jax.Array:
+  """Multiplies [B, H, W, C] by [B, new, H] and [B, new, W], in float32 everywhere."""
+  old, new = canvas.pixels.shape[1:3], (rows.shape[1], columns.shape[1])
+  is_reduced = math.prod(old) > math.prod(new)
+
+  def product(part: tuple[int, int], pixels: jax.Array, rows: jax.Array,
+              columns: jax.Array) -> jax.Array:
+    (height, width), (new_height, new_width) = (part, new) if is_reduced else (old, part)
+    pixels = pixels[:height, :width]
+    for axes, matrix in (('oh,hwc->owc', rows[:new_height, :height]),
+                         ('ow,hwc->hoc', columns[:new_width, :width])):
+      pixels = jnp.einsum(axes, matrix, pixels, precision=jax.lax.Precision.HIGHEST)
+    return fill_canvas(pixels, new)
+
+  sizes, shape = (canvas.sizes, old) if is_reduced else (new_sizes, new)
+  return for_each_size(product, sizes, shape, canvas.pixels, rows, columns)
 
 
 @dataclasses.dataclass(frozen=True)
