@@ -115,14 +115,18 @@ def test_only_the_first_convolution_has_no_norm() -> None:
   assert sum(name.startswith('BatchNorm') for name in shapes['params']) == 5
 
 
-@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+@pytest.mark.parametrize('scale', [1, 2, 3, 4, 8])
 @pytest.mark.parametrize('make', [
     *(partial(SRResNet, upsample=upsample) for upsample in ('shuffle', 'nearest', 'transposed',
                                                             'direct')),
     EDSR, partial(RRDB, growth=2), partial(RRDB, growth=2, upsample='shuffle'),
-    partial(RRDB, unshuffle=2), Compact, partial(Compact, inner_scale=4)], ids=name_of)
+    *(partial(network, unshuffle=2) for network in (RRDB, EDSR, MSRRESNET, Compact)), Compact,
+    partial(SRResNet, upsample='direct', unshuffle=2), partial(Compact, inner_scale=4)],
+    ids=name_of)
 def test_scales_and_upsamplings(scale: int, make: Callable) -> None:
-  if scale == 3 and getattr(make, 'keywords', {}).get('unshuffle'):
+  fields = getattr(make, 'keywords', {})
+  if scale == 3 and 'unshuffle' in fields and not (
+      make.func is Compact or fields.get('upsample') == 'direct'):
     with pytest.raises(ValueError, match=r'unshuffle=2\b.*scale 3'):
       jax.eval_shape(make(4, 1, scale=3).init, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
     return
@@ -252,14 +256,19 @@ def test_pixel_unshuffle_and_nearest_upscaling() -> None:
   np.testing.assert_array_equal(upscaled[:, 1::3, 2::3], x)
 
 
-def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection() -> None:
-  model = RRDB(4, 1, 2, scale=2, unshuffle=2)
+@pytest.mark.parametrize('model', [
+    RRDB(4, 1, 2, scale=2, unshuffle=2), EDSR(4, 1, scale=1, unshuffle=2),
+    SRResNet(4, 1, scale=2, unshuffle=2, kernel=3), Compact(4, 1, scale=1, unshuffle=2)],
+    ids=lambda model: type(model).__name__)
+def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(model: nn.Module) -> None:
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 7, 3))
   variables = filled(model, lr)
   padded = jnp.pad(lr, ((0, 0), (0, 1), (0, 1), (0, 0)), 'reflect')
   apply = jax.jit(model.apply)
-  np.testing.assert_allclose(apply(variables, lr), apply(variables, padded)[:, :10, :14], atol=1e-6)
-  assert jax.eval_shape(apply, variables, lr[:, :1, :1]).shape == (1, 2, 2, 3)
+  cropped = apply(variables, padded)[:, :5 * model.scale, :7 * model.scale]
+  np.testing.assert_allclose(apply(variables, lr), cropped, atol=1e-6)
+  shape = jax.eval_shape(apply, variables, lr[:, :1, :1]).shape
+  assert shape == (1, model.scale, model.scale, 3)
 
 
 def test_parameter_count_of_srcnn() -> None:
@@ -307,7 +316,7 @@ def test_invalid_field_values_are_named() -> None:
   for fields in ({'scale': 5}, {'upsample': 'linear'}, {'skip': 'none'}, {'output': 'relu'}):
     with pytest.raises(ValueError, match=next(iter(fields))):
       SRResNet(**fields).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
-  for model in (EDSR(scale=1), EDSR(mean=(0.5,)), RRDB(scale=5), RRDB(upsample='direct'),
+  for model in (EDSR(scale=5), EDSR(mean=(0.5,)), RRDB(scale=5), RRDB(upsample='direct'),
                 RRDB(scale=8, unshuffle=4), Compact(activation='tanh')):
     with pytest.raises(ValueError, match=r'scale|mean=|upsample=|activation'):
       jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))

@@ -47,6 +47,9 @@ def test_even_windows_are_as_few_and_as_small_as_possible(side: int) -> None:
 
 NETWORKS = {
     'rrdb': RRDB(3, 1, 2), 'unfolding': RRDB(3, 1, 2, scale=2, unshuffle=2),
+    'unfolding compact': Compact(3, 1, scale=1, unshuffle=2),
+    'unfolding edsr': EDSR(3, 1, scale=1, unshuffle=2),
+    'unfolding msrresnet': MSRRESNET(features=3, blocks=1, scale=1, unshuffle=2),
     'compact': Compact(3, 2), 'animevideov3': Compact(3, 1, scale=3, inner_scale=4),
     'inner scale 1': Compact(3, 1, scale=2, inner_scale=1),
     'srcnn': SRCNN((3, 2)), 'luma': EDSR(3, 1, scale=2, channels=1),

@@ -29,6 +29,10 @@ Network = tuple[nn.Module, dict, Callable[[np.ndarray], np.ndarray]]
 NETWORKS = {
     'rrdb': RRDB(4, 1, 2), 'unfolding': RRDB(4, 1, 2, scale=2, unshuffle=2),
     'unfolding by 4': RRDB(4, 1, 2, scale=1, unshuffle=4),
+    'unfolding compact': Compact(4, 2, scale=1, unshuffle=4),
+    'unfolding edsr': EDSR(4, 2, scale=2, unshuffle=2),
+    'unfolding msrresnet': MSRRESNET(features=4, blocks=1, scale=1, unshuffle=2),
+    'edsr x1': EDSR(4, 2, scale=1), 'srresnet x1': SRResNet(4, 1, scale=1, kernel=3),
     'compact': Compact(4, 2), 'animevideov3-x2': Compact(4, 1, scale=2, inner_scale=4),
     'animevideov3-x3': Compact(4, 1, scale=3, inner_scale=4),
     'inner scale 1': Compact(4, 1, scale=3, inner_scale=1),

@@ -33,13 +33,13 @@ def parse_variants(variant: str, known: tuple[str, ...]) -> set[str]:
 
 
 def use_scale(config: ConfigDict, variant: str) -> None:
-  """Sets the scale if 'x2', 'x3', 'x4' or 'x8' is among the variants.
+  """Sets the scale if 'x1', 'x2', 'x3', 'x4' or 'x8' is among the variants.
 
   Raises:
     ValueError: there are several of them.
   """
   scales = {int(part[1:]) for part in (variant or '').split(',')
-            if part in ('x2', 'x3', 'x4', 'x8')}
+            if part in ('x1', 'x2', 'x3', 'x4', 'x8')}
   if len(scales) > 1:
     raise ValueError(f'variant {variant!r}: expected at most one scale')
   config.scale = next(iter(scales), config.scale)

@@ -18,8 +18,9 @@ TRAINING = (
         'Seed of all random numbers: initial weights, crops and augmentation. They depend on it '
         'and on the number of the step alone, so a resumed run sees the same batches.', SEED),
     Key('scale', int, 4,
-        'How many times wider and higher SR is than LR: 2, 3, 4 or 8. srcnn and compact accept '
-        'any positive integer, rrdb accepts 1 as well.', COUNT, change=FIXED),
+        'How many times wider and higher SR is than LR: 2, 3, 4, 8, or 1 for restoration, where '
+        'LR is HR with degradations. srcnn and compact accept any positive integer.', COUNT,
+        change=FIXED),
     # Free unless a schedule depends on it, see compatibility.rescheduled; so are the epochs.
     Key('steps', int, 100_000, 'Number of training steps, including `warmup_steps`.', COUNT,
         change=FREE),

@@ -59,7 +59,9 @@ GENERATOR = (
     Key('generator.growth', int, None,
         'rrdb: channels that each convolution of a dense block adds.', COUNT, change=FIXED),
     Key('generator.unshuffle', int, None,
-        'rrdb: factor by which LR is folded into channels first.', COUNT, change=FIXED),
+        'All but srcnn: factor by which LR is folded into channels first, which makes a network of '
+        'scale 1 or 2 faster. Its product with `scale` is 1, 2, 3, 4, 8 or 16 (compact: any).',
+        COUNT, change=FIXED),
     Key('generator.inner_scale', int, None,
         'compact: scale of the network itself, if its result is resized to `scale`.',
         COUNT, change=FIXED),

@@ -16,11 +16,13 @@ from flax import linen as nn
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
-  STAGES,
   Upsample,
   add_chroma,
   check_choices,
+  crop,
+  fold,
   match_channels,
+  stages_of,
 )
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B over its training images
@@ -48,7 +50,9 @@ class EDSR(nn.Module):
     features: channels of the trunk.
     blocks: residual blocks.
     residual_scale: factor of each block's residual; 0.1 in wide networks (section 3.3).
-    scale: 2, 3, 4 or 8.
+    scale: 1 (restoration), 2, 3, 4 or 8.
+    unshuffle: factor by which the image is first folded into channels, see `layers.fold`; what is
+      computed at h / unshuffle is faster, and the upsampling compensates for it.
     mean: RGB value in [0, 1] that is subtracted from the input and added to the output; with
       one channel, its luma is used.
     image_range: value of white inside the network. The authors' networks and weights use 255.
@@ -60,6 +64,7 @@ class EDSR(nn.Module):
   blocks: int = 16
   residual_scale: float = 1.0
   scale: int = 4
+  unshuffle: int = 1
   channels: int = 3
   mean: tuple[float, ...] = DIV2K_MEAN
   image_range: float = 255.0
@@ -68,7 +73,7 @@ class EDSR(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def setup(self) -> None:
-    check_choices(self, scale=(2, 3, 4, 8))
+    check_choices(self, scale=(1, 2, 3, 4, 8))
     if len(self.mean) != 3:
       raise ValueError(f'mean={self.mean}: expected three numbers')
     if self.image_range <= 0:
@@ -80,24 +85,24 @@ class EDSR(nn.Module):
                  for _ in range(self.blocks)]
     self.body_end = Conv(self.features, (3, 3), **options)
     self.stages = [Upsample(stage, self.features, 'shuffle', 'none', **options)
-                   for stage in STAGES[self.scale]]
+                   for stage in stages_of(self)]
     self.last = Conv(self.channels, (3, 3), **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
-    """Maps lr [B, h, w, C] to features [B, h, w, features]."""
+    """Maps lr [B, h, w, C] to [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""
     x = (match_channels(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
-    first = x = self.head(x.astype(self.dtype))
+    first = x = self.head(fold(x, self.unshuffle).astype(self.dtype))
     for block in self.body:
       x = block(x)
     return self.body_end(x) + first
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
-    """Maps features [B, h, w, features] and the lr they were computed from to float32 sr."""
+    """Maps features and the lr [B, h, w, C] they were computed from to float32 sr."""
     x = features
     for stage in self.stages:
       x = stage(x)
     x = self.last(x).astype(jnp.float32) / self.image_range + self._mean()
-    return add_chroma(x, lr, self.scale)
+    return add_chroma(crop(x, lr, self.scale), lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)

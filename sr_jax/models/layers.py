@@ -61,6 +61,18 @@ def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
   return x.reshape(batch, height // factor, width // factor, channels * factor**2)
 
 
+def fold(x: jax.Array, factor: int) -> jax.Array:
+  """Folds blocks of pixels into channels: [B, h, w, C] to [B, ceil(h / f), ceil(w / f), C * f * f].
+
+  Sides that are not multiples of `factor` are padded by reflection at the bottom and right, so that
+  what is computed from the result has to be cropped.
+  """
+  if factor == 1:
+    return x
+  rows, columns = (-side % factor for side in x.shape[1:3])
+  return pixel_unshuffle(jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), 'reflect'), factor)
+
+
 def repeat_pixels(x: jax.Array, scale: int) -> jax.Array:
   """Upscales by nearest neighbour: [B, h, w, C] to [B, h * s, w * s, C]."""
   return x.repeat(scale, axis=1).repeat(scale, axis=2)
@@ -102,6 +114,24 @@ def match_channels(lr: jax.Array, channels: int, full_range: bool = True) -> jax
   if channels not in (1, 3) or lr.shape[-1] != channels:
     raise ValueError(f'channels={channels}: cannot process an image of {lr.shape[-1]} channels')
   return (lr - images.BLACK) / LUMA_RANGE if channels == 1 and full_range else lr
+
+
+def crop(x: jax.Array, lr: jax.Array, scale: int) -> jax.Array:
+  """Crops [B, H, W, C] to the sides of lr times `scale`, after `fold` has padded it."""
+  height, width = (side * scale for side in lr.shape[1:3])
+  return x[:, :height, :width]
+
+
+def stages_of(module: nn.Module) -> tuple[int, ...]:
+  """Returns the factors of the upsampling stages for the fields `scale` and `unshuffle`.
+
+  Raises:
+    ValueError: no stages have this product.
+  """
+  if module.scale * module.unshuffle not in STAGES:
+    raise ValueError(f'unshuffle={module.unshuffle} at scale {module.scale}: expected their '
+                     f'product to be one of {tuple(STAGES)}')
+  return STAGES[module.scale * module.unshuffle]
 
 
 def add_chroma(sr: jax.Array, lr: jax.Array, scale: int, full_range: bool = True) -> jax.Array:

@@ -15,13 +15,14 @@ from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
   SMALL_KAIMING,
-  STAGES,
   Activation,
   Upsample,
   add_chroma,
   check_choices,
+  crop,
+  fold,
   match_channels,
-  pixel_unshuffle,
+  stages_of,
 )
 
 RESIDUAL_SCALE = 0.2
@@ -93,27 +94,20 @@ class RRDB(nn.Module):
 
   def setup(self) -> None:
     check_choices(self, scale=(1, 2, 3, 4, 8), upsample=('nearest', 'shuffle'))
-    if self.scale * self.unshuffle not in STAGES:
-      raise ValueError(f'unshuffle={self.unshuffle} at scale {self.scale}: expected their product '
-                       f'to be one of {tuple(STAGES)}')
     options = {'kernel_init': PYTORCH_UNIFORM, 'dtype': self.dtype}
     block = nn.remat(ResidualDenseBlocks) if self.remat else ResidualDenseBlocks
     self.head = Conv(self.features, (3, 3), **options)
     self.body = [block(self.growth, self.kernel_init, self.dtype) for _ in range(self.blocks)]
     self.body_end = Conv(self.features, (3, 3), **options)
     self.stages = [Upsample(stage, self.features, self.upsample, ACTIVATION, **options)
-                   for stage in STAGES[self.scale * self.unshuffle]]
+                   for stage in stages_of(self)]
     self.refinement = Conv(self.features, (3, 3), **options)
     self.activation = Activation(ACTIVATION)
     self.last = Conv(self.channels, (3, 3), **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
     """Maps lr [B, h, w, C] to [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""
-    x = match_channels(lr, self.channels)
-    if self.unshuffle > 1:
-      rows, columns = (-side % self.unshuffle for side in x.shape[1:3])
-      x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), 'reflect')
-      x = pixel_unshuffle(x, self.unshuffle)
+    x = fold(match_channels(lr, self.channels), self.unshuffle)
     first = x = self.head(x.astype(self.dtype))
     for block in self.body:
       x = block(x)
@@ -125,8 +119,7 @@ class RRDB(nn.Module):
     for stage in self.stages:
       x = stage(x)
     x = self.last(self.activation(self.refinement(x))).astype(jnp.float32)
-    height, width = (side * self.scale for side in lr.shape[1:3])
-    return add_chroma(x[:, :height, :width], lr, self.scale)
+    return add_chroma(crop(x, lr, self.scale), lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)

@@ -18,13 +18,15 @@ from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
   SMALL_KAIMING,
-  STAGES,
   Activation,
   Upsample,
   add_chroma,
   check_choices,
+  crop,
+  fold,
   match_channels,
   pixel_shuffle,
+  stages_of,
 )
 
 
@@ -54,7 +56,9 @@ class SRResNet(nn.Module):
   Attributes:
     features: channels of the trunk.
     blocks: residual blocks.
-    scale: 2, 3, 4 or 8.
+    scale: 1 (restoration), 2, 3, 4 or 8.
+    unshuffle: factor by which the image is first folded into channels, see `layers.fold`; what is
+      computed at h / unshuffle is faster, and the upsampling compensates for it.
     kernel: side of the first and last convolutions.
     batch_norm: uses BatchNorm in the trunk; training then calls the network with `train=True`
       and `mutable=['batch_stats']`.
@@ -75,6 +79,7 @@ class SRResNet(nn.Module):
   features: int = 64
   blocks: int = 16
   scale: int = 4
+  unshuffle: int = 1
   channels: int = 3
   kernel: int = 9
   batch_norm: bool = True
@@ -90,7 +95,7 @@ class SRResNet(nn.Module):
 
   def setup(self) -> None:
     check_choices(self, skip=('features', 'bilinear'), output=('linear', 'tanh'),
-                  upsample=('shuffle', 'nearest', 'transposed', 'direct'), scale=(2, 3, 4, 8))
+                  upsample=('shuffle', 'nearest', 'transposed', 'direct'), scale=(1, 2, 3, 4, 8))
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     wide = (self.kernel, self.kernel)
     self.head = Conv(self.features, wide, **options)
@@ -104,11 +109,11 @@ class SRResNet(nn.Module):
       if self.batch_norm:
         self.body_end_norm = BatchNorm(dtype=self.dtype)
     if self.upsample == 'direct':
-      self.last = Conv(self.channels * self.scale**2, wide, **options)
+      self.last = Conv(self.channels * (self.scale * self.unshuffle)**2, wide, **options)
       return
     self.stages = [
         Upsample(stage, self.features, self.upsample, self.activation, **options)
-        for stage in STAGES[self.scale]
+        for stage in stages_of(self)
     ]
     if self.refine:
       self.refinement = Conv(self.features, (3, 3), **options)
@@ -116,9 +121,9 @@ class SRResNet(nn.Module):
     self.last = Conv(self.channels, wide, **options)
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
-    """Maps lr [B, h, w, C] to features [B, h, w, features]."""
-    first = self.head_activation(self.head(match_channels(lr, self.channels).astype(self.dtype)))
-    x = first
+    """Maps lr [B, h, w, C] to [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""
+    x = fold(match_channels(lr, self.channels), self.unshuffle)
+    first = x = self.head_activation(self.head(x.astype(self.dtype)))
     for block in self.body:
       x = block(x, train)
     if self.skip == 'features':
@@ -127,17 +132,17 @@ class SRResNet(nn.Module):
     return x
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
-    """Maps features [B, h, w, features] and the lr they were computed from to float32 sr."""
+    """Maps features and the lr [B, h, w, C] they were computed from to float32 sr."""
     x = features
     if self.upsample == 'direct':
-      x = pixel_shuffle(self.last(x), self.scale)
+      x = pixel_shuffle(self.last(x), self.scale * self.unshuffle)
     else:
       for stage in self.stages:
         x = stage(x)
       if self.refine:
         x = self.refinement_activation(self.refinement(x))
       x = self.last(x)
-    x = x.astype(jnp.float32)
+    x = crop(x, lr, self.scale).astype(jnp.float32)
     if self.skip == 'bilinear':
       x = x + images.resize(match_channels(lr, self.channels), self.scale, 'bilinear')
     return add_chroma((jnp.tanh(x) + 1) / 2 if self.output == 'tanh' else x, lr, self.scale)
