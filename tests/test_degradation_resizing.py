@@ -201,10 +201,8 @@ def test_parts_of_a_large_canvas(shape, new_shape, monkeypatch):
     for axis, letters in ((0, 'oh,hwc->owc'), (1, 'ow,hwc->hoc')):
       before, after = image.shape[axis], new[number, axis]
       image = np.einsum(letters, axis_matrix(before, after, before / after, 'bilinear'), image)
-    for result in results:
+    for result in results:  # float32 has a sample's position to about 1e-5 here
       np.testing.assert_allclose(result[number, :height, :width], image, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(results[0][number, :height, :width],
-                               results[1][number, :height, :width], rtol=0, atol=2e-6)
 
 
 def draw_many(stage, count=20000):
