@@ -18,6 +18,9 @@ def for_each_image(function: Callable[..., jax.Array], *arrays: jax.Array) -> ja
   small it is. A CPU computes one image after the other, all cores at one image: its products and
   Fourier transforms of a batch take up to twice as long. The results are equal up to rounding.
 
+  On several devices it belongs inside jax.shard_map. XLA on its own splits neither a loop over
+  images nor a Fourier transform, so that each device would compute the whole batch.
+
   Args:
     function: maps what belongs to one image to a result of a fixed shape.
     arrays: [B, ...] each.
