@@ -179,11 +179,12 @@ class SetEvaluator:
     for name, pictures in sets.items():
       results[name], scores[name] = self.run(name, pictures)
       if len(sets) > 1:  # the last table has all of them
-        print(tables.means_table({name: scores[name]}), flush=True)
+        print(tables.means_table({name: self._shown(scores[name])}), flush=True)
     meanings = {metric: text for result in results.values()
                 for metric, text in result['protocol'].items() if metric != 'lr'}
     print(f'\n{tables.legend(meanings)}\n\n'
-          f'Means, x{self.generator.scale}, step {self.step}\n{tables.means_table(scores)}')
+          f'Means, x{self.generator.scale}, step {self.step}\n' + tables.means_table(
+              {name: self._shown(methods) for name, methods in scores.items()}))
     return results
 
   def run(self, name: str, pictures: Sequence[Picture]
@@ -212,8 +213,8 @@ class SetEvaluator:
     title = f'{name}, x{scale}, step {self.step}'
     files.write_json(folder.with_name(f'{folder.name}.json'), with_nulls(result))
     table = folder.with_name(f'{folder.name}.md')
-    files.write_text(table, f'## {title}\n\n' + '\n\n'.join(
-        (tables.table(methods, markdown=True), tables.legend(meanings, markdown=True))) + '\n')
+    parts = tables.table(self._shown(methods), True), tables.legend(meanings, True)
+    files.write_text(table, f'## {title}\n\n' + '\n\n'.join(parts) + '\n')
     print(f'\n{title}')
     cropped = [pair.name for pair in pairs if pair.cropped]
     if cropped:
@@ -238,6 +239,10 @@ class SetEvaluator:
       results['corrected'] = images.to_uint8(
           correction.correct(*pair, self.thresholds, self.correct))
     return results
+
+  def _shown(self, methods: Mapping[str, Mapping[str, Scores]]
+             ) -> dict[str, Mapping[str, Scores]]:
+    return tables.shown(methods, self.generator.scale)
 
   @functools.cached_property
   def _forward(self) -> Callable[[Mapping[str, Any], np.ndarray], np.ndarray]:

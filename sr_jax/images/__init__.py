@@ -30,12 +30,12 @@ from sr_jax.images.io import (
   read_with_notes,
   write_image,
 )
-from sr_jax.images.resizing import KERNELS, imresize, resize
+from sr_jax.images.resizing import KERNELS, baseline_name, imresize, resize
 from sr_jax.images.samples import eight_bit, over_white
 
 __all__ = [
   'BLACK', 'HEIF_SUFFIXES', 'KERNELS', 'LUMA', 'SUFFIXES', 'DamagedImageError', 'as_rgb',
-  'check_pixel_count', 'convert_read_errors', 'crop_to_multiple', 'eight_bit', 'header_notes',
-  'image_size', 'imresize', 'luma', 'open_image', 'over_white', 'read_image', 'read_samples',
-  'read_with_notes', 'resize', 'rgb_to_ycbcr', 'to_float', 'to_levels', 'to_uint8', 'write_image',
-  'ycbcr_to_rgb']
+  'baseline_name', 'check_pixel_count', 'convert_read_errors', 'crop_to_multiple', 'eight_bit',
+  'header_notes', 'image_size', 'imresize', 'luma', 'open_image', 'over_white', 'read_image',
+  'read_samples', 'read_with_notes', 'resize', 'rgb_to_ycbcr', 'to_float', 'to_levels', 'to_uint8',
+  'write_image', 'ycbcr_to_rgb']

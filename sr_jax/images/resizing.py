@@ -106,6 +106,11 @@ def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: s
   return image
 
 
+def baseline_name(method: str, scale: int) -> str:
+  """Returns what tables call images upscaled by a method: at scale 1 they are the 'input'."""
+  return 'input' if scale == 1 else method
+
+
 def resize(images: jax.Array, scale: float | Fraction, method: str = 'bicubic',
            eight_bit: bool = False) -> jax.Array:
   """Resizes on the device by two matrix products; can be jitted and differentiated.

@@ -2,11 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
+from sr_jax.images import baseline_name
 from sr_jax.metrics.scorer import Scores, exclusions
 from sr_jax.metrics.scorer import means as means_of
 from sr_jax.system.text import format_metric
 
 BASELINES = ('bilinear', 'bicubic')  # in every table beside a model, by MATLAB's imresize
+
+
+def shown(methods: Mapping[str, Mapping[str, Scores]], scale: int
+          ) -> dict[str, Mapping[str, Scores]]:
+  """Returns the methods by the names of tables: at scale 1 both BASELINES are one, 'input'.
+
+  Args:
+    methods: {'bicubic': {image: {'psnr_y': ...}}, 'model': {...}}.
+  """
+  return {baseline_name(method, scale) if method in BASELINES else method: scores
+          for method, scores in methods.items()}
 
 
 def table(methods: Mapping[str, Mapping[str, Scores]], markdown: bool = False) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 from urllib.parse import quote
 
+from sr_jax.images import baseline_name
 from sr_jax.metrics.tables import BASELINES
 from sr_jax.report.history import Evaluation, History
 from sr_jax.report.html import anchor, score_text, table
@@ -32,7 +33,8 @@ def _set_table(set_name: str, evaluations: Sequence[tuple[str, Evaluation]], sev
   for run, evaluation in evaluations:
     for method in BASELINES:
       if method in evaluation.scores:
-        rows.setdefault(method, evaluation.scores[method]['mean'])
+        rows.setdefault(baseline_name(method, evaluation.scores.get('scale')),
+                        evaluation.scores[method]['mean'])
     label = f'{run}, step {evaluation.step:,}' if several_runs else f'step {evaluation.step:,}'
     rows[label] = evaluation.scores['mean']
     if 'corrected' in evaluation.scores:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sr_jax import images
 from sr_jax.report import curves
 from sr_jax.report.curves import Curve
 from sr_jax.report.history import History
@@ -129,7 +130,8 @@ def _levels(chart: Chart, histories: Sequence[History]) -> list[dict[str, Any]]:
     for kind, scores in run.baselines.items():
       for name, label in chart.lines.items():
         if scores.get(name) is not None:
-          text = kind if kind == 'bicubic' else f'{label} at the start'
+          text = (images.baseline_name(kind, run.config.get('scale')) if kind == 'bicubic'
+                  else f'{label} at the start')
           found.setdefault((text, scores[name]), []).append(index)
   return [{'run': None if len(indices) > 1 else indices[0], 'level': level, 'label': text}
           for (text, level), indices in found.items()]

@@ -152,6 +152,11 @@ def _compare(name: str, group: str, histories: Sequence[History],
     layers, shown_scores = versions[0], scores[0]
   else:
     layers, shown_scores = _merge_runs(run_labels(histories), versions, scores)
+  if histories[0].config.get('scale') == 1 and 'bicubic' in layers:  # equal to 'low'
+    layers, shown_scores = (
+        {images.baseline_name(label, 1) if label == 'bicubic' else label: of_label
+         for label, of_label in labelled.items() if label != 'low'}
+        for labelled in (layers, shown_scores))
   if len({layer.shape for layer in layers.values()}) == 1:
     yield Comparison(name, group, layers, shown_scores)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sr_jax import images
 from sr_jax.report.charts import TITLES
 from sr_jax.report.history import History
 from sr_jax.report.html import score_text, table
@@ -67,7 +68,8 @@ def headline(run: History) -> str:
                     for scores in (run.baselines.get('bicubic', {}),
                                    run.baselines.get('start', {})))
   columns = []
-  for label, scores in (('bicubic', bicubic), ('start', start)):
+  baseline = images.baseline_name('bicubic', run.config.get('scale'))
+  for label, scores in ((baseline, bicubic), ('start', start)):
     column = [label, *(score_cell(metric, scores[metric]) for metric in metrics)]
     if any(column[1:]):
       columns.append(column)
@@ -76,7 +78,7 @@ def headline(run: History) -> str:
       + gain_text(metric, best.scores.get(metric), bicubic[metric]) for metric in metrics)])
   titles = [escape(TITLES.get(metric, metric)) for metric in metrics]
   head, *rows = zip(['', *titles], *columns, strict=True)
-  note = ('Means of the validation set; in parentheses the difference to bicubic. '
+  note = (f'Means of the validation set; in parentheses the difference to {baseline}. '
           + better_when(metrics, own))
   return f'{table(head, rows, "metrics headline")}<p class="status">{escape(note)}</p>'
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from sr_jax import images
 from sr_jax.report.charts import TITLES
 from sr_jax.report.headline import (
   Best,
@@ -97,7 +98,8 @@ def _notes(histories: Sequence[History], metrics: Sequence[str], own: Mapping[st
   if metrics:
     metric = best_metric(histories)
     notes.append('Means of the validation set at the best step; in parentheses the difference to '
-                 'bicubic. The best value of each metric is bold. ' + better_when(metrics, own))
+                 f'{_baseline(histories)}. The best value of each metric is bold. '
+                 + better_when(metrics, own))
     if shown < len(histories):
       notes.append(f'Curves and images show the {shown} runs that are best by {metric}, those '
                    'with a colour.')
@@ -118,9 +120,14 @@ def _baselines(histories: Sequence[History], metrics: Sequence[str], keys: int) 
              for run in histories]
     found = [scores for scores in found if any(value is not None for value in scores.values())]
     if found and all(scores == found[0] for scores in found):
-      rows.append([kind, *[''] * (keys + 1),
+      rows.append([_baseline(histories) if kind == 'bicubic' else kind, *[''] * (keys + 1),
                    *(score_cell(metric, value) for metric, value in found[0].items()), '', ''])
   return rows
+
+
+def _baseline(histories: Sequence[History]) -> str:
+  scales = {run.config.get('scale') for run in histories}
+  return images.baseline_name('bicubic', 1 if scales == {1} else 0)
 
 
 def _winner(metric: str, histories: Sequence[History], bests: Sequence[Best | None]

@@ -45,7 +45,8 @@ class Logs:
   """
 
   def __init__(self, workdir: os.PathLike | str, step: int, steps: int, images_per_step: int,
-               epoch: int, transcript: Transcript | None = None) -> None:
+               epoch: int, transcript: Transcript | None = None,
+               baseline: str = 'bicubic') -> None:
     """Opens the logs and removes what was logged after `step`, by a start that was killed.
 
     Args:
@@ -55,6 +56,7 @@ class Logs:
       images_per_step: the batch size.
       epoch: the number of steps in an epoch.
       transcript: the lines that were printed before; train.log begins with them.
+      baseline: what lines call the phase 'bicubic', see `images.baseline_name`.
 
     Raises:
       OSError, InputError: the logs cannot be written.
@@ -64,7 +66,7 @@ class Logs:
     self._images_per_step, self._steps, self._epoch = images_per_step, steps, epoch
     forget_after(self.workdir, step)
     self._run.tensorboard.mkdir(exist_ok=True)
-    self._baselines = read_baselines(self.workdir)
+    self._baselines, self._baseline = read_baselines(self.workdir), baseline
     self._transcript = transcript or Transcript()
     self._jsonl, self._events = self._run.metrics, event_file.new_file(self._run.tensorboard)
     self._pending = {self._jsonl: [], self._events: [event_file.opening(step + bool(step))],
@@ -139,7 +141,7 @@ class Logs:
           f' on {names[kind]}' if names and kind in names else '')
       parts = [f'{name} {format_metric(name, value)}' + self._compare(kind, name)
                for name, value in scores.items()]
-      at = phase if before_training else f'step {step}/{self._steps}'
+      at = self._named(phase) if before_training else f'step {step}/{self._steps}'
       best = ['best so far'] if is_best and kind == 'valid' else []
       self.say('  '.join([title, at, *parts, *best]))
     if before_training:
@@ -150,9 +152,12 @@ class Logs:
     if name in NOT_COMPARED:
       return ''
     metric = f'{kind}/{name}'
-    found = [f'{phase} {format_metric(name, scores[metric])}'
+    found = [f'{self._named(phase)} {format_metric(name, scores[metric])}'
              for phase, scores in self._baselines.items() if scores.get(metric) is not None]
     return f' ({", ".join(found)})' if found else ''
+
+  def _named(self, phase: str) -> str:
+    return self._baseline if phase == 'bicubic' else phase
 
   @contextlib.contextmanager
   def pause(self, recurs: bool = True) -> Iterator[None]:

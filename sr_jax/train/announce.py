@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sr_jax import images
 from sr_jax.experiment.check import describe_steps
 from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step import freezing
@@ -129,9 +130,14 @@ def layers(names: Sequence[str]) -> str:
       f' to {stem}_{max(series)}' if len(series) > 1 else '') for stem, series in numbers.items())
 
 
-def validation_tables(workdir: pathlib.Path) -> list[str]:
-  """Returns metrics against step, bicubic first: the lines of one table for each set."""
-  lines = read_metrics(workdir)
+def validation_tables(workdir: pathlib.Path, baseline: str = 'bicubic') -> list[str]:
+  """Returns metrics against step, bicubic first: the lines of one table for each set.
+
+  Args:
+    baseline: what bicubic is called, see `images.baseline_name`.
+  """
+  lines = [line | {'phase': baseline}
+           if line['phase'] == 'bicubic' else line for line in read_metrics(workdir)]
   rows = {kind: [line for line in lines if any(name.startswith(f'{kind}/') for name in line)]
           for kind in ('valid', 'test')}
   return [text for kind in filter(rows.get, rows)
@@ -183,6 +189,7 @@ def _score(run: Run, step: int) -> str:
   scores = {line['phase'] if not line['step'] else metric: line.get(f'valid/{metric}')
             for line in read_metrics(run.folder.workdir)
             if line['step'] == step or line['phase'] == 'bicubic'}
-  shown = ', '.join(f'{name} {format_metric(metric, scores[name])}' for name in (metric, 'bicubic')
-                    if scores.get(name) is not None)
+  names = {metric: metric, 'bicubic': images.baseline_name('bicubic', run.config.scale)}
+  shown = ', '.join(f'{shown_name} {format_metric(metric, scores[name])}'
+                    for name, shown_name in names.items() if scores.get(name) is not None)
   return f' ({shown})' if shown else ''

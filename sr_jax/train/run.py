@@ -10,6 +10,7 @@ import types
 import jax
 from ml_collections import ConfigDict
 
+from sr_jax import images
 from sr_jax.errors import InputError, brief
 from sr_jax.experiment import compatibility
 from sr_jax.experiment.check import check_given
@@ -116,7 +117,8 @@ def _train_and_record(run: Run, origin: Origin, state: TrainState, signals: Defe
   if trainer.stalled:
     raise InputError(replay.stop_message(run, state, trainer.stalled))
   if int(state.step) == run.config.steps:
-    for lines in (announce.validation_tables(workdir),
+    baseline = images.baseline_name('bicubic', run.config.scale)
+    for lines in (announce.validation_tables(workdir, baseline),
                   overfitting.term_lines(workdir, run.validation.crops)):
       run.log.say('\n'.join(lines))
   run.log.say(announce.final_line(run, int(state.step), entry, int(state.health.skipped)))

@@ -14,6 +14,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from sr_jax import images
 from sr_jax.data.feed import Feed, open_feed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
@@ -178,7 +179,8 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
     checkpoints.clear(workdir)
     if config.wandb:  # before the event file is created: wandb ignores files older than its start
       stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))
-    log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript)
+    log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript,
+               images.baseline_name('bicubic', config.scale))
     stack.callback(log.close)
     saved = Checkpoints(
         workdir, config.best_metric, (config.warmup_steps,), begin=begin, warn=log.say,
