@@ -53,8 +53,11 @@ def names_of(text):
 
 def test_helpkeys_lists_all_keys():
   text = reference.helpkeys([])
-  assert {name for name in KEYS if name.split('.')[:2] not in (
-      ['optimizer', 'd'], ['optimizer', 'warmup'])} <= set(names_of(text))
+  entries = [entry for keys in GROUPS.values() for entry in reference.entries(keys)]
+  also = {f'{section}.{entry.key.name.rpartition(".")[2]}' for entry in entries
+          for section in entry.also}
+  assert {'optimizer.d.beta1', 'data.degrade.blur2.sigma'} <= also
+  assert set(KEYS) - also <= set(names_of(text))
   assert max(map(len, text.splitlines())) <= 100
   for title in GROUPS:
     assert f'\n{title}\n' in f'\n{text}'

@@ -33,6 +33,7 @@ class StepKeys(NamedTuple):
   colour: jax.Array
   mixup: jax.Array
   cutblur: jax.Array
+  degradation: jax.Array
 
 
 def step_keys(seed: int | jax.Array, step: int | jax.Array) -> StepKeys:
@@ -84,8 +85,9 @@ def augment(crops: Crops, seed: int | jax.Array, step: int | jax.Array, batch_si
   """Returns the augmented batch of a step.
 
   Args:
-    crops: {'lr': uint8 [n, h, w, C], 'hr': uint8 [n, H, W, C]}. n is `batch_size`, or 1; then the
-      batch consists of this crop and variants of it, and its first example is the crop itself.
+    crops: {'lr': uint8 [n, h, w, C], 'hr': uint8 [n, H, W, C]}, or 'hr' alone, without CutBlur. n
+      is `batch_size`, or 1; then the batch consists of this crop and variants of it, and its first
+      example is the crop itself.
     seed: seed of the run.
     step: training step.
     batch_size: number of examples in the batch.

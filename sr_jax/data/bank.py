@@ -23,7 +23,7 @@ class Bank(NamedTuple):
   """
 
   pixels: jax.Array  # uint8 [chunks, width]
-  table: jax.Array  # int32 [images, 5]: chunk, HR offset, LR offset, LR height, LR width
+  table: jax.Array  # int32 [images, 5], see `packed.Packed`
 
 
 class CropSpec(NamedTuple):
@@ -32,14 +32,16 @@ class CropSpec(NamedTuple):
   Attributes:
     count: number of crops; 1 if the batch consists of one crop and its variants.
     patch: side of the HR crops in pixels, a multiple of `scale`.
-    scale: HR / LR.
+    scale: HR / LR; 1 without LR.
     channels: 3 or 1.
+    with_lr: whether LR crops are cut too. Degradations make LR of the HR crops instead.
   """
 
   count: int
   patch: int
   scale: int
   channels: int = 3
+  with_lr: bool = True
 
 
 def to_device(packed: Packed) -> Bank:
@@ -83,15 +85,18 @@ def crops_at(bank: Bank, seed: int | jax.Array, step: int | jax.Array,
   """Returns the crops of a step's batch.
 
   Returns:
-    {'lr': uint8 [n, patch / scale, patch / scale, C], 'hr': uint8 [n, patch, patch, C]}.
+    {'lr': uint8 [n, patch / scale, patch / scale, C], 'hr': uint8 [n, patch, patch, C]}, the
+    first only `with_lr`.
   """
   rows, y, x = draw(bank.table, seed, step, crop_spec)
   chunk, hr_offset, lr_offset, _, width = rows.T
-  _, patch, scale, channels = crop_spec
-  return {'lr': _crops(bank.pixels, chunk, _offsets(lr_offset, y, x, width, patch // scale,
-                                                    channels), channels),
-          'hr': _crops(bank.pixels, chunk, _offsets(hr_offset, y * scale, x * scale,
-                                                    width * scale, patch, channels), channels)}
+  _, patch, scale, channels, with_lr = crop_spec
+  crops = {'hr': _crops(bank.pixels, chunk, _offsets(hr_offset, y * scale, x * scale,
+                                                     width * scale, patch, channels), channels)}
+  if with_lr:
+    offsets = _offsets(lr_offset, y, x, width, patch // scale, channels)
+    crops = {'lr': _crops(bank.pixels, chunk, offsets, channels)} | crops
+  return crops
 
 
 def _offsets(start: jax.Array, y: jax.Array, x: jax.Array, width: jax.Array, side: int,

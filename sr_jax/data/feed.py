@@ -18,8 +18,9 @@ import numpy as np
 
 from sr_jax.data import bank, mapped, pack_layout, packed, stream
 from sr_jax.data.array_image import ArrayImage
-from sr_jax.data.augment import Augmentation, Crops, augment
+from sr_jax.data.augment import Augmentation, Crops, augment, step_keys
 from sr_jax.data.bank import CropSpec
+from sr_jax.data.degradations.chains import Degrader
 from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.data.prefetcher import Prefetcher
@@ -47,6 +48,8 @@ class FeedSpec:
       crop to.
     workers: number of processes that decode for the stream.
     cache: folder of packed sets; None is `packed.default_cache()`.
+    degrader: makes LR of HR crops, which are then cut without LR and larger than the batch's; None
+      takes LR as it is cut.
   """
 
   crop_spec: CropSpec
@@ -58,6 +61,7 @@ class FeedSpec:
   crops_per_image: int = 4
   workers: int = 0
   cache: pathlib.Path | None = None
+  degrader: Degrader | None = None
 
 
 class Feed(NamedTuple):
@@ -65,8 +69,8 @@ class Feed(NamedTuple):
 
   Attributes:
     mode: 'bank', 'mapped' or 'stream'.
-    batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1]; a pure function, called
-      inside the step.
+    batch_at: (source, seed, step) -> {'lr', 'hr'}, float32 in [0, 1], and 'target' if HR is
+      sharpened; a pure function, called inside the step.
     source_for: (start, stop) -> source for the steps start .. stop - 1; each call must begin
       where the last one ended.
     max_steps: the most steps that one source may be for.
@@ -126,7 +130,8 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
     batches = _stream(found, spec, start, rows, skipped, log)
   ahead = Prefetcher(batches, 2 * spec.window)
   batch_at = functools.partial(batch_of_host, batch_size=spec.batch_size,
-                               augmentation=spec.augmentation)
+                               augmentation=spec.augmentation,
+                               degrade=_degrade_on(mesh, spec.degrader))
   source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, mesh)
   return Feed(mode, batch_at, source_for, spec.window, skipped, digest, ahead.close, notes)
 
@@ -138,24 +143,46 @@ def _identities(picture: Picture) -> list[str]:
           *([lr.stamp] if isinstance(lr, ArrayImage) else [])]
 
 
-def bank_batches(crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Callable:
+# (HR crops [B, P, P, C], seed, step) -> {'lr', 'hr'} and, where HR is sharpened, 'target'
+Degrade = Callable[[jax.Array, int | jax.Array, int | jax.Array], Crops]
+
+
+def bank_batches(spec: FeedSpec, mesh: jax.sharding.Mesh | None = None) -> Callable:
   """Returns the `Feed.batch_at` of a bank."""
-  return functools.partial(batch_of_bank, crop_spec=crop_spec, batch_size=batch_size,
-                           augmentation=augmentation)
+  return functools.partial(batch_of_bank, crop_spec=spec.crop_spec, batch_size=spec.batch_size,
+                           augmentation=spec.augmentation,
+                           degrade=_degrade_on(mesh, spec.degrader))
 
 
 def batch_of_bank(source: bank.Bank, seed: int | jax.Array, step: int | jax.Array, *,
-                  crop_spec: CropSpec, batch_size: int, augmentation: Augmentation) -> Crops:
-  """Cuts a step's batch out of the bank and augments it."""
+                  crop_spec: CropSpec, batch_size: int, augmentation: Augmentation,
+                  degrade: Degrade | None = None) -> Crops:
+  """Cuts a step's batch out of the bank, augments it and, if asked, degrades it."""
   crops = bank.crops_at(source, seed, step, crop_spec)
-  return augment(crops, seed, step, batch_size, augmentation)
+  batch = augment(crops, seed, step, batch_size, augmentation)
+  return degrade(batch['hr'], seed, step) if degrade else batch
 
 
 def batch_of_host(source: Batches, seed: int | jax.Array, step: int | jax.Array, *,
-                  batch_size: int, augmentation: Augmentation) -> Crops:
-  """Selects a step's batch from those made on the host and augments it."""
+                  batch_size: int, augmentation: Augmentation,
+                  degrade: Degrade | None = None) -> Crops:
+  """Selects a step's batch from those made on the host; otherwise as `batch_of_bank`."""
   crops = {name: crop[step - source.first] for name, crop in source.crops.items()}
-  return augment(crops, seed, step, batch_size, augmentation)
+  batch = augment(crops, seed, step, batch_size, augmentation)
+  return degrade(batch['hr'], seed, step) if degrade else batch
+
+
+def _degrade_on(mesh: jax.sharding.Mesh | None, degrader: Degrader | None) -> Degrade | None:
+  """Returns a function that degrades the HR crops of a step, each device its own crops."""
+  if degrader is None:
+    return None
+  degrade = sharding.on_each_device(degrader, mesh)
+
+  def degrade_batch(hr: jax.Array, seed: int | jax.Array, step: int | jax.Array) -> Crops:
+    keys = jax.random.split(step_keys(seed, step).degradation, len(hr))
+    return degrade(hr, keys)
+
+  return degrade_batch
 
 
 def _digest(digest_source: str | list[str], spec: FeedSpec, mode: str) -> str:
@@ -163,7 +190,7 @@ def _digest(digest_source: str | list[str], spec: FeedSpec, mode: str) -> str:
   crops_per_image = spec.crops_per_image if mode == 'stream' else None
   # Plain tuples, so that renaming a class or a field does not change the hash.
   text = repr((digest_source, tuple(spec.crop_spec), spec.batch_size, tuple(spec.augmentation),
-               crops_per_image))
+               crops_per_image, spec.degrader))
   return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -179,7 +206,7 @@ def _pack(found: Sequence[Picture], spec: FeedSpec,
     'auto' and the images fit neither the device nor the disk.
   """
   cache = spec.cache or packed.default_cache()
-  scale, patch, channels = (spec.crop_spec.scale, spec.crop_spec.patch, spec.crop_spec.channels)
+  _, patch, scale, channels, with_lr = spec.crop_spec
   packed.remove_leftovers(cache)
   budget, free = bank.device_budget(), files.free_bytes(cache)
   if spec.mode == 'auto':
@@ -188,9 +215,9 @@ def _pack(found: Sequence[Picture], spec: FeedSpec,
       _refuse_few(found, spec, stored, free)
       log(f'{len(found):,} images take {stored:,} bytes in their files, too many to pack')
       return 'stream', None, None
-  folder = packed.packed_folder(found, scale, channels, cache)
+  folder = packed.packed_folder(found, scale, channels, cache, with_lr)
   packed_set = packed.open_packed(folder, found)
-  layout = None if packed_set else pack_layout.lay_out(found, scale, channels)
+  layout = None if packed_set else pack_layout.lay_out(found, scale, channels, with_lr)
   needed = packed_set.pixels.nbytes if packed_set else layout.bytes
   mode = _choose_mode(spec.mode, needed, budget, bool(packed_set) or needed <= free // 2)
   where = {'bank': f'kept in device memory, which has space for {budget:,}',
@@ -250,7 +277,7 @@ def _bank_feed(packed_set: Packed, spec: FeedSpec, digest: str,
   """Returns the feed of a packed set that is copied to the device, or to each of a mesh."""
   pixels = bank.to_device(packed_set) if mesh is None else bank.Bank(
       *sharding.replicate((packed_set.pixels, packed_set.table), mesh))
-  batch_at = bank_batches(spec.crop_spec, spec.batch_size, spec.augmentation)
+  batch_at = bank_batches(spec, mesh)
   return Feed('bank', batch_at, lambda start, stop: pixels, 2**31, packed_set.skipped, digest,
               lambda: None)
 
@@ -265,7 +292,8 @@ def _stream(found: Sequence[Picture], spec: FeedSpec, start: int, rows: Sequence
                      f'{crop_spec.count}; use bank for small sets')
   ahead = stream.PENDING_PER_WORKER * max(spec.workers, 1) * spec.crops_per_image
   ahead += 2 * spec.window * len(rows)
-  crop_bytes = crop_spec.channels * crop_spec.patch**2 * (1 + 1 / crop_spec.scale**2)
+  crop_bytes = crop_spec.channels * crop_spec.patch**2 * (
+      1 + crop_spec.with_lr / crop_spec.scale**2)
   log(f'{len(found):,} images, decoded by {spec.workers} workers while training; prefetched crops '
       f'take {int(ahead * crop_bytes):,} bytes')
   source = stream.CropSource(found, spec.seed, crop_spec, spec.crops_per_image)

@@ -47,16 +47,18 @@ def batches(packed: Packed, seed: int, start: int, crop_spec: CropSpec,
 def _cut(pixels: np.ndarray, table_rows: np.ndarray, ys: np.ndarray, xs: np.ndarray,
          crop_spec: CropSpec) -> dict[str, np.ndarray]:
   """Copies the crops at (ys, xs), in LR pixels, of the images described by rows of the table."""
-  scale, patch, channels = crop_spec.scale, crop_spec.patch, crop_spec.channels
+  _, patch, scale, channels, with_lr = crop_spec
   side = patch // scale
-  batch = {'lr': np.empty((len(ys), side, side, channels), np.uint8),
-           'hr': np.empty((len(ys), patch, patch, channels), np.uint8)}
+  batch = {'hr': np.empty((len(ys), patch, patch, channels), np.uint8)}
+  if with_lr:
+    batch = {'lr': np.empty((len(ys), side, side, channels), np.uint8)} | batch
   places = zip(table_rows.tolist(), ys.tolist(), xs.tolist(), strict=True)
   for index, ((chunk, hr_offset, lr_offset, height, width), y, x) in enumerate(places):
-    lr = _image(pixels[chunk], lr_offset, (height, width, channels))
     hr = _image(pixels[chunk], hr_offset, (height * scale, width * scale, channels))
-    batch['lr'][index] = lr[y:y + side, x:x + side]
     batch['hr'][index] = hr[y * scale:y * scale + patch, x * scale:x * scale + patch]
+    if with_lr:
+      lr = _image(pixels[chunk], lr_offset, (height, width, channels))
+      batch['lr'][index] = lr[y:y + side, x:x + side]
   return batch
 
 

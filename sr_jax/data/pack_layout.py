@@ -28,25 +28,37 @@ class PackLayout(NamedTuple):
     return self.shape[0] * self.shape[1]
 
 
-def lay_out(found: Sequence[Picture], scale: int, channels: int) -> PackLayout:
+def lay_out(found: Sequence[Picture], scale: int, channels: int,
+            with_lr: bool = True) -> PackLayout:
   """Decides where each image will lie, from the headers of the files, read on all cores.
+
+  Args:
+    found: the images.
+    scale: HR / LR.
+    channels: 3 or 1.
+    with_lr: whether LR will lie after HR; otherwise the offset of LR is that of HR.
 
   Raises:
     InputError: the size of a separate LR does not match its HR.
   """
-  measured = threads.on_all_cores(lambda picture: _lr_size(picture, scale, channels), found,
-                                  'reading headers')
+  bytes_of_lr_pixel = channels * (scale**2 + with_lr)
+  measured = threads.on_all_cores(lambda picture: _lr_size(picture, scale, bytes_of_lr_pixel),
+                                  found, 'reading headers')
   usable = [(index, size) for index, size in enumerate(measured) if isinstance(size, tuple)]
-  places, shape = _places([_pair_bytes(*size, scale, channels) for _, size in usable])
-  places = [(chunk, offset, offset + channels * height * width * scale**2)
+  places, shape = _places([height * width * bytes_of_lr_pixel for _, (height, width) in usable])
+  places = [(chunk, offset, offset + with_lr * channels * height * width * scale**2)
             for (chunk, offset), (_, (height, width)) in zip(places, usable, strict=True)]
   return PackLayout(found, [index for index, _ in usable], [size for _, size in usable], places,
                     shape, {index: reason for index, reason in enumerate(measured)
                             if isinstance(reason, str)})
 
 
-def _lr_size(picture: Picture, scale: int, channels: int) -> tuple[int, int] | str:
-  """Returns (height, width) of LR, or the reason why the image is skipped."""
+def _lr_size(picture: Picture, scale: int, bytes_of_lr_pixel: int) -> tuple[int, int] | str:
+  """Returns (height, width) of LR, or the reason why the image is skipped.
+
+  Args:
+    bytes_of_lr_pixel: bytes that the image takes for each of its LR pixels.
+  """
   try:
     size = pictures.hr_size(picture)
     lr_size = pictures.source_size(picture.lr) if picture.lr and not picture.resize else None
@@ -60,9 +72,10 @@ def _lr_size(picture: Picture, scale: int, channels: int) -> tuple[int, int] | s
   height, width = (side // scale for side in size)
   if not height or not width:
     return f'{picture.hr}: too small for scale {scale}'
-  if _pair_bytes(height, width, scale, channels) >= MAX_ROW_BYTES:
-    return (f'{picture.hr}: {height * scale}x{width * scale} takes '
-            f'{_pair_bytes(height, width, scale, channels):,} bytes, more than {MAX_ROW_BYTES:,}')
+  needed = height * width * bytes_of_lr_pixel
+  if needed >= MAX_ROW_BYTES:
+    return (f'{picture.hr}: {height * scale}x{width * scale} takes {needed:,} bytes, more than '
+            f'{MAX_ROW_BYTES:,}')
   return height, width
 
 
@@ -85,8 +98,3 @@ def _places(sizes: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     if longest <= MAX_ROW_BYTES:
       return places, (count, longest)
     count += 1
-
-
-def _pair_bytes(height: int, width: int, scale: int, channels: int) -> int:
-  """Returns the bytes of an HR/LR pair whose LR has this height and width."""
-  return channels * height * width * (scale**2 + 1)

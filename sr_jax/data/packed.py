@@ -1,6 +1,6 @@
 """Packed sets: all images of a set decoded once, in one file of uint8 that later starts reuse.
 
-Images lie one after another, HR followed by its LR, in an array [chunks, width] whose rows are up
+Images lie one after another, HR followed by its LR if that is used, in an array [chunks, width] whose rows are up
 to 1 GiB long, so that an int32 can index them. Images of any mix of sizes therefore waste almost
 no space. The file is mapped into memory and may be much larger than it.
 """
@@ -31,7 +31,9 @@ class Packed(NamedTuple):
   """A packed set, mapped from its file."""
 
   pixels: np.ndarray  # uint8 [chunks, width], mapped
-  table: np.ndarray  # int32 [images, 5]: chunk, HR offset, LR offset, LR height, LR width
+  # int32 [images, 5]: chunk, HR offset, LR offset, LR height, LR width. Without LR its offset is
+  # that of HR.
+  table: np.ndarray
   names: list[str]  # names of the images in the table
   skipped: list[str]  # a line for each image that was skipped, with the reason
   notes: list[list[str]]  # what reading each image of the table lost, see `images.dropped`
@@ -42,8 +44,8 @@ def default_cache() -> pathlib.Path:
   return files.cache_folder() / 'packed'
 
 
-def packed_folder(found: Sequence[Picture], scale: int, channels: int,
-                  cache: pathlib.Path) -> pathlib.Path:
+def packed_folder(found: Sequence[Picture], scale: int, channels: int, cache: pathlib.Path,
+                  with_lr: bool = True) -> pathlib.Path:
   """Returns the folder in which these images are, or would be, packed with these settings.
 
   Its name depends on the contents of the files and not on their paths, so a set may be moved.
@@ -51,7 +53,8 @@ def packed_folder(found: Sequence[Picture], scale: int, channels: int,
   paths = [file for picture in found for file in (picture.hr, picture.lr)
            if isinstance(file, pathlib.Path)]
   contents = digests(paths, cache)
-  digest = hashlib.blake2b(f'{FORMAT} {scale} {channels}'.encode(), digest_size=12)
+  text = f'{FORMAT} {scale} {channels}' + ' HR alone' * (not with_lr)
+  digest = hashlib.blake2b(text.encode(), digest_size=12)
   for picture in found:
     stamps = [contents.get(file) or getattr(file, 'stamp', None)
               for file in (picture.hr, picture.lr)]
@@ -180,7 +183,8 @@ def _decode_into(folder: pathlib.Path, layout: PackLayout, scale: int, channels:
               'header')
     notes[layout.indices[number]] = pair.notes
     pixels[chunk, hr_offset:hr_offset + pair.hr.size] = pair.hr.reshape(-1)
-    pixels[chunk, lr_offset:lr_offset + pair.lr.size] = pair.lr.reshape(-1)
+    if lr_offset > hr_offset:
+      pixels[chunk, lr_offset:lr_offset + pair.lr.size] = pair.lr.reshape(-1)
     return (chunk, hr_offset, lr_offset, *pair.lr.shape[:2])
 
   rows = threads.on_all_cores(decode, range(len(layout.indices)), 'decoding')

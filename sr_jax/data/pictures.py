@@ -190,7 +190,8 @@ def refuse_empty(skipped: Sequence[str], key: str = 'config.data.source') -> NoR
   if others := sum(map(len, groups[MAX_CAUSES:])):
     causes.append(f'and {others:,} more for other reasons')
   if any(SMALLER_THAN_CROP in line for line in skipped):
-    causes.append('a smaller --config.hr_patch uses smaller images')
+    causes.append('a smaller --config.hr_patch (with degradations, or '
+                  '--config.data.degrade.margin) uses smaller images')
   raise InputError(f'{key}: no usable image' + ': ' * bool(causes) + '; '.join(causes))
 
 
@@ -227,7 +228,8 @@ def _pair(picture: Picture, hr_image: np.ndarray, scale: int, notes: list[str]) 
                    f'scale {scale}')
   cropped = hr.shape != hr_image.shape
   if picture.lr is None:
-    return Pair(picture.name, images.imresize(hr, Fraction(1, scale)), hr, cropped)
+    lr = images.imresize(hr, Fraction(1, scale)) if scale > 1 else hr
+    return Pair(picture.name, lr, hr, cropped)
   lr = _read(picture.lr, notes)
   if picture.resize:
     lr = images.imresize(lr, size=(hr.shape[0] // scale, hr.shape[1] // scale))
@@ -255,6 +257,8 @@ def _lr_crop(hr: np.ndarray, y: int, x: int, side: int, scale: int) -> np.ndarra
   Where the margin reaches the border of the image, the resize extends the border in the same way
   as for the entire image.
   """
+  if scale == 1:
+    return hr[y:y + side, x:x + side]
   top, left = max(0, y - BICUBIC_MARGIN), max(0, x - BICUBIC_MARGIN)
   bottom, right = y + side + BICUBIC_MARGIN, x + side + BICUBIC_MARGIN
   part = hr[top * scale:bottom * scale, left * scale:right * scale]

@@ -75,7 +75,7 @@ class CropSource:
     Raises:
       InputError: no usable image, or a pair that does not match.
     """
-    found, (count, patch, scale, channels) = self.found, self.crop_spec
+    found, (count, patch, scale, channels, _) = self.found, self.crop_spec
     group, slot = divmod(index, count)
     # Groups per order of all images; an incomplete last group is dropped.
     epoch, place = divmod(group, len(found) // count)
@@ -116,13 +116,14 @@ def batches(source: CropSource, start: int, workers: int, skipped: list[str],
 
   Yields:
     {'lr': uint8 [n, patch / scale, patch / scale, C], 'hr': uint8 [n, patch, patch, C]}, n being
-    the length of `rows`.
+    the length of `rows`; the first only `with_lr`.
 
   Raises:
     InputError: more than one image and more than 1% of them are damaged, or all are unusable; a
       pair does not match; a worker process died.
   """
   count, crops_per_image = source.crop_spec.count, source.crops_per_image
+  names = ('lr', 'hr') if source.crop_spec.with_lr else ('hr',)
   group, first = divmod(start, crops_per_image)
   damaged = 0
   rows = range(count) if rows is None else rows
@@ -139,7 +140,7 @@ def batches(source: CropSource, start: int, workers: int, skipped: list[str],
             raise InputError(f'{damaged} of {len(source.found)} images are damaged, more than '
                              f'{MAX_DAMAGED_SHARE:.0%}; the last one: {line}')
       for place in range(first, crops_per_image):
-        yield {name: np.stack([crops[name][place] for crops, _ in slots]) for name in ('lr', 'hr')}
+        yield {name: np.stack([crops[name][place] for crops, _ in slots]) for name in names}
       first = 0  # only a run that resumes within a group skips batches
 
 

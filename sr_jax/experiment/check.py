@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from sr_jax import losses
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError, brief
-from sr_jax.experiment import values
+from sr_jax.experiment import degrading, values
 from sr_jax.models import unet_discriminator
 from sr_jax.system import user_code
 
@@ -49,6 +49,7 @@ def check(config: ConfigDict) -> ConfigDict:
     raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
                      f'{config.batch_size}')
   _check_loss(config)
+  degrading.check_degrade(config)
   return config
 
 

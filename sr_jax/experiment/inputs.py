@@ -10,9 +10,11 @@ from ml_collections import ConfigDict
 from sr_jax.data import benchmarks, feed, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
+from sr_jax.data.degradations.chains import Degrader
 from sr_jax.data.feed import FeedSpec
 from sr_jax.data.pictures import Picture
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, count_of
+from sr_jax.experiment import degrading
 from sr_jax.experiment.check import check
 from sr_jax.system import files, threads
 
@@ -29,8 +31,19 @@ def training_set(config: ConfigDict, notes: list[str] | None = None) -> list[Pic
   Args:
     config: the experiment.
     notes: receives lines on what is used and what is skipped, see `sources.open_source`.
+
+  Raises:
+    InputError: as for `sources.open_source`; or the images have LR files, and `data.degrade` is to
+      make LR.
   """
-  return _part(config, 'train', notes) if config.data.fraction else _source(config, notes)
+  found = _part(config, 'train', notes) if config.data.fraction else _source(config, notes)
+  with_lr = [picture for picture in found if picture.lr is not None]
+  if with_lr and config.data.degrade.name != 'none':
+    raise InputError(f'config.data.degrade.name={config.data.degrade.name!r}: makes LR of HR, but '
+                     f'{count_of(with_lr, "image")} of config.data.source={config.data.source} '
+                     f'have LR of their own, such as {with_lr[0].lr}; folder:PATH or hr:PATH of '
+                     'the HR images uses these alone')
+  return found
 
 
 def open_set(config: ConfigDict, spec: str, scale: int, resize: str = '',
@@ -178,8 +191,12 @@ def batch_channels(config: ConfigDict) -> int:
 
 def build_crop_spec(config: ConfigDict) -> CropSpec:
   """Returns the crops that are cut for a batch."""
-  return CropSpec(1 if config.data.variants else config.batch_size, config.hr_patch, config.scale,
-                  batch_channels(config))
+  count = 1 if config.data.variants else config.batch_size
+  degradation = degrading.build_degradation(config)
+  if degradation is None:
+    return CropSpec(count, config.hr_patch, config.scale, batch_channels(config))
+  return CropSpec(count, config.hr_patch + 2 * degradation.margin, 1, batch_channels(config),
+                  with_lr=False)
 
 
 def build_augmentation(config: ConfigDict) -> Augmentation:
@@ -198,6 +215,7 @@ def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = 
       batches do not change.
   """
   data, mode = config.data, config.data.mode
+  degradation = degrading.build_degradation(config)
   if mode == 'auto' and previous_mode:
     mode = 'stream' if previous_mode == 'stream' else 'packed'
   return FeedSpec(
@@ -205,4 +223,5 @@ def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = 
       augmentation=build_augmentation(config), seed=config.seed, mode=mode,
       window=feed.MAX_WINDOW if device_loop else 1, crops_per_image=data.crops_per_picture,
       workers=data.workers if data.workers >= 0 else threads.cores(),
-      cache=files.expand(data.cache) if data.cache else None)
+      cache=files.expand(data.cache) if data.cache else None,
+      degrader=degradation and Degrader(degradation, config.scale, config.hr_patch))

@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
   Attributes:
     name: such as 'optimizer.g.learning_rate'.
-    type: int, float, bool, str, `tuple[int, ...]` or `tuple[float, ...]`.
+    type: int, float, bool, str, or a tuple of int, float or str, such as `tuple[int, ...]`.
     default: None stands for what the network itself, or else `meaning`, says.
     meaning: in full sentences, with the unit.
     limits: the range of the value, or of each entry of a tuple, in the notation of intervals:
@@ -32,6 +32,7 @@ class Key(NamedTuple):
       `choices`. The class or function itself is converted to that.
     only_own: whether nothing but 'module:name' and `choices` is allowed.
     change: FREE, RESUME or FIXED.
+    ordered: whether the entries of a tuple may not decrease: a range.
   """
 
   name: str
@@ -44,6 +45,7 @@ class Key(NamedTuple):
   own: bool = False
   change: str = RESUME
   only_own: bool = False
+  ordered: bool = False
 
 
 def convert(key: Key, value: Any) -> Any:
@@ -64,8 +66,11 @@ def convert(key: Key, value: Any) -> Any:
     raise ValueError(expected(key))
   limits = key.limits if isinstance(key.limits, tuple) else (key.limits,) * len(value)
   entry_type = typing.get_args(key.type)[0]
-  return tuple(_convert_one(key, entry, entry_type, limit)
-               for entry, limit in zip(value, limits, strict=True))
+  entries = tuple(_convert_one(key, entry, entry_type, limit)
+                  for entry, limit in zip(value, limits, strict=True))
+  if key.ordered and list(entries) != sorted(entries):
+    raise ValueError(expected(key))
+  return entries
 
 
 def parse(key: Key, text: str) -> Any:
@@ -84,6 +89,8 @@ def parse(key: Key, text: str) -> Any:
     return convert(key, value)
   if key.type is float and text.lower().lstrip('+-') in ('nan', 'inf', 'infinity'):
     raise ValueError(expected(key))
+  if key.type == tuple[str, ...] and not text.strip().startswith(('(', '[')):
+    return convert(key, tuple(part.strip() for part in text.split(',')))
   try:
     value = ast.literal_eval(text.strip())
   except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -99,14 +106,16 @@ def expected(key: Key) -> str:
     return "'module:name' of a function of your own" + " or ''" * ('' in key.choices)
   if key.choices:
     own = ", or 'module:name' of your own" if key.own else ''
-    return f'one of {", ".join(map(str, key.choices))}{own}'
+    many = 'a tuple of any' if typing.get_origin(key.type) is tuple else 'one'
+    return f'{many} of {", ".join(map(str, key.choices))}{own}'
   if typing.get_origin(key.type) is not tuple:
     return ', '.join(filter(None, (TYPE_NAMES[key.type], _in_words(key.limits))))
   kind = 'integers' if key.type == tuple[int, ...] else 'numbers'
   count = ' or '.join(map(str, key.lengths)) or 'a tuple of'
   if isinstance(key.limits, tuple):
     return f'{count} {kind}, ' + ' and '.join(_in_words(limit) for limit in key.limits)
-  return ', '.join(filter(None, (f'{count} {kind}', _in_words(key.limits))))
+  order = 'the first not above the second' if key.ordered else ''
+  return ', '.join(filter(None, (f'{count} {kind}', _in_words(key.limits), order)))
 
 
 def _convert_one(key: Key, value: Any, value_type: type, limits: str) -> Any:

@@ -5,6 +5,7 @@ key, or with a value of another type or range, is refused (values.py). Values th
 are checked in check.py.
 """
 
+from sr_jax.experiment.degrade_keys import DEGRADE
 from sr_jax.experiment.key import FIXED, FREE, Key
 from sr_jax.experiment.named_keys import NAMED_KEYS, OWN_METRIC, OWN_TERM, named_key
 from sr_jax.experiment.network_keys import DISCRIMINATOR, GENERATOR
@@ -293,6 +294,7 @@ GROUPS = {
     'Training': TRAINING, 'Log and checkpoints': LOGGING, 'Generator': GENERATOR,
     'Discriminator': DISCRIMINATOR, 'Loss': (*LOSS, *OWN_TERM),
     'Optimiser and learning rate': OPTIMIZER, 'Data': DATA, 'Augmentation': AUGMENTATION,
+    'Degradations': DEGRADE,
     'Validation and evaluation': (*EVAL, *OWN_METRIC)}
 KEYS = {key.name: key for keys in GROUPS.values() for key in keys if key.name not in NAMED_KEYS}
 

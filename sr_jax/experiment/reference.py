@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sr_jax.errors import InputError
+from sr_jax.experiment.degrade_keys import STAGE_KEYS
 from sr_jax.experiment.key import FIXED, FREE, RESUME, Key, expected
 from sr_jax.experiment.keys import GROUPS
 from sr_jax.experiment.network_keys import DISCRIMINATOR, GENERATOR
@@ -72,6 +73,8 @@ def attributes(key: Key, quote: str = '') -> str:
     default = 'no default'
   elif key.default is None and key in (*GENERATOR, *DISCRIMINATOR):
     default = 'default of the network'
+  elif key in STAGE_KEYS:
+    default = 'default of the chain'
   return f'{allowed}; {default}; {key.change}'
 
 

@@ -107,6 +107,9 @@ INTRODUCTIONS = {
     'Augmentation': (
         'Random changes of the crops: of HR and LR alike, but for `cutblur`. A pair is a '
         'probability and a strength; with probability 0 a change is off.'),
+    'Degradations': (
+        '`data.degrade` makes LR of HR during training ([degradations](degradations.md)). A stage '
+        'has keys of its own, which stay `None` for the values of the chain.'),
     'Validation and evaluation': (
         '`data.valid` and `data.test` are scored during training, `eval.sets` by `sr-jax evaluate` '
         '([evaluation](evaluation.md)). A [metric of your own](extending.md) has a name that you '

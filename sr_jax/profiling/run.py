@@ -124,12 +124,12 @@ def random_feed(config: ConfigDict) -> feed.Feed:
   """Returns a feed of a bank with eight random images, whose sides are twice the patch."""
   cut = inputs.build_crop_spec(config)
   side = 2 * cut.patch // cut.scale
-  size = cut.channels * side * side * (cut.scale**2 + 1)
+  size = cut.channels * side * side * (cut.scale**2 + cut.with_lr)
   pixels = np.random.default_rng(0).integers(0, 256, (1, RANDOM_IMAGES * size), np.uint8)
-  rows = [(0, at, at + cut.channels * (side * cut.scale)**2, side, side)
+  rows = [(0, at, at + cut.with_lr * cut.channels * (side * cut.scale)**2, side, side)
           for at in range(0, RANDOM_IMAGES * size, size)]
   images = bank.Bank(jnp.asarray(pixels), jnp.asarray(np.array(rows, np.int32)))
-  batch_at = feed.bank_batches(cut, config.batch_size, inputs.build_augmentation(config))
+  batch_at = feed.bank_batches(inputs.build_feed_spec(config, device_loop=False))
   return feed.Feed('bank', batch_at, lambda start, stop: images, 2**31, [], '', lambda: None)
 
 

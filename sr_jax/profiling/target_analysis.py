@@ -52,7 +52,8 @@ def find_data(config: ConfigDict, data_gib: float | None) -> Data:
   size = int(data_gib * 2**30) if data_gib else None
   try:
     found = inputs.training_set(local)
-    size = size or pack_layout.lay_out(found, config.scale, inputs.batch_channels(config)).bytes
+    cut = inputs.build_crop_spec(config)
+    size = size or pack_layout.lay_out(found, cut.scale, cut.channels, cut.with_lr).bytes
   except InputError:  # they are not on this machine
     return Data(size, None, config.data.mode)
   return Data(size, len(found), config.data.mode)

@@ -117,8 +117,7 @@ def jitted_step(config: ConfigDict, phase: str = '') -> tuple[jax.stages.Wrapped
   experiment = phases.build(config, vgg_shapes)
   chosen = next(found for found in reversed(experiment.phases) if phase in ('', found.name))
   state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), chosen.g_tx))
-  batch_at = feed.bank_batches(inputs.build_crop_spec(config), config.batch_size,
-                               inputs.build_augmentation(config))
+  batch_at = feed.bank_batches(inputs.build_feed_spec(config, experiment.device_loop))
   images = bank.Bank(jax.ShapeDtypeStruct((1, BANK_BYTES), jnp.uint8),
                      jax.ShapeDtypeStruct((BANK_IMAGES, 5), jnp.int32))
   number = jax.ShapeDtypeStruct((), jnp.int32)

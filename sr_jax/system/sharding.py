@@ -103,6 +103,18 @@ def sharded(batch_at: Callable[..., PyTree], mesh: Mesh | None) -> Callable[...,
   return sharded_batch_at
 
 
+def on_each_device(function: Callable[..., PyTree], mesh: Mesh | None) -> Callable[..., PyTree]:
+  """Wraps a function so that each device calls it with its share of the arguments' first axes.
+
+  Args:
+    function: of arrays [B, ...], to a tree of arrays [B, ...], whose entries do not depend on one
+      another.
+  """
+  if mesh is None:
+    return function
+  return jax.shard_map(function, mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS))
+
+
 def jit_shardings(mesh: Mesh | None) -> dict[str, jax.sharding.Sharding]:
   """Returns the arguments of `jax.jit` that keep a step's state and metrics on every device.
 

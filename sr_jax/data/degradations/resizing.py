@@ -77,8 +77,8 @@ class Resize:
 
   Attributes:
     directions: probabilities of enlarging, of reducing and of factor 1.
-    factor: the smallest and the largest factor; uniform in [1, largest) where an image is enlarged
-      and in [smallest, 1) where it is reduced.
+    factor: the smallest and the largest factor, between which it is uniform: above 1 where an image
+      is enlarged, below 1 where it is reduced.
     methods: the methods, each of which is equally likely; see `Resampling`.
     antialias: whether kernels are stretched where an image becomes smaller; see `Resampling`.
     of_lr: whether factors refer to the size of LR rather than to that of the image.
@@ -93,9 +93,9 @@ class Resize:
   def draw(self, key: jax.Array) -> Draws:
     """Draws `factor` and `method`, an index into `methods`."""
     direction, factor, method = jax.random.uniform(key, (3,))
-    smallest, largest = min(self.factor[0], 1.0), max(self.factor[1], 1.0)
-    factors = jnp.stack([between(factor, 1.0, largest), between(factor, smallest, 1.0),
-                         jnp.ones(())])
+    larger = [max(bound, 1.0) for bound in self.factor]
+    smaller = [min(bound, 1.0) for bound in self.factor]
+    factors = jnp.stack([between(factor, *larger), between(factor, *smaller), jnp.ones(())])
     return {'factor': factors[choose(direction, self.directions)],
             'method': choose(method, (1,) * len(self.methods))}
 
@@ -124,7 +124,7 @@ class ResizeToGoal:
   """Resizes each image to the size of LR by a random method, the last resizing of a chain.
 
   Attributes:
-    methods, antialias: as in `Resize`.
+    methods, antialias: as in `Resize`. Antialiased bicubic is MATLAB's, with repeated borders.
   """
 
   methods: tuple[str, ...] = REALESRGAN_METHODS
@@ -148,7 +148,12 @@ class ResizeToGoal:
       shape: the canvas of the result, which holds the resized and the kept images.
     """
     sizes = goal.sizes if keep is None else jnp.where(keep[:, None], canvas.sizes, goal.sizes)
-    return resize(canvas, sizes, shape, draws['method'], Resampling(self.methods, self.antialias))
+    border = 0
+    if self.antialias:
+      border = 2 + 2 * max(math.ceil(old / new) for old, new in zip(
+          canvas.pixels.shape[1:3], goal.shape, strict=True))
+    resampling = Resampling(self.methods, self.antialias, border)
+    return resize(canvas, sizes, shape, draws['method'], resampling)
 
   def describe(self, draws: dict[str, Any]) -> str:
     """Returns for example 'resized to the size of LR, area'."""
