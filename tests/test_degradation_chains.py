@@ -133,8 +133,9 @@ def test_shuffled_stages_keep_the_order_of_those_that_change_the_size():
 
 
 def test_shuffled_stages_are_applied_in_the_drawn_order(crops):
-  chain = make_chain(('resize', 'jpeg', 'reduce'), {'jpeg': Jpeg(quality=(10, 10)), 'resize': Resize(
-      directions=(0.0, 1.0, 0.0), factor=(0.4, 0.6))}, shuffled=(0, 2), margin=8)
+  shrink = Resize(directions=(0.0, 1.0, 0.0), factor=(0.4, 0.6))
+  chain = make_chain(('resize', 'jpeg', 'reduce'),
+                     {'jpeg': Jpeg(quality=(10, 10)), 'resize': shrink}, shuffled=(0, 2), margin=8)
   sizes = jnp.full((4, 2), 48)
   canvas, draws = jax.jit(lambda hr, keys: chains.degrade(hr, sizes, keys, chain, 4))(
       crops, keys_of(4, 5))

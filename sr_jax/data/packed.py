@@ -1,8 +1,8 @@
 """Packed sets: all images of a set decoded once, in one file of uint8 that later starts reuse.
 
-Images lie one after another, HR followed by its LR if that is used, in an array [chunks, width] whose rows are up
-to 1 GiB long, so that an int32 can index them. Images of any mix of sizes therefore waste almost
-no space. The file is mapped into memory and may be much larger than it.
+Images lie one after another, HR followed by its LR if that is used, in an array [chunks, width]
+whose rows are up to 1 GiB long, so that an int32 can index them. Images of any mix of sizes
+therefore waste almost no space. The file is mapped into memory and may be much larger than it.
 """
 
 import contextlib

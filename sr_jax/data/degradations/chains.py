@@ -206,7 +206,7 @@ def size_fault(degradation: Degradation, scale: int) -> str:
   """Returns why a chain does not end at the size of LR, or ''."""
   resizing = [stage for _, stage in degradation.stages
               if isinstance(stage, (Resize, ResizeToGoal, Final))]
-  if resizing and isinstance(resizing[-1], Resize) or (scale > 1 and not resizing):
+  if (resizing and isinstance(resizing[-1], Resize)) or (scale > 1 and not resizing):
     return ('the last stage that changes the size must be reduce or final, which make LR of '
             f'scale {scale}')
   return ''
