@@ -25,12 +25,17 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from scipy import stats
 
 from sr_jax import images
 from sr_jax.data import sources
+from sr_jax.data.degradations import chains
+from sr_jax.data.degradations.blur import Sinc
+from sr_jax.data.degradations.chains import Degradation
+from sr_jax.data.degradations.resizing import ResizeToGoal
 from sr_jax.system import threads
 from tests.benchmarks import lr_statistics, torch_degradations, torch_device
 from tests.benchmarks.torch_chain import TorchChain
@@ -76,23 +81,36 @@ def float_jpeg_chain(crops: np.ndarray, seed: int) -> np.ndarray:
   return np.stack([degraded(index) for index in range(len(crops))])
 
 
-@functools.cache
-def our_degrade(without: tuple[str, ...], patch: int) -> Callable:
-  """Returns jitted degrade(float32 [B, H, W, 3] in [0, 1], keys [B]) -> {'lr', 'hr', 'target'}."""
-  from sr_jax.data.degradations import chains
-  spec = chains.PRESETS['realesrgan']
-  if without:
-    raise SystemExit('--without is not there yet')
-  return jax.jit(lambda hr, keys: chains.degrade(hr, keys, spec, SCALE, patch))
+def our_chain_without(without: Sequence[str]) -> Degradation:
+  """Returns sr_jax's chain without some of STAGES."""
+  chain = chains.PRESETS['realesrgan']
+  stages = {name: stage for name, stage in chain.stages
+            if name not in without or name.startswith('resize')}
+  for name in {'resize', 'resize2'}.intersection(without):  # the second still makes LR of HR
+    stages[name] = dataclasses.replace(stages[name], directions=(0.0, 0.0, 1.0))
+  final = stages['final']
+  if 'sinc' in without:
+    stages['final'] = final = dataclasses.replace(final, sinc=0.0)
+  if 'jpeg2' in without:
+    del stages['final']
+    stages |= {'reduce': ResizeToGoal(final.methods), 'sinc': Sinc(final.sinc, final.size)}
+  return dataclasses.replace(chain, stages=tuple(stages.items()),
+                             sharpen=0.0 if 'sharpen' in without else chain.sharpen)
 
 
 def our_chain(without: Sequence[str], crops: np.ndarray, seed: int) -> np.ndarray:
-  degrade, result = our_degrade(tuple(without), crops.shape[1]), []
-  keys = jax.random.split(jax.random.key(seed), len(crops))
+  chain = our_chain_without(without)
+
+  @jax.jit
+  def degrade(hr: jax.Array, keys: jax.Array) -> jax.Array:
+    sizes = jnp.full((len(hr), 2), hr.shape[1], jnp.int32)
+    return chains.degrade(chains.sharpened(hr, chain), sizes, keys, chain, SCALE)[0].pixels
+
+  keys, parts = jax.random.split(jax.random.key(seed), len(crops)), []
   for start in range(0, len(crops), BATCH):
     part = slice(start, start + BATCH)
-    result.append(np.asarray(degrade(images.to_float(crops[part]), keys[part])['lr']))
-  return np.rint(np.concatenate(result) * 255).astype(np.uint8)
+    parts.append(np.asarray(degrade(images.to_float(crops[part]), keys[part])))
+  return np.rint(np.concatenate(parts) * 255).astype(np.uint8)
 
 
 def _tensor(crops: np.ndarray) -> torch.Tensor:
@@ -210,7 +228,8 @@ def measure_speed(args: argparse.Namespace) -> None:
   if args.reference_only:
     runs['sr_jax'] = runs.pop('separable')  # `take_turns` compares with this name
   else:
-    degrade, key, hr = our_degrade((), 256), jax.random.key(0), images.to_float(crops)
+    degrade = jax.jit(chains.Degrader(chains.PRESETS['realesrgan'], SCALE, 256))
+    key, hr = jax.random.key(0), jnp.asarray(images.to_float(crops))
     runs['sr_jax'] = our_run
   result = take_turns(runs, args.seconds, lambda: None)
   for name, seconds in result.durations.items():
