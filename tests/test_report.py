@@ -206,6 +206,25 @@ def test_the_page_begins_with_the_best_step_against_bicubic(make):
   assert text.index('class="slider top"') < text.index('data-chart')
 
 
+def test_scores_of_clean_lr_are_beside_those_of_degraded_lr(make, tmp_path):
+  lines = lines_of(400)
+  for line in lines:
+    if 'valid/psnr_y' in line:
+      line['clean/psnr_y'] = 35 - line['valid/psnr_y'] / 10
+  runs = [make('one', lines, seed=1), make('two', lines, seed=2)]
+  text, data = page_data(report_page.write(runs[:1]))
+  table = re.search('<table class="metrics headline">.*?</table>', text)[0]
+  rows = [re.sub('<[^>]*>', ' ', row).split() for row in table.split('</tr>')]
+  assert rows[1][-3:] == ['20.00', '24.00', '(+4.00)']
+  assert rows[2] == ['PSNR', 'of', 'luma,', 'dB,', 'clean', 'LR', '33.00', '32.60', '(-0.40)']
+  assert [line['label'] for line in data['charts'][0]['lines']] == [
+      'validation', 'clean LR', 'bicubic', 'bicubic of clean LR']
+  text = report_page.write(runs, tmp_path / 'both.html').read_text()
+  table = re.search('<table class="metrics overview">.*?</table>', text)[0]
+  assert 'PSNR of luma, dB, clean LR' in table
+  assert table.count('32.60 (-0.40)') == 2
+
+
 def test_a_run_without_validation_has_no_best_step(make):
   lines = [{name: value for name, value in line.items() if not name.startswith('valid/')}
            for line in lines_of(400)]

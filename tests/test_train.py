@@ -32,7 +32,7 @@ from sr_jax.step.flat import flatten, named_arrays
 from sr_jax.step.state import Average, NetState, TrainState
 from sr_jax.step.train_step import PixelStep
 from sr_jax.system import files
-from sr_jax.train import replay, schedule, stopping, validation
+from sr_jax.train import replay, schedule, stopping, validation, validation_data
 from sr_jax.train.start import load_initial, start_from
 from tests import smallest
 from tests.conftest import filled, same_bits
@@ -178,7 +178,7 @@ def test_files_and_output_of_a_run(uninterrupted):
   assert (warm, gan) == (warm_again, gan_again)
   assert warm == {'terms/pixel/train', 'terms/pixel/valid'}
   experiment = phases.build(config)
-  crops = validation.open_validation(config, inputs.training_set(config)).crops
+  crops = validation_data.open_validation(config, inputs.training_set(config)).crops
   terms = validation.loss_terms(jax.jit(experiment.phases[-1].terms), state, crops, {})
   assert terms.keys() == gan > warm
   assert {name: lines[-1][name] for name in gan} == terms  # computed from the last state

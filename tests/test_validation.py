@@ -19,7 +19,7 @@ from sr_jax.runs.metrics_log import read_metrics
 from sr_jax.step.flat import flatten
 from sr_jax.step.state import NetState, TrainState, variables
 from sr_jax.system import user_code
-from sr_jax.train import overfitting, schedule, validation
+from sr_jax.train import overfitting, schedule, validation, validation_data
 from tests import own_code
 from tests.conftest import filled
 from tests.test_logs import read_events
@@ -155,7 +155,7 @@ def test_the_test_set_is_scored_but_chooses_nothing(watched, tmp_path, monkeypat
           if tags == ['progress/sub/0']] == [0, 2, 4, 6, 8]
   # A test set alone is scored too; there is no best checkpoint and there are no images.
   watched.data.valid = ''
-  opened = validation.open_validation(watched, [])
+  opened = validation_data.open_validation(watched, [])
   assert (list(opened.sets), opened.crops, opened.valid) == (['test'], {}, [])
 
 
@@ -182,16 +182,16 @@ def test_a_test_set_that_cannot_be_scored_is_reported(watched, tmp_path):
   (tmp_path / 'test' / 'sub' / '0.png').write_text('no picture')
   (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture either')
   with pytest.raises(InputError, match=r'config\.data\.test: no usable image: .*not a.* 1 more'):
-    validation.open_validation(watched, [])
+    validation_data.open_validation(watched, [])
   (tmp_path / 'test' / 'sub' / '1.png').write_text('no picture, but one of two')
   images.write_image(tmp_path / 'test' / 'sub' / '0.png', np.zeros((20, 20, 3), np.uint8))
-  opened = validation.open_validation(watched, [])
+  opened = validation_data.open_validation(watched, [])
   assert len(opened.sets['test']) == 1
   assert ['1.png: not a' in line for line in opened.skipped] == [True, False]
   assert 'no loss terms' in opened.skipped[1]  # there is nothing to train on here
   watched.data.test = 'folder:/nowhere'
   with pytest.raises(InputError, match=r'config\.data\.test: /nowhere: no such folder'):
-    validation.open_validation(watched, [])
+    validation_data.open_validation(watched, [])
 
 
 # Images without HR -------------------------------------------------------------------------
@@ -289,12 +289,12 @@ def test_crops_are_the_centres_of_usable_images(tmp_path, picture, config):
     images.write_image(tmp_path / f'{index}.png', picture(*size, index))
   (tmp_path / '3.png').write_text('no picture')
   found = sources.open_source(f'folder:{tmp_path}', 2)
-  batch = validation.centre_crops(found, inputs.build_crop_spec(config))
+  batch = validation_data.centre_crops(found, inputs.build_crop_spec(config))
   expected = [middle_of(found[index], y, x) for index, y, x in ((0, 6, 9), (2, 4, 0))]
   for name in ('lr', 'hr'):
     np.testing.assert_array_equal(batch[name], np.stack([crop[name] for crop in expected]))
     assert batch[name].dtype == np.float32
-  assert validation.centre_crops(found[1:2], inputs.build_crop_spec(config)) == {}
+  assert validation_data.centre_crops(found[1:2], inputs.build_crop_spec(config)) == {}
 
 
 def middle_of(picture, y, x):
@@ -318,7 +318,7 @@ def test_terms_are_the_losses_of_the_raw_weights(config, folder, name):
   found = sources.open_source(f'folder:{folder}', 2)
   crops = {'train': [middle_of(found[0], 6, 9), middle_of(found[1], 11, 5)],
            'valid': [middle_of(found[2], 4, 4)]}
-  batches = {kind: validation.centre_crops(mine, inputs.build_crop_spec(config))
+  batches = {kind: validation_data.centre_crops(mine, inputs.build_crop_spec(config))
              for kind, mine in (('train', found[:2]), ('valid', found[2:3]))}
   terms = validation.loss_terms(jax.jit(phase.terms), state, batches, {})
 
@@ -440,7 +440,7 @@ def test_an_own_metric_that_cannot_be_used_is_refused_before_training(watched, n
   user_code.allow(['tests.own_code'])
   watched.eval.extra = {'mine': {'fn': f'tests.own_code:{name}', 'better': 'higher'}}
   with pytest.raises(InputError) as error:
-    validation.open_validation(watched, [])
+    validation_data.open_validation(watched, [])
   assert 'mine' in str(error.value)
   assert f'tests.own_code:{name}' in str(error.value)
   assert words in str(error.value)
@@ -456,6 +456,6 @@ def test_an_own_metric_may_decide_and_is_known_by_its_name(watched):
   watched.eval.extra = {'mine': {'fn': 'never.allowed:here', 'better': 'lower'}}
   phases.build(watched)  # replay and profile do not import it
   with pytest.raises(InputError, match=r'extra\.mine\.fn=.never\.allowed:here.*--import never'):
-    validation.open_validation(watched, [])
+    validation_data.open_validation(watched, [])
   watched.eval.extra.mine.fn = ''
-  assert validation.open_validation(watched, []).own == {}
+  assert validation_data.open_validation(watched, []).own == {}

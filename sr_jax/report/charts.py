@@ -9,6 +9,7 @@ from sr_jax import images
 from sr_jax.report import curves
 from sr_jax.report.curves import Curve
 from sr_jax.report.history import History
+from sr_jax.runs import metrics_log
 from sr_jax.system.text import better_when_lower
 
 MAX_POINTS = 1_500  # of a drawn curve
@@ -58,11 +59,12 @@ def charts(histories: Sequence[History]) -> Iterator[dict[str, Any]]:
 
 
 def _metric_charts(names: Sequence[str]) -> Iterator[Chart]:
-  metrics = dict.fromkeys(name.partition('/')[2] for kind in ('valid/', 'test/')
+  metrics = dict.fromkeys(name.partition('/')[2] for kind in metrics_log.SETS
                           for name in _with_prefix(names, kind))
   for metric in metrics:
     yield Chart('Metrics', TITLES.get(metric, metric),
-                {f'valid/{metric}': 'validation', f'test/{metric}': 'test'}, baselines=True)
+                {f'valid/{metric}': 'validation', f'clean/{metric}': 'clean LR',
+                 f'test/{metric}': 'test'}, baselines=True)
 
 
 def _training_charts(names: Sequence[str]) -> Iterator[Chart]:
@@ -130,8 +132,10 @@ def _levels(chart: Chart, histories: Sequence[History]) -> list[dict[str, Any]]:
     for kind, scores in run.baselines.items():
       for name, label in chart.lines.items():
         if scores.get(name) is not None:
-          text = (images.baseline_name(kind, run.config.get('scale')) if kind == 'bicubic'
-                  else f'{label} at the start')
+          text = f'{label} at the start'
+          if kind == 'bicubic':
+            text = images.baseline_name(kind, run.config.get('scale'))
+            text += ' of clean LR' if name.startswith('clean/') else ''
           found.setdefault((text, scores[name]), []).append(index)
   return [{'run': None if len(indices) > 1 else indices[0], 'level': level, 'label': text}
           for (text, level), indices in found.items()]

@@ -22,7 +22,7 @@ from sr_jax.system import files
 
 # Only these are read from a log, and a limited number of them: a log that another program wrote
 # may contain anything.
-DRAWN = ('g/', 'd/', 'learning_rate/', 'valid/', 'test/', 'terms/', 'images_per_second', 'skipped')
+DRAWN = ('g/', 'd/', 'learning_rate/', *metrics_log.SETS, 'terms/', 'images_per_second', 'skipped')
 MAX_CURVES = 200
 
 
@@ -117,7 +117,7 @@ def _read_log(workdir: pathlib.Path) -> tuple[
     if step == 0 and phase in ('bicubic', 'start'):
       baselines.setdefault(phase, {}).update(
           (name, value) for name, value in line.items()
-          if _is_number(value) and name.startswith(('valid/', 'test/', 'terms/')))
+          if _is_number(value) and name.startswith((*metrics_log.SETS, 'terms/')))
       continue
     if not phases or phases[-1][0] != phase:
       phases.append((phase, step))

@@ -6,12 +6,15 @@ from html import escape
 from typing import Any
 
 from sr_jax import images
-from sr_jax.report.charts import TITLES
 from sr_jax.report.headline import (
+  CLEAN,
   Best,
   best_validation,
   better_when,
+  clean_note,
+  curve_name,
   gain_text,
+  metric_title,
   score_cell,
   scored_metrics,
 )
@@ -72,7 +75,7 @@ def overview(histories: Sequence[History], names: Sequence[str],
   differing = differing_keys(histories)
   keys = list(differing[0])
   head = ['', *(escape(key).replace('.', '.<wbr>') for key in keys[:MAX_KEYS]), 'best step',
-          *(escape(TITLES.get(metric, metric)) for metric in metrics), 'steps', 'time']
+          *(escape(metric_title(metric)) for metric in metrics), 'steps', 'time']
   rows = _baselines(histories, metrics, len(keys[:MAX_KEYS]))
   first = {metric: _winner(metric, histories, bests) for metric in metrics}
   for run, name, best, values in zip(histories, names, bests, differing, strict=True):
@@ -83,7 +86,7 @@ def overview(histories: Sequence[History], names: Sequence[str],
     for metric in metrics:
       cell = score_cell(metric, scores.get(metric))
       cells.append((f'<b>{cell}</b>' if scores.get(metric) == first[metric] else cell)
-                   + gain_text(metric, scores.get(metric), bicubic.get(f'valid/{metric}')))
+                   + gain_text(metric, scores.get(metric), bicubic.get(curve_name(metric))))
     rows.append([f'{swatch}{escape(name)}', *(_value(values[key]) for key in keys[:MAX_KEYS]),
                  f'{best.step:,}' if best else '', *cells, _steps(run),
                  format_seconds(run.seconds, always_hours=True) if run.seconds else ''])
@@ -99,7 +102,7 @@ def _notes(histories: Sequence[History], metrics: Sequence[str], own: Mapping[st
     metric = best_metric(histories)
     notes.append('Means of the validation set at the best step; in parentheses the difference to '
                  f'{_baseline(histories)}. The best value of each metric is bold. '
-                 + better_when(metrics, own))
+                 + clean_note(metrics) + better_when(metrics, own))
     if shown < len(histories):
       notes.append(f'Curves and images show the {shown} runs that are best by {metric}, those '
                    'with a colour.')
@@ -116,7 +119,7 @@ def _baselines(histories: Sequence[History], metrics: Sequence[str], keys: int) 
   """Returns rows of bicubic and of the start of training, where they are the same for all runs."""
   rows = []
   for kind in ('bicubic', 'start'):
-    found = [{metric: run.baselines.get(kind, {}).get(f'valid/{metric}') for metric in metrics}
+    found = [{metric: run.baselines.get(kind, {}).get(curve_name(metric)) for metric in metrics}
              for run in histories]
     found = [scores for scores in found if any(value is not None for value in scores.values())]
     if found and all(scores == found[0] for scores in found):
@@ -134,7 +137,7 @@ def _winner(metric: str, histories: Sequence[History], bests: Sequence[Best | No
             ) -> float | None:
   """Returns the best value of a metric; None if there are not two different ones."""
   values = {best.scores[metric] for best in bests if best and metric in best.scores}
-  lower = metadata.lower_is_better(metric, histories[0].config)
+  lower = metadata.lower_is_better(metric.removeprefix(CLEAN), histories[0].config)
   return (min if lower else max)(values) if len(values) > 1 else None
 
 

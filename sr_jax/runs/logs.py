@@ -127,9 +127,9 @@ class Logs:
 
     Args:
       phase: the phase of training; 'bicubic' or 'start' for scores before the first step.
-      sets: {'valid': metrics, 'test': metrics}, logged as `valid/NAME` and `test/NAME`.
+      sets: {'valid': metrics, 'clean': ..., 'test': ...}, logged as `valid/NAME` and so on.
       terms: loss terms, logged under their own names and not printed.
-      names: {'valid': the set's name, 'test': ...}.
+      names: {'valid': the set's name, 'clean': ..., 'test': ...}.
       is_best: whether these are the best scores so far.
     """
     metrics = {f'{kind}/{name}': value for kind, metrics in sets.items()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
+SETS = ('valid/', 'clean/', 'test/')  # prefixes of the metrics of sets that are scored
+
 
 def read_metrics(workdir: os.PathLike | str) -> list[dict]:
   """Reads metrics.jsonl; lines that a kill truncated or that are invalid are skipped."""
@@ -40,7 +42,7 @@ def _parse_line(text: str) -> dict | None:
   try:
     line = json.loads(text, parse_constant=lambda name: None)  # NaN is not valid JSON
     numbers = [line['step'], *(value for name, value in line.items() if value is not None
-                               and name.startswith(('valid/', 'test/', 'terms/')))]
+                               and name.startswith((*SETS, 'terms/')))]
     valid = (type(line['step']) is int and line['step'] >= 0 and all(
         isinstance(number, float) or (isinstance(number, int) and number < 2**63)
         for number in numbers)

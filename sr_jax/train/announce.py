@@ -7,7 +7,7 @@ from typing import Any
 
 from sr_jax import images
 from sr_jax.experiment.check import describe_steps
-from sr_jax.runs.metrics_log import read_metrics
+from sr_jax.runs.metrics_log import SETS, read_metrics
 from sr_jax.step import freezing
 from sr_jax.step.state import TrainState
 from sr_jax.system.text import format_metric
@@ -138,10 +138,14 @@ def validation_tables(workdir: pathlib.Path, baseline: str = 'bicubic') -> list[
   """
   lines = [line | {'phase': baseline}
            if line['phase'] == 'bicubic' else line for line in read_metrics(workdir)]
-  rows = {kind: [line for line in lines if any(name.startswith(f'{kind}/') for name in line)]
-          for kind in ('valid', 'test')}
-  return [text for kind in filter(rows.get, rows)
-          for text in _table(rows[kind], f'{kind}/', f'data.{kind}' if rows['test'] else '')]
+  rows = {prefix: [line for line in lines if any(name.startswith(prefix) for name in line)]
+          for prefix in SETS}
+  rows = {prefix: found for prefix, found in rows.items() if found}
+  degraded = ', degraded LR' if 'clean/' in rows else ''
+  titles = {'valid/': f'data.valid{degraded}', 'clean/': 'data.valid, clean LR',
+            'test/': f'data.test{degraded}'}
+  return [text for prefix, found in rows.items()
+          for text in _table(found, prefix, titles[prefix] if len(rows) > 1 else '')]
 
 
 def _table(rows: list[dict], prefix: str, title: str) -> list[str]:

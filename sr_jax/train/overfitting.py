@@ -17,7 +17,7 @@ def term_lines(workdir: pathlib.Path,
   """Returns what `describe_terms` returns below a line with the number of crops.
 
   Args:
-    crops: of `validation.ValidationData`.
+    crops: of `validation_data.ValidationData`.
   """
   lines = read_metrics(workdir)
   described = describe_terms(lines)

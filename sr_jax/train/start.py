@@ -30,10 +30,10 @@ from sr_jax.step.flat import named_arrays, store_named
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding
 from sr_jax.system.signals import DeferredSignals
-from sr_jax.train import validation
 from sr_jax.train.ownership import OwnedFolder
 from sr_jax.train.previous import Previous, refuse_resume, run_state
 from sr_jax.train.stopping import StopVote
+from sr_jax.train.validation_data import ValidationData, open_validation
 
 
 class Origin(NamedTuple):
@@ -89,7 +89,7 @@ class Run:
   notes: Sequence[str]
   feed: Feed
   mesh: Mesh | None
-  validation: validation.ValidationData
+  validation: ValidationData
   log: Logs | NullLogs
   checkpoints: Checkpoints | None
   folder: OwnedFolder | None
@@ -129,8 +129,8 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
   if resumed and first:
     refuse_resume(config, workdir, previous, resume)
   model = load_initial(config) if first and config.init_from and not resumed else None
-  data = (validation.open_validation(config, training_set, notes) if first
-          else validation.ValidationData({}, {}, []))
+  data = (open_validation(config, training_set, notes) if first
+          else ValidationData({}, {}, []))
   experiment = phases.build(config)
   state, loaded, initialised = experiment.new_state(), [], []
   if resumed and first:
