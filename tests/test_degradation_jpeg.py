@@ -95,4 +95,4 @@ def test_description_names_quality_and_subsampling():
   draws = {'apply': np.True_, 'quality': np.int32(43), 'halved': np.True_}
   assert Jpeg().describe(draws) == 'JPEG of quality 43, 4:2:0'
   assert '4:4:4' in Jpeg().describe(draws | {'halved': np.False_})
-  assert Jpeg().describe(draws | {'apply': np.False_}) == ''
+  assert Jpeg().describe(draws | {'apply': np.False_}) == 'no JPEG'

@@ -254,6 +254,6 @@ def test_descriptions_name_the_values():
   assert Noise().describe(settings(grey=np.True_)) == 'Gaussian noise of sigma 10.0 levels, grey'
   assert '1.00' in Noise().describe(settings(gaussian=np.False_))
   assert 'correlated' in Noise().describe(settings(correlated=np.True_))
-  assert Noise().describe(settings(apply=np.False_)) == ''
+  assert Noise().describe(settings(apply=np.False_)) == 'no noise'
   draws = {'apply': np.True_, 'salt': np.float32(.012), 'dead': np.float32(.0005)}
   assert Impulse().describe(draws) == 'salt and pepper on 1.20%, 0.05% dead pixels'

@@ -7,6 +7,7 @@ out.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ import numpy as np
 
 from sr_jax import images
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
+from sr_jax.data.degradations.drawing import between
+from sr_jax.data.degradations.fusing import run_apart
 
 # Quantisation tables of ITU-T T.81, Annex K.1, at quality 50 (jcparam.c); rows are vertical
 # frequencies.
@@ -25,6 +28,18 @@ LUMA_TABLE = np.array([
     [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99]], np.int32)
 CHROMA_TABLE = np.full((8, 8), 99, np.int32)
 CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+# One-dimensional DCT times 8192 sqrt(8) (jfdctint.c): each row is a frequency. Entries are sums of
+# libjpeg's rounded constants, so some differ by one from what rounding the cosines would give.
+DCT = np.array([
+    [8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192],
+    [11363, 9633, 6437, 2260, -2260, -6437, -9633, -11363],
+    [10703, 4433, -4433, -10703, -10703, -4433, 4433, 10703],
+    [9633, -2259, -11362, -6436, 6436, 11362, 2259, -9633],
+    [8192, -8192, -8192, 8192, 8192, -8192, -8192, 8192],
+    [6437, -11362, 2261, 9633, -9633, -2261, 11362, -6437],
+    [4433, -10704, 10704, -4433, -4433, 10704, -10704, 4433],
+    [2260, -6436, 9633, -11363, 11363, -9633, 6436, -2260]], np.int32)
 
 # Y, Cb, Cr (rows) of R, G, B times 2^16, and the offsets to add before the shift (jccolor.c).
 YCC = np.array([[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]], np.int32)
@@ -62,21 +77,20 @@ def jpeg(pixels: jax.Array, sizes: jax.Array, quality: jax.Array, halved: jax.Ar
     float32 [B, H, W, C], multiples of 1/255; pixels outside of `sizes` have no meaning.
   """
   height, width, channels = pixels.shape[1:]
-  levels = images.to_levels(pixels).astype(jnp.int32)
-  planes = jnp.pad(levels, ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0)))
-  planes = _replicate_edges(jnp.moveaxis(planes, -1, 1), sizes)
+  apart = functools.partial(run_apart, (quality > 0).any())  # always true, unknown to the compiler
+  planes = images.to_levels(jnp.moveaxis(pixels, -1, 1)).astype(jnp.int32)
+  planes = jnp.pad(planes, ((0, 0), (0, 0), (0, -height % 16), (0, -width % 16)))
   tables = quantisation_tables(quality)
   if channels == 1:
+    planes = apart(lambda planes: _replicate_edges(planes, sizes), planes)
     planes = _code_blocks(planes, tables[:, :1])
   else:
+    planes = apart(lambda planes: _rgb_to_ycc(_replicate_edges(planes, sizes)), planes)
     halved = halved[:, None, None, None]
-    planes = _rgb_to_ycc(planes)
-    chroma = planes[:, 1:]
-    chroma = jnp.where(halved, _halve(chroma, sizes), chroma)
+    chroma = apart(lambda chroma: jnp.where(halved, _halve(chroma, sizes), chroma), planes[:, 1:])
     planes = jnp.concatenate([planes[:, :1], chroma], 1)
     planes = _code_blocks(planes, tables[:, np.array([0, 1, 1])])
-    chroma = planes[:, 1:]
-    chroma = jnp.where(halved, _double(chroma, sizes), chroma)
+    chroma = apart(lambda chroma: jnp.where(halved, _double(chroma, sizes), chroma), planes[:, 1:])
     planes = _ycc_to_rgb(planes[:, 0], chroma[:, 0], chroma[:, 1])
   return images.to_float(jnp.moveaxis(planes, 1, -1)[:, :height, :width])
 
@@ -157,55 +171,24 @@ def _code_blocks(planes: jax.Array, tables: jax.Array) -> jax.Array:
   """
   batch, count, height, width = planes.shape
   blocks = planes.reshape(batch, count, height // 8, 8, width // 8, 8) - 128
-  steps = tables[:, :, None, :, None, :]
   vertical, horizontal = 3, 5
-  coefficients = _forward(_forward(blocks, horizontal, 11), vertical, 15)  # times 8
-  blocks = _quantise(coefficients, steps)
-  blocks = _inverse(_inverse(blocks, vertical, 11), horizontal, 18)
+  coefficients = _transform(_transform(blocks, DCT, horizontal, 11), DCT, vertical, 15)  # times 8
+  blocks = _quantise(coefficients, tables[:, :, None, :, None, :])
+  blocks = _transform(_transform(blocks, DCT.T, vertical, 11), DCT.T, horizontal, 18)
   # The SIMD code limits in this way; the C code wraps values beyond 512, which no image reaches.
   return jnp.clip(blocks + 128, 0, 255).reshape(planes.shape)
 
 
-def _forward(blocks: jax.Array, axis: int, shift: int) -> jax.Array:
-  """Computes the DCT of an axis of 8 samples, times 8192 sqrt(8) / 2^shift (jfdctint.c)."""
-  x = [jax.lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(8)]
-  s0, s1, s2, s3 = (x[i] + x[7 - i] for i in range(4))
-  d0, d1, d2, d3 = (x[i] - x[7 - i] for i in range(4))
-  even = (s1 - s2 + s0 - s3) * 4433
-  odd = (d0 + d1 + d2 + d3) * 9633
-  z1, z2 = (d0 + d3) * -7373, (d1 + d2) * -20995
-  z3, z4 = odd - (d1 + d3) * 16069, odd - (d0 + d2) * 3196
-  outputs = [(s0 + s1 + s2 + s3) << 13, d0 * 12299 + z1 + z4,
-             even + (s0 - s3) * 6270, d1 * 25172 + z2 + z3,
-             (s0 - s1 - s2 + s3) << 13, d2 * 16819 + z2 + z4,
-             even - (s1 - s2) * 15137, d3 * 2446 + z1 + z3]
-  return jnp.stack([_divide(output, shift) for output in outputs], axis)
-
-
-def _inverse(blocks: jax.Array, axis: int, shift: int) -> jax.Array:
-  """Computes the samples of an axis of 8 DCT coefficients (jidctint.c), scaled as `_forward`."""
-  x = [jax.lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(8)]
-  z = (x[2] + x[6]) * 4433
-  even = z + x[2] * 6270, z - x[6] * 15137
-  total, difference = (x[0] + x[4]) << 13, (x[0] - x[4]) << 13
-  evens = [total + even[0], difference + even[1], difference - even[1], total - even[0]]
-  odd = (x[1] + x[3] + x[5] + x[7]) * 9633
-  z1, z2 = (x[1] + x[7]) * -7373, (x[3] + x[5]) * -20995
-  z3, z4 = odd - (x[3] + x[7]) * 16069, odd - (x[1] + x[5]) * 3196
-  odds = [x[1] * 12299 + z1 + z4, x[3] * 25172 + z2 + z3,
-          x[5] * 16819 + z2 + z4, x[7] * 2446 + z1 + z3]
-  outputs = [evens[i] + odds[i] for i in range(4)] + [evens[i] - odds[i] for i in (3, 2, 1, 0)]
-  return jnp.stack([_divide(output, shift) for output in outputs], axis)
-
-
-def _divide(value: jax.Array, shift: int) -> jax.Array:
-  """Divides by 2^shift and rounds halves up."""
-  return (value + (1 << (shift - 1))) >> shift
+def _transform(blocks: jax.Array, matrix: np.ndarray, axis: int, shift: int) -> jax.Array:
+  """Multiplies an axis of 8 by a matrix, divides by 2^shift and rounds halves up."""
+  # A sum rather than a matrix product, which devices do not have for int32 or only slowly.
+  matrix = matrix.reshape(8, 8, *[1] * (blocks.ndim - 1 - axis))
+  total = (jnp.expand_dims(blocks, axis) * matrix).sum(axis + 1)
+  return (total + (1 << (shift - 1))) >> shift
 
 
 def _quantise(coefficients: jax.Array, steps: jax.Array) -> jax.Array:
-  """Rounds coefficients, given times 8, to multiples of steps, halves away from zero (jcdctmgr.c).
-  """
+  """Rounds coefficients / 8 to multiples of steps, halves away from zero (jcdctmgr.c)."""
   # Exact in float32: a dividend below 2^16 plus a half is at least 0.5 / divisor away from the
   # next integer, many times the rounding error. Integer division is slow on all devices.
   dividend = (jnp.abs(coefficients) + 4 * steps).astype(jnp.float32) + 0.5
@@ -229,11 +212,11 @@ class Jpeg:
 
   def draw(self, key: jax.Array) -> Draws:
     """Draws 'apply', 'quality' and 'halved' of one image."""
-    apply, quality, halved = jax.random.split(key, 3)
+    apply, quality, halved = jax.random.uniform(key, (3,))
     low, high = (round(bound) for bound in self.quality)
-    return {'apply': jax.random.bernoulli(apply, self.probability),
-            'quality': jax.random.randint(quality, (), low, high + 1),
-            'halved': jax.random.bernoulli(halved, self.subsampling)}
+    quality = jnp.floor(between(quality, low, high + 1)).astype(jnp.int32)
+    return {'apply': apply < self.probability, 'quality': jnp.minimum(quality, high),
+            'halved': halved < self.subsampling}
 
   def apply(self, canvas: Canvas, draws: Draws, keys: jax.Array, goal: Goal) -> Canvas:
     """Compresses the images that drew it; the others keep their values, unrounded."""
@@ -243,7 +226,7 @@ class Jpeg:
         pixels=jnp.where(draws['apply'][:, None, None, None], coded, canvas.pixels))
 
   def describe(self, draws: dict[str, Any]) -> str:
-    """Returns such as 'JPEG of quality 43, 4:2:0', or '' where nothing is done."""
+    """Returns for example 'JPEG of quality 43, 4:2:0'."""
     if not draws['apply']:
-      return ''
+      return 'no JPEG'
     return f'JPEG of quality {int(draws["quality"])}, {"4:2:0" if draws["halved"] else "4:4:4"}'

@@ -6,7 +6,6 @@ from its own key. Each takes one uniform number per sample and both share the sa
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +15,8 @@ import numpy as np
 from sr_jax import images
 from sr_jax.data.degradations import random_numbers
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
+from sr_jax.data.degradations.drawing import between
+from sr_jax.data.degradations.fusing import run_apart
 
 # Weights of R, G, B in the luma that grey Poisson noise is drawn from (torchvision's
 # rgb_to_grayscale, which BasicSR calls).
@@ -70,20 +71,9 @@ def add_noise(pixels: jax.Array, sizes: jax.Array, keys: jax.Array, draws: Draws
   batch, height, width, channels = pixels.shape
   # Rows of W C samples: loops over C alone would be short and slow.
   rows = pixels.reshape(batch, height, width * channels)
-  rows = _where_any(draws['apply'], functools.partial(
+  rows = run_apart(draws['apply'].any(), functools.partial(
       _noisy, sizes=sizes, keys=keys, draws=draws, channels=channels), rows)
   return rows.reshape(pixels.shape)
-
-
-def _where_any(drawn: jax.Array, function: Callable[[jax.Array], jax.Array], rows: jax.Array
-               ) -> jax.Array:
-  """Applies a function that leaves images alone that have not `drawn` [B] it."""
-  # On the CPU a branch keeps XLA from fusing the function with reshaping, which would bring short
-  # loops back, or with other functions, which would repeat it for each sample that they read: both
-  # take four times as long. On a GPU a branch would wait for the host.
-  if jax.default_backend() == 'cpu':
-    return jax.lax.cond(drawn.any(), function, lambda rows: rows, rows)
-  return function(rows)
 
 
 def _noisy(rows: jax.Array, sizes: jax.Array, keys: jax.Array, draws: Draws,
@@ -100,8 +90,8 @@ def _noisy(rows: jax.Array, sizes: jax.Array, keys: jax.Array, draws: Draws,
   values = _photons(levels, channels, sizes)
   counts = random_numbers.poisson(levels * (values / 255), uniform, normals)
   if 'mix' in draws and channels == 3:
-    normals = _where_any(draws['correlated'], lambda normals: _mix_channels(normals, draws['mix']),
-                         normals)
+    normals = run_apart(draws['correlated'].any(),
+                        lambda normals: _mix_channels(normals, draws['mix']), normals)
   noise = jnp.where(gaussian, normals * (sigma / 255), (counts / values - levels / 255) * scale)
   return jnp.where(apply, jnp.clip(rows + noise, 0, 1), rows)
 
@@ -185,15 +175,13 @@ class Noise:
 
   def draw(self, key: jax.Array) -> Draws:
     """Draws 'apply', 'gaussian', 'sigma', 'scale', 'grey', and 'correlated' with its 'mix'."""
-    apply, kind, sigma, scale, colour, mix = jax.random.split(key, 6)
-    gaussian = jax.random.bernoulli(kind, self.gaussian)
-    colour = jax.random.uniform(colour)
-    draws = {'apply': jax.random.bernoulli(apply, self.probability), 'gaussian': gaussian,
-             'sigma': jax.random.uniform(sigma, (), jnp.float32, *self.sigma),
-             'scale': jax.random.uniform(scale, (), jnp.float32, *self.poisson),
+    values, mix = jax.random.split(key)
+    apply, kind, sigma, scale, colour = jax.random.uniform(values, (5,))
+    draws = {'apply': apply < self.probability, 'gaussian': kind < self.gaussian,
+             'sigma': between(sigma, *self.sigma), 'scale': between(scale, *self.poisson),
              'grey': colour < self.grey}
     if self.correlated:
-      correlated = gaussian & (colour >= 1 - self.correlated)
+      correlated = draws['gaussian'] & (colour >= 1 - self.correlated)
       draws |= {'correlated': correlated,
                 'sigma': jnp.where(correlated, self.sigma[1], draws['sigma']),
                 'mix': jnp.where(correlated, random_mix(mix), jnp.eye(3))}
@@ -205,9 +193,9 @@ class Noise:
     return canvas._replace(pixels=add_noise(canvas.pixels, canvas.sizes, keys, draws))
 
   def describe(self, draws: dict[str, Any]) -> str:
-    """Returns such as 'Gaussian noise of sigma 12.3 levels, grey', or '' where nothing is done."""
+    """Returns for example 'Gaussian noise of sigma 12.3 levels, grey'."""
     if not draws['apply']:
-      return ''
+      return 'no noise'
     kind = 'correlated' if draws.get('correlated') else 'grey' if draws['grey'] else 'colour'
     if draws['gaussian']:
       return f'Gaussian noise of sigma {float(draws["sigma"]):.1f} levels, {kind}'
@@ -257,10 +245,9 @@ class Impulse:
 
   def draw(self, key: jax.Array) -> Draws:
     """Draws 'apply' and the shares 'salt' and 'dead' of one image."""
-    apply, salt, dead = jax.random.split(key, 3)
-    return {'apply': jax.random.bernoulli(apply, self.probability),
-            'salt': jax.random.uniform(salt, (), jnp.float32, *self.salt),
-            'dead': jax.random.uniform(dead, (), jnp.float32, *self.dead)}
+    apply, salt, dead = jax.random.uniform(key, (3,))
+    return {'apply': apply < self.probability, 'salt': between(salt, *self.salt),
+            'dead': between(dead, *self.dead)}
 
   def apply(self, canvas: Canvas, draws: Draws, keys: jax.Array, goal: Goal) -> Canvas:
     """Replaces pixels of the images that drew it; all others keep their values."""
@@ -270,8 +257,8 @@ class Impulse:
         pixels=jnp.where(draws['apply'][:, None, None, None], changed, canvas.pixels))
 
   def describe(self, draws: dict[str, Any]) -> str:
-    """Returns such as 'salt and pepper on 1.20%, 0.05% dead pixels', or '' without them."""
+    """Returns for example 'salt and pepper on 1.20%, 0.05% dead pixels'."""
     if not draws['apply']:
-      return ''
+      return 'no salt and pepper'
     return (f'salt and pepper on {100 * float(draws["salt"]):.2f}%, '
             f'{100 * float(draws["dead"]):.2f}% dead pixels')
