@@ -59,3 +59,19 @@ def test_the_batch_chain_resembles_the_chain_of_one_image(picture: Callable):
   one = reference.degrade_one(images[0], rng, options)
   assert one.shape == (16, 16, 3)
   assert abs(one.mean() - levels.mean()) < 40
+
+
+def test_sr_jax_degrades_as_the_reference_does(picture: Callable):
+  from scipy import stats
+
+  from sr_jax import images
+  from tests.benchmarks import degradations, lr_statistics
+  crops = np.stack([picture(128, 128, seed) for seed in range(100)])
+  clean = [images.imresize(crop, 1 / 4) for crop in crops]
+  reference, ours = (
+      np.array([lr_statistics.of(*pair) for pair in zip(chain((), crops, 0), clean, strict=True)])
+      for chain in (degradations.reference_chain, degradations.our_chain))
+  distances = {name: stats.ks_2samp(reference[:, column], ours[:, column]).statistic
+               for column, name in enumerate(lr_statistics.NAMES)}
+  # Of two samples of 100 from one distribution, one pair in 1,000 is farther apart than .28.
+  assert max(distances.values()) < 0.28, distances
