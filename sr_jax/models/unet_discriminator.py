@@ -68,16 +68,17 @@ def spectral_norm(kernel: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array
 
   Args:
     kernel: float32 [rows, columns, C, features].
-    u: float32 [features], of any length but zero.
+    u: float32 [features], not zero.
 
   Returns:
     (sigma, a scalar that has a gradient for the kernel; u' [features], of length 1).
   """
-  constant = lax.stop_gradient(kernel)
-  v = _normalize(jnp.sum(constant * u, -1))  # [rows, columns, C]
-  product = jnp.sum(kernel * v[..., None], (0, 1, 2))  # W v
-  u = _normalize(lax.stop_gradient(product))
-  return jnp.sum(u * product), u
+  back = jnp.sum(lax.stop_gradient(kernel) * u, -1)  # W^T u, [rows, columns, C]
+  product = jnp.sum(kernel * back[..., None], (0, 1, 2))  # W W^T u, |W^T u| times W v
+  constant = lax.stop_gradient(product)
+  length = jnp.sqrt(jnp.sum(u * constant))  # |W^T u|, from few numbers: a GPU needs fewer kernels
+  moved = _normalize(constant)
+  return jnp.sum(moved * product) / jnp.maximum(length, EPSILON), moved
 
 
 def _normalize(vector: jax.Array) -> jax.Array:
