@@ -1,6 +1,5 @@
 """Runs a generator on benchmark sets and scores the results beside bilinear and bicubic."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -14,16 +13,27 @@ from ml_collections import ConfigDict
 
 from sr_jax import images, restore
 from sr_jax.data.benchmarks import read_set, set_name
+from sr_jax.data.degradations import fixed
+from sr_jax.data.degradations.chains import Degradation
 from sr_jax.data.pictures import Pair, Picture
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import compatibility, config_file, inputs, own_functions
+from sr_jax.experiment import compatibility, config_file, degrading, inputs, own_functions
 from sr_jax.experiment.check import check_given
 from sr_jax.images import dropped, montage
 from sr_jax.inference import correction, upscaler
 from sr_jax.metrics import tables
 from sr_jax.metrics.own import OwnMetric
-from sr_jax.metrics.scorer import Scorer, Scores, make_scorer, protocol, summaries, with_nulls
+from sr_jax.metrics.scorer import (
+  Scorer,
+  Scores,
+  against_clean_lr,
+  make_scorer,
+  protocol,
+  summaries,
+  with_nulls,
+)
 from sr_jax.runs import metadata
+from sr_jax.runs.evaluation_folders import image_folders, replaced_folders
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 from sr_jax.system.progress import progress
@@ -88,11 +98,16 @@ def evaluate(workdir: os.PathLike | str,
   model = restore.load_run(workdir, step)
   if 'data' in trained:  # the run determines which part of its data is left for tests
     config = inputs.with_split_from(config, trained)
+  degradation = degrading.evaluated_degradation(config)
   opened = open_sets(config, model.scale)  # refuses a mistyped set before any is scored
+  if degradation:
+    opened = {f'{name}-{config.data.degrade.name}': [picture._replace(lr=None) for picture in found]
+              for name, found in opened.items()}
   evaluator = SetEvaluator(
       model.generator.clone(dtype=np.dtype(config.dtype)), model.variables, model.step,
       RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,
-      tuple(config.eval.correct.thresholds), own_functions.find_metrics(config), config.eval.niqe)
+      tuple(config.eval.correct.thresholds), own_functions.find_metrics(config), config.eval.niqe,
+      degradation)
   return evaluator.run_all(opened)
 
 
@@ -157,6 +172,7 @@ class SetEvaluator:
     thresholds: thresholds of the correction.
     own: metrics of the user's own by name.
     niqe: also computes NIQE.
+    degradation: makes LR of HR, always the same (`fixed`); None takes LR as it is.
   """
 
   generator: nn.Module
@@ -168,6 +184,7 @@ class SetEvaluator:
   thresholds: Sequence[float] = ()
   own: Mapping[str, OwnMetric] = dataclasses.field(default_factory=dict)
   niqe: bool = False
+  degradation: Degradation | None = None
 
   def run_all(self, sets: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, Any]]:
     """Evaluates all sets; prints the protocol and a table of the means over each set and all sets.
@@ -198,12 +215,17 @@ class SetEvaluator:
     scale = self.generator.scale
     scorer = self._scorer  # first, since it refuses a missing LPIPS package
     pairs = list(read_set(pictures, scale))  # reads all images before anything is written
+    if self.degradation:
+      places = {pair.name: place for place, pair in enumerate(pairs)}
+      pairs = fixed.degrade_pairs(pairs, places, self.degradation, scale)
     folder = self.output / f'{name}-{self.step}'
-    with _replaced(folder) as unfinished:
+    with replaced_folders(folder) as unfinished:
       methods = score_methods(_with_progress(name, pairs), self.upscale, scorer,
                               functools.partial(self._write_images, unfinished))
     meanings = protocol(scale, self.lpips, pictures[0].lr is not None, own=self.own,
                         niqe=self.niqe)
+    if self.degradation:
+      meanings['lr'] = f'HR degraded: {", ".join(name for name, _ in self.degradation.stages)}'
     if 'corrected' in methods:
       meanings['corrected'] = correction.describe(self.thresholds, self.correct)
     written = summaries(methods)
@@ -221,7 +243,7 @@ class SetEvaluator:
       print(f'HR cropped to a multiple of {scale}: {listed(cropped)}')
     for note in dropped.summary({pair.name: pair.notes for pair in pairs}):
       print(note)
-    folders = ', '.join(str(path) for path in _folders(folder).values() if path.is_dir())
+    folders = ', '.join(str(path) for path in image_folders(folder).values() if path.is_dir())
     print(f'LR: {meanings["lr"]}; scores of each image: {table}; images: {folders}')
     return result, methods
 
@@ -250,7 +272,8 @@ class SetEvaluator:
 
   @functools.cached_property
   def _scorer(self) -> Scorer:
-    return make_scorer(self.generator.scale, self.lpips, own=self.own, niqe=self.niqe)
+    score = make_scorer(self.generator.scale, self.lpips, own=self.own, niqe=self.niqe)
+    return against_clean_lr(score) if self.degradation else score
 
   def _write_images(self, places: Mapping[str, pathlib.Path], pair: Pair,
                     results: Mapping[str, np.ndarray]) -> None:
@@ -258,36 +281,6 @@ class SetEvaluator:
     for kind, image in {**results, 'strips': montage.side_by_side(row)}.items():
       if kind in places:
         images.write_image(places[kind] / f'{pair.name}.png', image)
-
-
-def _folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns the folders of the images that are written: results of two methods, and strips."""
-  return {'model': folder} | {kind: folder.with_name(f'{folder.name}-{kind}')
-                              for kind in ('corrected', 'strips')}
-
-
-@contextlib.contextmanager
-def _replaced(folder: pathlib.Path) -> Iterator[dict[str, pathlib.Path]]:
-  """Yields new folders that replace `_folders` if the block succeeds.
-
-  A folder that the block leaves empty is removed, and so is the one that it would replace.
-
-  Raises:
-    InputError: they cannot be written.
-  """
-  kept = _folders(folder)
-  for path in kept.values():
-    files.remove_unfinished(path)  # of a killed process
-  try:
-    with contextlib.ExitStack() as stack:
-      places = {kind: stack.enter_context(files.atomic_folder(path, replace=True))
-                for kind, path in kept.items()}
-      yield places
-    for path in kept.values():
-      if not any(path.iterdir()):
-        path.rmdir()
-  except OSError as error:
-    raise InputError(f'{error.filename or folder}: cannot write ({error.strerror})') from None
 
 
 def _with_progress(name: str, pairs: Sequence[Pair]) -> Iterator[Pair]:

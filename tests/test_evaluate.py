@@ -15,12 +15,13 @@ from ml_collections import ConfigDict
 
 from sr_jax import evaluate, images
 from sr_jax.data.benchmarks import find_set, read_set, set_name
+from sr_jax.data.degradations import chains
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs
+from sr_jax.experiment import degrading, inputs
 from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.inference import correction, upscaler
-from sr_jax.metrics import scorer, tables
+from sr_jax.metrics import psnr_ssim, scorer, tables
 from sr_jax.metrics.own import OwnMetric
 from sr_jax.models import MSRRESNET
 from sr_jax.report import benchmarks
@@ -334,3 +335,36 @@ def test_an_own_metric_that_fails_names_the_image_and_leaves_nothing(
     evaluate_sets(network, {'set': find_set(str(tmp_path / 'set'), 2)}, tmp_path / 'out',
                   own=metrics)
   assert [path for path in (tmp_path / 'out').rglob('*') if path.is_file()] == []
+
+
+def test_degraded_lr_is_the_same_in_every_evaluation(
+    tmp_path: pathlib.Path, picture: Callable, network: tuple[nn.Module, dict],
+    capsys: pytest.CaptureFixture[str]) -> None:
+  for index in range(2):
+    images.write_image(tmp_path / 'set' / f'{index}.png', picture(32, 40, index))
+  chain, found = chains.PRESETS['jpeg'], find_set(str(tmp_path / 'set'), 2)
+  strips = []
+  for name in ('first', 'again', 'plain'):
+    evaluator = evaluate.SetEvaluator(*network, 7, tmp_path / name, 'none',
+                                      degradation=None if name == 'plain' else chain)
+    result, _ = evaluator.run('set', found)
+    strips.append(images.read_image(tmp_path / name / 'set-7-strips' / '1.png'))
+    assert ('reduce, jpeg' in result['protocol']['lr']) == (name != 'plain')
+    if name != 'plain':
+      lr = strips[-1][::2, :40:2]
+      hr = images.read_image(found[1].hr)
+      assert result['bicubic']['images']['1']['psnr_lr'] == pytest.approx(
+          psnr_ssim.image_psnr(images.imresize(images.imresize(lr, 2), 1 / 2),
+                               images.imresize(hr, 1 / 2)))
+  np.testing.assert_array_equal(strips[0], strips[1])
+  assert (strips[0][:, :40] != strips[2][:, :40]).any()
+
+
+def test_degraded_evaluation_without_a_chain_is_refused(config: ConfigDict) -> None:
+  config.eval.degraded = True
+  with pytest.raises(InputError, match=r"eval\.degraded=True.*data\.degrade\.name is 'none'"):
+    degrading.evaluated_degradation(config)
+  config.data.degrade.name = 'noise'
+  assert degrading.evaluated_degradation(check(config)) == chains.PRESETS['noise']
+  config.eval.degraded = False
+  assert degrading.evaluated_degradation(config) is None

@@ -403,7 +403,7 @@ def test_settings_that_a_run_has_fixed_are_refused(run_folder):
   parsed = parse(*evaluate, '--config.eval.sets=a,b', '--config.dtype=bfloat16')
   assert (parsed.config.eval.sets, parsed.config.dtype) == ('a,b', 'bfloat16')
   for key in ('generator.features', 'steps', 'data.source'):
-    with pytest.raises(InputError, match=rf'--config\.{key}: .*old.*; .*eval\.\*, dtype'):
+    with pytest.raises(InputError, match=rf'--config\.{key}: .*old.*; .*eval\.\*, data'):
       parse(*evaluate, f'--config.{key}=3')
   with pytest.raises(InputError, match=r'config\.eval\.stes: .*config\.eval\.sets'):
     parse(*evaluate, '--config.eval.stes=3')

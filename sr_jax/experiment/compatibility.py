@@ -20,7 +20,7 @@ from sr_jax.models.factory import differing_keys
 from sr_jax.runs.metadata import read_config
 
 # The keys that a mode takes from the config; all others are settings of the run.
-CHANGEABLE = {'evaluate': ('eval.*', 'dtype', 'data.download'),
+CHANGEABLE = {'evaluate': ('eval.*', 'data.degrade.*', 'dtype', 'data.download'),
               'replay': ('data.*', 'device_loop')}
 
 

@@ -34,6 +34,21 @@ def build_degradation(config: ConfigDict) -> Degradation | None:
   return dataclasses.replace(chain, **changed)
 
 
+def evaluated_degradation(config: ConfigDict) -> Degradation | None:
+  """Builds the chain that makes LR of `config.eval.sets`; None if LR is not degraded.
+
+  Raises:
+    InputError: `config.eval.degraded` without a chain in `config.data.degrade`.
+  """
+  if not config.eval.degraded:
+    return None
+  degradation = build_degradation(config)
+  if degradation is None:
+    raise InputError("config.eval.degraded=True: config.data.degrade.name is 'none'; add "
+                     '--config.data.degrade.name=realesrgan or another chain')
+  return degradation
+
+
 def check_degrade(config: ConfigDict) -> None:
   """Refuses values of `config.data.degrade` that make no sense, and keys that nothing uses.
 

@@ -257,6 +257,9 @@ EVAL = (
         'Sets that `sr-jax evaluate` scores, separated by commas: folders of HR images, folders '
         "with HR and LR inside, data sources as in `data.source`, or 'split:test'.",
         own=True, change=FREE),
+    Key('eval.degraded', bool, False,
+        'Whether `sr-jax evaluate` makes LR of `eval.sets` by `data.degrade`, always the same, '
+        'instead of bicubic LR or LR files.', change=FREE),
     Key('eval.resize', str, '',
         "Size to which HR of `eval.sets` is resized first, as in `data.resize`; 'split:...' uses "
         '`data.resize`.',

@@ -117,6 +117,11 @@ def make_scorer(scale: int, lpips: str = 'alex', border: int | None = None,
   return score
 
 
+def against_clean_lr(score: Scorer) -> Scorer:
+  """Returns a scorer whose psnr_lr compares with the reduced HR, for LR that is degraded."""
+  return lambda sr, hr, lr=None, image='': score(sr, hr, image=image)
+
+
 def score_set(pairs: Iterable[Pair], upscale: Callable[[np.ndarray], np.ndarray],
               scorer: Scorer) -> dict[str, Scores]:
   """Returns {image: scores} of `upscale(lr)` for all pairs."""

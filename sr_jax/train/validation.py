@@ -141,7 +141,7 @@ class Validator:
     """Returns a scorer that compares with clean LR in psnr_lr, where LR of a set is degraded."""
     if kind == 'clean' or 'clean' not in self._data.sets:
       return score
-    return lambda sr, hr, lr=None, image='': score(sr, hr, image=image)
+    return scorer.against_clean_lr(score)
 
   def _upscaler(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function that upscales an image with the averaged weights."""
