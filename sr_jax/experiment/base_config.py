@@ -75,6 +75,36 @@ def use_esrgan_content(config: ConfigDict, identity: str) -> None:
   perceptual.identity, perceptual.scale = identity, 1 / 12.75 if identity == 'caffe' else 1.0
 
 
+def use_realesrgan_network(config: ConfigDict, variants: set[str]) -> None:
+  """Sets RRDBNet, or Compact with the variant 'compact', as published for the config's scale.
+
+  Real-ESRGAN's networks of scale 2 and 1 fold blocks of 2x2 and 4x4 pixels into channels.
+  """
+  if 'compact' in variants:
+    config.generator.name, config.generator.blocks = 'compact', 32
+  else:
+    config.generator.name = 'rrdb'
+    if config.scale < 4:
+      config.generator.unshuffle = 4 // config.scale
+
+
+def use_realesrgan_losses(config: ConfigDict, identity: str) -> None:
+  """Sets Real-ESRGAN's losses and discriminator, for VGG19 weights of 'caffe' or 'torchvision'.
+
+  The loss weights are those of torchvision's; configs/esrgan.py says what caffe's make of them.
+  """
+  use_esrgan_content(config, identity)
+  config.loss.pixel.weight = 1.0
+  config.loss.perceptual.layers = 'conv1_2:0.1,conv2_2:0.1,conv3_4:1,conv4_4:1,conv5_4:1'
+  config.loss.adversarial.kind, config.loss.adversarial.weight = 'vanilla', 0.1
+  config.discriminator.name = 'unet'
+
+
+def use_small_rrdb(config: ConfigDict) -> None:
+  """Sets the RRDBNet of `rrdb:small`, for an hour on two CPU cores."""
+  config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
+
+
 def use_sample_data(config: ConfigDict) -> None:
   """Sets the images inside scikit-image: seven for training, the cat for frequent validation."""
   config.data.source, config.data.valid = 'sample', 'sample:valid'

@@ -1,0 +1,90 @@
+"""Fine-tuning of a published or an own network on a folder of photographs.
+
+Paper: Wang et al., "Real-ESRGAN", ICCVW 2021, whose losses and degradations are used; the recipe is
+our own. A network that was trained for everything is trained for 2,000 gentle steps on images of
+the kind that it is for. A colour term is added, because fine-tuning without one often shifts
+colours and brightness (Real-ESRGAN#148, #210, #745). The generator's learning rate rises over the first quarter, while the new discriminator
+learns. The scores of the network as it was are logged before the first step, so the log tells at
+once whether it becomes better.
+
+  sr-jax train --config finetune --config.data.source=folder:PATH \\
+      --config.data.fraction='(0.9, 0.1)'
+  sr-jax train --config finetune --config.init_from=runs/realesrgan \\
+      --config.data.source=folder:PATH --config.data.fraction='(0.9, 0.1)'
+  sr-jax train --config finetune:small,caffe --config.data.source=folder:PATH \\
+      --config.loss.perceptual.weights=vgg19_caffe.safetensors
+  sr-jax train --config finetune:sample          (no download)
+
+The network must be the one that `init_from` names: realesrgan-x4plus is RRDBNet's default;
+`small` has the fields of realesr-animevideov3-x4. The message of another one says which fields to
+set.
+
+Cost, estimated: 8 TFLOP a step, 27 minutes at 10 TFLOP/s. Result: unmeasured.
+"""
+
+from ml_collections import ConfigDict
+
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_realesrgan_losses,
+  use_sample_data,
+  use_vgg16,
+)
+
+VARIANTS = ('caffe', 'small', 'sample')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `caffe` (the original VGG19), `small` (the small network realesr-animevideov3-x4 and
+  300 steps; minutes on a CPU), `sample` (images inside scikit-image, a small network that begins
+  with random weights, VGG16; minutes on a CPU).
+  """
+  variants = parse_variants(variant, VARIANTS)
+  config = defaults()
+  config.generator.name, config.init_from = 'rrdb', 'realesrgan-x4plus'
+  use_realesrgan_losses(config, 'caffe' if 'caffe' in variants else 'torchvision')
+  config.loss.colour.weight = 1.0
+  config.data.source, config.data.valid = 'folder:photos', 'split:valid'
+  config.data.fraction = (0.9, 0.1)
+  config.data.degrade.name = 'realesrgan'
+  config.hr_patch, config.batch_size, config.steps = 256, 16, 2_000
+  config.optimizer.g.learning_rate, config.optimizer.g.ramp = 2e-5, 500
+  config.optimizer.d.learning_rate = 1e-4
+  for adam in (config.optimizer.g, config.optimizer.d):
+    adam.beta2 = 0.99
+  config.best_metric = 'lpips_alex'
+  config.eval.every = config.sample_every = config.checkpoint_every = 250
+  config.eval.pictures, config.log_every = 20, 25
+  if 'small' in variants:
+    _small(config)
+  if 'sample' in variants:
+    _sample(config)
+  return config
+
+
+def _small(config: ConfigDict) -> None:
+  """Sets a small published network and minutes on two CPU cores."""
+  config.generator.name, config.init_from = 'compact', 'realesr-animevideov3-x4'
+  config.hr_patch, config.batch_size, config.steps, config.ema = 96, 4, 300, 0.99
+  config.discriminator.features = 32
+  config.optimizer.g.ramp = 75
+  config.eval.every = config.sample_every = config.checkpoint_every = 100
+  config.log_every = 10
+
+
+def _sample(config: ConfigDict) -> None:
+  """Sets a small network with random weights, and a warm-up that takes the place of its past."""
+  use_sample_data(config)
+  config.data.fraction, config.init_from = (), ''
+  config.generator.name = 'compact'
+  config.generator.features, config.generator.blocks = 24, 6
+  config.discriminator.features = 8
+  use_vgg16(config, 'conv1_2:0.1,conv2_2:0.1,conv3_3:1,conv4_3:1,conv5_3:1')
+  config.hr_patch, config.batch_size, config.ema = 64, 4, 0.99
+  config.data.degrade.margin = 40
+  config.warmup_steps, config.steps = 150, 250
+  config.optimizer.warmup.learning_rate = 2e-3
+  config.optimizer.warmup.ramp = config.optimizer.g.ramp = 20

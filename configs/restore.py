@@ -1,0 +1,70 @@
+"""Restoration at the same size: a network that removes JPEG artefacts or noise.
+
+Paper: Zhang et al., "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
+Denoising", TIP 2017: one network for a range of noise levels and qualities of JPEG, whose result is
+added to the input. The network here is SRVGGNetCompact at scale 1; L1, 16 crops of 128x128 pixels,
+Adam 2e-4. JPEG has qualities from 10 to 95, half of the files 4:2:0; noise is Gaussian with a sigma
+of 0 to 50 levels.
+
+  sr-jax train --config restore:jpeg --config.data.source=hr:data/DIV2K/DIV2K_train_HR
+  sr-jax train --config restore:noise --config.data.source=hr:data/DIV2K/DIV2K_train_HR
+  sr-jax train --config restore:sample           (no download)
+  sr-jax train --config restore:jpeg,small \\
+      --config.data.source=folder:PATH
+  sr-jax upscale photo.jpg --workdir runs/restore-jpeg --output out    (the same size)
+
+Other chains of data.degrade restore other damage (docs/degradations.md), and other networks have
+scale 1 too: --config.generator.name=rrdb.
+
+Cost, estimated: 1.9 TFLOP a step, 16 hours at 10 TFLOP/s. Result: unmeasured.
+"""
+
+from ml_collections import ConfigDict
+
+from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data
+
+VARIANTS = ('jpeg', 'noise', 'small', 'sample')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  """Returns the config.
+
+  Variants: `jpeg` (the default), `noise`, `small` (an hour on two CPU cores), `sample` (images
+  inside scikit-image, a small network; a minute on a CPU).
+  """
+  variants = parse_variants(variant, VARIANTS)
+  if {'jpeg', 'noise'} <= variants:
+    raise ValueError(f'variant {variant!r}: expected jpeg or noise')
+  config = defaults()
+  config.scale = 1
+  config.generator.name, config.generator.blocks = 'compact', 16
+  config.data.source = 'hr:data/DIV2K/DIV2K_train_HR'
+  degrade = config.data.degrade
+  if 'noise' in variants:
+    degrade.name = 'noise'
+    degrade.noise.gaussian, degrade.noise.grey, degrade.noise.sigma = 1.0, 0.0, (0.0, 50.0)
+  else:
+    degrade.name = 'jpeg'
+    degrade.jpeg.quality, degrade.jpeg.subsampling = (10, 95), 0.5
+  config.hr_patch, config.steps = 128, 300_000
+  adam = config.optimizer.g
+  adam.learning_rate, adam.schedule = 2e-4, 'cosine'
+  if 'small' in variants or 'sample' in variants:
+    _small(config)
+  if 'sample' in variants:
+    use_sample_data(config)
+    config.generator.features, config.generator.blocks = 16, 4
+    config.steps, config.batch_size, config.hr_patch = 200, 8, 48
+    adam.ramp = 20
+  return config
+
+
+def _small(config: ConfigDict) -> None:
+  """Sets a network and a schedule for an hour on two CPU cores."""
+  config.generator.features, config.generator.blocks = 32, 8
+  config.hr_patch, config.batch_size, config.steps, config.ema = 64, 16, 5_000, 0.995
+  config.data.valid = 'sample:valid'
+  adam = config.optimizer.g
+  adam.learning_rate, adam.ramp = 1e-3, 100
+  config.eval.every = config.sample_every = config.checkpoint_every = 500
+  config.log_every = 50
