@@ -1,7 +1,7 @@
 """Fine-tuning of a published or an own network on a folder of photographs.
 
 Paper: Wang et al., "Real-ESRGAN", ICCVW 2021, whose losses and degradations are used; the recipe is
-our own. A network that was trained for everything is trained for 2,000 gentle steps on images of
+our own. Published: nothing to compare with. A network that was trained for everything is trained for 2,000 gentle steps on images of
 the kind that it is for. A colour term is added, because fine-tuning without one often shifts
 colours and brightness (Real-ESRGAN#148, #210, #745). The generator's learning rate rises over the first quarter, while the new discriminator
 learns. The scores of the network as it was are logged before the first step, so the log tells at
@@ -19,7 +19,7 @@ The network must be the one that `init_from` names: realesrgan-x4plus is RRDBNet
 `small` has the fields of realesr-animevideov3-x4. The message of another one says which fields to
 set.
 
-Cost, estimated: 8 TFLOP a step, 27 minutes at 10 TFLOP/s. Result: unmeasured.
+Cost, estimated: 16 TFLOP a step, 53 minutes at 10 TFLOP/s. Result: unmeasured.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ Paper: Zhang et al., "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN 
 Denoising", TIP 2017: one network for a range of noise levels and qualities of JPEG, whose result is
 added to the input. The network here is SRVGGNetCompact at scale 1; L1, 16 crops of 128x128 pixels,
 Adam 2e-4. JPEG has qualities from 10 to 95, half of the files 4:2:0; noise is Gaussian with a sigma
-of 0 to 50 levels.
+of 0 to 50 levels. Published (grey images, other networks): see docs/degradations.md.
 
   sr-jax train --config restore:jpeg --config.data.source=hr:data/DIV2K/DIV2K_train_HR
   sr-jax train --config restore:noise --config.data.source=hr:data/DIV2K/DIV2K_train_HR
@@ -16,7 +16,7 @@ of 0 to 50 levels.
 Other chains of data.degrade restore other damage (docs/degradations.md), and other networks have
 scale 1 too: --config.generator.name=rrdb.
 
-Cost, estimated: 1.9 TFLOP a step, 16 hours at 10 TFLOP/s. Result: unmeasured.
+Cost, estimated: 0.9 TFLOP a step, 8 hours at 10 TFLOP/s. Result: unmeasured.
 """
 
 from ml_collections import ConfigDict

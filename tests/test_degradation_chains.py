@@ -157,17 +157,15 @@ def test_shuffled_stages_are_applied_in_the_drawn_order(crops):
 
 
 @pytest.mark.slow
-def test_every_preset_makes_lr_and_describes_it(crops):
-  for name, chain in PRESETS.items():
-    chain = dataclasses.replace(chain, margin=8)
-    batch = compiled(chain)(crops, keys_of(4))
-    assert np.isfinite(batch['lr']).all(), name
-    assert np.abs(batch['lr'] - images.resize(batch['hr'], Fraction(1, 4))).mean() < 0.2
-    _, draws = chains.degrade(crops, jnp.full((4, 2), 48), keys_of(4), chain, 4)
-    for index in range(4):
-      words = chains.describe(chain, draws, index)
-      assert len(words) == len(chain.stages)
-      assert all(words)
+def test_bsrgan_makes_lr_and_describes_it(crops):
+  chain = PRESETS['bsrgan']
+  canvas, draws = jax.jit(lambda hr, keys: chains.degrade(
+      hr, jnp.full((4, 2), 48), keys, chain, 4))(crops, keys_of(4))
+  assert np.abs(canvas.pixels - images.resize(crops, Fraction(1, 4))).mean() < 0.2
+  for index in range(4):
+    words = chains.describe(chain, draws, index)
+    assert len(words) == len(chain.stages)
+    assert all(words)
 
 
 # Feed ------------------------------------------------------------------------------------
@@ -263,7 +261,7 @@ def test_presets_suit_every_scale(name, scale):
     ({'name': 'none', 'margin': 8}, 'margin'), ({'margin': 10}, 'margin'),
     ({'blur__kinds': (0.0,) * 6}, 'blur.kinds'), ({'blur__kinds': (1.0, 1.0)}, 'blur.kinds'),
     ({'resize__methods': ('sharp',)}, 'resize.methods'), ({'resize__methods': ()}, 'methods'),
-    ({'name': 'blurry'}, 'name')])
+    ({'noise__correlated': 0.7}, 'noise.grey'), ({'name': 'blurry'}, 'name')])
 def test_a_value_that_makes_no_sense_is_named(keys, named):
   with pytest.raises(InputError, match=rf'config\.data\.degrade\.(\w+\.)?{named}') as error:
     check(degraded_config(**keys))

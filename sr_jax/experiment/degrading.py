@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from sr_jax.data.degradations import chains
 from sr_jax.data.degradations.chains import Degradation
+from sr_jax.data.degradations.noise import Noise
 from sr_jax.errors import InputError
 from sr_jax.experiment.degrade_keys import FIELDS
 
@@ -89,6 +90,10 @@ def check_degrade(config: ConfigDict) -> None:
   for stage in used:
     _check_stage(f'config.data.degrade.{stage}', section[stage])
   chain = build_degradation(config)
+  for name, stage in chain.stages:
+    if isinstance(stage, Noise) and stage.grey + stage.correlated > 1:
+      raise InputError(f'config.data.degrade.{name}.grey={stage.grey}: with correlated='
+                       f'{stage.correlated} the two probabilities sum to more than 1')
   if fault := chains.size_fault(chain, config.scale):
     raise InputError(f'config.data.degrade.stages={section.stages}: {fault}')
 

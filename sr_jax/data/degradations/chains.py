@@ -244,9 +244,10 @@ def _apply_in_orders(canvas: Canvas, stages: Sequence[Stage], draws: Sequence[Dr
         return _fit(stages[number].apply(state, one_draw, keys[number][None], one_goal), shape)
       return apply
 
-    state = Canvas(pixels[None], size[None])
-    for place in range(len(stages)):
-      state = lax.switch(order[place], [branch(number) for number in range(len(stages))], state)
+    branches = [branch(number) for number in range(len(stages))]
+    state = lax.fori_loop(0, len(stages),
+                          lambda place, state: lax.switch(order[place], branches, state),
+                          Canvas(pixels[None], size[None]))
     return state.pixels[0], state.sizes[0]
 
   return Canvas(*lax.map(apply_one, (canvas.pixels, canvas.sizes, list(draws), list(keys), orders,
