@@ -1,11 +1,12 @@
 """Fine-tuning of a published or an own network on a folder of photographs.
 
 Paper: Wang et al., "Real-ESRGAN", ICCVW 2021, whose losses and degradations are used; the recipe is
-our own. Published: nothing to compare with. A network that was trained for everything is trained for 2,000 gentle steps on images of
-the kind that it is for. A colour term is added, because fine-tuning without one often shifts
-colours and brightness (Real-ESRGAN#148, #210, #745). The generator's learning rate rises over the first quarter, while the new discriminator
-learns. The scores of the network as it was are logged before the first step, so the log tells at
-once whether it becomes better.
+our own. Published: nothing to compare with. A network that was trained for everything is trained
+for 2,000 gentle steps on images of the kind that it is for. A colour term is added, because
+fine-tuning without one often shifts colours and brightness (Real-ESRGAN#148, #210, #745). The
+generator's learning rate rises over the first quarter, while the new discriminator learns. The
+scores of the network as it was are logged before the first step, so the log tells at once whether
+it becomes better.
 
   sr-jax train --config finetune --config.data.source=folder:PATH \\
       --config.data.fraction='(0.9, 0.1)'
