@@ -9,7 +9,8 @@ utils/utils_blindsr.py). What differs from their code:
   - Every image has its own sizes, methods and orders; theirs are shared by a batch of Real-ESRGAN.
   - JPEG is that of libjpeg, which rounds; Real-ESRGAN's is differentiable and does not.
   - BSRGAN's camera pipeline, which needs another network, is left out, and so is its reduction by
-    a shifted Gaussian, a quarter of its second reduction.
+    a shifted Gaussian, a quarter of its second reduction. Its values are those of scale 4 at every
+    scale; of anisotropic kernels it draws the variances uniformly, here it is the deviations.
 """
 
 import dataclasses
