@@ -11,6 +11,7 @@ Commands:
   profile   measures how long the parts of a training step take
   replay    repeats a logged training step
   summary   prints the networks of an experiment layer by layer
+  examples  draws training examples, with their degradations in words
   upscale   upscales images and videos
   score     scores images against their originals
   resize    resizes images as MATLAB's imresize does
@@ -32,7 +33,8 @@ import sr_jax
 from sr_jax.errors import brief
 from sr_jax.system import cli
 
-RUN_COMMANDS = ('train', 'evaluate', 'profile', 'replay', 'summary')  # the modes of sr_jax.main
+# The modes of sr_jax.main.
+RUN_COMMANDS = ('train', 'evaluate', 'profile', 'replay', 'summary', 'examples')
 MODULES = {'upscale': 'sr_jax.upscale', 'score': 'sr_jax.score', 'resize': 'sr_jax.resize',
            'weights': 'sr_jax.weights', 'report': 'sr_jax.report.__main__',
            'app': 'sr_jax.app.__main__'}

@@ -11,6 +11,7 @@ Commands (sr-jax NAME is the same as python -m sr_jax.main --mode NAME):
             --target, computes what a step would need on a GPU that need not be there
   replay    repeats a logged training step and shows its metrics and its batch
   summary   prints the networks layer by layer, without data or a run
+  examples  draws training examples: LR, HR, and the degradations that made LR, in words
 
 Training needs --config. The others need --config or the --workdir of a run, whose settings they
 then use; evaluate and replay always need the run.
@@ -30,15 +31,16 @@ from typing import NamedTuple
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from sr_jax.errors import InputError
+from sr_jax.errors import InputError, listed
 from sr_jax.experiment import config_file, reference
 from sr_jax.experiment.keys import KEYS
 from sr_jax.profiling import target_file
 from sr_jax.system import cli, files, signals, user_code
 
-MODES = ('train', 'evaluate', 'profile', 'replay', 'summary')
-FLAG_MODES = {'step': ('evaluate', 'replay'), 'size': ('summary',), 'resume': ('train',),
-              'target': ('profile',), 'data-gib': ('profile',)}
+MODES = ('train', 'evaluate', 'profile', 'replay', 'summary', 'examples')
+FLAG_MODES = {'step': ('evaluate', 'replay', 'examples'), 'size': ('summary',),
+              'resume': ('train',), 'target': ('profile',), 'data-gib': ('profile',),
+              'output': ('examples',)}
 
 _CONFIG = flags.DEFINE_string(
     'config', None, 'The experiment: NAME or NAME:VARIANT,VARIANT, such as srgan:sample; FILE.py '
@@ -53,7 +55,8 @@ _RESUME = flags.DEFINE_bool(
     'settings have changed. Unchanged, it is resumed without this flag.')
 _STEP = flags.DEFINE_string(
     'step', 'latest', "evaluate: the checkpoint to evaluate, a step, 'latest' or 'best'. "
-    'replay: the number of the step to repeat, as in the log.')
+    'replay: the number of the step to repeat, as in the log. examples: the number of the step '
+    'whose examples are drawn, by default 1.')
 _IMPORT = flags.DEFINE_multi_string(
     'import', [], 'A module of your own that a config.json may name code of, as in my:Net; may be '
     'given several times.')
@@ -67,6 +70,7 @@ _TARGET = flags.DEFINE_string(
 _DATA_GIB = flags.DEFINE_string(
     'data-gib', '', 'profile with --target: GiB of the packed training images, if these are not on '
     'this machine.')
+_OUTPUT = flags.DEFINE_string('output', '', 'examples: the file to write, .png.')
 
 
 class Request(NamedTuple):
@@ -135,7 +139,7 @@ def parse(argv: Sequence[str], command: str = '') -> Request:
       raise InputError(f'--{flag.name}: is given {flag.present} times; give it once')
   for name, modes in FLAG_MODES.items():
     if flags.FLAGS[name].present and mode not in modes:
-      raise InputError(f'--{name}: {mode} does not use it; it is for {" and ".join(modes)}')
+      raise InputError(f'--{name}: {mode} does not use it; it is for {listed(modes)}')
   targets = _parse_target()
   if _WORKDIR.value == '':
     raise InputError('--workdir: the name is empty (is a shell variable not set?)')
@@ -263,6 +267,10 @@ def _run(argv: list[str], command: str) -> int:
   elif _MODE.value == 'summary':
     from sr_jax.profiling.summary import summarize
     print(summarize(config, _SIZE.value))
+  elif _MODE.value == 'examples':
+    from sr_jax.train.examples import draw_examples
+    step = _STEP.value if flags.FLAGS['step'].present else 1
+    draw_examples(config, workdir, _OUTPUT.value, step)
   elif targets:
     from sr_jax.profiling.target import profile_target
     profile_target(config, workdir, targets, data_gib)

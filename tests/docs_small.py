@@ -85,7 +85,7 @@ def shrink(module: str, arguments: Sequence[str]) -> list[str]:
   if mode == 'replay' and flags.get('step', '').isdecimal():  # of a run that is small already
     return [f'--step={few(int(flags["step"]))}' if argument.startswith('--step=') else argument
             for argument in _joined(arguments)]
-  if mode not in ('train', 'profile', 'summary') or not spec or any(
+  if mode not in ('train', 'profile', 'summary', 'examples') or not spec or any(
       flag.startswith('help') for flag in flags):
     return list(arguments)
   given = {name.removeprefix('config.'): text for name, text in flags.items()

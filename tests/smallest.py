@@ -27,5 +27,5 @@ def forget_flags() -> None:
   """Resets the flags of sr_jax.main that an earlier command line in this process has set."""
   flags.FLAGS.unparse_flags()
   for name in ('config', 'workdir', 'mode', 'resume', 'step', 'size', 'import', 'target',
-               'data-gib'):
+               'data-gib', 'output'):
     flags.FLAGS[name].unparse()

@@ -137,7 +137,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--config.lr=1', '--config.steps=0', '--config.dtype=half'],
      r'config\.lr: .*config\.steps=0: .*config\.dtype=.half.: '),
     (['--size=3x3'], '--size: train .*summary'),
-    (['--step=3'], '--step: train .*evaluate and replay'),
+    (['--step=3'], '--step: train .*evaluate, replay, examples'),
     (['--mode=summary', '--step=3'], '--step: summary'),
     (['--target=h200'], '--target: train .*profile'),
     (['--mode=profile', '--target=h300'], "--target 'h300': .*h200, h100, .*, all"),
@@ -145,6 +145,9 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
     (['--mode=profile', '--target=l4', '--data-gib=many'], "--data-gib 'many': .*number"),
     (['--mode=profile', '--target=l4', '--data-gib=0'], "--data-gib '0': .*0.001"),
     (['--mode=summary', '--workdir=run'], '--workdir run: summary .*tiny.py'),
+    (['--mode=examples'], '--output is missing: '),
+    (['--mode=examples', '--output=a.gif'], r'--output a\.gif: .*\.png'),
+    (['--output=a.png'], '--output: train .*examples'),
     (['--mode=evaluate', '--resume'], '--resume: evaluate .*train'),
     (['--workdir='], '--workdir: '),
     (['--wrokdir=a'], '--wrokdir=a: .*--workdir'),
@@ -301,7 +304,7 @@ def parse(*arguments):
   return main.parse(['main', *map(str, arguments)])
 
 
-@pytest.mark.parametrize('mode', ['evaluate', 'replay', 'summary', 'profile'])
+@pytest.mark.parametrize('mode', ['evaluate', 'replay', 'summary', 'profile', 'examples'])
 def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
   for arguments in ((f'--workdir={run_folder}',), (f'--config={run_folder / "config.json"}',),
                     (f'--config={run_folder / "config.json"}', f'--workdir={run_folder}')):
@@ -318,7 +321,7 @@ def test_modes_take_the_settings_of_a_run(run_folder, config, mode):
     ('generator.name', ('train', 'profile', 'replay', 'evaluate', 'summary')),
     ('discriminator.name', ('train', 'profile', 'replay', 'summary')),
     ('loss.pixel.kind', ('train', 'profile', 'replay')),
-    ('data.source', ('train', 'profile', 'replay')),
+    ('data.source', ('train', 'profile', 'replay', 'examples')),
     ('eval.sets', ('train', 'evaluate'))])
 def test_a_run_cannot_name_code_for_the_modes_that_import_it(key, modes, run_folder, monkeypatch,
                                                              tmp_path):
@@ -328,7 +331,7 @@ def test_a_run_cannot_name_code_for_the_modes_that_import_it(key, modes, run_fol
   section, _, last = key.rpartition('.')
   functools.reduce(dict.get, section.split('.'), run)[last] = 'os:system'
   files.write_json(file, run)
-  for mode in ('train', 'profile', 'replay', 'evaluate', 'summary'):
+  for mode in main.MODES:
     commands = [[f'--config={file}'], [f'--workdir={run_folder}']]
     if mode == 'train':
       commands = [[f'--config={file}', f'--workdir={tmp_path / "new"}']]

@@ -150,6 +150,7 @@ COMMANDS = {
     'replay --workdir=run --step=2': 'all',
     'profile --workdir=run': 'all',
     'summary --workdir=run': 'all',
+    'examples --workdir=run --output=sheet.png': 'all',
     'upscale lr.png --output=out --workdir=run': 'generator',
     'upscale lr.png --output=out --weights=net.safetensors': 'generator',
     'app --workdir run': 'generator',
@@ -282,7 +283,8 @@ def test_what_the_user_allows_is_used(place: pathlib.Path, capsys: pytest.Captur
 @pytest.mark.parametrize('line', [
     'train --config=run/config.json --workdir=run --config.steps=3 --resume',
     'evaluate --workdir=run', 'replay --workdir=run --step=2', 'profile --workdir=run',
-    'summary --workdir=run', 'upscale lr.png --output=out --workdir=run', 'report run',
+    'summary --workdir=run', 'examples --workdir=run --output=sheet.png',
+    'upscale lr.png --output=out --workdir=run', 'report run',
     'weights import net.safetensors --workdir=new',
     'train --config=ours.py --workdir=new --config.init_from=net.safetensors --config.steps=1 '
     '--config.warmup_steps=0 --config.generator.name=planted:Net'])

@@ -48,8 +48,9 @@ class FeedSpec:
       crop to.
     workers: number of processes that decode for the stream.
     cache: folder of packed sets; None is `packed.default_cache()`.
-    degrader: makes LR of HR crops, which are then cut without LR and larger than the batch's; None
-      takes LR as it is cut.
+    degrader: makes LR of HR crops, which are then cut without LR and larger than the batch's: a
+      `Degrader`, or its `with_draws`, so that `Feed.batch_at` returns the draws as well; None takes
+      LR as it is cut.
   """
 
   crop_spec: CropSpec
@@ -61,7 +62,7 @@ class FeedSpec:
   crops_per_image: int = 4
   workers: int = 0
   cache: pathlib.Path | None = None
-  degrader: Degrader | None = None
+  degrader: Degrader | Callable[[jax.Array, jax.Array], Any] | None = None
 
 
 class Feed(NamedTuple):
@@ -172,7 +173,8 @@ def batch_of_host(source: Batches, seed: int | jax.Array, step: int | jax.Array,
   return degrade(batch['hr'], seed, step) if degrade else batch
 
 
-def _degrade_on(mesh: jax.sharding.Mesh | None, degrader: Degrader | None) -> Degrade | None:
+def _degrade_on(mesh: jax.sharding.Mesh | None,
+                degrader: Callable[[jax.Array, jax.Array], Any] | None) -> Degrade | None:
   """Returns a function that degrades the HR crops of a step, each device its own crops."""
   if degrader is None:
     return None

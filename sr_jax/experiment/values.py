@@ -16,7 +16,7 @@ NETWORKS = ('generator', 'discriminator')
 IMPORTED = {
     'train': user_code.SECTIONS, 'build': (*NETWORKS, 'loss'),
     'profile': (*NETWORKS, 'loss', 'data'), 'replay': (*NETWORKS, 'loss', 'data'),
-    'evaluate': ('generator', 'eval'), 'summary': NETWORKS}
+    'evaluate': ('generator', 'eval'), 'summary': NETWORKS, 'examples': ('data',)}
 SECTIONS = {'.'.join(parts[:length]) for parts in (name.split('.') for name in KEYS)
             for length in range(1, len(parts))} | set(RESERVED)
 

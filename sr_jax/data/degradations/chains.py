@@ -122,12 +122,18 @@ class Degrader:
   patch: int
 
   def __call__(self, hr: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
+    batch, _ = self.with_draws(hr, keys)
+    return batch
+
+  def with_draws(self, hr: jax.Array,
+                 keys: jax.Array) -> tuple[dict[str, jax.Array], list[Draws]]:
+    """Returns the batch of a call, and what each stage has drawn for it, for `describe`."""
     # Barriers, so that the bits don't depend on the program around this one.
     hr = lax.optimization_barrier(hr)
     sizes = jnp.full((len(hr), 2), hr.shape[1], jnp.int32)
     target = sharpened(hr, self.degradation)
     chain_keys, place_keys = _split(keys)
-    canvas, _ = degrade(target, sizes, chain_keys, self.degradation, self.scale)
+    canvas, draws = degrade(target, sizes, chain_keys, self.degradation, self.scale)
     room = (hr.shape[1] - self.patch) // self.scale  # twice the margin, in LR pixels
     reach = min(PHASES, room // 2)
     places = jax.vmap(lambda key: jax.random.randint(
@@ -136,7 +142,7 @@ class Degrader:
              'hr': _cut(hr, places * self.scale, self.patch)}
     if self.degradation.sharpen:
       batch['target'] = _cut(target, places * self.scale, self.patch)
-    return lax.optimization_barrier(batch)
+    return lax.optimization_barrier(batch), draws
 
 
 def sharpened(hr: jax.Array, degradation: Degradation) -> jax.Array:
