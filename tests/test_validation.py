@@ -12,7 +12,7 @@ from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.images import montage
-from sr_jax.metrics import scorer
+from sr_jax.metrics import niqe, scorer
 from sr_jax.runs import lr_strips, metadata, progress
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.metrics_log import read_metrics
@@ -263,6 +263,24 @@ def test_images_without_hr_are_upscaled_at_each_validation(watched, tmp_path, pi
   first = lr_strips.find_strips(tmp_path / 'other' / 'lr_images')['sub/b']
   assert list(first) == [0, 2]
   np.testing.assert_array_equal(lr_strips.read_strip(first[0])['result'], result)
+
+
+def test_niqe_of_images_without_hr_is_logged(watched, tmp_path, picture, capsys):
+  for index, side in enumerate((100, 120, 30)):  # the last is too small for NIQE
+    images.write_image(tmp_path / 'mine' / f'{index}.png', picture(100, side, index))
+  watched.data.valid = watched.data.test = ''
+  watched.eval.lr_images, watched.eval.niqe = str(tmp_path / 'mine'), True
+  run(watched, tmp_path / 'run', steps=2)
+  lines = [line for line in read_metrics(tmp_path / 'run') if 'lr_images/niqe' in line]
+  assert [(line['step'], line['phase']) for line in lines] == [(0, 'bicubic'), (2, 'pixel')]
+  mine = [images.read_image(tmp_path / 'mine' / f'{index}.png') for index in range(2)]
+  model = restore.load(tmp_path / 'run')
+  for line, upscale in zip(lines, (lambda lr: images.imresize(lr, 2), model), strict=True):
+    expected = np.mean([niqe.niqe(upscale(lr)) for lr in mine])
+    assert line['lr_images/niqe'] == pytest.approx(expected, rel=1e-3)
+  assert re.search(r'mine  step 2/2  niqe \S+ \(bicubic', capsys.readouterr().out)
+  report = (tmp_path / 'run' / 'report.html').read_text()
+  assert '"label":"bicubic of images without HR"' in report
 
 
 @pytest.mark.parametrize(('make', 'words'), [

@@ -64,7 +64,8 @@ def _metric_charts(names: Sequence[str]) -> Iterator[Chart]:
   for metric in metrics:
     yield Chart('Metrics', TITLES.get(metric, metric),
                 {f'valid/{metric}': 'validation', f'clean/{metric}': 'clean LR',
-                 f'test/{metric}': 'test'}, baselines=True)
+                 f'test/{metric}': 'test', f'lr_images/{metric}': 'images without HR'},
+                baselines=True)
 
 
 def _training_charts(names: Sequence[str]) -> Iterator[Chart]:
@@ -135,7 +136,7 @@ def _levels(chart: Chart, histories: Sequence[History]) -> list[dict[str, Any]]:
           text = f'{label} at the start'
           if kind == 'bicubic':
             text = images.baseline_name(kind, run.config.get('scale'))
-            text += ' of clean LR' if name.startswith('clean/') else ''
+            text += f' of {label}' if name.startswith(('clean/', 'lr_images/')) else ''
           found.setdefault((text, scores[name]), []).append(index)
   return [{'run': None if len(indices) > 1 else indices[0], 'level': level, 'label': text}
           for (text, level), indices in found.items()]

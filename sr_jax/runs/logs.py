@@ -33,6 +33,7 @@ MAX_PENDING_BYTES = 2**24
 
 # Metrics of G that are logged but not shown on the terminal.
 HIDDEN_METRICS = ('g/total', 'g/grad_norm', 'g/ema_distance')
+SET_TITLES = {'valid': 'validation', 'lr_images': 'images without HR'}
 # Validation metrics that are printed without those of bicubic and of the start.
 NOT_COMPARED = ('ssim_y', 'psnr_rgb', 'ssim_rgb', 'psnr_lr')
 
@@ -127,7 +128,8 @@ class Logs:
 
     Args:
       phase: the phase of training; 'bicubic' or 'start' for scores before the first step.
-      sets: {'valid': metrics, 'clean': ..., 'test': ...}, logged as `valid/NAME` and so on.
+      sets: {'valid': metrics, 'clean': ..., 'test': ..., 'lr_images': ...}, logged as `valid/NAME`
+        and so on.
       terms: loss terms, logged under their own names and not printed.
       names: {'valid': the set's name, 'clean': ..., 'test': ...}.
       is_best: whether these are the best scores so far.
@@ -137,7 +139,7 @@ class Logs:
     self._write(step, phase, metrics | dict(terms))
     before_training = step == 0 and phase in ('bicubic', 'start')
     for kind, scores in sets.items():
-      title = ('validation' if kind == 'valid' else kind) + (
+      title = SET_TITLES.get(kind, kind) + (
           f' on {names[kind]}' if names and kind in names else '')
       parts = [f'{name} {format_metric(name, value)}' + self._compare(kind, name)
                for name, value in scores.items()]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from sr_jax.runs.folder import RunFolder
 from sr_jax.system import files
 
-SETS = ('valid/', 'clean/', 'test/')  # prefixes of the metrics of sets that are scored
+# Prefixes of the metrics of sets that are scored.
+SETS = ('valid/', 'clean/', 'test/', 'lr_images/')
 
 
 def read_metrics(workdir: os.PathLike | str) -> list[dict]:

@@ -143,7 +143,7 @@ def validation_tables(workdir: pathlib.Path, baseline: str = 'bicubic') -> list[
   rows = {prefix: found for prefix, found in rows.items() if found}
   degraded = ', degraded LR' if 'clean/' in rows else ''
   titles = {'valid/': f'data.valid{degraded}', 'clean/': 'data.valid, clean LR',
-            'test/': f'data.test{degraded}'}
+            'test/': f'data.test{degraded}', 'lr_images/': 'eval.lr_images'}
   return [text for prefix, found in rows.items()
           for text in _table(found, prefix, titles[prefix] if len(rows) > 1 else '')]
 

@@ -129,6 +129,9 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
   if resumed and first:
     refuse_resume(config, workdir, previous, resume)
   model = load_initial(config) if first and config.init_from and not resumed else None
+  if first and config.data.degrade.name != 'none' and (config.data.valid or config.data.test):
+    transcript.say('making degraded LR for validation; at the first start it is compiled, which '
+                   'takes up to a minute on a CPU')
   data = (open_validation(config, training_set, notes) if first
           else ValidationData({}, {}, []))
   experiment = phases.build(config)

@@ -2,7 +2,7 @@
 
 - 'valid', 'clean' and 'test': metrics of complete images, with the averaged weights.
 - samples/: one image every `sample_every` steps; progress/: several at each quarter of the run.
-- lr_images/: images without HR at each validation.
+- lr_images/: images without HR at each validation, and their mean NIQE if it is asked for.
 - terms: the loss on crops of the training set and on crops of the validation set.
 """
 
@@ -19,6 +19,7 @@ from sr_jax.experiment.phases import Experiment, Phase
 from sr_jax.images import montage
 from sr_jax.inference.upscaler import make_upscaler
 from sr_jax.metrics import scorer
+from sr_jax.metrics.niqe import is_large_enough, niqe
 from sr_jax.metrics.scorer import Scorer
 from sr_jax.runs import lr_strips, progress
 from sr_jax.runs.folder import RunFolder
@@ -40,6 +41,7 @@ class Validator:
     """
     self._is_best = is_best
     self._names = {kind: config.data['valid' if kind == 'clean' else kind] for kind in data.sets}
+    self._names['lr_images'] = config.eval.lr_images
     self._config, self._experiment, self._data, self._log = config, experiment, data, log
     self._upscale = make_upscaler(experiment.generator)
     self._score = (scorer.make_scorer(config.scale, config.eval.lpips, own=data.own,
@@ -52,9 +54,7 @@ class Validator:
 
   def before_training(self, state: TrainState) -> None:
     """Scores bicubic and the initial weights, for comparison, and keeps progress images."""
-    if self._config.init_from:
-      self._upscale_lr_images(0, state)
-    if not self._data.sets:
+    if self._data.is_empty:
       return
     self._score_sets(0, 'bicubic', self._upscale_bicubic)
     if self._config.init_from:
@@ -67,8 +67,7 @@ class Validator:
 
     The test set is logged too; it decides nothing. Images without HR are upscaled.
     """
-    self._upscale_lr_images(step, state)
-    if not self._data.sets:
+    if self._data.is_empty:
       return {}
     return self._score_sets(step, phase.name, self._upscaler(state),
                             self._loss_terms(state, phase))
@@ -91,19 +90,23 @@ class Validator:
         row = progress.keep_progress(folder, pair, sr, step, self._config.steps)
         self._log.show(step, f'progress/{pair.name}', row)
 
-  def _upscale_lr_images(self, step: int, state: TrainState) -> None:
-    """Writes the strips of the images without HR."""
-    upscale = self._upscaler(state)
-    for image in self._data.lr_images:
-      folder = RunFolder(self._log.workdir).lr_images
-      sr = upscale(image.lr)
-      with self._log.trying(folder):
-        strip = lr_strips.keep_strip(folder, image.name, image.lr, sr, step)
-        self._log.show(step, f'lr_images/{image.name}', strip)
+  def _upscale_lr_images(self, step: int, name: str,
+                         upscale: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    """Writes the strips of the images without HR; returns {'niqe': mean} if it is computed."""
+    scores, with_niqe = {}, self._config.eval.niqe
+    for image in self._data.lr_images if name != 'bicubic' or with_niqe else ():
+      folder, sr = RunFolder(self._log.workdir).lr_images, upscale(image.lr)
+      if with_niqe and is_large_enough(sr):
+        scores[image.name] = {'niqe': niqe(sr)}
+      if name != 'bicubic':  # it is in every strip
+        with self._log.trying(folder):
+          strip = lr_strips.keep_strip(folder, image.name, image.lr, sr, step)
+          self._log.show(step, f'lr_images/{image.name}', strip)
+    return scorer.mean(scores) if scores else {}
 
   def _score_sets(self, step: int, name: str, upscale: Callable[[np.ndarray], np.ndarray],
                   terms: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Scores the sets and logs their means.
+    """Scores the sets, upscales the images without HR, and logs the means.
 
     Images that bicubic reproduces exactly, such as black ones, have an infinite PSNR in some
     validations and not in others. They are left out of all, so that means can be compared.
@@ -123,6 +126,10 @@ class Validator:
         for line in excluded:
           self._log.say(f'{key}: {line}')
     found = means.get('valid', {})
+    if of_lr_images := self._upscale_lr_images(step, name, upscale):
+      means['lr_images'] = of_lr_images
+    if not means:
+      return {}
     self._log.validation(step, name, means, terms or {}, self._names,
                          is_best=step > 0 and self._is_best(found))
     return found
