@@ -186,7 +186,8 @@ def degrade(hr: jax.Array, sizes: jax.Array, keys: jax.Array, degradation: Degra
                                 pixel_keys[first:stop], orders, goal)
       draws.append({'order': orders})
     elif not first <= number < stop:
-      canvas = stage.apply(canvas, draws[number], pixel_keys[number], goal)
+      with jax.named_scope(degradation.stages[number][0]):
+        canvas = stage.apply(canvas, draws[number], pixel_keys[number], goal)
   # `make` checks that the chain ends at the size of LR.
   pixels = jnp.round(jnp.clip(canvas.pixels, 0, 1) * 255) / 255
   return canvas._replace(pixels=pixels[:, :goal.shape[0], :goal.shape[1]]), draws

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import images
+from sr_jax.data.degradations.batching import in_parts
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
 from sr_jax.data.degradations.drawing import between
 from sr_jax.data.degradations.fusing import run_apart
@@ -76,6 +77,11 @@ def jpeg(pixels: jax.Array, sizes: jax.Array, quality: jax.Array, halved: jax.Ar
   Returns:
     float32 [B, H, W, C], multiples of 1/255; pixels outside of `sizes` have no meaning.
   """
+  return in_parts(_coded, pixels, sizes, quality, halved)
+
+
+def _coded(pixels: jax.Array, sizes: jax.Array, quality: jax.Array, halved: jax.Array) -> jax.Array:
+  """Computes `jpeg` for all images at once."""
   height, width, channels = pixels.shape[1:]
   apart = functools.partial(run_apart, (quality > 0).any())  # always true, unknown to the compiler
   planes = images.to_levels(jnp.moveaxis(pixels, -1, 1)).astype(jnp.int32)

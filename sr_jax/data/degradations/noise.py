@@ -14,6 +14,7 @@ import numpy as np
 
 from sr_jax import images
 from sr_jax.data.degradations import random_numbers
+from sr_jax.data.degradations.batching import in_parts
 from sr_jax.data.degradations.canvas import Canvas, Draws, Goal
 from sr_jax.data.degradations.drawing import between
 from sr_jax.data.degradations.fusing import run_apart
@@ -66,8 +67,13 @@ def add_noise(pixels: jax.Array, sizes: jax.Array, keys: jax.Array, draws: Draws
       not correlated).
 
   Returns:
-    float32 [B, H, W, C], in [0, 1] where noise was added.
+    float32 [B, H, W, C], in [0, 1] where noise was added; pixels outside an image have no meaning.
   """
+  return in_parts(_with_noise, pixels, sizes, keys, draws)
+
+
+def _with_noise(pixels: jax.Array, sizes: jax.Array, keys: jax.Array, draws: Draws) -> jax.Array:
+  """Computes `add_noise` for all images at once."""
   batch, height, width, channels = pixels.shape
   # Rows of W C samples: loops over C alone would be short and slow.
   rows = pixels.reshape(batch, height, width * channels)
