@@ -3,9 +3,13 @@
   python -m tests.parallel_worker steps PICTURES OUT float64 10 8,1
   python -m tests.parallel_worker batches PICTURES OUT 8,1
   python -m tests.parallel_worker checkpoint PICTURES OUT pixel,gan 8 1
+  python -m tests.parallel_worker degraded PICTURES OUT 8,1
 """
 
+import base64
+import functools
 import json
+import re
 import sys
 
 import jax
@@ -28,6 +32,8 @@ def get_config(variant=''):
     config.warmup_steps = 0
     config.device_loop = 'yes' if variant == 'loop' else 'no'
     config.loss.adversarial.kind = 'relativistic' if variant == 'relativistic' else 'vanilla'
+  if variant == 'degraded':
+    smallest.degrade(config)
   return config
 
 
@@ -104,9 +110,9 @@ def batches(pictures, devices):
       kinds = inputs.build_augmentation(config)._replace(
           brightness=(0.5, 0.5), mixup=(0.5, 1.2), shuffle=0.5)
       cut = inputs.build_crop_spec(config)
-      batch_at = (feeds.bank_batches(cut, cut.count, kinds) if mode == 'bank' else
-                  lambda *at, kinds=kinds: feeds.batch_of_host(*at, batch_size=8,
-                                                                     augmentation=kinds))
+      make = (functools.partial(feeds.batch_of_bank, crop_spec=cut) if mode == 'bank'
+              else feeds.batch_of_host)
+      batch_at = functools.partial(make, batch_size=8, augmentation=kinds)
       look = jax.jit(sharding.sharded(batch_at, mesh))
       for step in range(3):
         batch = look(feed.source_for(step, step + 1), 0, step)
@@ -119,6 +125,43 @@ def batches(pictures, devices):
         found.setdefault(f'{mode}/{number}', []).append(
             [float(pixels.mean()), hashlib.sha256(levels).hexdigest()])
       feed.close()
+  return found
+
+
+def degraded(pictures, devices):
+  """What runs with degradations and a U-Net have in common on any number of devices.
+
+  Returns:
+    {'mode/devices': {'levels': of LR, HR and target of 40 batches, in base 64, 'collectives': of
+    the program that makes a batch}} and {'steps/devices': (metrics of three steps, {name: vector
+    of the power iteration on each of this process's devices})}.
+  """
+  from sr_jax.step.flat import named_arrays
+  from sr_jax.system import sharding
+  found = {}
+  for number in devices.split(','):
+    for mode in ('bank', 'mapped'):
+      _, mesh, feed = feed_of('degraded', pictures, int(number), mode)
+      # As in a step, whose batch stays on the devices.
+      make = jax.jit(sharding.sharded(feed.batch_at, mesh)).lower(
+          feed.source_for(0, 1), 0, 0).compile()
+      gather = jax.jit(lambda batch: batch, **sharding.jit_shardings(mesh))
+      levels = []
+      for step in range(1, 41):
+        batch = make(feed.source_for(step, step + 1), 0, step)
+        batch = sharding.local_copy(gather(batch) if mesh else batch)
+        levels += [np.uint8(np.round(255 * np.asarray(batch[name]))).ravel()
+                   for name in ('lr', 'hr', 'target')]
+      feed.close()
+      found[f'{mode}/{number}'] = {
+          'levels': base64.b64encode(np.concatenate(levels).tobytes()).decode(),
+          'collectives': re.findall(r' ((?:all|collective)-[\w-]+|reduce-scatter)\(',
+                                    make.as_text())}
+    experiment, mesh, feed, state = begin('degraded', pictures, int(number))
+    state, told = take(experiment, mesh, feed, state, 3)
+    vectors = {name: [np.asarray(shard.data).tolist() for shard in array.addressable_shards]
+               for name, array in named_arrays(state.d.batch_stats).items()}
+    found[f'steps/{number}'] = told, vectors
   return found
 
 
@@ -156,7 +199,8 @@ if __name__ == '__main__':
     jnp.float32 = jnp.float64  # before Flax and sr_jax are imported and read it
   from sr_jax.system import multihost
   with multihost.distributed(120):
-    told = {'steps': steps, 'batches': batches, 'checkpoint': checkpoint}[what](pictures, *rest)
+    told = {'steps': steps, 'batches': batches, 'checkpoint': checkpoint,
+            'degraded': degraded}[what](pictures, *rest)
     if multihost.is_first():
       with open(out, 'w', encoding='utf-8') as file:
         json.dump(told, file)

@@ -23,6 +23,13 @@ def get_config() -> ConfigDict:
   return config
 
 
+def degrade(config: ConfigDict) -> None:
+  """Changes a config to Real-ESRGAN: degradations, sharpened targets and a U-Net, at any size."""
+  config.warmup_steps, config.data.degrade.name, config.data.degrade.margin = 0, 'realesrgan', 8
+  config.discriminator.update({'name': 'unet', 'widths': None, 'head': None, 'hidden': None,
+                               'features': 4})
+
+
 def forget_flags() -> None:
   """Resets the flags of sr_jax.main that an earlier command line in this process has set."""
   flags.FLAGS.unparse_flags()

@@ -1,5 +1,6 @@
 """One device, several devices and several processes give the same run up to rounding."""
 
+import base64
 import json
 import os
 import pathlib
@@ -216,6 +217,31 @@ def test_batches_are_the_same(tmp_path, picture):
       for (mean, levels), (other, others) in zip(several, alone[f'{mode}/1'], strict=True):
         assert mean == pytest.approx(other, abs=1e-7)
         assert levels == others
+
+
+@pytest.mark.slow
+def test_degradations_and_a_u_net_on_several_devices(tmp_path, folder):
+  alone = run_worker(tmp_path, folder, 'degraded', '8,1', devices=8)
+  both = run_worker(tmp_path, folder, 'degraded', 0, devices=2, processes=2)
+  expected = levels_of(alone['bank/1'])
+  for found, number in ((alone, 8), (alone, 1), (both, 0)):
+    for mode in ('bank', 'mapped'):
+      assert found[f'{mode}/{number}']['collectives'] == []  # each device degrades its own crops
+      difference = np.abs(levels_of(found[f'{mode}/{number}']) - expected)
+      assert difference.max() <= 1
+      assert (difference > 0).mean() <= 1e-4
+  one, vectors = alone['steps/1']
+  for found, number, count in ((alone, 8, 8), (both, 0, 2)):
+    several, copies = found[f'steps/{number}']
+    assert largest_difference(several, one, 3)[0] < 1e-4
+    for name, vector in vectors.items():  # of the power iterations
+      assert len(copies[name]) == count
+      assert all(copy == copies[name][0] for copy in copies[name])
+      np.testing.assert_allclose(copies[name][0], vector[0], rtol=1e-3, atol=1e-4)
+
+
+def levels_of(found):
+  return np.frombuffer(base64.b64decode(found['levels']), np.uint8).astype(int)
 
 
 @pytest.mark.slow
