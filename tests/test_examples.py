@@ -78,7 +78,7 @@ def test_a_sheet_has_repeated_pixels_and_its_text():
   small, large = (rng.integers(0, 256, (side, side, 3), np.uint8) for side in (5, 20))
   long = 'blur: generalised anisotropic Gaussian, 21x21, sigma 2.1 and 2.9, turned by 3 degrees'
   page = draw_sheet('Step 1', [Row({'LR': small, 'HR': large}, ['Example 1', long])] * 2)
-  factor = sheet.SIDE // 20
+  factor = round(sheet.SIDE / 20)
   top = next(row for row in range(page.shape[0]) if (page[row, sheet.GAP] == small[0, 0]).all())
   side = 20 * factor
   for column, image in enumerate((small, large)):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 192  # pixels of a smaller image's sides, about, when it is drawn
+SIDE = 216  # pixels of a smaller image's sides, about, when it is drawn
 TEXT_SIZE, LINE = 15, 20  # pixels: size of the letters, distance of lines
 TEXT_WIDTH, GAP = 400, 10  # at most, of a line beside images
 
@@ -28,7 +28,7 @@ def draw_sheet(title: str, rows: Sequence[Row]) -> np.ndarray:
   """Draws a sheet: a title, headings, and a row of images and text below one another.
 
   Pixels of images are repeated, so that all images of a row have one size, and small ones are
-  enlarged to about 192 pixels.
+  enlarged to about 216 pixels.
 
   Returns:
     uint8 [H, W, 3].
@@ -59,7 +59,7 @@ def draw_sheet(title: str, rows: Sequence[Row]) -> np.ndarray:
 
 def _drawn_size(images: Mapping[str, np.ndarray]) -> tuple[int, int]:
   height, width = (max(image.shape[axis] for image in images.values()) for axis in (0, 1))
-  factor = max(1, SIDE // max(height, width))
+  factor = max(1, round(SIDE / max(height, width)))
   return height * factor, width * factor
 
 
