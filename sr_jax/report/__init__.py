@@ -13,6 +13,7 @@
   html.py        HTML elements
   page.py        writes the report as one HTML file, with page.css and page.js inside
   figure.py      draws the comparison figure of a paper
+  sheet.py       draws the sheet of training examples
 
 `sr-jax report` is the command line.
 """
