@@ -68,6 +68,15 @@ def draw_many(stage, count, seed=1):
 def test_bessel_function():
   x = np.linspace(-60, 60, 10001).astype(np.float32)
   np.testing.assert_allclose(jax.jit(bessel_j1)(x), special.j1(np.float64(x)), rtol=0, atol=2e-6)
+  np.testing.assert_allclose(bessel_j1(2 * x, 120.0), special.j1(2 * np.float64(x)), rtol=0,
+                             atol=4e-6)
+
+
+def test_the_widest_sinc_kernels_that_a_config_allows():
+  kernels = sinc_kernels(np.array([51, 51]), np.float32([math.pi, math.pi / 3]), 51)
+  for kernel, cutoff in zip(kernels, (math.pi, math.pi / 3), strict=True):
+    expected = expected_kernel(SINC, 51, (1, 1), 0, 1, cutoff, 51)
+    np.testing.assert_allclose(kernel, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize('width', [21, 13])

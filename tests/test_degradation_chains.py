@@ -156,6 +156,14 @@ def test_shuffled_stages_are_applied_in_the_drawn_order(crops):
     assert np.percentile(difference, 99) <= 1
 
 
+def test_bsrgan_draws_by_what_an_image_is_divided():
+  draws = jax.vmap(dict(PRESETS['bsrgan'].stages)['resize2'].draw)(keys_of(4000))
+  factor = np.asarray(draws['factor'])
+  assert abs((factor == 1).mean() - 0.25) < 0.03
+  np.testing.assert_allclose(np.quantile(1 / factor[factor < 1], (0, 0.25, 0.5, 0.75, 1)),
+                             (1, 2.75, 4.5, 6.25, 8), atol=0.25)
+
+
 @pytest.mark.slow
 def test_bsrgan_makes_lr_and_describes_it(crops):
   chain = PRESETS['bsrgan']
@@ -261,6 +269,8 @@ def test_presets_suit_every_scale(name, scale):
     ({'name': 'none', 'margin': 8}, 'margin'), ({'margin': 10}, 'margin'),
     ({'blur__kinds': (0.0,) * 6}, 'blur.kinds'), ({'blur__kinds': (1.0, 1.0)}, 'blur.kinds'),
     ({'resize__methods': ('sharp',)}, 'resize.methods'), ({'resize__methods': ()}, 'methods'),
+    ({'name': 'bsrgan', 'resize2__factor': (0.5, 2.0), 'resize2__directions': (1.0, 1.0, 0.0)},
+     'resize2.factor'),
     ({'noise__correlated': 0.7}, 'noise.grey'), ({'name': 'blurry'}, 'name')])
 def test_a_value_that_makes_no_sense_is_named(keys, named):
   with pytest.raises(InputError, match=rf'config\.data\.degrade\.(\w+\.)?{named}') as error:
@@ -277,4 +287,11 @@ def test_cutblur_and_lr_files_are_refused(folder, tmp_path):
   lr = shutil.copytree(folder, tmp_path / 'lr')
   config.scale, config.data.source = 1, f'pairs:HR={folder},LR={lr}'
   with pytest.raises(InputError, match=r'degrade\.name.*5 images.*LR of their own'):
+    inputs.training_set(check(config))
+
+
+def test_lr_that_would_be_hr_is_refused(folder):
+  config = defaults()
+  config.scale, config.data.source = 1, f'folder:{folder}'
+  with pytest.raises(InputError, match=r'^config\.scale=1: .*config\.data\.degrade\.name=jpeg'):
     inputs.training_set(check(config))

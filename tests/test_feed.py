@@ -50,6 +50,12 @@ def batches(opened_feed: feed.Feed, start: int, stops: Iterable[int]) -> list[by
   return [batch['lr'].tobytes() + batch['hr'].tobytes() for batch in taken]
 
 
+def test_the_digest_of_earlier_versions() -> None:
+  """A run that an earlier version has begun can be resumed and replayed."""
+  assert feed._digest('set', SPEC, 'bank') == '9f7ea46ca6d4962a'
+  assert feed._digest(['a.png'], SPEC, 'stream') == 'b7a873b728dca16a'
+
+
 @pytest.mark.parametrize('mode', ['bank', 'mapped', 'stream'])
 def test_a_feed_may_start_at_any_step_and_with_windows_of_any_length(opened: Callable,
                                                                      mode: str) -> None:

@@ -18,8 +18,7 @@ from sr_jax.step import device_loop, nonfinite
 from sr_jax.step.state import begin_phase
 from sr_jax.step.train_step import PixelStep
 
-bank_batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 2),
-                                  batch_size=4, augmentation=Augmentation())
+bank_batch_at = feed.bank_batches(feed.FeedSpec(bank.CropSpec(4, 16, 2), 4, Augmentation(), 0))
 
 
 def batch_at(*arguments):

@@ -19,8 +19,7 @@ from sr_jax.step.train_step import GanStep
 from tests import smallest
 from tests.conftest import same_bits
 
-batch_at = functools.partial(feed.batch_of_bank, crop_spec=bank.CropSpec(4, 16, 2), batch_size=4,
-                             augmentation=Augmentation())
+batch_at = feed.bank_batches(feed.FeedSpec(bank.CropSpec(4, 16, 2), 4, Augmentation(), 0))
 
 
 @pytest.fixture(scope='module')

@@ -18,9 +18,10 @@ import numpy as np
 
 from sr_jax.data import bank, mapped, pack_layout, packed, stream
 from sr_jax.data.array_image import ArrayImage
-from sr_jax.data.augment import Augmentation, Crops, augment, step_keys
+from sr_jax.data.augment import Augmentation, Crops, augment
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.degradations.chains import Degrader
+from sr_jax.data.degradations.steps import degrade_steps
 from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.data.prefetcher import Prefetcher
@@ -108,7 +109,7 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
     start: the first step that will be asked for.
     log: called with a line about what will be used, in bytes, before it is allocated.
     mesh: a mesh of `sharding.make_mesh`: a bank is replicated on all of its devices, batches are
-      sharded over them.
+      sharded over them, and each device degrades its own crops.
 
   Raises:
     InputError: no usable image; not enough space for the mode; fewer images than crops in a
@@ -130,11 +131,9 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
     skipped, notes = [], stream.sampled_notes(found)
     batches = _stream(found, spec, start, rows, skipped, log)
   ahead = Prefetcher(batches, 2 * spec.window)
-  batch_at = functools.partial(batch_of_host, batch_size=spec.batch_size,
-                               augmentation=spec.augmentation,
-                               degrade=_degrade_on(mesh, spec.degrader))
   source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, mesh)
-  return Feed(mode, batch_at, source_for, spec.window, skipped, digest, ahead.close, notes)
+  return Feed(mode, host_batches(spec, mesh), source_for, spec.window, skipped, digest, ahead.close,
+              notes)
 
 
 def _identities(picture: Picture) -> list[str]:
@@ -144,55 +143,39 @@ def _identities(picture: Picture) -> list[str]:
           *([lr.stamp] if isinstance(lr, ArrayImage) else [])]
 
 
-# (HR crops [B, P, P, C], seed, step) -> {'lr', 'hr'} and, where HR is sharpened, 'target'
-Degrade = Callable[[jax.Array, int | jax.Array, int | jax.Array], Crops]
-
-
 def bank_batches(spec: FeedSpec, mesh: jax.sharding.Mesh | None = None) -> Callable:
-  """Returns the `Feed.batch_at` of a bank."""
-  return functools.partial(batch_of_bank, crop_spec=spec.crop_spec, batch_size=spec.batch_size,
-                           augmentation=spec.augmentation,
-                           degrade=_degrade_on(mesh, spec.degrader))
+  """Returns the `Feed.batch_at` of a bank, which cuts a step's crops out of the bank."""
+  return _batches(functools.partial(bank.crops_at, crop_spec=spec.crop_spec), spec, mesh)
 
 
-def batch_of_bank(source: bank.Bank, seed: int | jax.Array, step: int | jax.Array, *,
-                  crop_spec: CropSpec, batch_size: int, augmentation: Augmentation,
-                  degrade: Degrade | None = None) -> Crops:
-  """Cuts a step's batch out of the bank, augments it and, if asked, degrades it."""
-  crops = bank.crops_at(source, seed, step, crop_spec)
-  batch = augment(crops, seed, step, batch_size, augmentation)
-  return degrade(batch['hr'], seed, step) if degrade else batch
+def host_batches(spec: FeedSpec, mesh: jax.sharding.Mesh | None = None) -> Callable:
+  """Returns a `Feed.batch_at` that takes a step's crops from the `Batches` made on the host."""
+  def crops_at(source: Batches, seed: int | jax.Array, step: int | jax.Array) -> Crops:
+    return {name: crop[step - source.first] for name, crop in source.crops.items()}
+
+  return _batches(crops_at, spec, mesh)
 
 
-def batch_of_host(source: Batches, seed: int | jax.Array, step: int | jax.Array, *,
-                  batch_size: int, augmentation: Augmentation,
-                  degrade: Degrade | None = None) -> Crops:
-  """Selects a step's batch from those made on the host; otherwise as `batch_of_bank`."""
-  crops = {name: crop[step - source.first] for name, crop in source.crops.items()}
-  batch = augment(crops, seed, step, batch_size, augmentation)
-  return degrade(batch['hr'], seed, step) if degrade else batch
+def _batches(crops_at: Callable[[Any, int | jax.Array, int | jax.Array], Crops], spec: FeedSpec,
+             mesh: jax.sharding.Mesh | None) -> Callable:
+  """Returns a `Feed.batch_at` that augments a step's crops and, if asked, degrades them."""
+  degrade = spec.degrader and degrade_steps(spec.degrader, mesh)
 
+  def batch_at(source: Any, seed: int | jax.Array, step: int | jax.Array) -> Crops:
+    batch = augment(crops_at(source, seed, step), seed, step, spec.batch_size, spec.augmentation)
+    return degrade(batch['hr'], seed, step) if degrade else batch
 
-def _degrade_on(mesh: jax.sharding.Mesh | None,
-                degrader: Callable[[jax.Array, jax.Array], Any] | None) -> Degrade | None:
-  """Returns a function that degrades the HR crops of a step, each device its own crops."""
-  if degrader is None:
-    return None
-  degrade = sharding.on_each_device(degrader, mesh)
-
-  def degrade_batch(hr: jax.Array, seed: int | jax.Array, step: int | jax.Array) -> Crops:
-    keys = jax.random.split(step_keys(seed, step).degradation, len(hr))
-    return degrade(hr, keys)
-
-  return degrade_batch
+  return batch_at
 
 
 def _digest(digest_source: str | list[str], spec: FeedSpec, mode: str) -> str:
   """Returns a hash of everything that batches depend on except seed and step."""
   crops_per_image = spec.crops_per_image if mode == 'stream' else None
-  # Plain tuples, so that renaming a class or a field does not change the hash.
-  text = repr((digest_source, tuple(spec.crop_spec), spec.batch_size, tuple(spec.augmentation),
-               crops_per_image, spec.degrader))
+  # Plain tuples, so that renaming a class or a field does not change the hash; with degradations it
+  # does. Without them the hash is that of the time before there were any.
+  crops, degraded = tuple(spec.crop_spec), () if spec.degrader is None else (spec.degrader,)
+  text = repr((digest_source, crops if degraded else crops[:-1], spec.batch_size,
+               tuple(spec.augmentation), crops_per_image, *degraded))
   return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -68,7 +68,10 @@ RESIZE = (
         'Whether bilinear, bicubic and lanczos are antialiased where they reduce; without it fine '
         'detail becomes false patterns.'),
     Key('of_lr', bool, None,
-        'Whether the factor is relative to the size of LR instead of the current size.'))
+        'Whether the factor is relative to the size of LR instead of the current size.'),
+    Key('inverse', bool, None,
+        'Whether 1 / factor is uniform instead of the factor, so that images become small more '
+        'often.'))
 NOISE = (
     PROBABILITY,
     Key('gaussian', float, None, 'Probability of Gaussian noise; otherwise it is Poisson noise.',

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from sr_jax.data.degradations import chains
 from sr_jax.data.degradations.chains import Degradation
 from sr_jax.data.degradations.noise import Noise
+from sr_jax.data.degradations.resizing import Resize
 from sr_jax.errors import InputError
 from sr_jax.experiment.degrade_keys import FIELDS
 
@@ -94,6 +95,12 @@ def check_degrade(config: ConfigDict) -> None:
     if isinstance(stage, Noise) and stage.grey + stage.correlated > 1:
       raise InputError(f'config.data.degrade.{name}.grey={stage.grey}: with correlated='
                        f'{stage.correlated} the two probabilities sum to more than 1')
+  for name, stage in chain.stages[slice(*chain.shuffled)]:
+    limit = config.scale if getattr(stage, 'of_lr', False) else 1
+    if isinstance(stage, Resize) and stage.largest > limit:
+      raise InputError(f'config.data.degrade.{name}.factor={stage.factor}: expected at most {limit}'
+                       f', since {section.name!r} applies {name} in random order and has no room '
+                       'for larger images; directions with 0 for enlarging do without it')
   if fault := chains.size_fault(chain, config.scale):
     raise InputError(f'config.data.degrade.stages={section.stages}: {fault}')
 

@@ -86,7 +86,7 @@ PRESETS: dict[str, Degradation] = {
          'blur': (gaussian := Blur(kinds=(0.5, 0.5, 0.0, 0.0, 0.0, 0.0), sinc=0.0, size=(7, 25),
                                    sigma=(0.1, 2.8))),
          'blur2': gaussian,
-         'resize2': Resize(directions=(0.0, 0.75, 0.25), factor=(0.125, 1.0)),
+         'resize2': Resize(directions=(0.0, 0.75, 0.25), factor=(0.125, 1.0), inverse=True),
          'reduce': ResizeToGoal(),
          'noise': Noise(gaussian=1.0, sigma=(2.0, 25.0), grey=0.4, correlated=0.2),
          'jpeg': Jpeg(probability=0.9)},

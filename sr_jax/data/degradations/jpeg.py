@@ -213,7 +213,7 @@ class Jpeg:
   """
 
   probability: float = 1.0
-  quality: tuple[float, float] = (30.0, 95.0)
+  quality: tuple[int, int] = (30, 95)
   subsampling: float = 1.0
 
   def draw(self, key: jax.Array) -> Draws:

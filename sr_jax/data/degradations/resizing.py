@@ -82,6 +82,8 @@ class Resize:
     methods: the methods, each of which is equally likely; see `Resampling`.
     antialias: whether kernels are stretched where an image becomes smaller; see `Resampling`.
     of_lr: whether factors refer to the size of LR rather than to that of the image.
+    inverse: whether 1 / factor is uniform rather than the factor, as in BSRGAN, so that small
+      factors are drawn more often.
   """
 
   directions: tuple[float, float, float] = (0.2, 0.7, 0.1)
@@ -89,15 +91,25 @@ class Resize:
   methods: tuple[str, ...] = REALESRGAN_METHODS
   antialias: bool = False
   of_lr: bool = False
+  inverse: bool = False
 
   def draw(self, key: jax.Array) -> Draws:
     """Draws `factor` and `method`, an index into `methods`."""
     direction, factor, method = jax.random.uniform(key, (3,))
     larger = [max(bound, 1.0) for bound in self.factor]
     smaller = [min(bound, 1.0) for bound in self.factor]
-    factors = jnp.stack([between(factor, *larger), between(factor, *smaller), jnp.ones(())])
+    factors = jnp.stack([self._between(factor, *larger), self._between(factor, *smaller),
+                         jnp.ones(())])
     return {'factor': factors[choose(direction, self.directions)],
             'method': choose(method, (1,) * len(self.methods))}
+
+  def _between(self, uniform: jax.Array, low: float, high: float) -> jax.Array:
+    return 1 / between(uniform, 1 / high, 1 / low) if self.inverse else between(uniform, low, high)
+
+  @property
+  def largest(self) -> float:
+    """The largest factor that can be drawn, at least 1."""
+    return max(self.factor[1], 1.0) if self.directions[0] > 0 else 1.0
 
   def apply(self, canvas: Canvas, draws: Draws, keys: jax.Array, goal: Goal) -> Canvas:
     """Resizes the images; the canvas of the result holds the largest factor."""
@@ -105,8 +117,7 @@ class Resize:
     side = goal.shape if self.of_lr else canvas.pixels.shape[1:3]
     factors = draws['factor'][:, None]
     sizes = jnp.maximum(jnp.floor(base.astype(jnp.float32) * factors), 1).astype(jnp.int32)
-    largest = max(self.factor[1], 1.0) if self.directions[0] > 0 else 1.0
-    shape = (math.ceil(side[0] * largest), math.ceil(side[1] * largest))
+    shape = (math.ceil(side[0] * self.largest), math.ceil(side[1] * self.largest))
     ratios = None if self.of_lr else jnp.broadcast_to(factors, sizes.shape)
     return resize(canvas, sizes, shape, draws['method'], Resampling(self.methods, self.antialias),
                   ratios)
