@@ -7,7 +7,7 @@
 """
 
 import base64
-import functools
+import dataclasses
 import json
 import re
 import sys
@@ -109,11 +109,9 @@ def batches(pictures, devices):
       config, mesh, feed = feed_of('pixel', pictures, int(number), mode)
       kinds = inputs.build_augmentation(config)._replace(
           brightness=(0.5, 0.5), mixup=(0.5, 1.2), shuffle=0.5)
-      cut = inputs.build_crop_spec(config)
-      make = (functools.partial(feeds.batch_of_bank, crop_spec=cut) if mode == 'bank'
-              else feeds.batch_of_host)
-      batch_at = functools.partial(make, batch_size=8, augmentation=kinds)
-      look = jax.jit(sharding.sharded(batch_at, mesh))
+      spec = dataclasses.replace(inputs.build_feed_spec(config, False), augmentation=kinds)
+      make = feeds.bank_batches if mode == 'bank' else feeds.host_batches
+      look = jax.jit(sharding.sharded(make(spec), mesh))
       for step in range(3):
         batch = look(feed.source_for(step, step + 1), 0, step)
         if mesh:
@@ -159,10 +157,30 @@ def degraded(pictures, devices):
                                     make.as_text())}
     experiment, mesh, feed, state = begin('degraded', pictures, int(number))
     state, told = take(experiment, mesh, feed, state, 3)
+    if mesh and jax.process_count() == 1:
+      draw_last_batch(pictures, int(number), state)
     vectors = {name: [np.asarray(shard.data).tolist() for shard in array.addressable_shards]
                for name, array in named_arrays(state.d.batch_stats).items()}
     found[f'steps/{number}'] = told, vectors
   return found
+
+
+def draw_last_batch(pictures, devices, state):
+  """Draws the batch of a run that non-finite steps have stopped, as one process does alone."""
+  import tempfile
+  import types
+
+  from sr_jax import images
+  from sr_jax.experiment import phases
+  from sr_jax.system import sharding
+  from sr_jax.train import replay
+  config, _, feed = feed_of('degraded', pictures, devices, 'bank')
+  with tempfile.TemporaryDirectory() as folder:
+    run = types.SimpleNamespace(config=config, experiment=phases.build(config), feed=feed,
+                                folder=types.SimpleNamespace(workdir=folder))
+    metrics = {'bad': 2.0, 'g/pixel': np.nan}
+    message = replay.stop_message(run, sharding.local_copy(state), metrics)
+    assert images.read_image(f'{folder}/replay/{int(state.step) + 1}.png').size, message
 
 
 def checkpoint(pictures, kinds, before, after):

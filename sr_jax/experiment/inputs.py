@@ -34,7 +34,7 @@ def training_set(config: ConfigDict, notes: list[str] | None = None) -> list[Pic
 
   Raises:
     InputError: as for `sources.open_source`; or the images have LR files, and `data.degrade` is to
-      make LR.
+      make LR; or neither is there at scale 1, where LR would be HR.
   """
   found = _part(config, 'train', notes) if config.data.fraction else _source(config, notes)
   with_lr = [picture for picture in found if picture.lr is not None]
@@ -43,6 +43,10 @@ def training_set(config: ConfigDict, notes: list[str] | None = None) -> list[Pic
                      f'{count_of(with_lr, "image")} of config.data.source={config.data.source} '
                      f'have LR of their own, such as {with_lr[0].lr}; folder:PATH or hr:PATH of '
                      'the HR images uses these alone')
+  if config.scale == 1 and config.data.degrade.name == 'none' and len(with_lr) < len(found):
+    raise InputError('config.scale=1: LR would be HR itself, and nothing would be learned; add '
+                     '--config.data.degrade.name=jpeg or other degradations, or use '
+                     '--config.data.source=pairs:HR=PATH,LR=PATH')
   return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr_jax import images
-from sr_jax.data.feed import Feed, open_feed
+from sr_jax.data.feed import Feed, bank_batches, open_feed
 from sr_jax.errors import InputError, listed
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.check import check_given
@@ -125,9 +125,11 @@ def stop_message(run: Run, state: TrainState, metrics: Mapping[str, float]) -> s
   """
   step, count, feed = int(state.step), int(metrics['bad']), run.feed
   workdir = run.folder.workdir
+  spec = inputs.build_feed_spec(run.config, run.experiment.device_loop, feed.mode)
   with contextlib.ExitStack() as stack:
-    if feed.mode != 'bank':  # this feed is past the batch
-      spec = inputs.build_feed_spec(run.config, run.experiment.device_loop, feed.mode)
+    if feed.mode == 'bank':  # degraded on this device, not on all that share a batch
+      feed = feed._replace(batch_at=bank_batches(spec))
+    else:  # this feed is past the batch
       feed = stack.enter_context(contextlib.closing(open_feed(
           run.training_set, spec, step, lambda _: None)))
     try:
