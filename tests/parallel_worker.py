@@ -130,31 +130,30 @@ def degraded(pictures, devices):
   """What runs with degradations and a U-Net have in common on any number of devices.
 
   Returns:
-    {'mode/devices': {'levels': of LR, HR and target of 40 batches, in base 64, 'collectives': of
-    the program that makes a batch}} and {'steps/devices': (metrics of three steps, {name: vector
+    {'batches/devices': {'levels': of LR, HR and target of 40 batches, in base 64, 'collectives':
+    of the program that makes a batch}} and {'steps/devices': (metrics of three steps, {name: vector
     of the power iteration on each of this process's devices})}.
   """
   from sr_jax.step.flat import named_arrays
   from sr_jax.system import sharding
   found = {}
   for number in devices.split(','):
-    for mode in ('bank', 'mapped'):
-      _, mesh, feed = feed_of('degraded', pictures, int(number), mode)
-      # As in a step, whose batch stays on the devices.
-      make = jax.jit(sharding.sharded(feed.batch_at, mesh)).lower(
-          feed.source_for(0, 1), 0, 0).compile()
-      gather = jax.jit(lambda batch: batch, **sharding.jit_shardings(mesh))
-      levels = []
-      for step in range(1, 41):
-        batch = make(feed.source_for(step, step + 1), 0, step)
-        batch = sharding.local_copy(gather(batch) if mesh else batch)
-        levels += [np.uint8(np.round(255 * np.asarray(batch[name]))).ravel()
-                   for name in ('lr', 'hr', 'target')]
-      feed.close()
-      found[f'{mode}/{number}'] = {
-          'levels': base64.b64encode(np.concatenate(levels).tobytes()).decode(),
-          'collectives': re.findall(r' ((?:all|collective)-[\w-]+|reduce-scatter)\(',
-                                    make.as_text())}
+    _, mesh, feed = feed_of('degraded', pictures, int(number), 'bank')
+    # As in a step, whose batch stays on the devices.
+    make = jax.jit(sharding.sharded(feed.batch_at, mesh)).lower(
+        feed.source_for(0, 1), 0, 0).compile()
+    gather = jax.jit(lambda batch: batch, **sharding.jit_shardings(mesh))
+    levels = []
+    for step in range(1, 41):
+      batch = make(feed.source_for(step, step + 1), 0, step)
+      batch = sharding.local_copy(gather(batch) if mesh else batch)
+      levels += [np.uint8(np.round(255 * np.asarray(batch[name]))).ravel()
+                 for name in ('lr', 'hr', 'target')]
+    feed.close()
+    found[f'batches/{number}'] = {
+        'levels': base64.b64encode(np.concatenate(levels).tobytes()).decode(),
+        'collectives': re.findall(r' ((?:all|collective)-[\w-]+|reduce-scatter)\(',
+                                  make.as_text())}
     experiment, mesh, feed, state = begin('degraded', pictures, int(number))
     state, told = take(experiment, mesh, feed, state, 3)
     if mesh and jax.process_count() == 1:

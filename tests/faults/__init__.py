@@ -36,9 +36,17 @@ class Run:
   """
 
   def __init__(self, folder: os.PathLike | str, name: str, disk: pathlib.Path | None = None,
-               **changes: Any) -> None:
-    """Describes the run; `disk` is the folder for its workdir, by default `folder`."""
-    self.folder = pathlib.Path(folder)
+               variant: str = '', **changes: Any) -> None:
+    """Describes the run.
+
+    Args:
+      folder: see above.
+      name: of its workdir.
+      disk: the folder for its workdir, by default `folder`.
+      variant: of the config: '' or 'degraded'.
+      changes: values of keys of the config.
+    """
+    self.folder, self.variant = pathlib.Path(folder), variant
     self.workdir, self.log = pathlib.Path(disk or folder) / name, self.folder / f'{name}.log'
     self.changes = [f'--config.{key}={value}' for key, value in changes.items()]
     self._earlier_starts = 0
@@ -55,8 +63,8 @@ class Run:
         'SR_JAX_CACHE': str(self.folder / 'cache'), 'PYTHONUNBUFFERED': '1'}
     with self.log.open('w') as log:
       return subprocess.Popen(
-          [sys.executable, '-m', 'sr_jax.main', f'--config={config_file(self.folder)}',
-           f'--workdir={self.workdir}', *self.changes],
+          [sys.executable, '-m', 'sr_jax.main', f'--workdir={self.workdir}',
+           f'--config={config_file(self.folder)}:{self.variant}', *self.changes],
           cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
   @property
@@ -94,7 +102,7 @@ class Run:
     """Returns the config of the run, without its `changes`."""
     namespace = {}
     exec(config_file(self.folder).read_text(), namespace)
-    return namespace['get_config']()
+    return namespace['get_config'](self.variant)
 
   def metrics(self) -> list[dict]:
     """Returns the lines of metrics.jsonl without the speed."""
@@ -131,6 +139,10 @@ def config_file(folder: os.PathLike | str) -> pathlib.Path:
         config.eval.lpips, config.eval.pictures = 'none', 1
         config.log_every, config.checkpoint_every = 1, 5
         config.eval.every, config.sample_every = 20, 10
+        if variant == 'degraded':
+          config.data.degrade.name, config.data.degrade.margin = 'realesrgan', 8
+          config.discriminator.update({{'name': 'unet', 'features': 4, 'widths': None,
+                                       'head': None, 'hidden': None}})
         return config
       '''))
   return path

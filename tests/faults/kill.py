@@ -1,10 +1,11 @@
 """Kills runs at random instants and checks how they end.
 
-  python -m tests.faults.kill [--kills 30] [--seed 0]
+  python -m tests.faults.kill [--kills 30] [--seed 0] [--variant degraded]
 
 A run is killed with SIGKILL, or ended with SIGTERM or Ctrl-C, started again with the same command,
 killed again, and so on until it finishes. Then its state must have the same bits and its log the
-same metrics as those of an undisturbed run, and no unfinished files may be left.
+same metrics as those of an undisturbed run, and no unfinished files may be left. The variant trains
+with Real-ESRGAN's degradations, a sharpened target and a U-Net with spectral normalisation.
 """
 
 import argparse
@@ -146,7 +147,7 @@ class Campaign:
     self._next_run()
 
   def _next_run(self) -> None:
-    self._run = Run(self.folder, f'killed-{self._number}')
+    self._run = Run(self.folder, f'killed-{self._number}', variant=self.undisturbed.variant)
     self._kills = []  # names of the kills of this run
     self._must_be_saved = False  # the last signal was handled: no step may be lost
     self._number += 1
@@ -207,16 +208,16 @@ class Campaign:
              f'{len(self.faults)} faults so far')
 
 
-def campaign(folder: pathlib.Path, kills: int, seed: int, say: Callable[[str], None] = print
-             ) -> tuple[dict[str, dict[str, int]], int, list[str]]:
+def campaign(folder: pathlib.Path, kills: int, seed: int, say: Callable[[str], None] = print,
+             variant: str = '') -> tuple[dict[str, dict[str, int]], int, list[str]]:
   """Kills runs about `kills` times; each run may finish after MAX_KILLS of them.
 
   Returns:
     (`Campaign.counts`, `finished` and `faults`).
   """
   rng = random.Random(seed)
-  Run(folder, 'undisturbed').start().wait()  # fills the compile cache
-  undisturbed = Run(folder, 'undisturbed-again')
+  Run(folder, 'undisturbed', variant=variant).start().wait()  # fills the compile cache
+  undisturbed = Run(folder, 'undisturbed-again', variant=variant)
   began = time.monotonic()
   assert undisturbed.start().wait() == 0, undisturbed.output
   seconds = time.monotonic() - began
@@ -232,9 +233,11 @@ def main() -> int:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--kills', type=int, default=30)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--variant', default='', choices=('', 'degraded'), help='of the config')
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    counts, finished, faults = campaign(pathlib.Path(folder), options.kills, options.seed)
+    counts, finished, faults = campaign(pathlib.Path(folder), options.kills, options.seed,
+                                        variant=options.variant)
   print(table(['killed', 'times', 'steps lost at most'],
               [[name, row['times'], row['lost']] for name, row in counts.items()]))
   print(f'{finished} runs finished after kills; {len(faults)} differences from an undisturbed run')
