@@ -125,7 +125,7 @@ def test_places_of_crops_cover_all_phases_of_jpeg_blocks():
 def test_shuffled_stages_keep_the_order_of_those_that_change_the_size():
   names = ('blur', 'resize', 'reduce', 'jpeg')
   stages = [stage for _, stage in make_chain(names).stages]
-  orders = np.asarray(chains._draw_orders(keys_of(3000), stages, len(stages)))
+  orders = np.asarray(chains._draw_orders(keys_of(3000), stages))
   assert set(map(tuple, orders.tolist())) == {
       order for order in itertools.permutations(range(4)) if order.index(1) < order.index(2)}
   _, counts = np.unique(orders, axis=0, return_counts=True)

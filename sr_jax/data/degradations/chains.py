@@ -14,7 +14,6 @@ utils/utils_blindsr.py). What differs from their code:
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -136,8 +135,8 @@ class Degrader:
     canvas, draws = degrade(target, sizes, chain_keys, self.degradation, self.scale)
     room = (hr.shape[1] - self.patch) // self.scale  # twice the margin, in LR pixels
     reach = min(PHASES, room // 2)
-    places = jax.vmap(lambda key: jax.random.randint(
-        key, (2,), room // 2 - reach, room // 2 + reach + 1))(place_keys)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(place_keys)
+    places = room // 2 - reach + jnp.floor((2 * reach + 1) * uniform).astype(jnp.int32)
     batch = {'lr': _cut(canvas.pixels, places, self.patch // self.scale),
              'hr': _cut(hr, places * self.scale, self.patch)}
     if self.degradation.sharpen:
@@ -170,24 +169,21 @@ def degrade(hr: jax.Array, sizes: jax.Array, keys: jax.Array, degradation: Degra
   goal = Goal(sizes // scale, (hr.shape[1] // scale, hr.shape[2] // scale))
   first, stop = degradation.shuffled
   stages = [stage for _, stage in degradation.stages]
-  draw_keys, pixel_keys = [], []
-  for number in range(len(stages)):
-    stage_keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
-    for_draws, for_pixels = _split(stage_keys)
-    draw_keys.append(for_draws)
-    pixel_keys.append(for_pixels)
-  draws = [jax.vmap(stage.draw)(stage_keys)
-           for stage, stage_keys in zip(stages, draw_keys, strict=True)]
+  # All keys in one call, [B, 2, stages + 1]: each call is many operations to compile and to start.
+  both = jax.vmap(lambda key: jax.random.split(key, (2, len(stages) + 1)))(keys)
+  draw_keys, pixel_keys = both[:, 0], both[:, 1]
+  draws = [jax.vmap(stage.draw)(draw_keys[:, number]) for number, stage in enumerate(stages)]
   canvas = Canvas(hr.astype(jnp.float32), sizes)
   for number, stage in enumerate(stages):
     if number == first < stop:
-      orders = _draw_orders(keys, stages[first:stop], len(stages))
+      orders = _draw_orders(draw_keys[:, -1], stages[first:stop])
       canvas = _apply_in_orders(canvas, stages[first:stop], draws[first:stop],
-                                pixel_keys[first:stop], orders, goal)
+                                [pixel_keys[:, place] for place in range(first, stop)], orders,
+                                goal)
       draws.append({'order': orders})
     elif not first <= number < stop:
       with jax.named_scope(degradation.stages[number][0]):
-        canvas = stage.apply(canvas, draws[number], pixel_keys[number], goal)
+        canvas = stage.apply(canvas, draws[number], pixel_keys[:, number], goal)
   # `make` checks that the chain ends at the size of LR.
   pixels = jnp.round(jnp.clip(canvas.pixels, 0, 1) * 255) / 255
   return canvas._replace(pixels=pixels[:, :goal.shape[0], :goal.shape[1]]), draws
@@ -223,15 +219,14 @@ def size_fault(degradation: Degradation, scale: int) -> str:
 # Random order ----------------------------------------------------------------------------
 
 
-def _draw_orders(keys: jax.Array, stages: Sequence[Stage], number: int) -> jax.Array:
+def _draw_orders(keys: jax.Array, stages: Sequence[Stage]) -> jax.Array:
   """Draws an order [B, n] of the stages for each image; stages that change the size keep theirs."""
   resizing = [place for place, stage in enumerate(stages)
               if isinstance(stage, (Resize, ResizeToGoal))]
   valid = np.array([order for order in itertools.permutations(range(len(stages)))
                     if [place for place in order if place in resizing] == resizing], np.int32)
-  order_keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
-  return jnp.asarray(valid)[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(valid)))(
-      order_keys)]
+  uniform = jax.vmap(jax.random.uniform)(keys)
+  return jnp.asarray(valid)[jnp.floor(len(valid) * uniform).astype(jnp.int32)]
 
 
 def _apply_in_orders(canvas: Canvas, stages: Sequence[Stage], draws: Sequence[Draws],
