@@ -5,13 +5,14 @@
   python -m tests.benchmarks.kernels --only srresnet --dump FOLDER
   python -m tests.benchmarks.kernels --write
 
-Compiles the steps of srresnet, srgan, esrgan, edsr and compact for an NVIDIA H200, as a run on one
-would: in bfloat16, with the batch of the config, in a loop on the device. Prints the kernels of one
-step by part, and seconds to trace, to lower and to compile. Exit status 1 if a step has over 5%
-more kernels than in tests/golden/kernels.json (for this version of jax), if a convolution is not a
-call of cuDNN in NHWC and bfloat16, or if the convolutions and products have not the FLOPs of the
-step's jaxpr within 3%. cuDNN's algorithms are not tuned, since there is nothing to time them on;
-a tuned program may have a few kernels more or less.
+Compiles the steps of srresnet, srgan, esrgan, edsr, compact and realesrgan for an NVIDIA H200, as a
+run on one would: in bfloat16, with the batch of the config, in a loop on the device. Prints the
+kernels of one step by part ('batch' contains the degradations of realesrgan), and seconds to trace,
+to lower and to compile. Exit status 1 if a step has over 5% more kernels than in
+tests/golden/kernels.json (for this version of jax), if a convolution is not a call of cuDNN in NHWC
+and bfloat16, or if the convolutions and products have not the FLOPs of the step's jaxpr within 3%.
+cuDNN's algorithms are not tuned, since there is nothing to time them on; a tuned program may have a
+few kernels more or less.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from sr_jax.profiling.products import products
 from sr_jax.profiling.target_programs import jitted_step
 from tests.benchmarks.versus_torch import task_config
 
-STEPS = ('srresnet', 'srgan', 'esrgan', 'edsr', 'compact')
+STEPS = ('srresnet', 'srgan', 'esrgan', 'edsr', 'compact', 'realesrgan')
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'kernels.json'
 SPARE = 1.05
 FLOPS_RANGE = 0.97, 1.03  # of the compiled program to the jaxpr; XLA pads some products

@@ -79,7 +79,7 @@ def task_config(name: str, batch: int | None = None, patch: int | None = None,
   config.dtype = precision
   config.batch_size = batch or config.batch_size
   config.hr_patch = patch or config.hr_patch
-  config.generator.blocks = blocks or {'rrdb': 23, 'esrgan': 23}.get(name, 16)
+  config.generator.blocks = blocks or {'rrdb': 23, 'esrgan': 23, 'realesrgan': 23}.get(name, 16)
   return config
 
 
