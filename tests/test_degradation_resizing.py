@@ -238,6 +238,15 @@ def test_the_stage_resizes_by_its_factor(stage, shape):
   np.testing.assert_array_equal(sizes, np.maximum(np.floor(base * factors[:, None]), 1))
 
 
+def test_images_stay_in_their_place_unless_samples_go_by_the_factor():
+  columns = jnp.broadcast_to(jnp.arange(40.0)[:, None] + 0.5, (1, 40, 40, 1))  # their own positions
+  canvas, goal = Canvas(columns, jnp.array([[40, 40]])), Goal(jnp.array([[10, 10]]), (10, 10))
+  draws = {'factor': jnp.array([0.39]), 'method': jnp.array([1])}  # 15.6 columns, rounded down
+  for stage, shift in ((Resize(), 0), (Resize(by_factor=True), 0.3 / 0.39)):
+    small = stage.apply(canvas, draws, None, goal).pixels[0, 0, :15, 0]
+    assert np.mean(small) == pytest.approx(20 - shift, abs=0.05)
+
+
 def test_images_that_are_kept_keep_their_bits():
   found, canvas = batch(3)
   keep = np.array([True, False] * 3)

@@ -67,6 +67,9 @@ RESIZE = (
     Key('antialias', bool, None,
         'Whether bilinear, bicubic and lanczos are antialiased where they reduce; without it fine '
         'detail becomes false patterns.'),
+    Key('by_factor', bool, None,
+        'Whether samples lie where the factor puts them although the size is rounded down, which '
+        'moves images by a quarter of a pixel on average; only realesrgan does so, as published.'),
     Key('of_lr', bool, None,
         'Whether the factor is relative to the size of LR instead of the current size.'),
     Key('inverse', bool, None,

@@ -78,7 +78,7 @@ def make_chain(names: Sequence[str], changed: Mapping[str, Stage] | None = None,
 
 PRESETS: dict[str, Degradation] = {
     'realesrgan': make_chain(('blur', 'resize', 'noise', 'jpeg', 'blur2', 'resize2', 'noise2',
-                              'final'), sharpen=0.5),
+                              'final'), {'resize': Resize(by_factor=True)}, sharpen=0.5),
     'bsrgan': make_chain(
         ('resize', 'blur', 'blur2', 'resize2', 'reduce', 'noise', 'jpeg', 'jpeg2'),
         {'resize': Resize(directions=(0.0, 0.25, 0.75), factor=(0.5, 0.5)),

@@ -84,6 +84,9 @@ class Resize:
     of_lr: whether factors refer to the size of LR rather than to that of the image.
     inverse: whether 1 / factor is uniform rather than the factor, as in BSRGAN, so that small
       factors are drawn more often.
+    by_factor: whether samples lie where the factor itself puts them, as with
+      F.interpolate(scale_factor=...), although the size is rounded down. Images then move down and
+      right by a quarter of a new pixel on average. Otherwise samples go by the sizes.
   """
 
   directions: tuple[float, float, float] = (0.2, 0.7, 0.1)
@@ -92,6 +95,7 @@ class Resize:
   antialias: bool = False
   of_lr: bool = False
   inverse: bool = False
+  by_factor: bool = False
 
   def draw(self, key: jax.Array) -> Draws:
     """Draws `factor` and `method`, an index into `methods`."""
@@ -118,7 +122,7 @@ class Resize:
     factors = draws['factor'][:, None]
     sizes = jnp.maximum(jnp.floor(base.astype(jnp.float32) * factors), 1).astype(jnp.int32)
     shape = (math.ceil(side[0] * self.largest), math.ceil(side[1] * self.largest))
-    ratios = None if self.of_lr else jnp.broadcast_to(factors, sizes.shape)
+    ratios = jnp.broadcast_to(factors, sizes.shape) if self.by_factor else None
     return resize(canvas, sizes, shape, draws['method'], Resampling(self.methods, self.antialias),
                   ratios)
 
