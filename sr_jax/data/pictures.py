@@ -190,8 +190,8 @@ def refuse_empty(skipped: Sequence[str], key: str = 'config.data.source') -> NoR
   if others := sum(map(len, groups[MAX_CAUSES:])):
     causes.append(f'and {others:,} more for other reasons')
   if any(SMALLER_THAN_CROP in line for line in skipped):
-    causes.append('a smaller --config.hr_patch (with degradations, or '
-                  '--config.data.degrade.margin) uses smaller images')
+    causes.append('a smaller --config.hr_patch or, with degradations, a smaller '
+                  '--config.data.degrade.margin uses smaller images')
   raise InputError(f'{key}: no usable image' + ': ' * bool(causes) + '; '.join(causes))
 
 

@@ -60,8 +60,8 @@ BLUR = (
 RESIZE = (
     Key('directions', tuple[float, ...], None,
         'Relative frequencies of enlarging, reducing and keeping the size.', NOT_NEGATIVE, (3,)),
-    _range('factor', 'Smallest and largest factor: enlarged images take those above 1, reduced '
-           'ones those below 1.', '(0, 4]'),
+    _range('factor', 'Smallest and largest factor: images that grow take those above 1, images '
+           'that shrink those below 1.', '(0, 4]'),
     Key('methods', tuple[str, ...], None, 'The methods of resizing, of equal probability.',
         choices=METHODS),
     Key('antialias', bool, None,
