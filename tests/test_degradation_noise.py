@@ -195,18 +195,19 @@ def test_noise_of_an_image_depends_on_nothing_beside_it():
   large = rng.uniform(-1, 2, (2, 40, 48, 3)).astype(np.float32)
   image = rng.random((1, 17, 21, 3), np.float32)
   large[1, :17, :21] = image
-  draws = jax.vmap(stage.draw)(keys(2, 5))
+  draws = jax.jit(jax.vmap(stage.draw))(keys(2, 5))
   sizes = jnp.array([[40, 48], [17, 21]])
-  both = stage.apply(Canvas(jnp.asarray(large), sizes), draws, keys(2), Goal(sizes, (40, 48)))
-  alone = stage.apply(Canvas(jnp.asarray(image), sizes[1:]),
-                      {name: value[1:] for name, value in draws.items()}, keys(2)[1:],
-                      Goal(sizes[1:], (17, 21)))
+  apply = jax.jit(lambda canvas, draws, keys: stage.apply(
+      canvas, draws, keys, Goal(canvas.sizes, canvas.pixels.shape[1:3])))
+  both = apply(Canvas(jnp.asarray(large), sizes), draws, keys(2))
+  alone = apply(Canvas(jnp.asarray(image), sizes[1:]),
+                {name: value[1:] for name, value in draws.items()}, keys(2)[1:])
   np.testing.assert_allclose(both.pixels[1, :17, :21], alone.pixels[0], atol=1e-6)
 
 
 def test_draws_have_the_shares_of_the_fields():
   stage = Noise(probability=.9, gaussian=.5, grey=.4, correlated=.2, sigma=(2., 25.))
-  draws = jax.tree.map(np.asarray, jax.vmap(stage.draw)(keys(5000, 2)))
+  draws = jax.tree.map(np.asarray, jax.jit(jax.vmap(stage.draw))(keys(5000, 2)))
   for name, share in (('apply', .9), ('gaussian', .5), ('grey', .4), ('correlated', .1)):
     assert abs(draws[name].mean() - share) < .03, name
   assert not (draws['grey'] & draws['correlated']).any()

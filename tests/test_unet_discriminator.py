@@ -2,8 +2,6 @@
 
 import functools
 import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -257,27 +255,3 @@ def torch_unet(torch: object, features: int, variables: dict) -> object:
       return layers['last'](leaky('refinement_1', leaky('refinement_0', x)))
 
   return Network()
-
-
-DEVICES = '''
-import jax, numpy as np
-from sr_jax.experiment import phases
-from sr_jax.step.flat import named_arrays
-from tests import test_unet_discriminator as here
-experiment = phases.build(here.unet_config())
-state, step = experiment.new_state(), jax.jit(experiment.phases[0].step)
-mesh = jax.make_mesh((8,), ('batch',), (jax.sharding.AxisType.Auto,))
-batch = here.batch_of(8)
-split = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('batch')))
-everywhere = jax.device_put(state, jax.NamedSharding(mesh, jax.P()))
-one, many = step(state, batch, {}), step(everywhere, split, {})
-assert len(many[0].d.batch_stats.vectors['up_0/u'].sharding.device_set) == 8
-for a, b in zip(*(jax.tree.leaves((made[0].d.batch_stats, made[1])) for made in (one, many))):
-  np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-'''
-
-
-@pytest.mark.slow
-def test_several_devices_have_the_vectors_of_one() -> None:
-  subprocess.run([sys.executable, '-c', DEVICES], check=True, env=os.environ | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'})
