@@ -127,6 +127,15 @@ class Degrader:
   def with_draws(self, hr: jax.Array,
                  keys: jax.Array) -> tuple[dict[str, jax.Array], list[Draws]]:
     """Returns the batch of a call, and what each stage has drawn for it, for `describe`."""
+    if jax.default_backend() != 'cpu':
+      return self._make(hr, keys)
+    # One image after the other takes less time. It is also rounded almost always in the same way,
+    # however many there are, so that several devices make the batch of one.
+    return lax.map(lambda image: jax.tree.map(
+        lambda array: array[0], self._make(image[0][None], image[1][None])), (hr, keys))
+
+  def _make(self, hr: jax.Array, keys: jax.Array) -> tuple[dict[str, jax.Array], list[Draws]]:
+    """Computes `with_draws` for all images at once."""
     # Barriers, so that the bits don't depend on the program around this one.
     hr = lax.optimization_barrier(hr)
     sizes = jnp.full((len(hr), 2), hr.shape[1], jnp.int32)
