@@ -232,7 +232,11 @@ def test_degradations_and_a_u_net_on_several_devices(tmp_path, folder):
   one, vectors = alone['steps/1']
   for found, number, count in ((alone, 8, 8), (both, 0, 2)):
     several, copies = found[f'steps/{number}']
-    assert largest_difference(several, one, 3)[0] < 1e-4
+    # The gradient of L1 is a sign, which one level of LR can change.
+    several = [{name: value for name, value in step.items() if 'norm' not in name}
+               for step in several]
+    assert largest_difference(several, one, 3) < (1e-3, '')
+    assert largest_difference(several, one, 1) < (1e-5, '')
     for name, vector in vectors.items():  # of the power iterations
       assert len(copies[name]) == count
       assert all(copy == copies[name][0] for copy in copies[name])
