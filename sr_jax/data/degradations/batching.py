@@ -74,11 +74,9 @@ def in_parts(function: Callable[..., jax.Array], pixels: jax.Array, sizes: jax.A
   Returns:
     float32 [B, H, W, C]; pixels outside an image have no meaning.
   """
-  if jax.default_backend() != 'cpu':
-    return function(pixels, sizes, *trees)
-  # Small canvases as well, so that the program, and with it the rounding before JPEG, is the same
-  # however many images a device has.
   shape = pixels.shape[1:3]
+  if jax.default_backend() != 'cpu' or max(shape) <= SMALL:
+    return function(pixels, sizes, *trees)
 
   def apply(part: tuple[int, int], image: jax.Array, *rest: Any) -> jax.Array:
     arguments = jax.tree.map(lambda array: array[None], (image[:part[0], :part[1]], *rest))

@@ -175,13 +175,6 @@ def degrade(hr: jax.Array, sizes: jax.Array, keys: jax.Array, degradation: Degra
     (canvas of shape (H / scale, W / scale) with values that are multiples of 1 / 255, what each
     stage has drawn). Where the order is drawn, a last dict has it: {'order': [B, n]}.
   """
-  if jax.default_backend() == 'cpu' and len(hr) > 1:
-    # One image after another, so that the program, and with it the rounding before JPEG, is the
-    # same however many images a device has.
-    def degrade_one(image: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Canvas, list[Draws]]:
-      alone = jax.tree.map(lambda array: array[None], image)
-      return jax.tree.map(lambda array: array[0], degrade(*alone, degradation, scale))
-    return lax.map(degrade_one, (hr, sizes, keys))
   goal = Goal(sizes // scale, (hr.shape[1] // scale, hr.shape[2] // scale))
   first, stop = degradation.shuffled
   stages = [stage for _, stage in degradation.stages]
