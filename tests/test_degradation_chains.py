@@ -93,6 +93,7 @@ def test_reduce_is_the_bicubic_lr_of_other_experiments(picture):
   assert (difference > 0.5).mean() < 0.2
 
 
+@pytest.mark.slow
 def test_a_smaller_image_in_a_larger_canvas_is_degraded_as_by_itself(crops):
   chain = make_chain(('blur', 'resize', 'final'))  # final has the other kinds of stages
   size = jnp.array([[32, 40]])
@@ -132,6 +133,7 @@ def test_shuffled_stages_keep_the_order_of_those_that_change_the_size():
   assert counts.min() > 180  # of 250 on average
 
 
+@pytest.mark.slow
 def test_shuffled_stages_are_applied_in_the_drawn_order(crops):
   shrink = Resize(directions=(0.0, 1.0, 0.0), factor=(0.4, 0.6))
   chain = make_chain(('resize', 'jpeg', 'reduce'),

@@ -107,6 +107,7 @@ def degraded(config, tmp_path, picture):
   return config
 
 
+@pytest.mark.slow
 def test_degraded_and_clean_lr_are_scored(degraded, tmp_path, capsys):
   run(degraded, tmp_path / 'run', steps=2)
   run(degraded, tmp_path / 'run')  # is resumed

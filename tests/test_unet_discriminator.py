@@ -100,6 +100,7 @@ def test_shapes_parameters_and_state() -> None:
     jax.eval_shape(UNetDiscriminator(4).init, jax.random.key(0), jnp.zeros((2, 16, 20, 3)))
 
 
+@pytest.mark.slow
 def test_the_vectors_see_the_real_batch_then_the_generated_one() -> None:
   experiment = phases.build(unet_config())
   state, step = experiment.new_state(), experiment.phases[0].step
