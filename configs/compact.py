@@ -16,7 +16,13 @@ Cost, estimated: 59 GFLOP a step, half an hour at 10 TFLOP/s. Result: unmeasured
 
 from ml_collections import ConfigDict
 
-from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_compact,
+  use_sample_data,
+  use_scale,
+)
 
 VARIANTS = ('sample', 'x2', 'x3')
 
@@ -35,6 +41,6 @@ def get_config(variant: str = '') -> ConfigDict:
     use_sample_data(config)
     config.hr_patch = 16 * config.scale
     config.steps, config.batch_size = 600, 8
-    config.generator.features, config.generator.blocks = 24, 6
+    use_sample_compact(config)
     adam.learning_rate, adam.ramp = 2e-3, 20
   return config

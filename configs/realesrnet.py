@@ -27,7 +27,6 @@ from sr_jax.experiment.base_config import (
   use_realesrgan_network,
   use_sample_data,
   use_scale,
-  use_small_rrdb,
 )
 
 VARIANTS = ('small', 'sample', 'compact', 'x1', 'x2')
@@ -56,11 +55,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def _small(config: ConfigDict) -> None:
-  """Sets a network and a schedule for an hour on two CPU cores."""
-  if config.generator.name == 'rrdb':
-    use_small_rrdb(config)
-  else:
-    config.generator.blocks = 16
+  """Sets crops and a schedule for an hour on two CPU cores."""
   config.hr_patch, config.batch_size, config.steps, config.ema = 128, 8, 4_000, 0.995
   config.data.valid = 'sample:valid'
   adam = config.optimizer.g
@@ -71,10 +66,6 @@ def _small(config: ConfigDict) -> None:
 
 def _sample(config: ConfigDict) -> None:
   use_sample_data(config)
-  if config.generator.name == 'rrdb':
-    config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
-  else:
-    config.generator.features, config.generator.blocks = 24, 6
   config.hr_patch, config.batch_size, config.steps, config.ema = 64, 8, 300, 0.99
   config.data.degrade.margin = 40
   adam = config.optimizer.g

@@ -21,7 +21,14 @@ Cost, estimated: 1.7 TFLOP a step, 47 hours at 10 TFLOP/s. Result: unmeasured.
 
 from ml_collections import ConfigDict
 
-from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_sample_rrdb,
+  use_scale,
+  use_small_rrdb,
+)
 
 VARIANTS = ('small', 'sample', 'x2', 'x8')
 
@@ -43,7 +50,7 @@ def get_config(variant: str = '') -> ConfigDict:
   if config.scale == 2:
     config.generator.unshuffle = 2  # as in Real-ESRGAN's x2, so that BasicSR can read the weights
   if 'small' in variants:
-    config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
+    use_small_rrdb(config)
     config.hr_patch, config.steps, config.batch_size, config.ema = 96, 1_000, 16, 0.99
     config.data.valid = 'sample:valid'
     adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 50
@@ -53,6 +60,6 @@ def get_config(variant: str = '') -> ConfigDict:
     use_sample_data(config)
     config.hr_patch = 64
     config.steps, config.batch_size, config.ema = 800, 8, 0.99
-    config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+    use_sample_rrdb(config)
     adam.learning_rate, adam.schedule, adam.ramp = 2e-3, 'cosine', 50
   return config

@@ -23,7 +23,7 @@ from sr_jax.data.degradations.resizing import Resize
 from sr_jax.data.feed import FeedSpec
 from sr_jax.data.sources import open_source
 from sr_jax.errors import InputError
-from sr_jax.experiment import degrading, inputs
+from sr_jax.experiment import degrade_keys, degrading, inputs
 from sr_jax.experiment.base_config import defaults
 from sr_jax.experiment.check import check
 
@@ -287,6 +287,14 @@ def test_a_value_that_makes_no_sense_is_named(keys, named):
   with pytest.raises(InputError, match=rf'config\.data\.degrade\.(\w+\.)?{named}') as error:
     check(degraded_config(**keys))
   assert '\n' not in str(error.value)
+
+
+def test_the_keys_are_the_chains_the_stages_and_their_fields():
+  assert tuple(PRESETS) == degrade_keys.CHAINS
+  assert tuple(chains.STAGES) == degrade_keys.STAGES == tuple(degrade_keys.FIELDS)
+  for name, stage in chains.STAGES.items():
+    keys = {key.name for key in degrade_keys.FIELDS[name]}
+    assert keys == {field.name for field in dataclasses.fields(stage)} - {'radius', 'threshold'}
 
 
 def test_cutblur_and_lr_files_are_refused(folder, tmp_path):

@@ -78,14 +78,22 @@ def use_esrgan_content(config: ConfigDict, identity: str) -> None:
 def use_realesrgan_network(config: ConfigDict, variants: set[str]) -> None:
   """Sets RRDBNet, or Compact with the variant 'compact', as published for the config's scale.
 
-  Real-ESRGAN's networks of scale 2 and 1 fold blocks of 2x2 and 4x4 pixels into channels.
+  Real-ESRGAN's networks of scale 2 and 1 fold blocks of 2x2 and 4x4 pixels into channels. With the
+  variants 'small' and 'sample' the networks are small.
   """
   if 'compact' in variants:
-    config.generator.name, config.generator.blocks = 'compact', 32
-  else:
-    config.generator.name = 'rrdb'
-    if config.scale < 4:
-      config.generator.unshuffle = 4 // config.scale
+    config.generator.name = 'compact'
+    config.generator.blocks = 16 if 'small' in variants else 32
+    if 'sample' in variants:
+      use_sample_compact(config)
+    return
+  config.generator.name = 'rrdb'
+  if config.scale < 4:
+    config.generator.unshuffle = 4 // config.scale
+  if 'small' in variants:
+    use_small_rrdb(config)
+  if 'sample' in variants:
+    use_sample_rrdb(config)
 
 
 def use_realesrgan_losses(config: ConfigDict, identity: str) -> None:
@@ -101,8 +109,18 @@ def use_realesrgan_losses(config: ConfigDict, identity: str) -> None:
 
 
 def use_small_rrdb(config: ConfigDict) -> None:
-  """Sets the RRDBNet of `rrdb:small`, for an hour on two CPU cores."""
+  """Sets the size of RRDBNet for the variant 'small'."""
   config.generator.features, config.generator.blocks, config.generator.growth = 32, 4, 16
+
+
+def use_sample_rrdb(config: ConfigDict) -> None:
+  """Sets the size of RRDBNet for the variant 'sample'."""
+  config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
+
+
+def use_sample_compact(config: ConfigDict) -> None:
+  """Sets the size of Compact for the variant 'sample'."""
+  config.generator.features, config.generator.blocks = 24, 6
 
 
 def use_sample_data(config: ConfigDict) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from sr_jax import images
 from sr_jax.errors import InputError
-from sr_jax.losses.pixel import refuse_unlike
+from sr_jax.losses.pixel import block_means, refuse_unlike
 
 
 def colour(sr: jax.Array, hr: jax.Array, block: int = 16) -> jax.Array:
@@ -40,15 +40,7 @@ def colour(sr: jax.Array, hr: jax.Array, block: int = 16) -> jax.Array:
   if min(height, width) < block:
     raise InputError(f'images of {height}x{width}: expected at least {block}x{block}, the block '
                      'of the colour term')
-  shift = _block_means(sr - hr, block)
+  shift = block_means(sr - hr, block)
   if shift.shape[-1] == 3:  # of T only the offset has to be taken away for differences
     shift = images.rgb_to_ycbcr(shift) - images.rgb_to_ycbcr(jnp.zeros(3, shift.dtype))
   return jnp.mean(jnp.sum(jnp.abs(shift), -1))
-
-
-def _block_means(x: jax.Array, block: int) -> jax.Array:
-  """Returns [B, H // block, W // block, C], the means of all whole blocks."""
-  batch, height, width, channels = x.shape
-  rows, columns = height // block, width // block
-  x = x[:, :rows * block, :columns * block]
-  return jnp.mean(x.reshape(batch, rows, block, columns, block, channels), (2, 4))

@@ -53,6 +53,14 @@ def refuse_unlike(*arrays: jax.Array) -> None:
                      'converts uint8)' + ', of one shape' * (len(arrays) > 1))
 
 
+def block_means(x: jax.Array, block: int) -> jax.Array:
+  """Returns the means of all whole blocks of an image: [B, H // block, W // block, C]."""
+  batch, height, width, channels = x.shape
+  rows, columns = height // block, width // block
+  x = x[:, :rows * block, :columns * block]
+  return jnp.mean(x.reshape(batch, rows, block, columns, block, channels), (2, 4))
+
+
 PIXEL = {'l1': l1, 'mse': mse, 'charbonnier': charbonnier}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sr_jax.errors import InputError
 from sr_jax.images import similarity
-from sr_jax.losses.pixel import refuse_unlike
+from sr_jax.losses.pixel import block_means, refuse_unlike
 
 # Exponents of the scales, the finest first: section 3.2 of the paper.
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -44,7 +44,7 @@ def ms_ssim(sr: jax.Array, hr: jax.Array, scales: int = 5) -> jax.Array:
   result = 1.0
   for scale, exponent in enumerate(exponents):
     if scale:
-      sr, hr = _halved(sr), _halved(hr)
+      sr, hr = block_means(sr, 2), block_means(hr, 2)
     luminance, structure = similarity.ssim_terms(sr, hr)
     factor = luminance * structure if scale == scales - 1 else structure
     result *= jnp.maximum(jnp.mean(factor, (1, 2)), LEAST)**exponent
@@ -54,10 +54,3 @@ def ms_ssim(sr: jax.Array, hr: jax.Array, scales: int = 5) -> jax.Array:
 def smallest_side(scales: int) -> int:
   """Returns the number of pixels a side that `ms_ssim` needs: 176 for five scales."""
   return similarity.WINDOW * 2**(scales - 1)
-
-
-def _halved(x: jax.Array) -> jax.Array:
-  """Takes the mean of every 2x2 pixels: [B, H, W, C] to [B, H // 2, W // 2, C]."""
-  batch, height, width, channels = x.shape
-  x = x[:, :height // 2 * 2, :width // 2 * 2]
-  return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))

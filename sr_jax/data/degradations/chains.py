@@ -136,7 +136,8 @@ class Degrader:
 
   def _make(self, hr: jax.Array, keys: jax.Array) -> tuple[dict[str, jax.Array], list[Draws]]:
     """Computes `with_draws` for all images at once."""
-    # Barriers, so that the bits don't depend on the program around this one.
+    # Barriers, so that the bits don't depend on the program around this one. XLA for the CPU
+    # ignores them; the loop over images serves this end there.
     hr = lax.optimization_barrier(hr)
     sizes = jnp.full((len(hr), 2), hr.shape[1], jnp.int32)
     target = sharpened(hr, self.degradation)
@@ -193,7 +194,7 @@ def degrade(hr: jax.Array, sizes: jax.Array, keys: jax.Array, degradation: Degra
     elif not first <= number < stop:
       with jax.named_scope(degradation.stages[number][0]):
         canvas = stage.apply(canvas, draws[number], pixel_keys[:, number], goal)
-  # `make` checks that the chain ends at the size of LR.
+  # A config whose chain does not end at the size of LR is refused (`size_fault`).
   pixels = jnp.round(jnp.clip(canvas.pixels, 0, 1) * 255) / 255
   return canvas._replace(pixels=pixels[:, :goal.shape[0], :goal.shape[1]]), draws
 
