@@ -21,8 +21,8 @@ paper's 1e6, followed by the 2e5 adversarial ones. Cost, estimated: 0.12 TFLOP a
 0.62 an adversarial one, 3.8 hours at 10 TFLOP/s (measured on two CPU cores: 1.6 s and 5.4 s a
 step). Result: unmeasured.
 `:sample`: three minutes on two CPU cores. On the validation image the warm-up reaches
-32.12 dB (bicubic 31.47) and LPIPS 0.292 (bicubic 0.364); the adversarial phase ends at 31.96 dB
-and LPIPS 0.262.
+32.12 dB (bicubic 31.47) and LPIPS 0.291 (bicubic 0.364); the adversarial phase ends at 31.95 dB
+and LPIPS 0.261.
 """
 
 from ml_collections import ConfigDict
