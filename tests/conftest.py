@@ -1,6 +1,7 @@
 """Fixtures that all tests share: a compile cache, small images, one small experiment."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -12,7 +13,9 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 # Tests compile many programs and run each for milliseconds, so compile time is what they cost.
 # Without most optimisations XLA compiles the networks of the tests in half the time, with its older
@@ -217,6 +220,28 @@ def browser():
         '--disable-background-networking', '--disable-component-update', '--disable-sync'])
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope='session')
+def spandrel() -> Iterator[ModuleType]:
+  """The package spandrel.
+
+  It imports torchvision, but does not need it here. A torchvision built for CUDA cannot be
+  imported beside a CPU build of PyTorch and is replaced by a mock.
+  """
+  pytest.importorskip('torch')
+  if importlib.util.find_spec('spandrel') is None:
+    pytest.skip('spandrel is not installed')
+  with pytest.MonkeyPatch.context() as patch:
+    try:
+      import torchvision  # noqa: F401
+    except RuntimeError:
+      for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
+        patch.delitem(sys.modules, name)
+      for name in ('torchvision', 'torchvision.transforms', 'torchvision.transforms.functional'):
+        patch.setitem(sys.modules, name, mock.MagicMock())
+    import spandrel
+    yield spandrel
 
 
 def foreign_network(name: str) -> tuple[dict, np.ndarray, np.ndarray]:
