@@ -113,6 +113,23 @@ def test_scale_1_and_grey_images(crops):
   assert 0.002 < np.abs(batch['lr'] - batch['hr']).mean() < 0.1
 
 
+def test_no_border_shows_in_the_smallest_margin(picture):
+  """LR of crops equals a part of LR of the whole image, up to its outermost samples."""
+  whole = picture(128, 128)
+  margin = PRESETS['jpeg'].margin
+  crop = images.to_float(whole[32:96, 32:96])
+  degrader = Degrader(make_chain(('reduce',), margin=margin), 4, 64 - 2 * margin)
+  batch = jax.jit(degrader)(jnp.stack([crop] * 30), keys_of(30))
+  expected, places = images.imresize(whole, Fraction(1, 4)), set()
+  for lr, hr in zip(batch['lr'], np.round(np.asarray(batch['hr']) * 255), strict=True):
+    place, = ((y, x) for y in range(32) for x in range(32)
+              if np.array_equal(whole[4 * y:4 * y + 32, 4 * x:4 * x + 32], hr))
+    part = expected[place[0]:place[0] + 8, place[1]:place[1] + 8]
+    np.testing.assert_allclose(np.asarray(lr) * 255, part, atol=1.01)
+    places.add(place)
+  assert {y for y, _ in places} == {x for _, x in places} == {10, 11, 12, 13, 14}
+
+
 def test_places_of_crops_cover_all_phases_of_jpeg_blocks():
   hr = jnp.broadcast_to(jnp.arange(64.0)[:, None, None] / 255, (200, 64, 64, 1))
   batch = jax.jit(Degrader(make_chain(('impulse',), margin=16), 1, 32))(hr, keys_of(200))

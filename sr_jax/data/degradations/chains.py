@@ -108,7 +108,7 @@ class Degrader:
     target, the sharpened hr, which LR was made of.
 
   Crops are displaced by up to `PHASES` LR pixels from the centre, at random, so that a network
-  cannot learn where the blocks of JPEG begin.
+  cannot learn where the blocks of JPEG begin. A third of the margin stays on each side, or more.
 
   Attributes:
     degradation: the chain.
@@ -144,7 +144,7 @@ class Degrader:
     chain_keys, place_keys = _split(keys)
     canvas, draws = degrade(target, sizes, chain_keys, self.degradation, self.scale)
     room = (hr.shape[1] - self.patch) // self.scale  # twice the margin, in LR pixels
-    reach = min(PHASES, room // 2)
+    reach = min(PHASES, room // 3)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(place_keys)
     places = room // 2 - reach + jnp.floor((2 * reach + 1) * uniform).astype(jnp.int32)
     batch = {'lr': _cut(canvas.pixels, places, self.patch // self.scale),
