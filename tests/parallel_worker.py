@@ -1,6 +1,6 @@
 """Processes of test_parallel.py: a config for `python -m sr_jax.main`, steps on several devices.
 
-  python -m tests.parallel_worker steps PICTURES OUT float64 10 8,1
+  python -m tests.parallel_worker steps PICTURES OUT float64 gan,loop 10 8,1
   python -m tests.parallel_worker batches PICTURES OUT 8,1
   python -m tests.parallel_worker checkpoint PICTURES OUT pixel,gan 8 1
   python -m tests.parallel_worker degraded PICTURES OUT 8,1
@@ -19,11 +19,12 @@ import numpy as np
 from sr_jax.train import previous
 from tests import smallest
 
-KINDS = ('pixel', 'gan', 'relativistic', 'loop')  # the last joins arrays to vectors, as on a GPU
-
 
 def get_config(variant=''):
-  """The smallest experiment of the tests; all variants have BatchNorm."""
+  """Returns the smallest experiment of the tests; all variants have BatchNorm.
+
+  'loop' joins arrays to vectors, as on a GPU.
+  """
   config = smallest.get_config()
   config.batch_size, config.loss.adversarial.weight = 8, 1e-2
   if variant == 'pixel':
@@ -86,10 +87,10 @@ def take(experiment, mesh, feed, state, steps):
   return state, told
 
 
-def steps(pictures, dtype, count, devices):
+def steps(pictures, dtype, kinds, count, devices):
   found = {}
   for number in devices.split(','):
-    for kind in KINDS:
+    for kind in kinds.split(','):
       experiment, mesh, feed, state = begin(kind, pictures, int(number))
       assert jax.tree.leaves(state.g.params)[0].dtype == dtype
       found[f'{kind}/{number}'] = take(experiment, mesh, feed, state, int(count))[1]
