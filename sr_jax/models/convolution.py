@@ -7,7 +7,8 @@ Biases are added in float32, and the sum is rounded to the layer's dtype. Flax r
 first, so that in bfloat16 the bias's gradient, a sum over all pixels, is accumulated in bfloat16
 too, which has eight bits: a sum of 147,456 ones was 2,304 on the CPU.
 
-On the CPU, large convolutions have the gradients of `gradients`, which XLA computes faster.
+On the CPU, large convolutions have the gradients of `gradients`, and those with large kernels are
+trained by `fourier`, because XLA computes them faster.
 """
 
 import math
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from sr_jax.models import gradients
+from sr_jax.models import fourier, gradients
 
 MIN_PIXELS = 12 * 12  # of the smallest input for which `gradients` was measured faster than lax
 
@@ -28,8 +29,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int],
              padding: str | gradients.Padding, **options: Any) -> jax.Array:
   """Computes `lax.conv_general_dilated` of [B, H, W, C] and [k, l, C, O], for `nn.Conv`.
 
-  On the CPU a large convolution is that of `gradients`, which has no forward-mode derivative
-  (jax.jvp). All other convolutions are lax's.
+  On the CPU a large convolution is that of `gradients` or `fourier`, which have no forward-mode
+  derivative (jax.jvp). All other convolutions are lax's.
   """
   dilations = options['lhs_dilation'], options['rhs_dilation']
   is_plain = (x.ndim == 4 and options['feature_group_count'] == 1
@@ -37,8 +38,10 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int],
   if is_plain and jax.default_backend() == 'cpu' and _is_large(x):
     if isinstance(padding, str):
       padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return gradients.convolution(x, kernel, tuple(strides), tuple(map(tuple, padding)),
-                                 options['precision'])
+    padding = tuple(map(tuple, padding))
+    if fourier.is_faster(x, kernel, strides):
+      return fourier.convolution(x, kernel, padding, options['precision'])
+    return gradients.convolution(x, kernel, tuple(strides), padding, options['precision'])
   return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
