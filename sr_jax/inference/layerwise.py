@@ -3,6 +3,10 @@
 Each layer of a trunk (a residual block, an RRDB) sees a few pixels, where the whole trunk sees
 hundreds. So each layer passes over the features of the whole image in windows with a short halo;
 between the layers, the network's own code runs on NumPy arrays.
+
+A layer with the methods `statistics` and `apply_statistics` (see `sr_jax.models`), such as a
+normalisation over the image, takes two passes: the first adds up the statistics of disjoint
+windows, in float64; given these, the layer is local.
 """
 
 import contextlib
@@ -11,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -30,7 +35,23 @@ def _apply(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
     return layer.module.apply(variables, x, *layer.args, **dict(layer.kwargs))
 
 
-_jit_apply = jax.jit(_apply, static_argnums=0)
+def _needs_statistics(layer: _Layer) -> bool:
+  return hasattr(layer.module, 'apply_statistics')
+
+
+def _statistics(layer: _Layer, variables: dict, x: jax.Array) -> Any:
+  with jax.default_matmul_precision('highest'):
+    return layer.module.apply(variables, x, method='statistics')
+
+
+def _apply_statistics(layer: _Layer, variables: dict, x: jax.Array, sums: Any, count: Any
+                      ) -> jax.Array:
+  with jax.default_matmul_precision('highest'):
+    return layer.module.apply(variables, x, sums, count, method='apply_statistics')
+
+
+_jit_apply, _jit_statistics, _jit_apply_statistics = (
+    jax.jit(function, static_argnums=0) for function in (_apply, _statistics, _apply_statistics))
 
 
 def _on_each_layer(generator: nn.Module,
@@ -62,14 +83,22 @@ def _halo(layer: _Layer, variables: dict, x: jax.Array | np.ndarray) -> int | No
     hash(layer)
   except TypeError:  # a field or an argument such as a second array
     return None
+  if _needs_statistics(layer) and (layer.args or layer.kwargs):
+    return None  # its methods don't have these arguments
   return _halo_of(layer, tree, shapes, x.shape[3], np.dtype(x.dtype)) if np.ndim(x) == 4 else None
 
 
 @functools.lru_cache(maxsize=256)
 def _halo_of(layer: _Layer, tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], channels: int,
              dtype: np.dtype) -> int | None:
-  reach = locality.examine(functools.partial(_apply, layer), jax.tree.unflatten(tree, shapes),
-                           (1, channels, dtype)).reach
+  def given_statistics(variables: dict, x: jax.Array) -> jax.Array:
+    sums = jax.eval_shape(functools.partial(_statistics, layer), variables, x)
+    # As if they did not depend on x, and the same for each image.
+    sums = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), sums)
+    return _apply_statistics(layer, variables, x, sums, 1.0)
+
+  call = given_statistics if _needs_statistics(layer) else functools.partial(_apply, layer)
+  reach = locality.examine(call, jax.tree.unflatten(tree, shapes), (1, channels, dtype)).reach
   return None if reach is None else tiles.ceil_pixels(reach)
 
 
@@ -104,13 +133,16 @@ def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> n
     side: of the square windows, halo included; a layer that sees further has larger ones.
   """
   def in_windows(layer: _Layer, variables: dict, x: np.ndarray) -> np.ndarray:
-    halo = _halo(layer, variables, x)
+    halo, apply = _halo(layer, variables, x), _jit_apply
+    if _needs_statistics(layer):
+      sums, count = _sum_windows(layer, variables, x, side), np.float32(x.shape[1] * x.shape[2])
+      apply = functools.partial(_jit_apply_statistics, sums=sums, count=count)
     window = [min(full, max(side, 2 * halo + 1)) for full in x.shape[1:3]]
     result = None
     for row in tiles.spans(x.shape[1], window[0], halo):
       for column in tiles.spans(x.shape[2], window[1], halo):
         part = x[:, row.start:row.start + window[0], column.start:column.start + window[1]]
-        y = np.asarray(_jit_apply(layer, variables, jax.device_put(part, jax.devices()[0])))
+        y = np.asarray(apply(layer, variables, jax.device_put(part, jax.devices()[0])))
         if result is None:
           result = np.empty((*x.shape[:3], y.shape[3]), y.dtype)
         result[:, row.begin:row.end, column.begin:column.end] = y[
@@ -124,3 +156,15 @@ def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> n
     host = contextlib.nullcontext()
   with _on_each_layer(generator, in_windows), host:
     return np.asarray(generator.apply(variables, lr, method='trunk'))
+
+
+def _sum_windows(layer: _Layer, variables: dict, x: np.ndarray, side: int) -> Any:
+  """Returns the layer's statistics of the whole x [B, h, w, C], from square windows."""
+  total = None
+  for row in tiles.spans(x.shape[1], min(side, x.shape[1]), 0):
+    for column in tiles.spans(x.shape[2], min(side, x.shape[2]), 0):
+      part = x[:, row.begin:row.end, column.begin:column.end]
+      sums = _jit_statistics(layer, variables, jax.device_put(part, jax.devices()[0]))
+      sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
+      total = sums if total is None else jax.tree.map(np.add, total, sums)
+  return jax.tree.map(np.float32, total)

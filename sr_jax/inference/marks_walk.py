@@ -204,15 +204,20 @@ class Walk:
 
   def _multiply(self, parameters: dict, inputs: list[Any], where: str) -> np.ndarray:
     """Returns the marks of a matrix product with an array that doesn't depend on the image."""
-    contracted, (batch, _) = parameters['dimension_numbers']
-    if batch:  # other weights at other positions
-      raise NotLocalError(where)
+    contracted, batch = parameters['dimension_numbers']
     side = 0 if isinstance(inputs[0], Marks) else 1
     self._suspect(where, contracted[side] != (inputs[side].marks.ndim - 1,))
     arrays = [value.marks if isinstance(value, Marks) else np.abs(np.float32(value))
               for value in inputs]
+    for axes in zip(*batch, strict=True):
+      if not any(_is_constant(*pair) for pair in zip(arrays, axes, strict=True)):
+        raise NotLocalError(where)  # other weights at other positions
     return np.asarray(lax.dot_general(*arrays, parameters['dimension_numbers'],
                                       precision='highest'))
+
+
+def _is_constant(array: np.ndarray, axis: int) -> bool:
+  return not array.strides[axis] or (array == array.take([0], axis)).all()
 
 
 def _nested(parameters: dict) -> jex.core.ClosedJaxpr:

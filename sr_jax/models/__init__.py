@@ -21,6 +21,18 @@ projects give to such networks.
 BatchNorm has the results of Flax's: the running variances are means of a batch's biased variance,
 whose sum of squares is divided by N. PyTorch divides it by N - 1.
 
+A layer that needs sums over the whole image, such as a normalisation or an attention over channels,
+has two methods besides `__call__(x)`, with which an image that exceeds the memory is computed in
+windows (`inference/layerwise.py`):
+
+  statistics(x): a tree of arrays [B, ...], each a sum over the pixels of x [B, h, w, C] of what
+    depends on one pixel alone, so that the sums of disjoint windows add up to those of the image.
+  apply_statistics(x, sums, count): the result for a window x, from the sums over the image and its
+    number of pixels. Given these, it is local.
+
+`__call__(x)` is `apply_statistics(x, statistics(x), h * w)`. The trunk itself must call such a
+layer, with x alone, as it calls its blocks; what is local before and after it belongs to others.
+
 A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
 `trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the
 network as one part. `unshuffle`, if a class has it, is the side of the block of LR pixels that
