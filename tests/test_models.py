@@ -21,6 +21,8 @@ from sr_jax.models import (
   EDSR_FULL,
   GENERATORS,
   MSRRESNET,
+  PLKSR,
+  REALPLKSR,
   RRDB,
   SRCNN,
   SRRESNET,
@@ -121,12 +123,13 @@ def test_only_the_first_convolution_has_no_norm() -> None:
                                                             'direct')),
     EDSR, partial(RRDB, growth=2), partial(RRDB, growth=2, upsample='shuffle'),
     *(partial(network, unshuffle=2) for network in (RRDB, EDSR, MSRRESNET, Compact)), Compact,
+    partial(PLKSR, kernel=5, unshuffle=2), REALPLKSR,
     partial(SRResNet, upsample='direct', unshuffle=2), partial(Compact, inner_scale=4)],
     ids=name_of)
 def test_scales_and_upsamplings(scale: int, make: Callable) -> None:
   fields = getattr(make, 'keywords', {})
   if scale == 3 and 'unshuffle' in fields and not (
-      make.func is Compact or fields.get('upsample') == 'direct'):
+      make.func in (Compact, PLKSR) or fields.get('upsample') == 'direct'):
     with pytest.raises(ValueError, match=r'unshuffle=2\b.*scale 3'):
       jax.eval_shape(make(4, 1, scale=3).init, jax.random.key(0), jnp.zeros((2, 6, 5, 3)))
     return
@@ -140,7 +143,8 @@ def test_scales_and_upsamplings(scale: int, make: Callable) -> None:
 
 @pytest.mark.parametrize('model', [
     SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1), EDSR(4, 1), RRDB(4, 1, 2),
-    Compact(4, 1, inner_scale=2)], ids=lambda model: type(model).__name__)
+    REALPLKSR(4, 1, kernel=5), Compact(4, 1, inner_scale=2)],
+    ids=lambda model: type(model).__name__)
 def test_trunk_then_tail_equals_a_call(model: nn.Module) -> None:
   assert {type(model)} <= {type(make()) for make in GENERATORS.values()}
   lr = jax.random.uniform(jax.random.key(1), (1, 7, 6, 3))
@@ -192,7 +196,8 @@ def test_initial_weights() -> None:
 
 @pytest.mark.parametrize('make', [
     partial(SRRESNET, 4, 2, kernel=3), *(pytest.param(make, marks=pytest.mark.slow) for make in (
-        partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2)))], ids=['srresnet', 'edsr', 'rrdb'])
+        partial(EDSR, 4, 2), partial(RRDB, 4, 1, 2), partial(REALPLKSR, 4, 1)))],
+    ids=['srresnet', 'edsr', 'rrdb', 'realplksr'])
 def test_rematerialisation_changes_only_memory(make: Callable) -> None:
   lr = jax.random.uniform(jax.random.key(1), (2, 5, 6, 3))
   plain, remat = make(scale=2), make(scale=2, remat=True)
@@ -214,7 +219,7 @@ def test_rematerialisation_changes_only_memory(make: Callable) -> None:
 
 @pytest.mark.parametrize('make', [
     partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
-    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1)], ids=name_of)
+    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1), partial(PLKSR, 4, 1, kernel=5)], ids=name_of)
 def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(make: Callable) -> None:
   model = make(scale=2, channels=1)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))
@@ -258,7 +263,8 @@ def test_pixel_unshuffle_and_nearest_upscaling() -> None:
 
 @pytest.mark.parametrize('model', [
     RRDB(4, 1, 2, scale=2, unshuffle=2), EDSR(4, 1, scale=1, unshuffle=2),
-    SRResNet(4, 1, scale=2, unshuffle=2, kernel=3), Compact(4, 1, scale=1, unshuffle=2)],
+    SRResNet(4, 1, scale=2, unshuffle=2, kernel=3), Compact(4, 1, scale=1, unshuffle=2),
+    pytest.param(PLKSR(4, 1, scale=1, unshuffle=2), marks=pytest.mark.slow)],
     ids=lambda model: type(model).__name__)
 def test_an_unshuffled_image_of_odd_size_is_padded_by_reflection(model: nn.Module) -> None:
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 7, 3))

@@ -12,7 +12,18 @@ from flax import linen as nn
 
 from configs import srresnet
 from sr_jax import train
-from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, Discriminator, SRResNet
+from sr_jax.models import (
+  EDSR,
+  MSRRESNET,
+  PLKSR,
+  REALPLKSR,
+  RRDB,
+  SRCNN,
+  SRRESNET,
+  Compact,
+  Discriminator,
+  SRResNet,
+)
 from sr_jax.models.convolution import Conv, ConvTranspose, Dense
 from sr_jax.models.layers import Activation
 from sr_jax.models.vgg import VGG19
@@ -22,6 +33,7 @@ from sr_jax.runs.metrics_log import read_metrics
 @pytest.mark.parametrize('model', [
     SRCNN(dtype=jnp.bfloat16), SRResNet(8, 1, dtype=jnp.bfloat16), EDSR(8, 1, dtype=jnp.bfloat16),
     RRDB(8, 1, dtype=jnp.bfloat16), Compact(8, 1, dtype=jnp.bfloat16),
+    REALPLKSR(8, 1, dtype=jnp.bfloat16),
     Discriminator(widths=(4, 8), dtype=jnp.bfloat16), VGG19(('relu2_2',), dtype=jnp.bfloat16)],
     ids=lambda model: type(model).__name__)
 def test_results_are_float32(model: nn.Module) -> None:
@@ -45,6 +57,8 @@ NETWORKS = {  # every network, activation and kind of upsampling
     'rrdb': functools.partial(RRDB, growth=4, **SMALL),
     'rrdb-shuffle': functools.partial(RRDB, growth=4, unshuffle=2, upsample='shuffle', **SMALL),
     'compact': functools.partial(Compact, channels=1, **SMALL),
+    'plksr': functools.partial(PLKSR, norm='layer', **SMALL),
+    'realplksr': functools.partial(REALPLKSR, **SMALL),
     'srcnn': functools.partial(SRCNN, (8, 8), (5, 1, 3), scale=2),
     'discriminator': functools.partial(Discriminator, (8, 8), hidden=16),
     'discriminator-conv': functools.partial(Discriminator, (8, 8), False, 'conv', hidden=16)}

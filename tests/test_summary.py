@@ -40,7 +40,8 @@ def test_parameters_shapes_and_flops(config):
 @pytest.mark.parametrize('module', [
     models.Compact(4, 2, scale=2), *(pytest.param(module, marks=pytest.mark.slow) for module in (
         models.SRResNet(4, 2, scale=4, kernel=5, output='linear'), models.EDSR(4, 2, scale=2),
-        models.RRDB(4, 1, scale=2, growth=2), models.SRCNN(scale=3)))])
+        models.RRDB(4, 1, scale=2, growth=2), models.SRCNN(scale=3),
+        models.PLKSR(4, 1, kernel=7)))])
 def test_the_receptive_field_is_where_the_gradient_is_nonzero(module):
   field, _ = summary.receptive_field(module)
   side = 2 * field + 1

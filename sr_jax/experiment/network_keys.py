@@ -14,8 +14,8 @@ GENERATOR = (
     Key('generator.name', str, 'srresnet',
         "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
         'BatchNorm.',
-        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact'), own=True,
-        change=FIXED),
+        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact', 'plksr', 'realplksr'),
+        own=True, change=FIXED),
     Key('generator.features', int, None, 'Number of channels between the layers.', COUNT,
         change=FIXED),
     Key('generator.blocks', int, None,
@@ -29,14 +29,15 @@ GENERATOR = (
         "convolution for the entire scale); rrdb has 'nearest' and 'shuffle'.",
         choices=('shuffle', 'nearest', 'transposed', 'direct'), change=FIXED),
     Key('generator.activation', str, None,
-        'srresnet, msrresnet: activation outside the residual blocks; compact: of all layers.',
-        choices=ACTIVATIONS, change=FIXED),
+        'srresnet, msrresnet: activation outside the residual blocks; compact: of all layers; '
+        "plksr, realplksr: of each block, 'gelu' or 'mish'.",
+        choices=(*ACTIVATIONS, 'gelu', 'mish'), change=FIXED),
     Key('generator.remat', bool, None,
-        'srresnet, msrresnet, edsr, rrdb: whether the blocks are computed again in the backward '
+        'All but srcnn and compact: whether the blocks are computed again in the backward '
         'pass, which needs less GPU memory and about a third more time.', change=FREE),
     Key('generator.kernel', int, None,
-        'srresnet, msrresnet: side of the first and last convolutions, in pixels.', COUNT,
-        change=FIXED),
+        'srresnet, msrresnet: side of the first and last convolutions, in pixels; plksr, '
+        'realplksr: side of the large kernels, an odd number.', COUNT, change=FIXED),
     Key('generator.batch_norm', bool, None,
         'srresnet, msrresnet: whether the blocks have BatchNorm.', change=FIXED),
     Key('generator.skip', str, None,
@@ -60,11 +61,27 @@ GENERATOR = (
         'rrdb: channels that each convolution of a dense block adds.', COUNT, change=FIXED),
     Key('generator.unshuffle', int, None,
         'All but srcnn: factor by which LR is folded into channels first, which makes a network of '
-        'scale 1 or 2 faster. Its product with `scale` is 1, 2, 3, 4, 8 or 16 (compact: any).',
-        COUNT, change=FIXED),
+        'scale 1 or 2 faster. Its product with `scale` is 1, 2, 3, 4, 8 or 16 (compact, '
+        'plksr, realplksr: any).', COUNT, change=FIXED),
     Key('generator.inner_scale', int, None,
         'compact: scale of the network itself, if its result is resized to `scale`.',
         COUNT, change=FIXED),
+    Key('generator.share', float, None,
+        'plksr, realplksr: share of the channels on which the large kernels work.', '(0, 1]',
+        change=FIXED),
+    Key('generator.mixer', str, None,
+        "plksr, realplksr: the two convolutions of each block, 'dccm' (3x3 and 3x3), 'ccm' (3x3 "
+        "and 1x1) or 'iccm' (1x1 and 3x3).", choices=('dccm', 'ccm', 'iccm'), change=FIXED),
+    Key('generator.gate', bool, None,
+        "plksr, realplksr: whether each block's result is multiplied by a sigmoid of itself.",
+        change=FIXED),
+    Key('generator.norm', str, None,
+        "plksr, realplksr: 'group' (GroupNorm over the whole image, after each block), 'layer' "
+        "(LayerNorm over the channels, before it) or 'none'.",
+        choices=('none', 'group', 'layer'), change=FIXED),
+    Key('generator.norm_groups', int, None,
+        'plksr, realplksr: number of groups of channels of the GroupNorm, which divides '
+        '`features`.', COUNT, change=FIXED),
     Key('generator.widths', tuple[int, ...], None,
         'srcnn: number of channels of each hidden layer.', COUNT, change=FIXED),
     Key('generator.kernels', tuple[int, ...], None,

@@ -10,7 +10,7 @@ from flax import traverse_util
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.models.factory import find_network
-from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan
+from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, plksr
 from sr_jax.pretrained.shapes import Tensors, Unstated
 
 
@@ -37,9 +37,10 @@ FAMILIES = {
     'esrgan': Family(esrgan.infer_later, esrgan.names_later, esrgan.NETWORKS_LATER),
     'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
     'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
-                           edsr_pytorch.constants)}
+                           edsr_pytorch.constants),
+    'plksr': Family(plksr.infer, plksr.names, plksr.NETWORKS)}
 NATIVE = 'sr_jax'  # the family of our own names and axes, for networks that no other project has
-LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight'}
+LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight', 'scale': 'weight'}
 
 
 class TensorLayout(NamedTuple):
