@@ -33,6 +33,7 @@ NETWORKS = {
     'generator': {
         'srresnet': SRRESNET, 'msrresnet': SRRESNET, 'edsr': {'features': 4, 'blocks': 1},
         'rrdb': {'features': 4, 'blocks': 1, 'growth': 4}, 'compact': {'features': 4, 'blocks': 1},
+        'span': {'features': 4, 'blocks': 1},
         'srcnn': {'widths': (4, 4), 'kernels': (3, 1, 3)}},
     'discriminator': {'vgg_style': {'widths': (4, 8), 'head': 'conv', 'hidden': 8},
                       'unet': {'features': 2}}}

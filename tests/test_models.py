@@ -24,6 +24,7 @@ from sr_jax.models import (
   PLKSR,
   REALPLKSR,
   RRDB,
+  SPAN,
   SRCNN,
   SRRESNET,
   Compact,
@@ -143,7 +144,7 @@ def test_scales_and_upsamplings(scale: int, make: Callable) -> None:
 
 @pytest.mark.parametrize('model', [
     SRCNN((4,), (5, 3)), SRRESNET(4, 1), MSRRESNET(4, 1), EDSR(4, 1), RRDB(4, 1, 2),
-    REALPLKSR(4, 1, kernel=5), Compact(4, 1, inner_scale=2)],
+    REALPLKSR(4, 1, kernel=5), Compact(4, 1, inner_scale=2), SPAN(4, 1)],
     ids=lambda model: type(model).__name__)
 def test_trunk_then_tail_equals_a_call(model: nn.Module) -> None:
   assert {type(model)} <= {type(make()) for make in GENERATORS.values()}
@@ -219,7 +220,8 @@ def test_rematerialisation_changes_only_memory(make: Callable) -> None:
 
 @pytest.mark.parametrize('make', [
     partial(EDSR, 4, 1), partial(RRDB, 4, 1, 2), partial(RRDB, 4, 1, 2, unshuffle=2),
-    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1), partial(PLKSR, 4, 1, kernel=5)], ids=name_of)
+    partial(Compact, 4, 1), partial(MSRRESNET, 4, 1), partial(PLKSR, 4, 1, kernel=5),
+    partial(SPAN, 4, 1)], ids=name_of)
 def test_a_network_of_one_channel_predicts_luma_and_colour_is_bicubic(make: Callable) -> None:
   model = make(scale=2, channels=1)
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, 3))

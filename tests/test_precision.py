@@ -18,6 +18,7 @@ from sr_jax.models import (
   PLKSR,
   REALPLKSR,
   RRDB,
+  SPAN,
   SRCNN,
   SRRESNET,
   Compact,
@@ -33,7 +34,7 @@ from sr_jax.runs.metrics_log import read_metrics
 @pytest.mark.parametrize('model', [
     SRCNN(dtype=jnp.bfloat16), SRResNet(8, 1, dtype=jnp.bfloat16), EDSR(8, 1, dtype=jnp.bfloat16),
     RRDB(8, 1, dtype=jnp.bfloat16), Compact(8, 1, dtype=jnp.bfloat16),
-    REALPLKSR(8, 1, dtype=jnp.bfloat16),
+    REALPLKSR(8, 1, dtype=jnp.bfloat16), SPAN(8, 1, dtype=jnp.bfloat16),
     Discriminator(widths=(4, 8), dtype=jnp.bfloat16), VGG19(('relu2_2',), dtype=jnp.bfloat16)],
     ids=lambda model: type(model).__name__)
 def test_results_are_float32(model: nn.Module) -> None:
@@ -59,6 +60,7 @@ NETWORKS = {  # every network, activation and kind of upsampling
     'compact': functools.partial(Compact, channels=1, **SMALL),
     'plksr': functools.partial(PLKSR, norm='layer', **SMALL),
     'realplksr': functools.partial(REALPLKSR, **SMALL),
+    'span': functools.partial(SPAN, **SMALL),
     'srcnn': functools.partial(SRCNN, (8, 8), (5, 1, 3), scale=2),
     'discriminator': functools.partial(Discriminator, (8, 8), hidden=16),
     'discriminator-conv': functools.partial(Discriminator, (8, 8), False, 'conv', hidden=16)}

@@ -10,7 +10,7 @@ import pytest
 
 from sr_jax.inference import planner, tiles
 from sr_jax.inference.compiled_parts import CompiledParts
-from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, Compact, SRResNet
+from sr_jax.models import EDSR, MSRRESNET, RRDB, SPAN, SRCNN, Compact, SRResNet
 from tests.conftest import filled
 
 
@@ -51,7 +51,7 @@ NETWORKS = {
     'unfolding edsr': EDSR(3, 1, scale=1, unshuffle=2),
     'unfolding msrresnet': MSRRESNET(features=3, blocks=1, scale=1, unshuffle=2),
     'compact': Compact(3, 2), 'animevideov3': Compact(3, 1, scale=3, inner_scale=4),
-    'inner scale 1': Compact(3, 1, scale=2, inner_scale=1),
+    'inner scale 1': Compact(3, 1, scale=2, inner_scale=1), 'span': SPAN(3, 1),
     'srcnn': SRCNN((3, 2)), 'luma': EDSR(3, 1, scale=2, channels=1),
     'srresnet': SRResNet(3, 1, output='linear'), 'msrresnet': MSRRESNET(features=3, blocks=1),
     'transposed': SRResNet(3, 1, scale=3, upsample='transposed', output='linear')}

@@ -17,7 +17,7 @@ from sr_jax.errors import InputError
 from sr_jax.inference import layerwise, planner, strategies, tiles
 from sr_jax.inference.compiled_parts import CompiledParts, Program
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.models import EDSR, MSRRESNET, RRDB, SRCNN, SRRESNET, Compact, SRResNet
+from sr_jax.models import EDSR, MSRRESNET, RRDB, SPAN, SRCNN, SRRESNET, Compact, SRResNet
 from tests.conftest import filled
 
 # The last bits of a convolution's result depend on the shape that it is compiled for.
@@ -35,7 +35,7 @@ NETWORKS = {
     'edsr x1': EDSR(4, 2, scale=1), 'srresnet x1': SRResNet(4, 1, scale=1, kernel=3),
     'compact': Compact(4, 2), 'animevideov3-x2': Compact(4, 1, scale=2, inner_scale=4),
     'animevideov3-x3': Compact(4, 1, scale=3, inner_scale=4),
-    'inner scale 1': Compact(4, 1, scale=3, inner_scale=1),
+    'inner scale 1': Compact(4, 1, scale=3, inner_scale=1), 'span': SPAN(4, 2, scale=2),
     'srcnn': SRCNN((4, 3)), 'srcnn rgb': SRCNN((4, 3), scale=3, luma_only=False),
     'edsr': EDSR(4, 2, scale=2), 'deep edsr': EDSR(4, 4, scale=2),
     'edsr luma': EDSR(4, 1, scale=3, channels=1),

@@ -14,8 +14,8 @@ GENERATOR = (
     Key('generator.name', str, 'srresnet',
         "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
         'BatchNorm.',
-        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact', 'plksr', 'realplksr'),
-        own=True, change=FIXED),
+        choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact', 'plksr', 'realplksr',
+                 'span'), own=True, change=FIXED),
     Key('generator.features', int, None, 'Number of channels between the layers.', COUNT,
         change=FIXED),
     Key('generator.blocks', int, None,
@@ -54,15 +54,19 @@ GENERATOR = (
     Key('generator.residual_scale', float, None, "edsr: factor of each block's residual.",
         change=FIXED),
     Key('generator.mean', tuple[float, ...], None,
-        'edsr: RGB in [0, 1] that is subtracted from LR and added to SR.', change=FIXED),
-    Key('generator.image_range', float, None, 'edsr: the value that white has inside the network.',
+        'edsr, span: RGB in [0, 1] that is subtracted from LR, and in edsr added to SR.',
         change=FIXED),
+    Key('generator.image_range', float, None,
+        'edsr, span: the value that white has inside the network.', change=FIXED),
+    Key('generator.fused', bool, None,
+        'span: whether each convolution is one 3x3 kernel, as in published ncnn files, instead of '
+        'branches that are made into one.', change=FIXED),
     Key('generator.growth', int, None,
         'rrdb: channels that each convolution of a dense block adds.', COUNT, change=FIXED),
     Key('generator.unshuffle', int, None,
-        'All but srcnn: factor by which LR is folded into channels first, which makes a network of '
-        'scale 1 or 2 faster. Its product with `scale` is 1, 2, 3, 4, 8 or 16 (compact, '
-        'plksr, realplksr: any).', COUNT, change=FIXED),
+        'srresnet, msrresnet, edsr, rrdb, compact, plksr, realplksr: factor by which LR is folded '
+        'into channels first, which makes a network of scale 1 or 2 faster. Its product with '
+        '`scale` is 1, 2, 3, 4, 8 or 16 (compact, plksr, realplksr: any).', COUNT, change=FIXED),
     Key('generator.inner_scale', int, None,
         'compact: scale of the network itself, if its result is resized to `scale`.',
         COUNT, change=FIXED),

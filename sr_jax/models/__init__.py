@@ -1,8 +1,8 @@
 """Networks as flax.linen modules.
 
-Generators are SRCNN, SRResNet, EDSR, RRDB, Compact and PLKSR; `GENERATORS` has them by the names
-of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators, and `VGGS` the
-feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg` reads.
+Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR and SPAN; `GENERATORS` has them by the
+names of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators, and `VGGS`
+the feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg` reads.
 
 Every generator maps lr [B, h, w, C] in [0, 1] to float32 sr [B, h * scale, w * scale, C], in two
 methods: `trunk(lr, train)` computes features at low resolution, and `tail(features, lr)` makes sr
@@ -57,19 +57,21 @@ from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.edsr import EDSR, EDSR_BASELINE, EDSR_FULL
 from sr_jax.models.plksr import PLKSR, PLKSR_TINY, REALPLKSR, REALPLKSR_TINY
 from sr_jax.models.rrdb import RRDB
+from sr_jax.models.span import SPAN, SPAN_52
 from sr_jax.models.srcnn import SRCNN
 from sr_jax.models.srresnet import MSRRESNET, SRRESNET, SRResNet
 from sr_jax.models.unet_discriminator import UNetDiscriminator
 from sr_jax.models.vgg import VGG16, VGG19, VGGS
 
 GENERATORS = {'srcnn': SRCNN, 'srresnet': SRRESNET, 'msrresnet': MSRRESNET, 'edsr': EDSR,
-              'rrdb': RRDB, 'compact': Compact, 'plksr': PLKSR, 'realplksr': REALPLKSR}
+              'rrdb': RRDB, 'compact': Compact, 'plksr': PLKSR, 'realplksr': REALPLKSR,
+              'span': SPAN}
 DISCRIMINATORS = {'vgg_style': Discriminator, 'unet': UNetDiscriminator}
 
 __all__ = ['DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE', 'EDSR_FULL', 'GENERATORS', 'MSRRESNET',
-           'PLKSR', 'PLKSR_TINY', 'REALPLKSR', 'REALPLKSR_TINY', 'RRDB', 'SRCNN', 'SRRESNET',
-           'VGG16', 'VGG19', 'VGGS', 'Compact', 'Discriminator', 'SRResNet', 'UNetDiscriminator',
-           'architecture', 'variable_shapes']
+           'PLKSR', 'PLKSR_TINY', 'REALPLKSR', 'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN',
+           'SRRESNET', 'VGG16', 'VGG19', 'VGGS', 'Compact', 'Discriminator', 'SRResNet',
+           'UNetDiscriminator', 'architecture', 'variable_shapes']
 
 
 def architecture(module: nn.Module | None) -> dict[str, Any]:

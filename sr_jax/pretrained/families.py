@@ -10,7 +10,7 @@ from flax import traverse_util
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.models.factory import find_network
-from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, plksr
+from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, plksr, span
 from sr_jax.pretrained.shapes import Tensors, Unstated
 
 
@@ -24,12 +24,17 @@ class Family(NamedTuple):
     networks: the generators that the project has, each with a function that says whether the
       project has this configuration of it.
     constants: `constants(generator)` returns tensors that are in a file but not trainable.
+    forms: `forms(generator)` returns generators that compute the same from other variables. A file
+      is written with the tensors of all forms; of a file that has several, the first is read.
+    convert: `convert(variables, form, other)` converts the variables of one form to another.
   """
 
   infer: Callable[[Tensors, dict[str, Any]], tuple[str, dict[str, Any]] | None]
   names: Callable[[str, nn.Module], dict[str, str]]
   networks: dict[str, Callable[[nn.Module], bool]]
   constants: Callable[[nn.Module], dict[str, np.ndarray]] = lambda generator: {}
+  forms: Callable[[nn.Module], tuple[nn.Module, ...]] = lambda generator: (generator,)
+  convert: Callable[[dict, nn.Module, nn.Module], dict] = lambda variables, form, other: variables
 
 
 FAMILIES = {
@@ -38,7 +43,9 @@ FAMILIES = {
     'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
     'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
                            edsr_pytorch.constants),
-    'plksr': Family(plksr.infer, plksr.names, plksr.NETWORKS)}
+    'plksr': Family(plksr.infer, plksr.names, plksr.NETWORKS),
+    'span': Family(span.infer, span.names, span.NETWORKS, span.constants, span.forms,
+                   span.convert)}
 NATIVE = 'sr_jax'  # the family of our own names and axes, for networks that no other project has
 LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight', 'scale': 'weight'}
 
@@ -98,6 +105,17 @@ def constants_of(family: str, generator: nn.Module) -> dict[str, np.ndarray]:
   return {} if family == NATIVE else FAMILIES[family].constants(generator)
 
 
+def forms_of(family: str, generator: nn.Module) -> tuple[nn.Module, ...]:
+  """Returns `Family.forms` of a generator."""
+  return (generator,) if family == NATIVE else FAMILIES[family].forms(generator)
+
+
+def converted(family: str, variables: dict[str, Any], form: nn.Module,
+              other: nn.Module) -> dict[str, Any]:
+  """Returns `Family.convert` of variables."""
+  return variables if family == NATIVE else FAMILIES[family].convert(variables, form, other)
+
+
 def fitting_family(name: str, generator: nn.Module, first: str = '') -> str:
   """Returns the default family for an export.
 
@@ -128,8 +146,9 @@ def checked_layout(family: str, name: str, generator: nn.Module) -> dict[str, Te
   if name not in networks:
     raise InputError(f'{family} has no {name}, only {", ".join(networks)}; use --names {NATIVE}')
   if not networks[name](generator):
-    raise InputError(f"{family}'s {name} does not exist with scale {generator.scale}, channels "
-                     f'{generator.channels}; use --names {NATIVE}')
+    fields = architecture(generator)
+    values = ', '.join(f'{field} {fields[field]}' for field in fields if field != 'network')
+    raise InputError(f"{family}'s {name} does not exist with {values}; use --names {NATIVE}")
   layout = layout_of(family, name, generator)
   tensors = {tensor: np.broadcast_to(np.float32(0), shape)  # inferred from shapes, not values
              for tensor, shape, _ in layout.values()}

