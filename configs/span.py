@@ -11,13 +11,11 @@ networks of 48 features, measured here with the published weights: 32.20 / .8952
   sr-jax train --config span:sample              (no download)
   sr-jax train --config span:small \\
       --config.data.source=folder:PATH
-  sr-jax train --config span:small --config.generator.features=48 \\
-      --config.generator.fused=True \\
+  sr-jax train --config span --config.generator.fused=True \\
       --config.init_from=span-x4                                     (a published network)
 
 Cost, estimated: 0.7 TFLOP a step, 19 hours at 10 TFLOP/s. Result: unmeasured.
-`:small`: 32 features, for minutes on a CPU. Result: unmeasured.
-`:sample`: SAMPLE
+`:small`: 32 features, for minutes on a CPU. Result: unmeasured. `:sample`: unmeasured.
 """
 
 from ml_collections import ConfigDict
