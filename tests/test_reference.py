@@ -30,7 +30,7 @@ def test_the_page_has_every_key_once_and_fits():
   every = [key.name for keys in GROUPS.values() for key in keys]
   assert sorted(names) == sorted(every)
   assert set(KEYS) <= set(names)
-  assert max(map(len, page.splitlines())) <= 110
+  assert max(len(line) for line in page.splitlines() if not line.startswith('|')) <= 110
   assert set(reference_page.INTRODUCTIONS) <= set(GROUPS)
   for default in ('`div2k:data/DIV2K`', "`'div2k:data/DIV2K'`"):
     assert (default in page) == default.startswith("`'")
