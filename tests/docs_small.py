@@ -34,6 +34,7 @@ NETWORKS = {
         'srresnet': SRRESNET, 'msrresnet': SRRESNET, 'edsr': {'features': 4, 'blocks': 1},
         'rrdb': {'features': 4, 'blocks': 1, 'growth': 4}, 'compact': {'features': 4, 'blocks': 1},
         'span': {'features': 4, 'blocks': 1},
+        'dat': {'features': 32, 'groups': 1, 'blocks': 2, 'heads': 2, 'split_size': (2, 4)},
         'srcnn': {'widths': (4, 4), 'kernels': (3, 1, 3)}},
     'discriminator': {'vgg_style': {'widths': (4, 8), 'head': 'conv', 'hidden': 8},
                       'unet': {'features': 2}}}

@@ -100,7 +100,9 @@ def test_every_generator_of_every_family_is_tested() -> None:
 
 @pytest.mark.parametrize('name', GENERATORS)
 def test_every_generator_round_trips_in_our_own_names(tmp_path: pathlib.Path, name: str) -> None:
-  small = {'widths': (4, 3)} if name == 'srcnn' else {'features': 4, 'blocks': 1}
+  small = {'srcnn': {'widths': (4, 3)},
+           'dat': {'features': 36, 'blocks': 2, 'groups': 1}}
+  small = small.get(name, {'features': 4, 'blocks': 1})
   generator = factory.build_generator({'name': name, **small}, 2, 'float32')
   variables = filled(generator, np.zeros((1, 8, 8, 3), np.float32))
   out = tmp_path / 'out.safetensors'

@@ -13,6 +13,7 @@ from flax import linen as nn
 from configs import srresnet
 from sr_jax import train
 from sr_jax.models import (
+  DAT,
   EDSR,
   MSRRESNET,
   PLKSR,
@@ -61,6 +62,8 @@ NETWORKS = {  # every network, activation and kind of upsampling
     'plksr': functools.partial(PLKSR, norm='layer', **SMALL),
     'realplksr': functools.partial(REALPLKSR, **SMALL),
     'span': functools.partial(SPAN, **SMALL),
+    'dat': functools.partial(DAT, features=32, groups=1, blocks=3, heads=2, split_size=(2, 4),
+                             scale=2),
     'srcnn': functools.partial(SRCNN, (8, 8), (5, 1, 3), scale=2),
     'discriminator': functools.partial(Discriminator, (8, 8), hidden=16),
     'discriminator-conv': functools.partial(Discriminator, (8, 8), False, 'conv', hidden=16)}

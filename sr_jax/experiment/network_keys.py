@@ -15,18 +15,20 @@ GENERATOR = (
         "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
         'BatchNorm.',
         choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact', 'plksr', 'realplksr',
-                 'span'), own=True, change=FIXED),
+                 'span', 'dat'), own=True, change=FIXED),
     Key('generator.features', int, None, 'Number of channels between the layers.', COUNT,
         change=FIXED),
     Key('generator.blocks', int, None,
-        'Number of residual blocks; of compact, number of convolutions.', COUNT, change=FIXED),
+        'Number of residual blocks; of compact, number of convolutions; of dat, number of '
+        'transformer blocks in each group.', COUNT, change=FIXED),
     Key('generator.channels', int, None,
         '3 for RGB. With 1 the network upscales luma, and Cb and Cr are upscaled by bicubic.',
         choices=(1, 3), change=FIXED),
     Key('generator.upsample', str, None,
-        "srresnet, msrresnet, rrdb: how features are upsampled, 'shuffle' (sub-pixel convolution), "
-        "'nearest' (then a convolution), 'transposed' (convolution) or 'direct' (one sub-pixel "
-        "convolution for the entire scale); rrdb has 'nearest' and 'shuffle'.",
+        "srresnet, msrresnet, rrdb, dat: how features are upsampled, 'shuffle' (sub-pixel "
+        "convolution), 'nearest' (then a convolution), 'transposed' (convolution) or 'direct' (one "
+        "sub-pixel convolution for the entire scale); rrdb has 'nearest' and 'shuffle', dat "
+        "'shuffle' and 'direct'.",
         choices=('shuffle', 'nearest', 'transposed', 'direct'), change=FIXED),
     Key('generator.activation', str, None,
         'srresnet, msrresnet: activation outside the residual blocks; compact: of all layers; '
@@ -93,8 +95,23 @@ GENERATOR = (
         change=FIXED),
     Key('generator.luma_only', bool, None,
         'srcnn: whether only Y is processed; Cb and Cr are upscaled by bicubic.', change=FIXED),
+    Key('generator.groups', int, None, 'dat: number of groups of transformer blocks.', COUNT,
+        change=FIXED),
+    Key('generator.heads', int, None,
+        'dat: attention heads of each block, an even number that divides `features`.', COUNT,
+        change=FIXED),
+    Key('generator.split_size', tuple[int, ...], None,
+        'dat: sides of the windows of attention in pixels; half of the heads have windows of so '
+        'many rows and columns, the others the reverse.', COUNT, change=FIXED),
+    Key('generator.mlp_ratio', float, None,
+        'dat: hidden channels of the feed-forward networks, in multiples of `features`.',
+        change=FIXED),
+    Key('generator.residual_conv', str, None,
+        "dat: what ends each group, '1conv' (one convolution) or '3conv' (three, with fewer "
+        'parameters).', choices=('1conv', '3conv'), change=FIXED),
     Key('generator.init', str, None,
-        'Initialiser of the kernels (of rrdb, of those in the dense blocks).',
+        'Initialiser of the kernels (of rrdb, of those in the dense blocks; of dat, of the '
+        'convolutions).',
         choices=INITIALIZERS, change=FIXED),
 )
 

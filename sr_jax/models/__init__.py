@@ -1,8 +1,8 @@
 """Networks as flax.linen modules.
 
-Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR and SPAN; `GENERATORS` has them by the
-names of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators, and `VGGS`
-the feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg` reads.
+Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR, SPAN and DAT; `GENERATORS` has them by
+the names of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators, and
+`VGGS` the feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg` reads.
 
 Every generator maps lr [B, h, w, C] in [0, 1] to float32 sr [B, h * scale, w * scale, C], in two
 methods: `trunk(lr, train)` computes features at low resolution, and `tail(features, lr)` makes sr
@@ -53,6 +53,7 @@ from flax import linen as nn
 
 from sr_jax.models import failures
 from sr_jax.models.compact import Compact
+from sr_jax.models.dat import DAT, DAT_2, DAT_LIGHT, DAT_S
 from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.edsr import EDSR, EDSR_BASELINE, EDSR_FULL
 from sr_jax.models.plksr import PLKSR, PLKSR_TINY, REALPLKSR, REALPLKSR_TINY
@@ -65,13 +66,14 @@ from sr_jax.models.vgg import VGG16, VGG19, VGGS
 
 GENERATORS = {'srcnn': SRCNN, 'srresnet': SRRESNET, 'msrresnet': MSRRESNET, 'edsr': EDSR,
               'rrdb': RRDB, 'compact': Compact, 'plksr': PLKSR, 'realplksr': REALPLKSR,
-              'span': SPAN}
+              'span': SPAN, 'dat': DAT}
 DISCRIMINATORS = {'vgg_style': Discriminator, 'unet': UNetDiscriminator}
 
-__all__ = ['DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE', 'EDSR_FULL', 'GENERATORS', 'MSRRESNET',
-           'PLKSR', 'PLKSR_TINY', 'REALPLKSR', 'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN',
-           'SRRESNET', 'VGG16', 'VGG19', 'VGGS', 'Compact', 'Discriminator', 'SRResNet',
-           'UNetDiscriminator', 'architecture', 'variable_shapes']
+__all__ = ['DAT', 'DAT_2', 'DAT_LIGHT', 'DAT_S', 'DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE',
+           'EDSR_FULL', 'GENERATORS', 'MSRRESNET', 'PLKSR', 'PLKSR_TINY', 'REALPLKSR',
+           'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN', 'SRRESNET', 'VGG16', 'VGG19',
+           'VGGS', 'Compact', 'Discriminator', 'SRResNet', 'UNetDiscriminator', 'architecture',
+           'variable_shapes']
 
 
 def architecture(module: nn.Module | None) -> dict[str, Any]:

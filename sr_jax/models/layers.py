@@ -1,5 +1,6 @@
 """Layers and checks that more than one network uses."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -188,6 +189,30 @@ class Activation(nn.Module):
       return jnp.where(x >= 0, x, (slope * x).astype(x.dtype))
     raise ValueError(f"activation={self.kind!r}: expected 'none', 'relu', 'prelu', "
                      f'{" or ".join(map(repr, LEAKY_SLOPES))}')
+
+
+class ResidualConv(nn.Module):
+  """The convolutions before the residual of many layers is added, [B, h, w, C] to the same shape.
+
+  Attributes:
+    kind: '1conv', one 3x3 convolution; '3conv', a 1x1 convolution of a quarter of the channels
+      between two 3x3 convolutions, with fewer parameters.
+  """
+
+  kind: str
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    features = x.shape[-1]
+    conv = functools.partial(Conv, kernel_init=self.kernel_init, dtype=self.dtype)
+    if self.kind == '1conv':
+      return conv(features, (3, 3))(x)
+    activation = Activation('leaky_relu_0.2')
+    x = activation(conv(features // 4, (3, 3))(x))
+    x = activation(conv(features // 4, (1, 1))(x))
+    return conv(features, (3, 3))(x)
 
 
 class Upsample(nn.Module):

@@ -10,7 +10,7 @@ from flax import traverse_util
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.models.factory import find_network
-from sr_jax.pretrained import basicsr, edsr_pytorch, esrgan, plksr, span
+from sr_jax.pretrained import basicsr, dat, edsr_pytorch, esrgan, plksr, span
 from sr_jax.pretrained.shapes import Tensors, Unstated
 
 
@@ -27,6 +27,9 @@ class Family(NamedTuple):
     forms: `forms(generator)` returns generators that compute the same from other variables. A file
       is written with the tensors of all forms; of a file that has several, the first is read.
     convert: `convert(variables, form, other)` converts the variables of one form to another.
+    buffers: `buffers(generator)` returns tensors that follow from the network's sizes and, along
+      their first axis, perhaps from those of the crops it was trained on. They are written, but
+      not needed in a file that is read, and neither their values nor that axis are compared.
   """
 
   infer: Callable[[Tensors, dict[str, Any]], tuple[str, dict[str, Any]] | None]
@@ -35,6 +38,7 @@ class Family(NamedTuple):
   constants: Callable[[nn.Module], dict[str, np.ndarray]] = lambda generator: {}
   forms: Callable[[nn.Module], tuple[nn.Module, ...]] = lambda generator: (generator,)
   convert: Callable[[dict, nn.Module, nn.Module], dict] = lambda variables, form, other: variables
+  buffers: Callable[[nn.Module], dict[str, np.ndarray]] = lambda generator: {}
 
 
 FAMILIES = {
@@ -45,9 +49,11 @@ FAMILIES = {
                            edsr_pytorch.constants),
     'plksr': Family(plksr.infer, plksr.names, plksr.NETWORKS),
     'span': Family(span.infer, span.names, span.NETWORKS, span.constants, span.forms,
-                   span.convert)}
+                   span.convert),
+    'dat': Family(dat.infer, dat.names, dat.NETWORKS, buffers=dat.buffers)}
 NATIVE = 'sr_jax'  # the family of our own names and axes, for networks that no other project has
-LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight', 'scale': 'weight'}
+LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight', 'scale': 'weight',
+              'mean': 'running_mean', 'var': 'running_var', 'temperature': 'temperature'}
 
 
 class TensorLayout(NamedTuple):
@@ -89,14 +95,15 @@ def layout_of(family: str, name: str, generator: nn.Module) -> dict[str, TensorL
             for path, shape in shapes.items()}
   names, layout = FAMILIES[family].names(name, generator), {}
   for path, shape in shapes.items():
-    layer, _, leaf = path.removeprefix('params/').rpartition('/')
+    layer, _, leaf = path.partition('/')[2].rpartition('/')
     if layer not in names or leaf not in LEAF_NAMES:
       raise InputError(f'{path}: {family} has no name for it; use --names {NATIVE}')
     tensor = f'{names[layer]}.{LEAF_NAMES[leaf]}'
-    if leaf == 'kernel':  # ours are [height, width, in, out], PyTorch's [out, in, height, width]
-      layout[path] = TensorLayout(tensor, (*shape[:1:-1], *shape[:2]), (2, 3, 1, 0))
-    else:
-      layout[path] = TensorLayout(tensor, shape, (0,))
+    axes = tuple(range(len(shape)))
+    if leaf == 'kernel':  # ours are [height, width, in, out], PyTorch's [out, in, height, width];
+      *sides, inputs, outputs = shape  # those of dense layers have no height and width
+      shape, axes = (outputs, inputs, *sides), (*axes[2:], 1, 0)
+    layout[path] = TensorLayout(tensor, shape, axes)
   return layout
 
 
@@ -114,6 +121,11 @@ def converted(family: str, variables: dict[str, Any], form: nn.Module,
               other: nn.Module) -> dict[str, Any]:
   """Returns `Family.convert` of variables."""
   return variables if family == NATIVE else FAMILIES[family].convert(variables, form, other)
+
+
+def buffers_of(family: str, generator: nn.Module) -> dict[str, np.ndarray]:
+  """Returns `Family.buffers` of a generator."""
+  return {} if family == NATIVE else FAMILIES[family].buffers(generator)
 
 
 def fitting_family(name: str, generator: nn.Module, first: str = '') -> str:
@@ -152,7 +164,7 @@ def checked_layout(family: str, name: str, generator: nn.Module) -> dict[str, Te
   layout = layout_of(family, name, generator)
   tensors = {tensor: np.broadcast_to(np.float32(0), shape)  # inferred from shapes, not values
              for tensor, shape, _ in layout.values()}
-  tensors |= constants_of(family, generator)
+  tensors |= constants_of(family, generator) | buffers_of(family, generator)
   try:
     _, fields = FAMILIES[family].infer(tensors, architecture(generator)) or ('', None)
   except InputError:

@@ -69,8 +69,9 @@ def read_generator(path: os.PathLike | str, given: dict[str, Any] | None = None,
     if fields[field] is None:
       raise InputError(f'{path}: no tensor determines the field {field} of {name}; set it with '
                        f'--set {field}=VALUE')
-  if type(fields.get('blocks')) is int and fields['blocks'] > len(tensors):
-    raise InputError(f'{path}: blocks={fields["blocks"]} is more than its {len(tensors)} tensors')
+  for field in ('blocks', 'groups'):  # each has at least one tensor
+    if type(fields.get(field)) is int and fields[field] > len(tensors):
+      raise InputError(f'{path}: {field}={fields[field]} is more than its {len(tensors)} tensors')
   return WeightFile(family, name, fields, unstated, tensors, origin)
 
 
@@ -113,6 +114,13 @@ def to_variables(file: WeightFile, generator: nn.Module) -> dict[str, Any]:
   """
   forms = families.forms_of(file.family, generator)
   layouts = [families.layout_of(file.family, file.name, form) for form in forms]
+  buffers = families.buffers_of(file.family, generator)
+  for name in file.tensors.keys() & buffers.keys():
+    found, expected = (list(tensors[name].shape) for tensors in (file.tensors, buffers))
+    if len(found) != len(expected) or found[1:] != expected[1:]:
+      raise InputError(f'{name} is {found}, expected {expected} or another number of rows')
+  file = file._replace(tensors={name: tensor for name, tensor in file.tensors.items()
+                                if name not in buffers})
   form, layout = _stored_form(file.tensors, forms, layouts)
   shapes = {name: shape for other in layouts for name, shape, _ in other.values()}
   _check_tensors(file, layout, {name: shapes[name] for name in file.tensors if name in shapes},
@@ -173,7 +181,7 @@ def to_tensors(family: str, name: str, generator: nn.Module,
       field.
   """
   families.checked_layout(family, name, generator)
-  tensors = families.constants_of(family, generator)
+  tensors = families.constants_of(family, generator) | families.buffers_of(family, generator)
   for form in families.forms_of(family, generator):
     flat = traverse_util.flatten_dict(families.converted(family, variables, generator, form),
                                       sep='/')

@@ -1,0 +1,299 @@
+"""The layers of DAT's attention: over windows or channels, beside a depthwise convolution.
+
+The windows of half of the heads are wide, those of the others tall. Images whose sides are no
+multiples of the windows' longer side are padded with queries, keys and values of zero at the bottom
+and right. As in the authors' code nothing hides this padding from the windows at the border: there
+a padded pixel takes part in the softmax with its position bias alone and adds nothing to the
+result.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
+from sr_jax.models.convolution import Conv, Dense
+
+LINEAR = nn.initializers.normal(0.02)  # kernels of dense layers, as in the authors' code
+LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
+
+CHANNEL_REDUCTION, SPATIAL_REDUCTION = 8, 16  # channels of the interaction, in fractions of all
+POSITION_REDUCTION = 16  # channels of the position bias, in fractions of a branch's
+MASKED = -100.0  # is added to the logits of pixels that are neighbours only because of the shift
+
+# Logits of windows that are computed at once. On a CPU they stay in the cache: attention took a
+# quarter of the time and a tenth of the memory of all windows at once. On a GPU, windows in turn
+# only save memory.
+LOGITS_BYTES = {'cpu': 8 * 2**20, 'gpu': 256 * 2**20}
+
+
+class DepthwiseConv(nn.Module):
+  """3x3 convolution of each channel by itself with zero padding, [B, h, w, C] to the same shape.
+
+  It is a sum of nine shifted products, which XLA fuses: on a CPU that took a thirtieth of the time
+  of XLA's grouped convolution, and a quarter for the gradient.
+  """
+
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, separate_bias: bool = False
+               ) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Returns the convolution; with `separate_bias` (result without the bias, bias)."""
+    height, width, channels = x.shape[1:]
+    kernel = self.param('kernel', self.kernel_init, (3, 3, 1, channels), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+    # In float32, because the gradient of the kernel is a sum over all pixels, as in `Conv`.
+    around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(jnp.float32)
+    total = sum(around[:, row:row + height, column:column + width] * kernel[row, column, 0]
+                for row in range(3) for column in range(3))
+    if separate_bias:
+      return total.astype(self.dtype), bias
+    return (total + bias).astype(self.dtype)
+
+
+class PositionBias(nn.Module):
+  """Dynamic position bias of windows (Wang et al. 2021, "CrossFormer", section 3.3).
+
+  A small network computes the bias of the logits from the distance of two pixels in rows and in
+  columns.
+
+  Attributes:
+    window: rows and columns.
+    heads: number of heads.
+    features: channels of the network's layers.
+  """
+
+  window: tuple[int, int]
+  heads: int
+  features: int
+
+  @nn.compact
+  def __call__(self) -> jax.Array:
+    """Returns the float32 bias [heads, N, N] for queries and keys of N = rows * columns pixels."""
+    distances = [np.arange(1 - side, side, dtype=np.float32) for side in self.window]
+    x = jnp.asarray(np.stack(np.meshgrid(*distances, indexing='ij'), -1))
+    x = Dense(self.features, kernel_init=LINEAR)(x)
+    for width in (self.features, self.features, self.heads):
+      x = Dense(width, kernel_init=LINEAR)(nn.relu(LayerNorm()(x)))
+    rows, columns = (np.arange(side)[:, None] - np.arange(side) + side - 1
+                     for side in self.window)
+    x = x[rows][:, :, columns]  # [row of the query, of the key, column of the query, of the key]
+    pixels = self.window[0] * self.window[1]
+    return x.transpose(4, 0, 2, 1, 3).reshape(self.heads, pixels, pixels)
+
+
+class WindowAttention(nn.Module):
+  """Self-attention over windows (section 3.1, equations 1 to 3).
+
+  Attributes:
+    heads: number of heads; the first half has windows of `split_size`, the others of its reverse.
+    split_size: rows and columns.
+    shift: moves the windows by half of their sides.
+  """
+
+  heads: int
+  split_size: tuple[int, ...]
+  shift: bool
+
+  @nn.compact
+  def __call__(self, qkv: jax.Array) -> jax.Array:
+    """Maps queries, keys and values side by side, [B, h, w, 3 C], to [B, h, w, C]."""
+    batch, height, width, channels = qkv.shape[0], *qkv.shape[1:3], qkv.shape[3] // 3
+    rows, columns = (-side % max(self.split_size) for side in (height, width))
+    qkv = jnp.pad(qkv, ((0, 0), (0, rows), (0, columns), (0, 0)))
+    sides = qkv.shape[1:3]
+    branches = jnp.split(qkv.reshape(batch, *sides, 3, channels), 2, axis=-1)
+    heads, parts, biases, regions = self.heads // 2, [], [], []
+    windows = tuple(self.split_size), tuple(self.split_size[::-1])
+    for x, window in zip(branches, windows, strict=True):
+      x = split_windows(self._shifted(x, window, -1), window)
+      x = x.reshape(*x.shape[:2], 3, heads, channels // self.heads)
+      parts.append(x.transpose(2, 0, 3, 1, 4))  # [3, windows, heads, N, C / heads]
+      biases.append(PositionBias(window, heads, channels // 2 // POSITION_REDUCTION)())
+      if self.shift:
+        regions.append(jnp.tile(shifted_regions(sides, window), (batch, 1)))
+    attended = attend(*jnp.concatenate(parts, 2), jnp.concatenate(biases),
+                      jnp.stack(regions, 1) if regions else None)
+    results = []
+    for x, window in zip(jnp.split(attended, 2, axis=1), windows, strict=True):
+      x = x.transpose(0, 2, 1, 3).reshape(len(x), -1, channels // 2)
+      x = self._shifted(merge_windows(x, window, sides), window, 1)
+      results.append(x[:, :height, :width])
+    return jnp.concatenate(results, -1)
+
+  def _shifted(self, x: jax.Array, window: tuple[int, int], sign: int) -> jax.Array:
+    if not self.shift:
+      return x
+    return jnp.roll(x, [sign * (side // 2) for side in window], (1, 2))
+
+
+def split_windows(x: jax.Array, window: tuple[int, int]) -> jax.Array:
+  """Splits [B, H, W, ...] into windows of (rows, columns), [B * H * W / N, N, ...]."""
+  (rows, columns), (batch, height, width) = window, x.shape[:3]
+  x = x.reshape(batch, height // rows, rows, width // columns, columns, *x.shape[3:])
+  return x.swapaxes(2, 3).reshape(-1, rows * columns, *x.shape[5:])
+
+
+def merge_windows(x: jax.Array, window: tuple[int, int], sides: tuple[int, int]) -> jax.Array:
+  """Inverts `split_windows`: [B * H * W / N, N, C] to [B, H, W, C] for sides (H, W)."""
+  (rows, columns), (height, width) = window, sides
+  x = x.reshape(-1, height // rows, width // columns, rows, columns, x.shape[-1])
+  return x.swapaxes(2, 3).reshape(-1, height, width, x.shape[-1])
+
+
+def shifted_regions(sides: tuple[int, int], window: tuple[int, int]) -> jax.Array:
+  """Returns the region of each pixel of shifted windows, int32 [H * W / N, N].
+
+  The shift moves the first rows and columns of an image behind the last ones. A window there has
+  pixels of several regions, and each attends to those of its own alone.
+  """
+  numbers = []
+  for side, length in zip(window, sides, strict=True):
+    position = np.arange(length)
+    numbers.append(np.int32(position >= length - side) + (position >= length - side // 2))
+  rows, columns = map(jnp.asarray, numbers)
+  return split_windows((3 * rows[:, None] + columns)[None], window)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array,
+           regions: jax.Array | None, logits_bytes: int | None = None) -> jax.Array:
+  """Computes attention in windows, some of them at a time.
+
+  Args:
+    q, k, v: [windows, heads, N, D].
+    bias: [heads, N, N], float32, is added to the logits.
+    regions: [windows, 2, N], for the first and the second half of the heads; pixels of different
+      regions don't see each other. None: all do.
+    logits_bytes: of the windows that are computed at once, `LOGITS_BYTES` by default. Other values
+      do not change the result. The gradient of windows in turn computes the logits again.
+
+  Returns:
+    [windows, heads, N, D].
+  """
+  windows, heads, pixels, size = q.shape
+
+  def some(part: tuple[jax.Array, ...]) -> jax.Array:
+    q, k, v, *labels = part
+    logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    logits = size**-0.5 * logits + bias
+    if labels:
+      differ = labels[0][..., :, None] != labels[0][..., None, :]
+      logits += jnp.repeat(jnp.where(differ, MASKED, 0.0), heads // 2, axis=1)
+    return nn.softmax(logits).astype(v.dtype) @ v
+
+  arguments = (q, k, v) if regions is None else (q, k, v, regions)
+  if logits_bytes is None:
+    logits_bytes = LOGITS_BYTES['cpu' if jax.default_backend() == 'cpu' else 'gpu']
+  count = -(-4 * windows * heads * pixels**2 // logits_bytes)
+  if count <= 1:
+    return some(arguments)
+  together = -(-windows // count)
+  count = -(-windows // together)
+  missing = count * together - windows
+  result = lax.map(jax.checkpoint(some), jax.tree.map(
+      lambda x: jnp.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1))).reshape(
+          count, together, *x.shape[1:]), arguments))
+  return result.reshape(-1, *q.shape[1:])[:windows]
+
+
+class ChannelAttention(nn.Module):
+  """Self-attention over channels (section 3.1, equations 4 and 5).
+
+  Each head has one matrix of its channels, computed from all pixels of the image.
+
+  Attributes:
+    heads: number of heads.
+  """
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, qkv: jax.Array) -> jax.Array:
+    """Maps queries, keys and values side by side, [B, h, w, 3 C], to [B, h, w, C]."""
+    batch, height, width, channels = qkv.shape
+    temperature = self.param('temperature', nn.initializers.ones, (self.heads, 1, 1), jnp.float32)
+    qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // 3 // self.heads)
+    q, k, v = qkv.transpose(2, 0, 3, 4, 1)  # each [B, heads, C / heads, pixels]
+    products = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    # Products of vectors of length one; a vector of zeros, which has no direction, stays zero.
+    from_q, from_k = (
+        lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x.astype(jnp.float32)), -1), 1e-24))
+        for x in (q, k))
+    cosines = products * from_q[..., :, None] * from_k[..., None, :]
+    x = nn.softmax(cosines * temperature).astype(v.dtype) @ v
+    return x.transpose(0, 3, 1, 2).reshape(batch, height, width, channels // 3)
+
+
+class ChannelInteraction(nn.Module):
+  """Maps the mean of [B, h, w, C] over its pixels to one number for each channel [B, 1, 1, C]."""
+
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    channels, options = x.shape[-1], {'kernel_init': self.kernel_init, 'dtype': self.dtype}
+    x = jnp.mean(x, (1, 2), jnp.float32, keepdims=True).astype(self.dtype)
+    reduce = Conv(channels // CHANNEL_REDUCTION, (1, 1), **options, name='reduce')
+    x = convolve_and_normalize(reduce, BatchNorm(dtype=self.dtype, name='norm'), x, train)
+    return Conv(channels, (1, 1), **options, name='expand')(nn.gelu(x, approximate=False))
+
+
+class SpatialInteraction(nn.Module):
+  """Maps [B, h, w, C] to one number for each pixel [B, h, w, 1]."""
+
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
+    reduce = Conv(x.shape[-1] // SPATIAL_REDUCTION, (1, 1), **options, name='reduce')
+    x = convolve_and_normalize(reduce, BatchNorm(dtype=self.dtype, name='norm'), x, train)
+    return Conv(1, (1, 1), **options, name='expand')(nn.gelu(x, approximate=False))
+
+
+class AdaptiveAttention(nn.Module):
+  """Attention beside a depthwise convolution of its values (section 3.2, equations 6 to 8).
+
+  Each is weighted by what the other says. Attention over windows gets weights for its channels and
+  gives weights for pixels, attention over channels the reverse.
+
+  Attributes:
+    heads: number of heads.
+    split_size: sides of the windows, see `WindowAttention`; None for attention over channels.
+    shift: whether the windows are shifted.
+  """
+
+  heads: int
+  split_size: tuple[int, ...] | None
+  shift: bool
+  kernel_init: Callable
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps [B, h, w, C] to the same shape."""
+    channels, options = x.shape[-1], {'kernel_init': self.kernel_init, 'dtype': self.dtype}
+    qkv = Dense(3 * channels, kernel_init=LINEAR, dtype=self.dtype, name='qkv')(x)
+    by_channel = ChannelInteraction(**options, name='channel_interaction')
+    by_pixel = SpatialInteraction(**options, name='spatial_interaction')
+    local = convolve_and_normalize(DepthwiseConv(**options, name='conv'),
+                                   BatchNorm(dtype=self.dtype, name='norm'),
+                                   qkv[..., 2 * channels:], train)
+    local = nn.gelu(local, approximate=False)
+    if self.split_size is None:
+      x = ChannelAttention(self.heads, name='channels')(qkv)
+      to_x, to_local = by_pixel(local, train), by_channel(x, train)
+    else:
+      x = WindowAttention(self.heads, self.split_size, self.shift, name='windows')(qkv)
+      to_x, to_local = by_channel(local, train), by_pixel(x, train)
+    x = x * nn.sigmoid(to_x) + local * nn.sigmoid(to_local)
+    return Dense(channels, kernel_init=LINEAR, dtype=self.dtype, name='project')(x)
