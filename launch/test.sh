@@ -10,15 +10,16 @@
 # Further arguments are passed to pytest (not with --faults). Environment variables:
 #   SR_JAX_ASSETS       folder of images and weights that are not in the repository; tests that need
 #                       them are skipped without it
-#   TEST_WORKERS        number of test processes; by default one for each core, at most four
+#   TEST_WORKERS        number of test processes; by default one more than cores, which are often idle
+#                       while processes start, but at most four
 #   SR_JAX_TEST_CACHE   folder that keeps the programs that XLA compiled for the next run
 #   SR_JAX_TEST_OPTIMISED=1   compiles everything as a user's run does, which takes longer
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
-workers=${TEST_WORKERS:-$(python -c 'import os; print(min(4, len(os.sched_getaffinity(0))
-                                                      if hasattr(os, "sched_getaffinity")
-                                                      else os.cpu_count()))')}
+cores=$(python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+                                    else os.cpu_count())')
+workers=${TEST_WORKERS:-$((cores < 4 ? cores + 1 : 4))}
 run_tests() { exec python -m pytest -n "$workers" --dist worksteal "$@"; }
 
 if [ "${1:-}" = --all ]; then

@@ -95,9 +95,9 @@ def test_the_command_line(capsys, arguments, status, named):
 
 
 def test_helpkeys_answers_without_jax():
-  code = ("import json, sys, time; start = time.perf_counter(); from sr_jax import __main__; "
+  code = ("import json, sys, time; start = time.process_time(); from sr_jax import __main__; "
           "status = __main__.run(['train', '--helpkeys', 'learning']); "
-          "print(json.dumps([status, 'jax' in sys.modules, time.perf_counter() - start]))")
+          "print(json.dumps([status, 'jax' in sys.modules, time.process_time() - start]))")
   status, imported, seconds = min(
       (json.loads(subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True,
                                  check=True).stdout.splitlines()[-1]) for _ in range(2)),

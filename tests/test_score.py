@@ -6,9 +6,9 @@ import json
 import math
 import pathlib
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import imagecodecs
@@ -282,12 +282,18 @@ def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path: pathlib.Path,
     hr = picture(*size, index)
     images.write_image(tmp_path / 'hr' / f'{index:03}.png', hr)
     images.write_image(tmp_path / 'sr' / f'{index:03}_x4.png', hr // 2 + np.uint8(60))
-  begin = time.monotonic()
+  begin = seconds_of_children()
   done = subprocess.run([sys.executable, '-m', 'sr_jax.score', '--sr', tmp_path / 'sr', '--hr',
                          tmp_path / 'hr', '--scale', '4', '--border', '4', '--lpips', 'none'],
                         capture_output=True, text=True, check=True)
   assert len(done.stdout.splitlines()) > 102
-  assert time.monotonic() - begin < 30
+  assert seconds_of_children() - begin < 30
+
+
+def seconds_of_children() -> float:
+  """Returns the CPU time of processes that have ended, which other processes don't prolong."""
+  used = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return used.ru_utime + used.ru_stime
 
 
 def luma_psnr(a: np.ndarray, b: np.ndarray, white: int, border: int) -> tuple[float, float]:
