@@ -17,9 +17,9 @@ no metrics against HR.
   sr-jax train --config realesrgan:small,caffe \\
       --config.data.source=folder:PATH --config.loss.perceptual.weights=vgg19_caffe.safetensors
 
-The loss weights are valid for torchvision's VGG19, which is downloaded once; `:caffe` uses the
-original weights as configs/esrgan.py does. `x2`, `x1` and `compact` are those of
-configs/realesrnet.py, whose run they start from.
+The loss weights are valid for torchvision's VGG19, which is downloaded once. `:caffe` uses the
+original weights, with other factors, so that each layer counts as much. `x2`, `x1` and `compact`
+are those of configs/realesrnet.py, whose run they start from.
 
 Cost, counted: 46 TFLOP a step (degradations 0.2), 21 days at 10 TFLOP/s. Result: unmeasured.
 """

@@ -7,6 +7,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sr_jax import images, train
@@ -87,6 +88,25 @@ def test_the_perceptual_term_of_the_original_vgg_is_in_the_range_of_torchvisions
   terms = jax.jit(lambda sr, hr, frozen: loss.reconstruction(sr, hr, vgg, frozen))(*sides, frozen)
   assert len(sides[0]) == 30
   assert 0.77 < float(terms['perceptual']) < 1.04
+
+
+@pytest.mark.slow
+def test_each_layer_of_the_original_vgg_counts_as_much_as_torchvisions(assets):
+  """Compares with VGG16, of which torchvision's weights are at hand."""
+  terms = []
+  for variant, weights in (('caffe', str(assets / 'vgg19_features.safetensors')), ('sample', '')):
+    config = importlib.import_module('configs.realesrgan').get_config(variant)
+    config.loss.perceptual.weights = weights
+    vgg, frozen = phases.build_vgg(config)
+    loss = phases.build_loss(config)
+    photos = sorted((assets / 'BSDS500' / 'train').iterdir())[:4]
+    hr = np.stack([images.read_image(path)[:96, :96] for path in photos])
+    blurred = [images.imresize(images.imresize(photo, 1 / 4), 4) for photo in hr]
+    features = jax.jit(vgg.apply)(frozen['vgg'], images.to_float(np.concatenate([hr, blurred])))
+    terms.append([loss.scale * factor * float(jnp.abs(jnp.subtract(*jnp.split(array, 2))).mean())
+                  for (name, factor) in loss.layers.items() for array in [features[name]]])
+  for ours, torchvisions in zip(*terms, strict=True):
+    assert 0.4 < ours / torchvisions < 1.5
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])

@@ -13,6 +13,7 @@ Besides the usual metrics `lab_shift` is the distance of the mean colours of SR 
 """
 
 import argparse
+import dataclasses
 import functools
 import io
 import json
@@ -42,6 +43,7 @@ class Protocol(NamedTuple):
 
   scale: int
   chain: str
+  sharpen: float | None
   jpeg: int | None
   grey: bool
 
@@ -63,7 +65,10 @@ def read_pairs(folder: str, count: int, protocol: Protocol) -> list[Pair]:
   if protocol.chain == 'none':
     return pairs
   places = {pair.name: place for place, pair in enumerate(pairs)}
-  return fixed.degrade_pairs(pairs, places, chains.PRESETS[protocol.chain], protocol.scale)
+  chain = chains.PRESETS[protocol.chain]
+  if protocol.sharpen is not None:
+    chain = dataclasses.replace(chain, sharpen=protocol.sharpen)
+  return fixed.degrade_pairs(pairs, places, chain, protocol.scale)
 
 
 def grey_levels(image: np.ndarray) -> np.ndarray:
@@ -99,6 +104,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--network', action='append', default=[], help='NAME=RUN or NAME=FILE')
   parser.add_argument('--scale', type=int, default=4)
   parser.add_argument('--chain', choices=('none', *chains.PRESETS), default='realesrgan')
+  parser.add_argument('--sharpen', type=float,
+                      help="weight of the unsharp mask of HR that LR is made of; default: the chain's")
   parser.add_argument('--jpeg', type=int, help='quality')
   parser.add_argument('--grey', action='store_true')
   parser.add_argument('--count', type=int, default=20)
@@ -110,7 +117,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Prints a table of the means, and writes montages and all scores."""
   args = parse(arguments)
-  protocol = Protocol(1 if args.jpeg else args.scale, args.chain, args.jpeg, args.grey)
+  protocol = Protocol(1 if args.jpeg else args.scale, args.chain, args.sharpen, args.jpeg,
+                      args.grey)
   pairs = read_pairs(args.folder, args.count, protocol)
   shift = OwnMetric(lab_shift, 'lab_shift', 'lower')
   score = make_scorer(protocol.scale, args.lpips, own={'lab_shift': shift})
