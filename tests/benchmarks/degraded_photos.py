@@ -105,7 +105,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--scale', type=int, default=4)
   parser.add_argument('--chain', choices=('none', *chains.PRESETS), default='realesrgan')
   parser.add_argument('--sharpen', type=float,
-                      help="weight of the unsharp mask of HR that LR is made of; default: the chain's")
+                      help='weight of the unsharp mask of HR before LR is made of it; default: of '
+                           'the chain')
   parser.add_argument('--jpeg', type=int, help='quality')
   parser.add_argument('--grey', action='store_true')
   parser.add_argument('--count', type=int, default=20)
