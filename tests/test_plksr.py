@@ -26,7 +26,10 @@ NETWORKS = {
     'plksr': PLKSR(**SMALL, scale=2), 'tiny': PLKSR(
         **SMALL, kernel=13, gate=False, mixer='iccm', share=0.5),
     'realplksr': REALPLKSR(**SMALL), 'layer norm': REALPLKSR(
-        **SMALL, scale=2, norm='layer', kernel=5)}
+        **SMALL, scale=2, norm='layer', kernel=5),
+    'dysample': REALPLKSR(**SMALL, scale=2, norm='layer', kernel=5, upsample='dysample'),
+    'dysample x3': REALPLKSR(**SMALL, scale=3, kernel=5, upsample='dysample'),
+    'dysample x1': REALPLKSR(**SMALL, scale=1, kernel=5, upsample='dysample')}
 
 
 def name_of(case: str) -> str:
@@ -48,6 +51,8 @@ def test_parameter_counts() -> None:
   assert parameters(PLKSR_TINY) == 2_370_544
   assert parameters(REALPLKSR) == parameters(REALPLKSR, norm='layer') == 7_389_680
   assert parameters(REALPLKSR_TINY) == 2_372_080
+  assert parameters(REALPLKSR, upsample='dysample') == 7_402_243
+  assert parameters(REALPLKSR, upsample='dysample', scale=2) == 7_369_747
 
 
 @pytest.mark.parametrize(('dtype', 'mean', 'tolerance'), [
@@ -71,6 +76,7 @@ def test_invalid_fields_are_named() -> None:
       ({'kernel': 16}, r'kernel=16: .*odd'), ({'share': 0.1}, r'share=0\.1: .*8 features'),
       ({'mixer': 'mlp'}, "mixer='mlp'.*'dccm', 'ccm' or 'iccm'"), ({'norm': 'batch'}, 'norm='),
       ({'activation': 'relu'}, "activation='relu'.*'gelu'"),
+      ({'upsample': 'dysample', 'unshuffle': 2}, 'upsample=.*unshuffle=1'),
       ({'norm': 'group', 'norm_groups': 3}, 'norm_groups=3: .*features=8')):
     with pytest.raises(ValueError, match=words):
       jax.eval_shape(PLKSR(**SMALL, **fields).init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
@@ -102,7 +108,7 @@ def test_networks_without_such_names_are_refused(tmp_path: pathlib.Path) -> None
   tensors = generators.to_tensors('plksr', 'realplksr', model, filled(
       model, np.zeros((1, 8, 8, 3), np.float32)))
   for change, words in (
-      ({'to_img.offset.weight': (2, 48, 1, 1)}, r'to_img\.offset\.weight .*DySample'),
+      ({'to_img.offset.weight': (32, 48, 1, 1)}, r'to_img\.offset\.weight .*\[128, 48, 1, 1\]'),
       ({'feats.1.lk.convs.0.weight': (2, 2, 5, 5)}, r'feats\.1\.lk\.convs\.0\.weight .*sparse'),
       ({'feats.2.norm.weight': None}, r'feats\.2\.norm\.weight is missing'),
       ({'feats.1.channel_mixer.2.weight': (8, 16, 5, 5)}, r'channel_mixer\.0.*sides of 3 and 5'),
@@ -139,10 +145,24 @@ def test_all_other_networks_are_local() -> None:
     assert parts.tail_locality.reach == 1
 
 
+def test_dysample_needs_the_whole_image_for_the_tail_alone() -> None:
+  model, lr = REALPLKSR(8, 1, scale=2, kernel=5, upsample='dysample'), np.random.default_rng(0
+                        ).random((40, 44, 3), np.float32)
+  variables = filled(model, lr[None])
+  parts = CompiledParts(model, variables)
+  assert parts.tail_locality.reach is None
+  upscale = Upscaler(model, variables)
+  plan = upscale.planner.plan(lr[None], 1 << 40)
+  upscale.planner.plan = lambda lr, budget: plan._replace(canvas=None, layer_side=20)
+  np.testing.assert_allclose(upscale(lr), jax.jit(model.apply)(variables, lr[None])[0],
+                             rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('case', 'size'), [
     ('plksr', (17, 20)), ('tiny', (12, 9)), ('realplksr', (17, 20)), ('realplksr', (9, 12)),
-    ('layer norm', (12, 9))])
+    ('layer norm', (12, 9)), ('dysample', (9, 12)), ('dysample x3', (9, 7)),
+    ('dysample x1', (9, 7))])
 def test_exports_results_and_gradients_agree_with_spandrel(
     spandrel: ModuleType, tmp_path: pathlib.Path, case: str, size: tuple[int, int]) -> None:
   """Images of 17x20 are large enough for the Fourier transform."""
@@ -166,7 +186,7 @@ def test_exports_results_and_gradients_agree_with_spandrel(
   want = sr.permute(0, 2, 3, 1).detach().numpy()
   np.testing.assert_allclose(own, want, rtol=1e-4, atol=1e-4 * np.abs(want).mean())
   found = generators.to_tensors('plksr', name, model, gradients)
-  assert found.keys() == dict(module.named_parameters()).keys()
+  assert found.keys() == module.state_dict().keys()
   for key, tensor in module.named_parameters():
     np.testing.assert_allclose(found[key], tensor.grad, rtol=1e-3,
                                atol=1e-4 * np.abs(tensor.grad).max().item())

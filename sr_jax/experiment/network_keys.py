@@ -25,11 +25,12 @@ GENERATOR = (
         '3 for RGB. With 1 the network upscales luma, and Cb and Cr are upscaled by bicubic.',
         choices=(1, 3), change=FIXED),
     Key('generator.upsample', str, None,
-        "srresnet, msrresnet, rrdb, dat: how features are upsampled, 'shuffle' (sub-pixel "
+        "Not srcnn, edsr, compact, span: how features are upsampled, 'shuffle' (sub-pixel "
         "convolution), 'nearest' (then a convolution), 'transposed' (convolution) or 'direct' (one "
         "sub-pixel convolution for the entire scale); rrdb has 'nearest' and 'shuffle', dat "
-        "'shuffle' and 'direct'.",
-        choices=('shuffle', 'nearest', 'transposed', 'direct'), change=FIXED),
+        "'shuffle' and 'direct', plksr and realplksr 'shuffle' and 'dysample' (at positions that "
+        'the features choose).',
+        choices=('shuffle', 'nearest', 'transposed', 'direct', 'dysample'), change=FIXED),
     Key('generator.activation', str, None,
         'srresnet, msrresnet: activation outside the residual blocks; compact: of all layers; '
         "plksr, realplksr: of each block, 'gelu' or 'mish'.",

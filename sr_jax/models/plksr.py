@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sr_jax.models.convolution import Conv
+from sr_jax.models.dysample import DySample
 from sr_jax.models.group_norm import GroupNorm
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
@@ -75,6 +76,7 @@ class PLKSR(nn.Module):
   """Generator with large kernels: lr [B, h, w, C] to sr [B, h * scale, w * scale, C].
 
   The upsampling is one convolution and a PixelShuffle, added to the repeated pixels of lr.
+  RealPLKSR has a DySample in some networks, of the sum of both before the PixelShuffle.
 
   Attributes:
     features: channels of the trunk.
@@ -91,6 +93,7 @@ class PLKSR(nn.Module):
     norm: 'none'; 'group', a GroupNorm of each block's result, whose statistics are those of the
       whole image; or 'layer', a LayerNorm over the channels before each block.
     norm_groups: number of groups of channels of the GroupNorm.
+    upsample: 'shuffle' or 'dysample', which needs unshuffle = 1.
     kernel_init: the authors', a normal distribution. The first convolution of each mixer has
       PyTorch's default.
     channels, remat, dtype: see `sr_jax.models`.
@@ -107,6 +110,7 @@ class PLKSR(nn.Module):
   gate: bool = True
   norm: str = 'none'
   norm_groups: int = 4
+  upsample: str = 'shuffle'
   channels: int = 3
   remat: bool = False
   kernel_init: Callable = NORMAL
@@ -114,7 +118,9 @@ class PLKSR(nn.Module):
 
   def setup(self) -> None:
     check_choices(self, mixer=tuple(MIXERS), activation=tuple(ACTIVATIONS),
-                  norm=('none', 'group', 'layer'))
+                  norm=('none', 'group', 'layer'), upsample=('shuffle', 'dysample'))
+    if self.upsample == 'dysample' and self.unshuffle != 1:
+      raise ValueError(f"upsample='dysample': expected unshuffle=1, not {self.unshuffle}")
     large = int(self.features * self.share + 1e-6)  # as in PyTorch, apart from rounding
     if not 1 <= large <= self.features:
       raise ValueError(f'share={self.share}: expected a share of at least one of '
@@ -132,6 +138,8 @@ class PLKSR(nn.Module):
     self.norms = [GroupNorm(self.norm_groups, dtype=self.dtype)
                   for _ in range(self.blocks)] if self.norm == 'group' else []
     self.last = Conv(self.channels * (self.scale * self.unshuffle)**2, (3, 3), **options)
+    self.sampler = DySample(self.scale, self.channels, self.kernel_init
+                            ) if self.upsample == 'dysample' else None
 
   def trunk(self, lr: jax.Array, train: bool = False) -> jax.Array:
     """Maps lr [B, h, w, C] to [B, ceil(h / unshuffle), ceil(w / unshuffle), features]."""
@@ -144,8 +152,12 @@ class PLKSR(nn.Module):
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
     """Maps features and the lr [B, h, w, C] they were computed from to float32 sr."""
-    x = pixel_shuffle(self.last(features), self.scale * self.unshuffle).astype(jnp.float32)
-    x = crop(x, lr, self.scale) + repeat_pixels(match_channels(lr, self.channels), self.scale)
+    x, base = self.last(features).astype(jnp.float32), match_channels(lr, self.channels)
+    if self.sampler:
+      x = self.sampler(x + base.repeat(self.scale**2, axis=3))
+    else:
+      x = pixel_shuffle(x, self.scale * self.unshuffle)
+      x = crop(x, lr, self.scale) + repeat_pixels(base, self.scale)
     return add_chroma(x, lr, self.scale)
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:

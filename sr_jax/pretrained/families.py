@@ -47,7 +47,7 @@ FAMILIES = {
     'esrgan-old': Family(esrgan.infer, esrgan.names, esrgan.NETWORKS),
     'edsr-pytorch': Family(edsr_pytorch.infer, edsr_pytorch.names, edsr_pytorch.NETWORKS,
                            edsr_pytorch.constants),
-    'plksr': Family(plksr.infer, plksr.names, plksr.NETWORKS),
+    'plksr': Family(plksr.infer, plksr.names, plksr.NETWORKS, plksr.constants),
     'span': Family(span.infer, span.names, span.NETWORKS, span.constants, span.forms,
                    span.convert),
     'dat': Family(dat.infer, dat.names, dat.NETWORKS, buffers=dat.buffers)}

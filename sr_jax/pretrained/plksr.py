@@ -6,9 +6,11 @@ https://github.com/muslll/neosr, neosr/archs/realplksr_arch.py.
 
 from typing import Any
 
+import numpy as np
 from flax import linen as nn
 
 from sr_jax.errors import InputError
+from sr_jax.models.dysample import groups_of, initial_positions
 from sr_jax.models.plksr import MIXERS
 from sr_jax.pretrained.shapes import Tensors, Unstated, conv_channels, index_count, shuffle_factor
 
@@ -34,9 +36,6 @@ def infer(tensors: Tensors, given: dict[str, Any]) -> tuple[str, dict[str, Any]]
   last = index_count(tensors, r'feats\.(\d+)\.') - 1
   outputs, _ = conv_channels(tensors, f'feats.{last}')
   for tensor in tensors:
-    if tensor.startswith('to_img.'):
-      raise InputError(f'{tensor} belongs to DySample, which is not supported; only RealPLKSR with '
-                       'a PixelShuffle is')
     if tensor.startswith(('feats.1.lk.convs.', 'feats.1.lk.mn_conv.')):
       raise InputError(f'{tensor} belongs to a sparse large kernel, which is not supported; only '
                        'PLKSR with feats.1.lk.conv is')
@@ -51,9 +50,11 @@ def infer(tensors: Tensors, given: dict[str, Any]) -> tuple[str, dict[str, Any]]
       'mixer': _mixer(tensors, f'feats.1.{MIXER_NAMES[name]}'),
       'gate': 'feats.1.attn.f.0.weight' in tensors}
   if name == 'plksr':
-    return name, fields | {'activation': 'gelu', 'norm': 'none'}
+    return name, fields | {'activation': 'gelu', 'norm': 'none', 'upsample': 'shuffle'}
+  upsample = 'dysample' if 'to_img.offset.weight' in tensors else 'shuffle'
   norm = 'layer' if 'feats.1.layer_norm.weight' in tensors else 'group'
-  return name, fields | {'activation': 'mish', 'norm': norm, 'norm_groups': Unstated(4)}
+  return name, fields | {'activation': 'mish', 'norm': norm, 'norm_groups': Unstated(4),
+                         'upsample': upsample}
 
 
 def _mixer(tensors: Tensors, name: str) -> str:
@@ -74,7 +75,9 @@ def names(name: str, generator: nn.Module) -> dict[str, str]:
     name: 'plksr' or 'realplksr'.
   """
   mapping = {'head': 'feats.0',
-             'last': f'feats.{generator.blocks + (1 if name == "plksr" else 2)}'}
+             'last': f'feats.{generator.blocks + (1 if name == "plksr" else 2)}',
+             'sampler/offset': 'to_img.offset', 'sampler/scope': 'to_img.scope',
+             'sampler/end': 'to_img.end_conv'}
   layers = {'norm': 'layer_norm', 'mixer_0': f'{MIXER_NAMES[name]}.0',
             'mixer_1': f'{MIXER_NAMES[name]}.2', 'large': 'lk.conv', 'gate': 'attn.f.0',
             'refine': 'refine'}
@@ -83,3 +86,11 @@ def names(name: str, generator: nn.Module) -> dict[str, str]:
                 for ours, theirs in layers.items()}
     mapping[f'norms_{block}'] = f'feats.{block + 1}.norm'
   return mapping
+
+
+def constants(generator: nn.Module) -> dict[str, np.ndarray]:
+  """Returns the tensor of DySample that is not trainable, or {}."""
+  if generator.upsample != 'dysample':
+    return {}
+  positions = initial_positions(generator.scale, groups_of(generator.scale, generator.channels))
+  return {'to_img.init_pos': positions[None, :, None, None]}
