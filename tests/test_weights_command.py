@@ -74,11 +74,11 @@ def test_info_of_an_unknown_network_prints_what_is_known(
   tensors = foreign('compact-x2')[0]
   path = tmp_path / 'file.safetensors'
   count = sum(tensor.size for tensor in tensors.values())
-  named = json.dumps({'name': 'swinir', 'names': 'sr_jax', 'scale': 4})
+  named = json.dumps({'name': 'unheard', 'names': 'sr_jax', 'scale': 4})
   cases = {  # {case: (tensors, metadata, what is printed)}
       'field': (tensors, {'sr_jax': '{"depth": 3}'}, r'network +compact\n.*features +4\n.*'
                 r'problem +depth: compact has no such field'),
-      'generator': (tensors, {'sr_jax': named}, "network +unknown\n.*problem .*'swinir'"),
+      'generator': (tensors, {'sr_jax': named}, "network +unknown\n.*problem .*'unheard'"),
       'damaged': (tensors, {'sr_jax': '{'}, 'network +compact\n.*problem .*sr_jax.*damaged'),
       'names': ({f'{index}.w': np.zeros((2, 3), np.float16) for index in range(12)},
                 {'author': 'me\x1b[2J\nnetwork known'}, r'network +unknown\n.*author +me \[2J net.*'

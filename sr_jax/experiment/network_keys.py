@@ -15,12 +15,12 @@ GENERATOR = (
         "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
         'BatchNorm.',
         choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact', 'plksr', 'realplksr',
-                 'span', 'dat'), own=True, change=FIXED),
+                 'span', 'dat', 'swinir'), own=True, change=FIXED),
     Key('generator.features', int, None, 'Number of channels between the layers.', COUNT,
         change=FIXED),
     Key('generator.blocks', int, None,
-        'Number of residual blocks; of compact, number of convolutions; of dat, number of '
-        'transformer blocks in each group.', COUNT, change=FIXED),
+        'Number of residual blocks; of compact, number of convolutions; of dat and swinir, '
+        'number of transformer blocks in each group.', COUNT, change=FIXED),
     Key('generator.channels', int, None,
         '3 for RGB. With 1 the network upscales luma, and Cb and Cr are upscaled by bicubic.',
         choices=(1, 3), change=FIXED),
@@ -29,8 +29,9 @@ GENERATOR = (
         "convolution), 'nearest' (then a convolution), 'transposed' (convolution) or 'direct' (one "
         "sub-pixel convolution for the entire scale); rrdb has 'nearest' and 'shuffle', dat "
         "'shuffle' and 'direct', plksr and realplksr 'shuffle' and 'dysample' (at positions that "
-        'the features choose).',
-        choices=('shuffle', 'nearest', 'transposed', 'direct', 'dysample'), change=FIXED),
+        "the features choose), swinir 'shuffle', 'direct', 'nearest' and, at scale 1, 'none' (the "
+        'result is added to LR).',
+        choices=('shuffle', 'nearest', 'transposed', 'direct', 'dysample', 'none'), change=FIXED),
     Key('generator.activation', str, None,
         'srresnet, msrresnet: activation outside the residual blocks; compact: of all layers; '
         "plksr, realplksr: of each block, 'gelu' or 'mish'.",
@@ -60,16 +61,17 @@ GENERATOR = (
         'edsr, span: RGB in [0, 1] that is subtracted from LR, and in edsr added to SR.',
         change=FIXED),
     Key('generator.image_range', float, None,
-        'edsr, span: the value that white has inside the network.', change=FIXED),
+        'edsr, span, swinir: the value that white has inside the network.', change=FIXED),
     Key('generator.fused', bool, None,
         'span: whether each convolution is one 3x3 kernel, as in published ncnn files, instead of '
         'branches that are made into one.', change=FIXED),
     Key('generator.growth', int, None,
         'rrdb: channels that each convolution of a dense block adds.', COUNT, change=FIXED),
     Key('generator.unshuffle', int, None,
-        'srresnet, msrresnet, edsr, rrdb, compact, plksr, realplksr: factor by which LR is folded '
-        'into channels first, which makes a network of scale 1 or 2 faster. Its product with '
-        '`scale` is 1, 2, 3, 4, 8 or 16 (compact, plksr, realplksr: any).', COUNT, change=FIXED),
+        'srresnet, msrresnet, edsr, rrdb, compact, plksr, realplksr, swinir: factor by which LR is '
+        'folded into channels first, which makes a network of scale 1 or 2 faster. Its product '
+        'with `scale` is 1, 2, 3, 4, 8 or 16 (compact, plksr, realplksr: any).', COUNT,
+        change=FIXED),
     Key('generator.inner_scale', int, None,
         'compact: scale of the network itself, if its result is resized to `scale`.',
         COUNT, change=FIXED),
@@ -96,23 +98,33 @@ GENERATOR = (
         change=FIXED),
     Key('generator.luma_only', bool, None,
         'srcnn: whether only Y is processed; Cb and Cr are upscaled by bicubic.', change=FIXED),
-    Key('generator.groups', int, None, 'dat: number of groups of transformer blocks.', COUNT,
-        change=FIXED),
+    Key('generator.groups', int, None, 'dat, swinir: number of groups of transformer blocks.',
+        COUNT, change=FIXED),
     Key('generator.heads', int, None,
-        'dat: attention heads of each block, an even number that divides `features`.', COUNT,
-        change=FIXED),
+        'dat, swinir: attention heads of each block, a number that divides `features`; in dat an '
+        'even one.', COUNT, change=FIXED),
     Key('generator.split_size', tuple[int, ...], None,
         'dat: sides of the windows of attention in pixels; half of the heads have windows of so '
         'many rows and columns, the others the reverse.', COUNT, change=FIXED),
+    Key('generator.window', int, None,
+        'swinir: side of the windows of attention in pixels.', '[2, inf)', change=FIXED),
+    Key('generator.position', str, None,
+        "swinir: how attention tells positions apart: 'bias' (the authors', a trained table), "
+        "'rope_axial' (rotary embedding) and 'rope_mixed' (with trained frequencies), which need "
+        "`features` / `heads` to be a multiple of 4, or 'none'.",
+        choices=('bias', 'rope_axial', 'rope_mixed', 'none'), change=FIXED),
+    Key('generator.drop_path', float, None,
+        'swinir: probability in training with which the last block is skipped; it rises linearly '
+        'from 0 at the first block.', '[0, 1)'),
     Key('generator.mlp_ratio', float, None,
-        'dat: hidden channels of the feed-forward networks, in multiples of `features`.',
+        'dat, swinir: hidden channels of the feed-forward networks, in multiples of `features`.',
         change=FIXED),
     Key('generator.residual_conv', str, None,
-        "dat: what ends each group, '1conv' (one convolution) or '3conv' (three, with fewer "
-        'parameters).', choices=('1conv', '3conv'), change=FIXED),
+        "dat, swinir: what ends each group, '1conv' (one convolution) or '3conv' (three, with "
+        'fewer parameters).', choices=('1conv', '3conv'), change=FIXED),
     Key('generator.init', str, None,
-        'Initialiser of the kernels (of rrdb, of those in the dense blocks; of dat, of the '
-        'convolutions).',
+        'Initialiser of the kernels (of rrdb, of those in the dense blocks; of dat and '
+        'swinir, of the convolutions).',
         choices=INITIALIZERS, change=FIXED),
 )
 

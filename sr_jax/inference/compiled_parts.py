@@ -40,6 +40,7 @@ class CompiledParts:
     name: of its class, for messages.
     variables: its variables, on the device; the first argument of every program.
     unshuffle: side of the block of LR pixels that becomes one pixel of the features.
+    multiple: number whose multiples the sides of the features are.
     features: shape and dtype of the trunk's features [1, n, n, F]; only F and the dtype matter.
     has_trunk: whether the generator has a trunk and a tail.
   """
@@ -48,17 +49,20 @@ class CompiledParts:
     self.generator, self.variables = generator, jax.device_put(variables)
     self.name = type(generator).__name__
     self.unshuffle = getattr(generator, 'unshuffle', 1)
+    self.multiple = getattr(generator, 'feature_multiple', 1)
     self._programs: dict[tuple, Program] = {}
-    lr = _shape((1, TRACED_SIDE * self.unshuffle, TRACED_SIDE * self.unshuffle, 3))
+    sides = (TRACED_SIDE - TRACED_SIDE % -self.multiple,) * 2
+    lr = _shape((1, *(side * self.unshuffle for side in sides), 3))
     features = _trunk_features(generator, self.variables, lr)
     self.has_trunk = features is not None and (
-        features.ndim == 4 and features.shape[:3] == (1, TRACED_SIDE, TRACED_SIDE))
+        features.ndim == 4 and features.shape[:3] == (1, *sides))
     if self.has_trunk:
       self.features = jax.ShapeDtypeStruct(features.shape, features.dtype)
       self._trunk = functools.partial(generator.apply, method='trunk')
       self._tail = functools.partial(generator.apply, method='tail')
     else:
-      self.unshuffle, self.features = 1, _shape((1, TRACED_SIDE, TRACED_SIDE, 3))
+      self.unshuffle, self.multiple = 1, 1
+      self.features = _shape((1, TRACED_SIDE, TRACED_SIDE, 3))
       self._trunk = lambda variables, lr: lr
       self._tail = lambda variables, features, lr: generator.apply(variables, lr)
 
@@ -76,7 +80,7 @@ class CompiledParts:
 
   def feature_size(self, size: Sequence[int]) -> tuple[int, int]:
     """Returns height and width of the features of an image with this height and width."""
-    return tuple(math.ceil(side / self.unshuffle) for side in size)
+    return tuple(self.multiple * math.ceil(side / self.unshuffle / self.multiple) for side in size)
 
   def trunk(self, batch: int, sides: tuple[int, int], canvas: bool = False) -> Program:
     """Returns the program run(variables, lr, size) -> features [batch, *sides, F].

@@ -62,7 +62,7 @@ class PlanRunner:
               ) -> Bands:
     """Yields the result for rows x columns of lr, with one call of the trunk."""
     unshuffle = self._parts.unshuffle
-    # The same padding to a multiple of `unshuffle` that the network would apply.
+    # The same padding that the network would apply.
     x = _pad(_floats(lr), self._parts.feature_size(lr.shape[1:3]), unshuffle, 'reflect')
     x = _pad(x, canvas, unshuffle, 'constant')
     on_canvas = len(lr) == 1 and canvas in self._canvases
@@ -132,7 +132,7 @@ class PlanRunner:
         left, right = used(x, columns)
         if left >= right:
           continue
-        # Outside the image, where its sides are no multiples of `unshuffle`, its edge is repeated.
+        # Outside the image, where the features are padded, its edge is repeated.
         y_indices, x_indices = (
             np.minimum(np.arange(span.start * unshuffle, (span.start + side) * unshuffle),
                        length - 1)

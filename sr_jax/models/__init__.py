@@ -1,8 +1,9 @@
 """Networks as flax.linen modules.
 
-Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR, SPAN and DAT; `GENERATORS` has them by
-the names of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators, and
-`VGGS` the feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg` reads.
+Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR, SPAN, DAT and SwinIR; `GENERATORS` has
+them by the names of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators,
+and `VGGS` the feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg`
+reads.
 
 Every generator maps lr [B, h, w, C] in [0, 1] to float32 sr [B, h * scale, w * scale, C], in two
 methods: `trunk(lr, train)` computes features at low resolution, and `tail(features, lr)` makes sr
@@ -36,8 +37,14 @@ layer, with x alone, as it calls its blocks; what is local before and after it b
 A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
 `trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the
 network as one part. `unshuffle`, if a class has it, is the side of the block of LR pixels that
-becomes one pixel of the features. Whether a network may be computed in windows is derived from its
+becomes one pixel of the features. `feature_multiple`, if a class has it, is a number: `trunk` pads
+the image by reflection at the bottom and right until the sides of the features are multiples of it,
+and `tail` crops its result. Whether a network may be computed in windows is derived from its
 operations (`inference/locality.py`); it need not state that.
+
+With a field `drop_path` above 0, a network may call `self.make_rng('drop_path')` where `train` is
+True (stochastic depth). The key is a function of the run's seed and the step, so that a resumed run
+draws the same numbers.
 
 A field with an invalid value, or an image of integers or with the wrong number of channels, raises
 ValueError when a module is first called.
@@ -61,18 +68,27 @@ from sr_jax.models.rrdb import RRDB
 from sr_jax.models.span import SPAN, SPAN_52
 from sr_jax.models.srcnn import SRCNN
 from sr_jax.models.srresnet import MSRRESNET, SRRESNET, SRResNet
+from sr_jax.models.swinir import (
+  SWINIR_LIGHT,
+  SWINIR_M,
+  SWINIR_REAL_L,
+  SWINIR_REAL_M,
+  SWINIR_X1,
+  SwinIR,
+)
 from sr_jax.models.unet_discriminator import UNetDiscriminator
 from sr_jax.models.vgg import VGG16, VGG19, VGGS
 
 GENERATORS = {'srcnn': SRCNN, 'srresnet': SRRESNET, 'msrresnet': MSRRESNET, 'edsr': EDSR,
               'rrdb': RRDB, 'compact': Compact, 'plksr': PLKSR, 'realplksr': REALPLKSR,
-              'span': SPAN, 'dat': DAT}
+              'span': SPAN, 'dat': DAT, 'swinir': SwinIR}
 DISCRIMINATORS = {'vgg_style': Discriminator, 'unet': UNetDiscriminator}
 
 __all__ = ['DAT', 'DAT_2', 'DAT_LIGHT', 'DAT_S', 'DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE',
            'EDSR_FULL', 'GENERATORS', 'MSRRESNET', 'PLKSR', 'PLKSR_TINY', 'REALPLKSR',
-           'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN', 'SRRESNET', 'VGG16', 'VGG19',
-           'VGGS', 'Compact', 'Discriminator', 'SRResNet', 'UNetDiscriminator', 'architecture',
+           'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN', 'SRRESNET', 'SWINIR_LIGHT',
+           'SWINIR_M', 'SWINIR_REAL_L', 'SWINIR_REAL_M', 'SWINIR_X1', 'VGG16', 'VGG19', 'VGGS',
+           'Compact', 'Discriminator', 'SRResNet', 'SwinIR', 'UNetDiscriminator', 'architecture',
            'variable_shapes']
 
 
@@ -84,7 +100,7 @@ def architecture(module: nn.Module | None) -> dict[str, Any]:
   if module is None:
     return {}
   fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)
-            if field.name not in ('parent', 'name', 'dtype', 'remat', 'kernel_init')}
+            if field.name not in ('parent', 'name', 'dtype', 'remat', 'kernel_init', 'drop_path')}
   name = type(module).__name__
   return {'network': f'{type(module).__module__}:{name}' if failures.is_own(module) else name
           } | fields

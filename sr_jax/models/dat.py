@@ -14,14 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from sr_jax.models.attention import LINEAR, LayerNorm
 from sr_jax.models.convolution import Conv, Dense
-from sr_jax.models.dat_attention import (
-  LINEAR,
-  SPATIAL_REDUCTION,
-  AdaptiveAttention,
-  DepthwiseConv,
-  LayerNorm,
-)
+from sr_jax.models.dat_attention import SPATIAL_REDUCTION, AdaptiveAttention, DepthwiseConv
 from sr_jax.models.edsr import DIV2K_MEAN
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,

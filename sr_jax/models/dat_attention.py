@@ -8,7 +8,6 @@ result.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +15,12 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from sr_jax.models.attention import LINEAR, MASKED, LayerNorm
 from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
 from sr_jax.models.convolution import Conv, Dense
 
-LINEAR = nn.initializers.normal(0.02)  # kernels of dense layers, as in the authors' code
-LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
-
 CHANNEL_REDUCTION, SPATIAL_REDUCTION = 8, 16  # channels of the interaction, in fractions of all
 POSITION_REDUCTION = 16  # channels of the position bias, in fractions of a branch's
-MASKED = -100.0  # is added to the logits of pixels that are neighbours only because of the shift
 
 # Logits of windows that are computed at once. On a CPU they stay in the cache: attention took a
 # quarter of the time and a tenth of the memory of all windows at once. On a GPU, windows in turn

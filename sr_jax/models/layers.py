@@ -62,15 +62,20 @@ def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
   return x.reshape(batch, height // factor, width // factor, channels * factor**2)
 
 
-def fold(x: jax.Array, factor: int) -> jax.Array:
+def fold(x: jax.Array, factor: int, multiple: int = 1) -> jax.Array:
   """Folds blocks of pixels into channels: [B, h, w, C] to [B, ceil(h / f), ceil(w / f), C * f * f].
 
   Sides that are not multiples of `factor` are padded by reflection at the bottom and right, so that
   what is computed from the result has to be cropped.
+
+  Args:
+    x: the images.
+    factor: side f of the blocks.
+    multiple: number whose multiples the sides of the result are; further padding makes them so.
   """
-  if factor == 1:
+  if factor == multiple == 1:
     return x
-  rows, columns = (-side % factor for side in x.shape[1:3])
+  rows, columns = (-side % (factor * multiple) for side in x.shape[1:3])
   return pixel_unshuffle(jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), 'reflect'), factor)
 
 

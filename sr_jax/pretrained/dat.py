@@ -14,8 +14,8 @@ import numpy as np
 from flax import linen as nn
 
 from sr_jax.errors import InputError
+from sr_jax.models.attention import MASKED
 from sr_jax.models.dat import DAT, TAIL_FEATURES, is_shifted
-from sr_jax.models.dat_attention import MASKED
 from sr_jax.pretrained.shapes import (
     Tensors,
     Unstated,

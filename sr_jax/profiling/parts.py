@@ -46,7 +46,7 @@ def take_step(run: RunPart, step: SkipNonfinite, batch_at: Callable, state: Trai
   lr, hr, compared = (images[:size] for images in (batch['lr'], batch['hr'], target(batch)))
   sr, g_pullback, g_stats = run(
       'generator forward', functools.partial(_generator_forward, inner), state.g.params,
-      state.g.batch_stats, lr)
+      state.g.batch_stats, lr, train_step.step_rngs(inner.generator, state))
   sr_features = hr_features = d_grads = d_stats = None
   logits = ()
   if perceptual:
@@ -87,9 +87,11 @@ def part_costs(step: SkipNonfinite, timed: timing.Timed) -> dict[str, dict[str, 
 
 
 def _generator_forward(step: PixelStep | GanStep, params: FlatTree, batch_stats: FlatTree,
-                       lr: jax.Array) -> tuple[jax.Array, Callable, FlatTree]:
+                       lr: jax.Array, rngs: Mapping[str, jax.Array]
+                       ) -> tuple[jax.Array, Callable, FlatTree]:
   return jax.vjp(lambda params: train_step.generate(step.generator, params, batch_stats, lr,
-                                                    step.trainable), params.tree(), has_aux=True)
+                                                    step.trainable, rngs),
+                 params.tree(), has_aux=True)
 
 
 def _vgg_forward(step: PixelStep | GanStep, sr: jax.Array, hr: jax.Array,

@@ -11,18 +11,18 @@ profile what an operation belongs to; they do not change what is computed.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax import lax
 
 from sr_jax import losses
 from sr_jax.losses import GeneratorLoss
 from sr_jax.step import freezing
+from sr_jax.step.accumulation import Part, in_parts
 from sr_jax.step.flat import FlatTree
 from sr_jax.step.freezing import Trainable
 from sr_jax.step.state import (
@@ -36,6 +36,8 @@ from sr_jax.step.state import (
   variables,
 )
 
+DROP_PATH = 0x64726F70  # no number that `augment.step_keys` derives a key from
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PixelStep:
@@ -48,7 +50,7 @@ class PixelStep:
     ema: decay of the moving average of the weights.
     vgg: the feature extractor of the perceptual term, or None.
     trainable: which arrays of the generator are trained; None trains all of them.
-    accumulate: number of parts that a batch is split into, see `in_parts`.
+    accumulate: number of parts that a batch is split into, see `accumulation.in_parts`.
   """
 
   generator: nn.Module
@@ -66,9 +68,11 @@ class PixelStep:
     """
     params = _tree(state.g.params, 'generator')
 
-    def gradients(g_stats: FlatTree, batch: Batch) -> tuple[FlatTree, tuple[FlatTree, Metrics]]:
+    def gradients(g_stats: FlatTree, batch: Batch, part: Part
+                  ) -> tuple[FlatTree, tuple[FlatTree, Metrics]]:
       def objective(params: PyTree) -> tuple[jax.Array, tuple[Metrics, FlatTree]]:
-        sr, stats = generate(self.generator, params, g_stats, batch['lr'], self.trainable)
+        sr, stats = generate(self.generator, params, g_stats, batch['lr'], self.trainable,
+                             step_rngs(self.generator, state, part))
         terms = self.loss.reconstruction(sr, target(batch), self.vgg, frozen)
         return sum(terms.values()), (terms, stats)
 
@@ -108,7 +112,7 @@ class GanStep:
     ema: decay of the moving average of the generator's weights.
     vgg: the feature extractor of the perceptual term, or None.
     trainable: which arrays of the generator are trained; None trains all of them. D's always are.
-    accumulate: number of parts that a batch is split into, see `in_parts`.
+    accumulate: number of parts that a batch is split into, see `accumulation.in_parts`.
   """
 
   generator: nn.Module
@@ -138,7 +142,7 @@ class GanStep:
     return advance(state, g, d, self.ema), metrics
 
   def _gradients(self, state: TrainState, frozen: Mapping[str, PyTree],
-                 stats: tuple[FlatTree, FlatTree], batch: Batch
+                 stats: tuple[FlatTree, FlatTree], batch: Batch, part: Part
                  ) -> tuple[tuple[FlatTree, FlatTree], tuple[FlatTree, FlatTree, Metrics]]:
     """Returns ((G's statistics, D's), (G's gradient, D's, metrics))."""
     g_stats, d_stats = stats
@@ -149,7 +153,8 @@ class GanStep:
     g_params = _tree(state.g.params, 'generator')
     d_params = _tree(state.d.params, 'discriminator')
     sr, g_pullback, g_stats = jax.vjp(
-        lambda params: generate(self.generator, params, g_stats, batch['lr'], self.trainable),
+        lambda params: generate(self.generator, params, g_stats, batch['lr'], self.trainable,
+                                step_rngs(self.generator, state, part)),
         g_params, has_aux=True)
     real, real_pullback, d_stats = jax.vjp(
         lambda params: judge(params, batch['hr'], d_stats), d_params, has_aux=True)
@@ -197,53 +202,33 @@ class GanStep:
         'd_total': adversarial_d(real, fake), 'd_real': real_accuracy, 'd_fake': fake_accuracy}
 
 
-def in_parts(gradients: Callable[[PyTree, Batch], tuple[PyTree, PyTree]], stats: PyTree,
-             batch: Batch, parts: int) -> tuple[PyTree, PyTree]:
-  """Accumulates gradients over parts of a batch whose activations do not fit in memory at once.
-
-  Losses are means over crops, so the mean of the parts' gradients is the gradient of the batch.
-  What depends on the other crops of a batch depends on those of the part instead: BatchNorm's
-  statistics and the mean in the relativistic loss. Running statistics move once for each part.
-
-  On the CPU this saves hardly any memory: XLA's convolutions are ten times slower inside a loop
-  there, so the loop is unrolled and XLA may schedule the parts as it likes.
-
-  Args:
-    gradients: (stats, batch) -> (stats, any tree of float arrays).
-    stats: BatchNorm's running statistics, passed from part to part.
-    batch: {name: [B, ...]}, B a multiple of `parts`. Part i has the crops i, i + parts, ..., so
-      that on several devices each part has equally many crops of every device.
-    parts: number of parts; 1 calls `gradients` once.
-
-  Returns:
-    (stats after the last part, the mean of the trees).
-  """
-  if parts == 1:
-    return gradients(stats, batch)
-  batch = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-
-  def add(carry: tuple[PyTree, PyTree], part: Batch) -> tuple[tuple[PyTree, PyTree], None]:
-    stats, sums = carry
-    stats, more = gradients(stats, part)
-    return (stats, jax.tree.map(jnp.add, sums, more)), None
-
-  shapes = jax.eval_shape(gradients, stats, jax.tree.map(lambda x: x[0], batch))[1]
-  sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  (stats, sums), _ = lax.scan(add, (stats, sums), batch, unroll=jax.default_backend() == 'cpu')
-  return stats, jax.tree.map(lambda leaf: leaf / parts, sums)
-
-
 # Stages: what both steps are made of, and what profiling/parts.py times one by one ---------
+
+
+def step_rngs(generator: nn.Module, state: TrainState, part: Part = 0) -> dict[str, jax.Array]:
+  """Returns the random keys that G gets in a step, by name: 'drop_path', or none.
+
+  They are a function of the seed, the step and the part of the batch alone, so that a resumed run
+  draws what an uninterrupted one does. Only a network whose field `drop_path` is above 0 gets one.
+  """
+  if not getattr(generator, 'drop_path', 0):
+    return {}
+  key = jax.random.key(state.seed)
+  for number in (state.step, DROP_PATH, part):
+    key = jax.random.fold_in(key, number)
+  return {'drop_path': key}
 
 
 @jax.named_scope('generator')
 def generate(generator: nn.Module, params: PyTree, batch_stats: FlatTree, lr: jax.Array,
-             trainable: Trainable | None = None) -> tuple[jax.Array, FlatTree]:
+             trainable: Trainable | None = None, rngs: Mapping[str, jax.Array] | None = None
+             ) -> tuple[jax.Array, FlatTree]:
   """Runs G in training mode: BatchNorm uses the batch.
 
   Args:
     params: a nested dict, so that gradients with respect to it are per array and can be added
       before they are joined.
+    rngs: of `step_rngs`; None for a network that draws no random numbers.
 
   Returns:
     (sr [B, h * s, w * s, C] in [0, 1], new running statistics).
@@ -251,7 +236,7 @@ def generate(generator: nn.Module, params: PyTree, batch_stats: FlatTree, lr: ja
   with freezing.freeze_norms(trainable):
     sr, new = generator.apply({'params': freezing.stop_frozen_gradients(params, trainable),
                                'batch_stats': batch_stats.tree()}, lr,
-                              train=True, mutable=['batch_stats'])
+                              train=True, mutable=['batch_stats'], rngs=rngs)
   return sr, batch_stats.flatten(new.get('batch_stats', {}))
 
 

@@ -52,11 +52,17 @@ def refuse_unusable(module: nn.Module, key: str, input_shape: Sequence[int],
   for train in (False, True):
     with failures.one_line(module, f'{key}: '):
       result = jax.eval_shape(lambda variables, images, train=train: module.apply(
-          variables, images, train=train, mutable=['batch_stats'])[0], variables, images)
+          variables, images, train=train, mutable=['batch_stats'],
+          rngs=_rngs(module) if train else {})[0], variables, images)
     _check_result(result, f'{name}: the result for images of {list(images.shape)} with '
                   f'train={train}', result_shape)
   if result_shape:
     _refuse_one_size(module, key, images, variables)
+
+
+def _rngs(module: nn.Module) -> dict[str, jax.Array]:
+  """Returns keys of the names that a generator gets in training, see `train_step.step_rngs`."""
+  return {'drop_path': jax.random.key(0)} if getattr(module, 'drop_path', 0) else {}
 
 
 def _refuse_one_size(generator: nn.Module, key: str, crops: jax.ShapeDtypeStruct,

@@ -250,7 +250,8 @@ def _replayed_batch(experiment: Experiment, state: TrainState, source: Any,
   def generate(state: TrainState, source: Any) -> ReplayedBatch:
     batch = batch_at(source, state.seed, state.step)
     sr, _ = train_step.generate(experiment.generator, state.g.params.tree(), state.g.batch_stats,
-                                batch['lr'], experiment.trainable)
+                                batch['lr'], experiment.trainable,
+                                train_step.step_rngs(experiment.generator, state))
     return ReplayedBatch(batch['lr'], batch['hr'], sr)
 
   return ReplayedBatch(*(np.asarray(array, np.float32) for array in generate(state, source)))
