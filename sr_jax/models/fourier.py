@@ -8,7 +8,9 @@ Measured with jax 0.10.2 on two cores of an AMD EPYC, 17x17 with 16 channels in 
 `gradients.convolution` by this module's, for the result with both gradients: 4.5 for a batch of 16
 images of 48x48 (0.128 s and 0.029 s), 3.6 for 8 of 24x24, but 0.5 for one of 128x128, where the
 transform of the kernel dominates. 13x13: 3.7, 2.6 and 0.5; 9x9: 1.6, 1.5 and 0.3. PyTorch took
-0.34 s for the first. A matrix product for each row of the kernel took 6 times as long as lax.
+0.34 s for the first. A matrix product for each row of the kernel took 6 times as long as lax. The
+gradient of a RealPLKSR of three blocks, of which the large kernels are a quarter of the operations,
+took 0.27 s instead of 0.34 s for 8 images of 32x32.
 """
 
 import functools
