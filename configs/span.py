@@ -15,7 +15,9 @@ networks of 48 features, measured here with the published weights: 32.20 / .8952
       --config.init_from=span-x4                                     (a published network)
 
 Cost, estimated: 0.7 TFLOP a step, 19 hours at 10 TFLOP/s. Result: unmeasured.
-`:small`: 32 features, for minutes on a CPU. Result: unmeasured. `:sample`: unmeasured.
+`:small`: 32 features, for minutes on a CPU. Result: unmeasured.
+`:sample`: 33 CPU-seconds; 31.87 dB on the validation image (bicubic 31.47). At first the output is
+far from an image; with 1e-3 in place of 5e-3 it was at 28.0 dB after 600 steps.
 """
 
 from ml_collections import ConfigDict
@@ -44,12 +46,12 @@ def get_config(variant: str = '') -> ConfigDict:
     config.generator.features = 32
     config.data.valid = 'sample:valid'
     config.steps = 2_000
-    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 100
+    adam.learning_rate, adam.schedule, adam.ramp = 3e-3, 'cosine', 100
     config.eval.every = config.sample_every = config.checkpoint_every = 500
     config.log_every = 50
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch, config.batch_size = 16 * config.scale, 8
-    config.steps, adam.ramp = 600, 20
+    config.steps, adam.learning_rate, adam.ramp = 1_500, 5e-3, 20
     config.generator.features, config.generator.blocks = 24, 2
   return config
