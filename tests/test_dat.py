@@ -25,7 +25,7 @@ from sr_jax.pretrained.published import PUBLISHED
 from tests.conftest import filled, same_bits
 
 SMALL = {'features': 64, 'groups': 1, 'blocks': 2, 'heads': 2, 'split_size': (2, 4),
-         'mlp_ratio': 1.0, 'scale': 2}
+         'mlp_ratio': 1.0, 'scale': 2, 'drop_path': 0.0}
 # Both kinds of attention, of residual convolution and of upsampling; the second has shifted windows
 # and a position bias of several channels.
 CASES = {
@@ -64,7 +64,8 @@ def test_parameter_counts() -> None:
     ({'split_size': (64, 128)}, r'split_size=\(64, 128\): .*8192 .*4096'),
     ({'mlp_ratio': 0.05}, r'mlp_ratio=0\.05: .* 9 '), ({'mlp_ratio': 1e-3}, r'=0\.001: .* 0 '),
     ({'residual_conv': '2conv'}, "residual_conv='2conv': .*'3conv'"),
-    ({'upsample': 'nearest'}, "upsample='nearest'"), ({'scale': 5}, 'scale=5')], ids=str)
+    ({'upsample': 'nearest'}, "upsample='nearest'"), ({'drop_path': 1.0}, 'drop_path=1.0'),
+    ({'scale': 5}, 'scale=5')], ids=str)
 def test_invalid_fields_are_named(fields: dict[str, Any], message: str) -> None:
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(DAT(**fields).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
@@ -136,9 +137,11 @@ def test_odd_sides_grey_and_16_bits_and_what_needs_the_whole_image(
 @pytest.mark.slow
 def test_training_in_bfloat16_moves_the_running_averages(small: tuple[DAT, dict[str, Any]]) -> None:
   model, variables = small
-  model = model.clone(dtype=jnp.bfloat16)
+  model = model.clone(dtype=jnp.bfloat16, drop_path=0.5)
   lr = jax.random.uniform(jax.random.key(0), (3, 6, 5, 3))
-  sr, changed = jax.jit(lambda: model.apply(variables, lr, train=True, mutable=['batch_stats']))()
+  sr, changed = jax.jit(lambda: model.apply(variables, lr, train=True,
+                                               mutable=['batch_stats'],
+                                               rngs={'drop_path': jax.random.key(1)}))()
   moved = jax.tree.map(lambda a, b: b.dtype == jnp.float32 and np.any(a != b),
                        variables['batch_stats'], changed['batch_stats'])
   assert all(jax.tree.leaves(moved))
@@ -269,11 +272,11 @@ def test_the_published_light_network(assets: pathlib.Path) -> None:
   assert architecture(model.generator) == architecture(DAT_LIGHT())
   with np.load(assets / 'dat_light_x4_expected.npz') as file:
     expected = dict(file)
-  apply = jax.jit(lambda block, *arguments: block.apply(*arguments), static_argnums=(0, 3))
+  apply = jax.jit(lambda block, *arguments: block.apply(*arguments), static_argnums=(0, 3, 4))
 
   def compiled(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
     """Compiles each kind of block once instead of all 18 blocks."""
-    if not isinstance(context.module.parent, ResidualGroup) or args[1:] != (False,):
+    if not isinstance(context.module.parent, ResidualGroup) or args[1:] != (False, None):
       return call(*args, **kwargs)
     return apply(context.module.clone(parent=None, name=None), context.module.variables, *args)
 

@@ -63,7 +63,7 @@ NETWORKS = {  # every network, activation and kind of upsampling
     'realplksr': functools.partial(REALPLKSR, **SMALL),
     'span': functools.partial(SPAN, **SMALL),
     'dat': functools.partial(DAT, features=32, groups=1, blocks=3, heads=2, split_size=(2, 4),
-                             scale=2),
+                             drop_path=0.0, scale=2),
     'srcnn': functools.partial(SRCNN, (8, 8), (5, 1, 3), scale=2),
     'discriminator': functools.partial(Discriminator, (8, 8), hidden=16),
     'discriminator-conv': functools.partial(Discriminator, (8, 8), False, 'conv', hidden=16)}

@@ -20,6 +20,7 @@ from sr_jax.errors import InputError
 from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import GENERATORS, SwinIR, attention
+from sr_jax.models.layers import residual_scales
 from sr_jax.models.swinir import BlockFields, SwinBlock
 from sr_jax.pretrained import families, generators
 from sr_jax.step import train_step
@@ -228,7 +229,7 @@ def test_residuals_are_left_out_with_a_probability_that_rises() -> None:
   model = SwinIR(**DIRECT | {'groups': 2, 'drop_path': 0.6})
 
   def scales(key: jax.Array) -> jax.Array:
-    return model.apply({}, 2000, True, method='_residual_scales', rngs={'drop_path': key})
+    return model.apply({}, 2000, True, method=residual_scales, rngs={'drop_path': key})
 
   drawn = np.asarray(jax.jit(scales)(jax.random.key(1)))  # [groups, blocks, 2, images]
   assert drawn.shape == (2, 2, 2, 2000)
@@ -240,7 +241,7 @@ def test_residuals_are_left_out_with_a_probability_that_rises() -> None:
     assert (values == 0).mean() == pytest.approx(rate, abs=0.03)
   assert (drawn[1, 1, 0] != drawn[1, 1, 1]).any()
   for unchanged in (SwinIR(**DIRECT | {'drop_path': 0.0}), SwinIR(**DIRECT)):
-    assert unchanged.apply({}, 2, unchanged.drop_path == 0, method='_residual_scales') is None
+    assert unchanged.apply({}, 2, unchanged.drop_path == 0, method=residual_scales) is None
 
 
 def test_a_block_whose_residuals_are_left_out_returns_its_input() -> None:

@@ -114,8 +114,8 @@ GENERATOR = (
         "`features` / `heads` to be a multiple of 4, or 'none'.",
         choices=('bias', 'rope_axial', 'rope_mixed', 'none'), change=FIXED),
     Key('generator.drop_path', float, None,
-        'swinir: probability in training with which the last block is skipped; it rises linearly '
-        'from 0 at the first block.', '[0, 1)'),
+        'dat, swinir: probability in training with which the last block is skipped; it rises '
+        'linearly from 0 at the first block.', '[0, 1)'),
     Key('generator.mlp_ratio', float, None,
         'dat, swinir: hidden channels of the feed-forward networks, in multiples of `features`.',
         change=FIXED),

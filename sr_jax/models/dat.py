@@ -27,6 +27,8 @@ from sr_jax.models.layers import (
   check_choices,
   match_channels,
   pixel_shuffle,
+  residual_scales,
+  scale_residual,
 )
 
 MIN_FEATURES = 2 * SPATIAL_REDUCTION  # below it, layers with a fraction of the channels have none
@@ -70,13 +72,16 @@ class Block(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, scales: jax.Array | None) -> jax.Array:
+    """Returns the result; `scales` [2, B] are the factors of both residuals, or None for 1."""
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     attention = AdaptiveAttention(self.heads, self.split_size, self.shift, **options,
                                   name='attention')
-    x = x + attention(LayerNorm(dtype=self.dtype, name='norm1')(x), train)
+    attended = attention(LayerNorm(dtype=self.dtype, name='norm1')(x), train)
+    x = x + scale_residual(attended, scales, 0)
     feed_forward = GatedFeedForward(self.hidden, **options, name='feed_forward')
-    return x + feed_forward(LayerNorm(dtype=self.dtype, name='norm2')(x))
+    hidden = feed_forward(LayerNorm(dtype=self.dtype, name='norm2')(x))
+    return x + scale_residual(hidden, scales, 1)
 
 
 class ResidualGroup(nn.Module):
@@ -100,14 +105,15 @@ class ResidualGroup(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, scales: jax.Array | None) -> jax.Array:
+    """Returns the result; `scales` [blocks, 2, B] are those of the blocks."""
     first, options = x, {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    # `train` is a Python bool and must stay static: it is argument 2 of __call__(self, x, train).
+    # `train` is a Python bool and must stay static; it is argument 2, of __call__(self, x, train).
     block = nn.remat(Block, static_argnums=2) if self.remat else Block
     for index in range(self.blocks):
       split_size = self.split_size if index % 2 == 0 else None
       x = block(self.heads, split_size, is_shifted(self.index, index), self.hidden, **options,
-                name=f'block_{index}')(x, train)
+                name=f'block_{index}')(x, train, None if scales is None else scales[index])
     return first + ResidualConv(self.residual_conv, **options, name='conv')(x)
 
 
@@ -134,6 +140,9 @@ class DAT(nn.Module):
     upsample: 'shuffle', stages of a convolution and a PixelShuffle at 64 channels, or 'direct', one
       convolution and one PixelShuffle for the entire scale.
     scale: 1 (restoration), 2, 3, 4 or 8.
+    drop_path: largest probability with which training leaves out residuals, see
+      `layers.residual_scales`; 0.1 in the authors' code. Above 0, calls with `train=True` need an
+      rng named 'drop_path'.
     kernel_init: of the convolutions, PyTorch's default as in the authors' code; its dense layers
       have a normal distribution of deviation 0.02.
     channels, remat, dtype: see `sr_jax.models`.
@@ -149,6 +158,7 @@ class DAT(nn.Module):
   upsample: str = 'shuffle'
   scale: int = 4
   channels: int = 3
+  drop_path: float = 0.1
   remat: bool = False
   kernel_init: Callable = PYTORCH_UNIFORM
   dtype: jnp.dtype = jnp.float32
@@ -177,8 +187,9 @@ class DAT(nn.Module):
     x = match_channels(lr, self.channels).astype(jnp.float32) - self._mean()
     first = self.head(x.astype(self.dtype))
     x = self.head_norm(first)
-    for group in self.body:
-      x = group(x, train)
+    scales = residual_scales(self, len(lr), train)
+    for index, group in enumerate(self.body):
+      x = group(x, train, None if scales is None else scales[index])
     return self.body_end(self.norm(x)) + first
 
   def tail(self, features: jax.Array, lr: jax.Array) -> jax.Array:
@@ -204,6 +215,8 @@ class DAT(nn.Module):
     """Raises ValueError for invalid fields."""
     check_choices(self, scale=(1, 2, 3, 4, 8), residual_conv=('1conv', '3conv'),
                   upsample=('shuffle', 'direct'))
+    if not 0 <= self.drop_path < 1:
+      raise ValueError(f'drop_path={self.drop_path}: expected a number from 0 to below 1')
     if self.heads < 2 or self.heads % 2:
       raise ValueError(f'heads={self.heads}: expected an even number, one half for each '
                        'orientation of the windows')

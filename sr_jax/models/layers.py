@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -218,6 +219,35 @@ class ResidualConv(nn.Module):
     x = activation(conv(features // 4, (3, 3))(x))
     x = activation(conv(features // 4, (1, 1))(x))
     return conv(features, (3, 3))(x)
+
+
+def residual_scales(module: nn.Module, batch: int, train: bool) -> jax.Array | None:
+  """Returns the factors of all residuals of a transformer, or None if all are 1.
+
+  In training, stochastic depth (Huang et al. 2016) leaves residuals out of an image of the batch,
+  with a probability that rises from 0 at the first block to `module.drop_path` at the last, and
+  multiplies the others by the inverse of theirs to be kept.
+
+  Args:
+    module: a bound network with the fields drop_path, groups and blocks.
+    batch: number of images.
+    train: whether the network is trained.
+
+  Returns:
+    [groups, blocks, 2, batch], for the residuals of attention and of the feed-forward network.
+  """
+  if not train or not module.drop_path:
+    return None
+  kept = 1 - np.linspace(0, module.drop_path, module.groups * module.blocks, dtype=np.float32)
+  kept = kept.reshape(module.groups, module.blocks, 1, 1)
+  draws = jax.random.bernoulli(module.make_rng('drop_path'), kept,
+                               (module.groups, module.blocks, 2, batch))
+  return draws / kept
+
+
+def scale_residual(x: jax.Array, scales: jax.Array | None, index: int) -> jax.Array:
+  """Multiplies [B, h, w, C] by scales[index], of `residual_scales` [2, B] or None for 1."""
+  return x if scales is None else x * scales[index].astype(x.dtype)[:, None, None, None]
 
 
 class Upsample(nn.Module):

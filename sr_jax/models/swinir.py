@@ -43,6 +43,8 @@ from sr_jax.models.layers import (
   fold,
   match_channels,
   pixel_shuffle,
+  residual_scales,
+  scale_residual,
   stages_of,
 )
 
@@ -92,18 +94,14 @@ class SwinBlock(nn.Module):
 def _apply_to_windows(scales: jax.Array | None, block: SwinBlock, x: jax.Array,
                       labels: jax.Array | None) -> jax.Array:
   """Returns the block's result for x [B, h, w, features] of whole windows, with their labels."""
-  def scaled(index: int, residual: jax.Array) -> jax.Array:
-    return residual if scales is None else residual * scales[index].astype(
-        residual.dtype)[:, None, None, None]
-
   window = block.fields.window
   if labels is not None:
     labels = split_windows(labels[None, ..., None], window)[0, ..., 0]
   attended = block.attention(split_windows(block.norm1(x), window), labels)
   attended = join_windows(attended, window, *x.shape[1:3])
-  x = x + scaled(0, attended)
+  x = x + scale_residual(attended, scales, 0)
   hidden = nn.gelu(block.hidden(block.norm2(x)), approximate=False)
-  return x + scaled(1, block.output(hidden))
+  return x + scale_residual(block.output(hidden), scales, 1)
 
 
 class SwinGroup(nn.Module):
@@ -219,7 +217,7 @@ class SwinIR(nn.Module):
     """
     x = (match_channels(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
     first = self.head(fold(x, self.unshuffle, self.window).astype(self.dtype))
-    x, scales = self.embed_norm(first), self._residual_scales(len(lr), train)
+    x, scales = self.embed_norm(first), residual_scales(self, len(lr), train)
     for index, group in enumerate(self.body):
       x = group(x, None if scales is None else scales[index])
     return self.body_end(self.norm(x)) + first
@@ -246,16 +244,6 @@ class SwinIR(nn.Module):
   def _mean(self) -> np.ndarray:
     """Returns what is subtracted from the image; the authors' networks of one channel have 0."""
     return np.array(DIV2K_MEAN if self.channels == 3 else (0,), np.float32)
-
-  def _residual_scales(self, batch: int, train: bool) -> jax.Array | None:
-    """Returns the factors of all residuals, [groups, blocks, 2, batch], or None if all are 1."""
-    if not train or not self.drop_path:
-      return None
-    kept = 1 - np.linspace(0, self.drop_path, self.groups * self.blocks, dtype=np.float32)
-    kept = kept.reshape(self.groups, self.blocks, 1, 1)
-    draws = jax.random.bernoulli(self.make_rng('drop_path'), kept,
-                                 (self.groups, self.blocks, 2, batch))
-    return draws / kept
 
   def _check(self) -> None:
     check_choices(self, scale=(1, 2, 3, 4, 8), position=POSITIONS,
