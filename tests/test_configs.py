@@ -191,8 +191,9 @@ def test_samples_train_two_steps_of_each_phase(name, variant, tmp_path):
     adam.ramp = 0
   config.data.valid, config.log_every = '', 1
   if config.data.degrade.name == 'realesrgan':  # which takes seconds to compile in each phase
-    config.data.degrade.name, config.data.degrade.sharpen_hr = 'custom', 0.5
-    config.data.degrade.stages = ('noise2', 'reduce')
+    config.data.degrade = base_config.defaults().data.degrade
+    config.data.degrade.update({'name': 'custom', 'stages': ('noise2', 'reduce'),
+                                'margin': 40, 'sharpen_hr': 0.5})
   state = train.train(config, tmp_path)
   assert int(state.step) == config.steps
   assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), state))
