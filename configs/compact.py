@@ -11,7 +11,7 @@ bicubic LR. The recipe here is that of ESRGAN's PSNR stage: L1, 16 crops of 128x
       --config.init_from=realesr-animevideov3-x4                     (a published network)
 
 Cost, estimated: 59 GFLOP a step, half an hour at 10 TFLOP/s. Result: unmeasured.
-`:sample`: twenty seconds on two CPU cores; 32.03 dB on the validation image (bicubic 31.47).
+`:sample`: twenty seconds on two CPU cores; 31.97 dB on the validation image (bicubic 31.47).
 """
 
 from ml_collections import ConfigDict
