@@ -188,8 +188,11 @@ def test_initial_weights() -> None:
     kernel = init(RRDB(32, 1, 16), 'body_0', 'DenseBlock_1', f'Conv_{index}')
     expected = 0.1 * (2 / (9 * inputs))**0.5  # Kaiming's x 0.1
     assert np.std(kernel) == pytest.approx(expected, rel=0.05)
-  for model in (EDSR(64, 1), RRDB(64, 1, 2), Compact(64, 1)):
-    kernel = init(model, 'layers_1' if isinstance(model, Compact) else 'body_end')
+  for layer, factor in (('layers_1', 1), ('last', 0.01)):
+    kernel = init(Compact(64, 1), layer)
+    assert np.std(kernel) == pytest.approx(factor * (2 / (9 * 64))**0.5, rel=0.05)
+  for model in (EDSR(64, 1), RRDB(64, 1, 2)):
+    kernel = init(model, 'body_end')
     bound = (9 * 64)**-0.5  # PyTorch's default
     assert 0.99 * bound < np.abs(kernel).max() <= bound
     assert np.std(kernel) == pytest.approx(bound / 3**0.5, rel=0.02)
