@@ -20,7 +20,13 @@ The network must be the one that `init_from` names: realesrgan-x4plus is RRDBNet
 `small` has the fields of realesr-animevideov3-x4. The message of another one says which fields to
 set.
 
-Cost, estimated: 16 TFLOP a step, 53 minutes at 10 TFLOP/s. Result: unmeasured.
+Cost, estimated: 16 TFLOP a step, 53 minutes at 10 TFLOP/s. Result: unmeasured. `:small,caffe` with
+60 photographs of BSDS500, 13 minutes on one busy core, scored on 20 others, before and after: with
+all of Real-ESRGAN's damage LPIPS .708 and .597, luma PSNR 22.49 and 22.86 dB, PSNR of the reduced
+result against LR 29.6 and 31.0 dB, distance of the mean colours in CIELAB 1.35 and 1.40; with
+bicubic LR .453 and .395, 26.75 and 26.41 dB, 33.8 and 33.0 dB, .95 and .77. With all of that damage
+in training too (before this config had a third of it): LPIPS .601 and .462, the latter worse than
+before, colours 1.78 and .86; the same without the colour term .602 and .461, 2.32 and 1.29.
 """
 
 from ml_collections import ConfigDict
