@@ -18,7 +18,7 @@ import sr_jax
 from sr_jax.errors import InputError
 from sr_jax.inference import locality
 from sr_jax.inference.compiled_parts import CompiledParts
-from sr_jax.models import DAT, DAT_LIGHT, DAT_S, architecture, dat_attention
+from sr_jax.models import DAT, DAT_LIGHT, DAT_S, architecture, attention, dat_attention
 from sr_jax.models.dat import ResidualGroup
 from sr_jax.pretrained import dat, families, generators
 from sr_jax.pretrained.published import PUBLISHED
@@ -76,10 +76,10 @@ def test_windows_in_turn_give_what_all_windows_give(shift: bool) -> None:
   rng = np.random.default_rng(0)
   q, k, v = rng.normal(size=(3, 10, 4, 8, 6)).astype(np.float32)
   bias = rng.normal(size=(4, 8, 8)).astype(np.float32)
-  regions = jnp.asarray(rng.integers(2, size=(10, 2, 8))) if shift else None
+  labels = jnp.asarray(rng.integers(2, size=(10, 2, 8))) if shift else None
 
   def loss(arrays: tuple, logits_bytes: int) -> tuple[jax.Array, jax.Array]:
-    result = dat_attention.attend(*arrays, regions, logits_bytes)
+    result = dat_attention.attend(*arrays, labels, logits_bytes)
     return jnp.sum(result**2), result
 
   (grads, whole), (grads_in_turn, in_turn) = (
@@ -94,9 +94,10 @@ def test_shifted_windows_see_what_was_beside_them() -> None:
   """Pixels of a window see each other if they were in one window of an image of any size."""
   sides, window = (8, 8), (4, 2)
   place = np.indices(sides).transpose(1, 2, 0)[None]
-  shifted = dat_attention.split_windows(jnp.roll(place, (-2, -1), (1, 2)), window)
-  regions = dat_attention.shifted_regions(sides, window)
-  for places, labels in zip(np.asarray(shifted), np.asarray(regions), strict=True):
+  shifted = attention.split_windows(np.roll(place, (-2, -1), (1, 2)), window)[0]
+  regions = np.asarray(attention.regions(sides, window, (2, 1)))
+  for places, labels in zip(shifted, attention.split_windows(regions[None], window)[0],
+                            strict=True):
     near = np.abs(places[:, None] - places) < window
     np.testing.assert_array_equal(near.all(-1), labels[:, None] == labels)
 

@@ -20,7 +20,8 @@ TRAINING = (
         'and on the number of the step alone, so a resumed run sees the same batches.', SEED),
     Key('scale', int, 4,
         'How many times wider and higher SR is than LR: 2, 3, 4, 8, or 1 for restoration, where '
-        'LR is HR with degradations. srcnn, compact and span accept any positive integer.', COUNT,
+        'LR is HR with degradations. srcnn, compact, span, plksr and realplksr accept any positive '
+        'integer.', COUNT,
         change=FIXED),
     # Free unless a schedule depends on it, see compatibility.rescheduled; so are the epochs.
     Key('steps', int, 100_000, 'Number of training steps, including `warmup_steps`.', COUNT,

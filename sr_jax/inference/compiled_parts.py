@@ -51,7 +51,7 @@ class CompiledParts:
     self.unshuffle = getattr(generator, 'unshuffle', 1)
     self.multiple = getattr(generator, 'feature_multiple', 1)
     self._programs: dict[tuple, Program] = {}
-    sides = (TRACED_SIDE - TRACED_SIDE % -self.multiple,) * 2
+    sides = (-(-TRACED_SIDE // self.multiple) * self.multiple,) * 2
     lr = _shape((1, *(side * self.unshuffle for side in sides), 3))
     features = _trunk_features(generator, self.variables, lr)
     self.has_trunk = features is not None and (

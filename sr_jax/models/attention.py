@@ -24,6 +24,9 @@ from flax import linen as nn
 from jax import lax
 
 from sr_jax.models.convolution import Dense
+from sr_jax.models.edsr import DIV2K_MEAN
+
+Pair = tuple[int, int]  # rows and columns, or height and width
 
 POSITIONS = ('bias', 'rope_axial', 'rope_mixed', 'none')
 ROPE_BASE = 10.0  # of the frequencies; Heo et al. have 10 for windows, 100 for whole images
@@ -62,37 +65,59 @@ def check_heads(features: int, heads: int, position: str) -> None:
                    + (f' or heads={nearest}' if nearest else ''))
 
 
-def split_windows(x: jax.Array, window: int) -> jax.Array:
-  """Divides [B, h, w, C] into windows, [B, n, window * window, C], from the left, then down."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // window, window, width // window, window, channels)
-  return x.swapaxes(2, 3).reshape(batch, -1, window * window, channels)
+def transformer_mean(channels: int) -> np.ndarray:
+  """Returns what SwinIR and its followers subtract from the image and add to the result.
+
+  It is float32 [channels]; the authors' networks of one channel have 0.
+  """
+  return np.array(DIV2K_MEAN if channels == 3 else (0,), np.float32)
 
 
-def join_windows(x: jax.Array, window: int, height: int, width: int) -> jax.Array:
-  """Inverts `split_windows`: [B, n, window * window, C] to [B, height, width, C]."""
-  batch, _, _, channels = x.shape
-  x = x.reshape(batch, height // window, width // window, window, window, channels)
-  return x.swapaxes(2, 3).reshape(batch, height, width, channels)
+def split_windows(x: jax.Array, window: Pair) -> jax.Array:
+  """Divides [B, h, w, ...] into windows, [B, n, rows * columns, ...], from the left, then down.
+
+  Args:
+    x: an array of NumPy or JAX.
+    window: (rows, columns), of which h and w are multiples.
+  """
+  (rows, columns), (batch, height, width, *rest) = window, x.shape
+  x = x.reshape(batch, height // rows, rows, width // columns, columns, *rest)
+  return x.swapaxes(2, 3).reshape(batch, -1, rows * columns, *rest)
 
 
-def regions(height: int, width: int, window: int, shift: int) -> jax.Array:
-  """Numbers the parts of a cyclically shifted image, int32 [height, width].
+def join_windows(x: jax.Array, window: Pair, sides: Pair) -> jax.Array:
+  """Inverts `split_windows`: [B, n, rows * columns, C] to [B, h, w, C] for sides (h, w)."""
+  (rows, columns), (height, width) = window, sides
+  x = x.reshape(len(x), height // rows, width // columns, rows, columns, x.shape[-1])
+  return x.swapaxes(2, 3).reshape(len(x), height, width, x.shape[-1])
+
+
+def regions(sides: Pair, window: Pair, shift: Pair) -> jax.Array:
+  """Numbers the parts of a cyclically shifted image, int32 [h, w] for sides (h, w).
 
   After a shift up and to the left, the windows at the bottom and right contain pixels from
   opposite sides of the image. Pixels may only attend to those of the same number.
+
+  Args:
+    sides: of the image.
+    window: rows and columns of the windows.
+    shift: of rows and columns, less than those of a window.
   """
   rows, columns = (
-      (jnp.arange(side) >= side - window).astype(jnp.int32) + (jnp.arange(side) >= side - shift)
-      for side in (height, width))
+      (jnp.arange(side) >= side - length).astype(jnp.int32) + (jnp.arange(side) >= side - moved)
+      for side, length, moved in zip(sides, window, shift, strict=True))
   return 3 * rows[:, None] + columns
 
 
-def relative_position_index(window: int) -> np.ndarray:
-  """Returns the row of the bias table for each query and key of a window, int64 [w * w, w * w]."""
-  rows, columns = np.indices((window, window)).reshape(2, -1)
-  down, right = (axis[:, None] - axis + window - 1 for axis in (rows, columns))
-  return down * (2 * window - 1) + right
+def relative_position_index(window: Pair) -> np.ndarray:
+  """Numbers the difference of positions of each query and key of a window, int64 [N, N].
+
+  N is rows * columns. The number is the row of the bias table.
+  """
+  rows, columns = np.indices(window).reshape(2, -1)
+  down, right = (axis[:, None] - axis + side - 1
+                 for axis, side in zip((rows, columns), window, strict=True))
+  return down * (2 * window[1] - 1) + right
 
 
 def rope_frequencies(heads: int, size: int, angles: jax.Array | np.ndarray) -> jax.Array:
@@ -176,7 +201,7 @@ class WindowAttention(nn.Module):
     """Returns what is added to the logits, [heads, w * w, w * w]."""
     table = self.param('bias_table', LINEAR, ((2 * self.window - 1)**2, self.heads),
                        jnp.float32)
-    return table[relative_position_index(self.window)].transpose(2, 0, 1)
+    return table[relative_position_index((self.window,) * 2)].transpose(2, 0, 1)
 
   def _frequencies(self, size: int) -> jax.Array:
     if self.position == 'rope_axial':

@@ -14,6 +14,7 @@ from flax import linen as nn
 from sr_jax.images.resizing import cubic_kernel
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import (
+  KAIMING,
   Activation,
   add_chroma,
   crop,
@@ -23,7 +24,7 @@ from sr_jax.models.layers import (
   repeat_pixels,
 )
 
-KAIMING = nn.initializers.he_normal()
+# A hundredth of Kaiming's standard deviation.
 LAST = nn.initializers.variance_scaling(2e-4, 'fan_in', 'normal')
 
 

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from sr_jax.models.attention import LINEAR, LayerNorm
+from sr_jax.models.attention import LINEAR, LayerNorm, transformer_mean
 from sr_jax.models.convolution import Conv, Dense
 from sr_jax.models.dat_attention import SPATIAL_REDUCTION, AdaptiveAttention, DepthwiseConv
-from sr_jax.models.edsr import DIV2K_MEAN
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
   STAGES,
@@ -25,6 +24,7 @@ from sr_jax.models.layers import (
   Upsample,
   add_chroma,
   check_choices,
+  check_drop_path,
   match_channels,
   pixel_shuffle,
   residual_scales,
@@ -208,15 +208,13 @@ class DAT(nn.Module):
     return self.tail(self.trunk(lr, train), lr)
 
   def _mean(self) -> np.ndarray:
-    """Returns what the authors subtract from the input and add to the output."""
-    return np.float32(DIV2K_MEAN if self.channels == 3 else 0)
+    return transformer_mean(self.channels)
 
   def _check(self) -> None:
     """Raises ValueError for invalid fields."""
     check_choices(self, scale=(1, 2, 3, 4, 8), residual_conv=('1conv', '3conv'),
                   upsample=('shuffle', 'direct'))
-    if not 0 <= self.drop_path < 1:
-      raise ValueError(f'drop_path={self.drop_path}: expected a number from 0 to below 1')
+    check_drop_path(self)
     if self.heads < 2 or self.heads % 2:
       raise ValueError(f'heads={self.heads}: expected an even number, one half for each '
                        'orientation of the windows')

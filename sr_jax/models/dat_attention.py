@@ -15,7 +15,15 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from sr_jax.models.attention import LINEAR, MASKED, LayerNorm
+from sr_jax.models.attention import (
+  LINEAR,
+  MASKED,
+  LayerNorm,
+  Pair,
+  join_windows,
+  regions,
+  split_windows,
+)
 from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
 from sr_jax.models.convolution import Conv, Dense
 
@@ -66,7 +74,7 @@ class PositionBias(nn.Module):
     features: channels of the network's layers.
   """
 
-  window: tuple[int, int]
+  window: Pair
   heads: int
   features: int
 
@@ -106,67 +114,42 @@ class WindowAttention(nn.Module):
     qkv = jnp.pad(qkv, ((0, 0), (0, rows), (0, columns), (0, 0)))
     sides = qkv.shape[1:3]
     branches = jnp.split(qkv.reshape(batch, *sides, 3, channels), 2, axis=-1)
-    heads, parts, biases, regions = self.heads // 2, [], [], []
+    heads, parts, biases, labels = self.heads // 2, [], [], []
     windows = tuple(self.split_size), tuple(self.split_size[::-1])
     for x, window in zip(branches, windows, strict=True):
       x = split_windows(self._shifted(x, window, -1), window)
-      x = x.reshape(*x.shape[:2], 3, heads, channels // self.heads)
+      x = x.reshape(-1, x.shape[2], 3, heads, channels // self.heads)
       parts.append(x.transpose(2, 0, 3, 1, 4))  # [3, windows, heads, N, C / heads]
       biases.append(PositionBias(window, heads, channels // 2 // POSITION_REDUCTION)())
       if self.shift:
-        regions.append(jnp.tile(shifted_regions(sides, window), (batch, 1)))
+        shifted = regions(sides, window, _half(window))
+        labels.append(jnp.tile(split_windows(shifted[None], window)[0], (batch, 1)))
     attended = attend(*jnp.concatenate(parts, 2), jnp.concatenate(biases),
-                      jnp.stack(regions, 1) if regions else None)
+                      jnp.stack(labels, 1) if labels else None)
     results = []
     for x, window in zip(jnp.split(attended, 2, axis=1), windows, strict=True):
-      x = x.transpose(0, 2, 1, 3).reshape(len(x), -1, channels // 2)
-      x = self._shifted(merge_windows(x, window, sides), window, 1)
+      x = x.transpose(0, 2, 1, 3).reshape(batch, -1, x.shape[2], channels // 2)
+      x = self._shifted(join_windows(x, window, sides), window, 1)
       results.append(x[:, :height, :width])
     return jnp.concatenate(results, -1)
 
-  def _shifted(self, x: jax.Array, window: tuple[int, int], sign: int) -> jax.Array:
-    if not self.shift:
-      return x
-    return jnp.roll(x, [sign * (side // 2) for side in window], (1, 2))
+  def _shifted(self, x: jax.Array, window: Pair, sign: int) -> jax.Array:
+    return jnp.roll(x, [sign * side for side in _half(window)], (1, 2)) if self.shift else x
 
 
-def split_windows(x: jax.Array, window: tuple[int, int]) -> jax.Array:
-  """Splits [B, H, W, ...] into windows of (rows, columns), [B * H * W / N, N, ...]."""
-  (rows, columns), (batch, height, width) = window, x.shape[:3]
-  x = x.reshape(batch, height // rows, rows, width // columns, columns, *x.shape[3:])
-  return x.swapaxes(2, 3).reshape(-1, rows * columns, *x.shape[5:])
-
-
-def merge_windows(x: jax.Array, window: tuple[int, int], sides: tuple[int, int]) -> jax.Array:
-  """Inverts `split_windows`: [B * H * W / N, N, C] to [B, H, W, C] for sides (H, W)."""
-  (rows, columns), (height, width) = window, sides
-  x = x.reshape(-1, height // rows, width // columns, rows, columns, x.shape[-1])
-  return x.swapaxes(2, 3).reshape(-1, height, width, x.shape[-1])
-
-
-def shifted_regions(sides: tuple[int, int], window: tuple[int, int]) -> jax.Array:
-  """Returns the region of each pixel of shifted windows, int32 [H * W / N, N].
-
-  The shift moves the first rows and columns of an image behind the last ones. A window there has
-  pixels of several regions, and each attends to those of its own alone.
-  """
-  numbers = []
-  for side, length in zip(window, sides, strict=True):
-    position = np.arange(length)
-    numbers.append(np.int32(position >= length - side) + (position >= length - side // 2))
-  rows, columns = map(jnp.asarray, numbers)
-  return split_windows((3 * rows[:, None] + columns)[None], window)
+def _half(window: Pair) -> Pair:
+  return window[0] // 2, window[1] // 2
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array,
-           regions: jax.Array | None, logits_bytes: int | None = None) -> jax.Array:
+           labels: jax.Array | None, logits_bytes: int | None = None) -> jax.Array:
   """Computes attention in windows, some of them at a time.
 
   Args:
     q, k, v: [windows, heads, N, D].
     bias: [heads, N, N], float32, is added to the logits.
-    regions: [windows, 2, N], for the first and the second half of the heads; pixels of different
-      regions don't see each other. None: all do.
+    labels: [windows, 2, N], `regions` for the first and the second half of the heads; pixels of
+      different regions don't see each other. None: all do.
     logits_bytes: of the windows that are computed at once, `LOGITS_BYTES` by default. Other values
       do not change the result. The gradient of windows in turn computes the logits again.
 
@@ -176,15 +159,15 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array,
   windows, heads, pixels, size = q.shape
 
   def some(part: tuple[jax.Array, ...]) -> jax.Array:
-    q, k, v, *labels = part
+    q, k, v, *of_halves = part
     logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     logits = size**-0.5 * logits + bias
-    if labels:
-      differ = labels[0][..., :, None] != labels[0][..., None, :]
+    if of_halves:
+      differ = of_halves[0][..., :, None] != of_halves[0][..., None, :]
       logits += jnp.repeat(jnp.where(differ, MASKED, 0.0), heads // 2, axis=1)
     return nn.softmax(logits).astype(v.dtype) @ v
 
-  arguments = (q, k, v) if regions is None else (q, k, v, regions)
+  arguments = (q, k, v) if labels is None else (q, k, v, labels)
   if logits_bytes is None:
     logits_bytes = LOGITS_BYTES['cpu' if jax.default_backend() == 'cpu' else 'gpu']
   count = -(-4 * windows * heads * pixels**2 // logits_bytes)

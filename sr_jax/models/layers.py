@@ -24,11 +24,12 @@ LUMA_RANGE = float(images.LUMA.sum())  # 219 / 255
 SMALL_KAIMING = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
 # PyTorch's default for kernels, used for networks whose papers don't name an initialiser.
 PYTORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+KAIMING = nn.initializers.he_normal()  # He et al. 2015, equation 10
 # Kernel initialisers by the names that configs use.
 INITIALIZERS = {
     'xavier': nn.initializers.xavier_uniform(),  # Glorot and Bengio 2010, equation 16
     'xavier_normal': nn.initializers.xavier_normal(),
-    'kaiming': nn.initializers.he_normal(),  # He et al. 2015, equation 10
+    'kaiming': KAIMING,
     'kaiming_uniform': nn.initializers.he_uniform(),
     'kaiming_0.1': SMALL_KAIMING,
     'lecun': nn.initializers.lecun_normal(),
@@ -219,6 +220,12 @@ class ResidualConv(nn.Module):
     x = activation(conv(features // 4, (3, 3))(x))
     x = activation(conv(features // 4, (1, 1))(x))
     return conv(features, (3, 3))(x)
+
+
+def check_drop_path(module: nn.Module) -> None:
+  """Raises ValueError if the field drop_path of a network is no probability below 1."""
+  if not 0 <= module.drop_path < 1:
+    raise ValueError(f'drop_path={module.drop_path}: expected a number from 0 to below 1')
 
 
 def residual_scales(module: nn.Module, batch: int, train: bool) -> jax.Array | None:

@@ -30,15 +30,16 @@ from sr_jax.models.attention import (
   join_windows,
   regions,
   split_windows,
+  transformer_mean,
 )
 from sr_jax.models.convolution import Conv, Dense
-from sr_jax.models.edsr import DIV2K_MEAN
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
   ResidualConv,
   Upsample,
   add_chroma,
   check_choices,
+  check_drop_path,
   crop,
   fold,
   match_channels,
@@ -84,7 +85,7 @@ class SwinBlock(nn.Module):
     """Returns the result; `scales` [2, B] are the factors of both residuals, or None for 1."""
     window = self.fields.window
     shift = window // 2 if self.shifted else 0
-    labels = regions(*x.shape[1:3], window, shift) if shift else None
+    labels = regions(x.shape[1:3], (window,) * 2, (shift,) * 2) if shift else None
     # All of a block is computed in the shifted image, since each window is computed by itself.
     x = jnp.roll(x, (-shift, -shift), (1, 2)) if shift else x
     x = in_strips(self, partial(_apply_to_windows, scales), x, window, labels)
@@ -94,11 +95,11 @@ class SwinBlock(nn.Module):
 def _apply_to_windows(scales: jax.Array | None, block: SwinBlock, x: jax.Array,
                       labels: jax.Array | None) -> jax.Array:
   """Returns the block's result for x [B, h, w, features] of whole windows, with their labels."""
-  window = block.fields.window
+  window = (block.fields.window,) * 2
   if labels is not None:
-    labels = split_windows(labels[None, ..., None], window)[0, ..., 0]
+    labels = split_windows(labels[None], window)[0]
   attended = block.attention(split_windows(block.norm1(x), window), labels)
-  attended = join_windows(attended, window, *x.shape[1:3])
+  attended = join_windows(attended, window, x.shape[1:3])
   x = x + scale_residual(attended, scales, 0)
   hidden = nn.gelu(block.hidden(block.norm2(x)), approximate=False)
   return x + scale_residual(block.output(hidden), scales, 1)
@@ -242,8 +243,7 @@ class SwinIR(nn.Module):
     return self.tail(self.trunk(lr, train), lr)
 
   def _mean(self) -> np.ndarray:
-    """Returns what is subtracted from the image; the authors' networks of one channel have 0."""
-    return np.array(DIV2K_MEAN if self.channels == 3 else (0,), np.float32)
+    return transformer_mean(self.channels)
 
   def _check(self) -> None:
     check_choices(self, scale=(1, 2, 3, 4, 8), position=POSITIONS,
@@ -252,8 +252,7 @@ class SwinIR(nn.Module):
     check_heads(self.features, self.heads, self.position)
     if self.window < 2:
       raise ValueError(f'window={self.window}: expected at least 2')
-    if not 0 <= self.drop_path < 1:
-      raise ValueError(f'drop_path={self.drop_path}: expected a number from 0 to below 1')
+    check_drop_path(self)
     if self.image_range <= 0:
       raise ValueError(f'image_range={self.image_range}: expected a number above 0')
     if int(self.features * self.mlp_ratio) < 1:

@@ -16,6 +16,7 @@ from sr_jax.pretrained.shapes import (
     index_count,
     shuffle_factor,
     shuffle_scale,
+    shuffle_stages,
 )
 
 # No tensor contains EDSR's residual scale; the networks of the paper are recognised by their size.
@@ -91,10 +92,8 @@ def nearest_scale(stages: int, unshuffle: int) -> int | Unstated:
 def _edsr(tensors: Tensors) -> dict[str, Any]:
   features, channels = conv_channels(tensors, 'conv_first')
   blocks = index_count(tensors, r'body\.(\d+)\.')
-  stages = [f'upsample.{index}'
-            for index in range(0, index_count(tensors, r'upsample\.(\d+)\.'), 2)]
   return {'features': features, 'blocks': blocks, 'channels': channels,
-          'scale': shuffle_scale(tensors, stages, features),
+          'scale': shuffle_scale(tensors, shuffle_stages(tensors), features),
           **edsr_unstated(features, blocks)}
 
 

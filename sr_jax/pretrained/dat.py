@@ -14,19 +14,23 @@ import numpy as np
 from flax import linen as nn
 
 from sr_jax.errors import InputError
-from sr_jax.models.attention import MASKED
+from sr_jax.models.attention import relative_position_index
 from sr_jax.models.dat import DAT, TAIL_FEATURES, is_shifted
+from sr_jax.pretrained import transformers
+from sr_jax.pretrained.basicsr import MAX_STAGES
 from sr_jax.pretrained.shapes import (
     Tensors,
     Unstated,
     conv_channels,
+    dense_outputs,
     index_count,
     shuffle_factor,
     shuffle_scale,
+    shuffle_stages,
 )
 
 NETWORKS = {'dat': lambda generator: True}
-MAX_STAGES = 4  # of upsampling; names for stages that a generator does not have are not used
+CROP = 64  # side of the authors' crops, for which their files have masks
 ATTENTION = {  # our layers of an attention that both kinds have
     'qkv': 'qkv', 'conv': 'dwconv.0', 'norm': 'dwconv.1', 'project': 'proj', 'channels': '',
     'channel_interaction/reduce': 'channel_interaction.1',
@@ -47,32 +51,21 @@ def infer(tensors: Tensors, given: dict[str, Any]) -> tuple[str, dict[str, Any]]
     return None
   features, channels = conv_channels(tensors, 'conv_first')
   block = 'layers.0.blocks'
-  hidden = _rows(tensors, f'{block}.0.ffn.fc1.weight')
+  hidden = dense_outputs(tensors, f'{block}.0.ffn.fc1')
   fields = {
       'features': features, 'channels': channels,
       'groups': index_count(tensors, r'layers\.(\d+)\.'),
       'blocks': index_count(tensors, r'layers\.0\.blocks\.(\d+)\.'),
-      'heads': 2 * _rows(tensors, f'{block}.0.attn.attns.0.pos.pos3.2.weight'),
+      'heads': 2 * dense_outputs(tensors, f'{block}.0.attn.attns.0.pos.pos3.2'),
       'split_size': _split_size(tensors, f'{block}.0.attn.attns.0.rpe_biases'),
       'mlp_ratio': hidden / features,
       'residual_conv': '1conv' if 'conv_after_body.weight' in tensors else '3conv'}
   if 'conv_last.weight' in tensors:
-    stages = [f'upsample.{index}' for index in
-              range(0, index_count(tensors, r'upsample\.(\d+)\.'), 2)]
-    scale = shuffle_scale(tensors, stages, TAIL_FEATURES)
+    scale = shuffle_scale(tensors, shuffle_stages(tensors), TAIL_FEATURES)
     return 'dat', fields | {'upsample': 'shuffle', 'scale': scale}
   outputs, _ = conv_channels(tensors, 'upsample.0')
   scale = shuffle_factor(tensors, 'upsample.0', channels, outputs)
   return 'dat', fields | {'upsample': 'direct', 'scale': scale}
-
-
-def _rows(tensors: Tensors, name: str) -> int:
-  """Returns the number of outputs of a dense layer."""
-  if name not in tensors:
-    raise InputError(f'{name} is missing, expected a matrix [out, in]')
-  if tensors[name].ndim != 2 or not tensors[name].size:
-    raise InputError(f'{name} is {list(tensors[name].shape)}, expected a matrix [out, in]')
-  return len(tensors[name])
 
 
 def _split_size(tensors: Tensors, name: str) -> tuple[int, ...] | Unstated:
@@ -95,9 +88,9 @@ def _split_size(tensors: Tensors, name: str) -> tuple[int, ...] | Unstated:
 def names(name: str, generator: nn.Module) -> dict[str, str]:
   """Maps our layers to the authors', as `basicsr.names` does."""
   mapping = {'head': 'conv_first', 'head_norm': 'before_RG.1', 'norm': 'norm'}
-  mapping |= _residual_names('body_end', 'conv_after_body', generator)
+  mapping |= transformers.residual_names('body_end', 'conv_after_body', generator)
   for group in range(generator.groups):
-    mapping |= _residual_names(f'body_{group}/conv', f'layers.{group}.conv', generator)
+    mapping |= transformers.residual_names(f'body_{group}/conv', f'layers.{group}.conv', generator)
     for block in range(generator.blocks):
       ours, theirs = f'body_{group}/block_{block}', f'layers.{group}.blocks.{block}'
       mapping |= {f'{ours}/{norm}': f'{theirs}.{norm}' for norm in ('norm1', 'norm2')}
@@ -114,12 +107,6 @@ def names(name: str, generator: nn.Module) -> dict[str, str]:
   return mapping | {'before_upsample': 'conv_before_upsample.0', 'last': 'conv_last'}
 
 
-def _residual_names(ours: str, theirs: str, generator: nn.Module) -> dict[str, str]:
-  if generator.residual_conv == '1conv':
-    return {f'{ours}/Conv_0': theirs}
-  return {f'{ours}/Conv_{index}': f'{theirs}.{2 * index}' for index in range(3)}
-
-
 def buffers(generator: nn.Module) -> dict[str, np.ndarray]:
   """Returns the buffers; masks are for crops of 64x64 pixels, as in the authors' files."""
   found = {}
@@ -131,22 +118,12 @@ def buffers(generator: nn.Module) -> dict[str, np.ndarray]:
       for branch in range(2) if block % 2 == 0 else ():
         sides = tuple(generator.split_size[::-1] if branch else generator.split_size)
         found[f'{attention}.attns.{branch}.rpe_biases'] = _distances(sides)
-        found[f'{attention}.attns.{branch}.relative_position_index'] = _index(sides)
+        found[f'{attention}.attns.{branch}.relative_position_index'] = (
+            relative_position_index(sides))
         if is_shifted(group, block):
-          found[f'{attention}.attn_mask_{branch}'] = _mask(sides)
+          crop = (math.lcm(CROP, *sides),) * 2
+          found[f'{attention}.attn_mask_{branch}'] = transformers.mask(crop, sides)
   return found
-
-
-@functools.lru_cache(maxsize=4)
-def _mask(sides: tuple[int, int]) -> np.ndarray:
-  """Returns what is added to the logits in each shifted window of a crop, [windows, N, N]."""
-  crop = math.lcm(64, *sides)
-  numbers = [np.digitize(np.arange(crop), (crop - side, crop - side // 2)) for side in sides]
-  regions = 3 * numbers[0][:, None] + numbers[1]
-  rows, columns = sides
-  regions = regions.reshape(crop // rows, rows, crop // columns, columns).swapaxes(1, 2)
-  regions = regions.reshape(-1, rows * columns)
-  return np.where(regions[:, :, None] == regions[:, None], np.float32(0), np.float32(MASKED))
 
 
 @functools.lru_cache(maxsize=4)
@@ -154,11 +131,3 @@ def _distances(sides: tuple[int, int]) -> np.ndarray:
   """Returns the distances in rows and columns that two pixels of a window can have, [n, 2]."""
   rows, columns = (np.arange(1 - side, side, dtype=np.float32) for side in sides)
   return np.stack(np.meshgrid(rows, columns, indexing='ij'), -1).reshape(-1, 2)
-
-
-@functools.lru_cache(maxsize=4)
-def _index(sides: tuple[int, int]) -> np.ndarray:
-  """Returns the number of the distance of each two pixels of a window, int64 [N, N]."""
-  rows, columns = (pixels.ravel() for pixels in np.indices(sides))
-  return ((rows[:, None] - rows + sides[0] - 1) * (2 * sides[1] - 1)
-          + columns[:, None] - columns + sides[1] - 1)

@@ -36,6 +36,20 @@ def conv_channels(tensors: Tensors, name: str) -> tuple[int, int]:
   return weight.shape[:2]
 
 
+def dense_outputs(tensors: Tensors, name: str) -> int:
+  """Returns the number of outputs of the dense layer `name`.
+
+  Raises:
+    InputError: its weight is missing or is not a matrix [out, in].
+  """
+  weight = tensors.get(f'{name}.weight')
+  if weight is None:
+    raise InputError(f'{name}.weight is missing, expected a matrix [out, in]')
+  if weight.ndim != 2 or not weight.size:
+    raise InputError(f'{name}.weight is {list(weight.shape)}, expected a matrix [out, in]')
+  return len(weight)
+
+
 def index_count(tensors: Tensors, pattern: str) -> int:
   """Returns 1 + the largest index that the pattern's group matches at the start of a name.
 
@@ -68,6 +82,11 @@ def shuffle_factor(tensors: Tensors, name: str, channels: int, shuffled_channels
     raise InputError(f'{name}.weight is {list(tensors[f"{name}.weight"].shape)}: '
                      f'{shuffled_channels} is not {channels} times a square')
   return factor
+
+
+def shuffle_stages(tensors: Tensors) -> list[str]:
+  """Returns the convolutions of upsampling stages that alternate with PixelShuffles."""
+  return [f'upsample.{index}' for index in range(0, index_count(tensors, r'upsample\.(\d+)\.'), 2)]
 
 
 def shuffle_scale(tensors: Tensors, names: Sequence[str], features: int) -> int:

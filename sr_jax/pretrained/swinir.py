@@ -10,14 +10,17 @@ import numpy as np
 from flax import linen as nn
 
 from sr_jax.errors import InputError
-from sr_jax.models.attention import MASKED, regions, relative_position_index
+from sr_jax.models.attention import relative_position_index
+from sr_jax.pretrained import transformers
 from sr_jax.pretrained.basicsr import MAX_STAGES
 from sr_jax.pretrained.shapes import (
   Tensors,
   conv_channels,
+  dense_outputs,
   index_count,
   shuffle_factor,
   shuffle_scale,
+  shuffle_stages,
 )
 
 NETWORKS = {'swinir': lambda generator: True}
@@ -41,14 +44,12 @@ def infer(tensors: Tensors, given: dict[str, Any]) -> tuple[str, dict[str, Any]]
   if table.ndim != 2 or (2 * window - 1)**2 != table.shape[0]:
     raise InputError(f'{first}.attn.relative_position_bias_table is {list(table.shape)}, expected '
                      '[(2 * window - 1)^2, heads]')
-  hidden = tensors.get(f'{first}.mlp.fc1.weight')
-  if hidden is None or hidden.ndim != 2:
-    raise InputError(f'{first}.mlp.fc1.weight is missing, expected [hidden, {features}]')
+  hidden = dense_outputs(tensors, f'{first}.mlp.fc1')
   upsample, scale, channels, unshuffle = _upsampling(tensors, head, features, inputs)
   one = 'conv_after_body.weight' in tensors
   return 'swinir', {
       'features': features, **_depths(tensors), 'heads': table.shape[1], 'window': window,
-      'mlp_ratio': hidden.shape[0] / features, 'position': 'bias',
+      'mlp_ratio': hidden / features, 'position': 'bias',
       'residual_conv': '1conv' if one else '3conv', 'upsample': upsample, 'scale': scale,
       'unshuffle': unshuffle, 'channels': channels,
       'image_range': 255.0 if window == JPEG_WINDOW else 1.0}
@@ -77,9 +78,7 @@ def _upsampling(tensors: Tensors, head: str, features: int, inputs: int
     upsample, factor = 'nearest', 2**(index_count(tensors, r'conv_up(\d+)\.') - 1)
   elif 'conv_before_upsample.0.weight' in tensors:
     width, _ = conv_channels(tensors, 'conv_before_upsample.0')
-    stages = [f'upsample.{index}' for index in
-              range(0, index_count(tensors, r'upsample\.(\d+)\.'), 2)]
-    upsample, factor = 'shuffle', shuffle_scale(tensors, stages, width)
+    upsample, factor = 'shuffle', shuffle_scale(tensors, shuffle_stages(tensors), width)
   elif 'upsample.0.weight' in tensors:
     outputs, _ = conv_channels(tensors, 'upsample.0')
     upsample, factor = 'direct', shuffle_factor(tensors, 'upsample.0', channels, outputs)
@@ -100,9 +99,9 @@ def names(name: str, generator: nn.Module) -> dict[str, str]:
   stage_name = 'conv_up{0}' if generator.upsample == 'nearest' else 'upsample.{1}'
   mapping |= {f'stages_{stage}/Conv_0': stage_name.format(stage + 1, 2 * stage)
               for stage in range(MAX_STAGES)}
-  ends = {'body_end': 'conv_after_body'}
+  mapping |= transformers.residual_names('body_end', 'conv_after_body', generator)
   for group in range(generator.groups):
-    ends[f'body_{group}/conv'] = f'layers.{group}.conv'
+    mapping |= transformers.residual_names(f'body_{group}/conv', f'layers.{group}.conv', generator)
     for block in range(generator.blocks):
       ours, theirs = f'body_{group}/body_{block}', f'layers.{group}.residual_group.blocks.{block}'
       mapping |= {f'{ours}/{layer}': f'{theirs}.{layer}' for layer in ('norm1', 'norm2')}
@@ -110,22 +109,13 @@ def names(name: str, generator: nn.Module) -> dict[str, str]:
                   f'{ours}/attention/qkv': f'{theirs}.attn.qkv',
                   f'{ours}/attention/projection': f'{theirs}.attn.proj',
                   f'{ours}/hidden': f'{theirs}.mlp.fc1', f'{ours}/output': f'{theirs}.mlp.fc2'}
-  for ours, theirs in ends.items():
-    if generator.residual_conv == '1conv':
-      mapping[f'{ours}/Conv_0'] = theirs
-    else:  # activations between the three convolutions count, too
-      mapping |= {f'{ours}/Conv_{index}': f'{theirs}.{2 * index}' for index in range(3)}
   return mapping
 
 
 def buffers(generator: nn.Module) -> dict[str, np.ndarray]:
   """Returns the index of each bias table, int64, and the mask of each shifted block, float32."""
-  window = generator.window
-  side = MASK_WINDOWS * window
-  labels = np.asarray(regions(side, side, window, window // 2))
-  labels = labels.reshape(MASK_WINDOWS, window, MASK_WINDOWS, window).swapaxes(1, 2)
-  labels = labels.reshape(MASK_WINDOWS**2, window**2)
-  mask = np.where(labels[:, :, None] == labels[:, None], np.float32(0), np.float32(MASKED))
+  window = (generator.window,) * 2
+  mask = transformers.mask((MASK_WINDOWS * generator.window,) * 2, window)
   index, tensors = relative_position_index(window), {}
   for group in range(generator.groups):
     for block in range(generator.blocks):
