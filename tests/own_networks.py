@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from sr_jax.inference.compiled_parts import CompiledParts
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models.layers import pixel_shuffle, pixel_unshuffle, repeat_pixels
 
 
@@ -139,3 +141,23 @@ def image(height: int, width: int) -> np.ndarray:
   y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[:, None]
   noise = np.random.default_rng(height).random((height, width, 3))
   return np.float32(np.clip(0.5 * x * y + 0.5 * noise * (x > 0.5), 0, 1))
+
+
+def check_layer_by_layer(network: nn.Module, variables: dict, lr: np.ndarray) -> Upscaler:
+  """Checks that a quarter of the trunk's memory gives the result of the whole image.
+
+  Args:
+    lr: float32 [h, w, 3], or [B, h, w, 3].
+
+  Returns:
+    The upscaler with a quarter of the memory, which computes layer by layer.
+  """
+  parts = CompiledParts(network, variables)
+  memory = int(parts.trunk(1, parts.feature_size(lr.shape[-3:-1])).bytes / 4)
+  upscale = Upscaler(network, variables, memory=memory, tile=16)
+  plan = upscale.planner.plan(lr if lr.ndim == 4 else lr[None], memory)
+  assert 0 < plan.layer_side < max(lr.shape[-3:-1])
+  whole = jax.jit(network.apply)(variables, lr if lr.ndim == 4 else lr[None])
+  np.testing.assert_allclose(upscale(lr), whole if lr.ndim == 4 else whole[0], rtol=0, atol=1e-5)
+  assert upscale.notes == []
+  return upscale

@@ -12,10 +12,11 @@ from flax import linen as nn
 from sr_jax.errors import InputError
 from sr_jax.inference import layerwise
 from sr_jax.inference.compiled_parts import CompiledParts
+from sr_jax.inference.trunk_layers import Layer
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models.group_norm import GroupNorm
 from tests.conftest import filled
-from tests.own_networks import Gate, Own, image
+from tests.own_networks import Gate, Own, check_layer_by_layer, image
 
 
 class SummedGate(nn.Module):
@@ -66,16 +67,18 @@ def test_sums_over_the_image_are_exact_in_windows(name: str) -> None:
   layer, reach = LAYERS[name]
   network, lr = Own(layer), np.stack([image(75, 91), image(75, 91)[::-1] / 2])
   variables = filled(network, lr[:1, :24, :24])
-  parts = CompiledParts(network, variables)
-  assert parts.trunk_locality.reach is None
-  assert layerwise.longest_reach(network, variables) == max(reach, 1)
-  memory = int(parts.trunk(1, lr.shape[1:3]).bytes / 4)
-  upscale = Upscaler(network, variables, memory=memory, tile=16)
-  plan = upscale.planner.plan(lr[:1], memory)
-  assert 0 < plan.layer_side < 60
-  want = jax.jit(network.apply)(variables, lr)
-  np.testing.assert_allclose(upscale(lr), want, rtol=0, atol=1e-5)
-  assert upscale.notes == []
+  assert CompiledParts(network, variables).trunk_locality.reach is None
+  upscale = check_layer_by_layer(network, variables, lr)
+  assert max(call.grid.halo for call in upscale.planner.layers.calls) == max(reach, 1)
+
+
+@pytest.mark.parametrize('stated', [(8,), (0, 1), (8, -1), 8, (8.0, 1)], ids=str)
+def test_a_layer_that_states_no_grid_is_named(stated: Any) -> None:
+  class Stating(nn.Module):
+    window_grid = stated
+
+  with pytest.raises(InputError, match=r'Stating.window_grid is .*; expected two integers'):
+    _ = Layer(Stating(), (), ()).stated_grid
 
 
 def test_an_image_on_a_canvas_would_change_the_sums() -> None:
@@ -106,7 +109,8 @@ def test_other_layers_that_mix_all_pixels_need_the_whole_image(mix: Callable[...
 
     network = WithArgument(mix)
   variables = filled(network, lr[None, :24, :24])
-  assert layerwise.longest_reach(network, variables) is None
-  memory = int(CompiledParts(network, variables).trunk(1, lr.shape[:2]).bytes / 4)
+  parts = CompiledParts(network, variables)
+  assert layerwise.Layers(parts).calls is None
+  memory = int(parts.trunk(1, lr.shape[:2]).bytes / 4)
   with pytest.raises(InputError, match=r'91x75 pixels does not fit .*reduce_sum'):
     Upscaler(network, variables, memory=memory)(lr)

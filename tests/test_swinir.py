@@ -26,6 +26,7 @@ from sr_jax.pretrained import families, generators
 from sr_jax.step import train_step
 from tests import smallest
 from tests.conftest import filled, same_bits
+from tests.own_networks import check_layer_by_layer
 from tests.test_train import run, stop_after
 
 SMALL = {'features': 8, 'groups': 1, 'blocks': 2, 'heads': 2, 'window': 4}
@@ -210,6 +211,20 @@ def test_the_trunk_needs_the_whole_image_and_the_tail_runs_in_tiles(network: tup
   assert (seven.has_trunk, seven.feature_size((14, 15))) == (True, (14, 21))
 
 
+def test_layers_run_in_windows_on_the_grid_of_attention(network: tuple) -> None:
+  """Also shifted ones; the image's sides are no multiples of the windows' side."""
+  model, variables = network
+  lr = np.random.default_rng(1).random((58, 67, 3), np.float32)
+  variables = jax.tree.map(lambda leaf: 4 * leaf, variables)
+  upscale = check_layer_by_layer(model.clone(remat=True), variables, lr)
+  grids = {call.grid for call in upscale.planner.layers.calls
+           if isinstance(call.layer.module, SwinBlock)}
+  assert grids == {(4, 0), (4, 2)}
+  grey = np.uint16(lr[..., :1] * 65535)
+  whole = Upscaler(model, variables)(grey)
+  np.testing.assert_allclose(np.float64(upscale(grey)), whole, atol=1)
+
+
 def test_grey_16_bit_images_in_tiles_and_too_large_ones(network: tuple) -> None:
   model, variables = network
   rng = np.random.default_rng(3)
@@ -217,8 +232,7 @@ def test_grey_16_bit_images_in_tiles_and_too_large_ones(network: tuple) -> None:
   upscaler = Upscaler(model, variables, tile=8)
   whole = jax.jit(model.apply)(variables, np.float32(deep.repeat(3, -1) / 65535)[None])[0].mean(-1)
   np.testing.assert_allclose(upscaler(deep)[..., 0], np.clip(whole, 0, 1) * 65535, atol=1)
-  with pytest.raises(InputError, match=r'SwinIR: an image of 10x21 pixels does not fit in .*'
-                     r'whole image or on their position'):
+  with pytest.raises(InputError, match=r'an image of 10x21 pixels does not fit in memory, even'):
     Upscaler(model, variables, memory=10_000)(deep)
 
 

@@ -1,6 +1,7 @@
 """Tests of the geometry of windows and canvases."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -28,6 +29,24 @@ def test_exact_parts_of_windows_cover_each_pixel_once(side: int, window: int, ha
     # Exact: each end of the window is an end of the side, or at least a halo away.
     assert span.start == 0 or span.begin - span.start >= halo
     assert span.start + window == side or span.start + window - span.end >= halo
+
+
+@pytest.mark.parametrize('multiple', [1, 4, 7, 32])
+@pytest.mark.parametrize('halo', [0, 1, 2, 16, 17])
+def test_windows_on_a_grid(multiple: int, halo: int) -> None:
+  """The smallest ones and larger ones, on axes that are multiples of the grid or not."""
+  grid = tiles.Grid(multiple, halo)
+  assert (grid.shortest, tiles.Grid(1, halo).shortest) == (
+      multiple * math.ceil(2 * halo / multiple + 1), 2 * halo + 1)
+  for side, wanted in itertools.product((3, 64, 113, 224), (1, 70)):
+    window = grid.window(wanted, side)
+    spans = tiles.spans(side, window, halo, multiple=multiple)
+    assert [pixel for span in spans for pixel in range(span.begin, span.end)] == list(range(side))
+    for span in spans:
+      assert span.start % multiple == 0
+      assert span.start == 0 or span.begin - span.start >= halo
+      assert span.start + window >= side or (
+          window % multiple == 0 and span.start + window - span.end >= halo)
 
 
 def test_windows_without_an_exact_part_are_refused() -> None:

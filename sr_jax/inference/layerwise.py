@@ -4,123 +4,125 @@ Each layer of a trunk (a residual block, an RRDB) sees a few pixels, where the w
 hundreds. So each layer passes over the features of the whole image in windows with a short halo;
 between the layers, the network's own code runs on NumPy arrays.
 
-A layer with the methods `statistics` and `apply_statistics` (see `sr_jax.models`), such as a
-normalisation over the image, takes two passes: the first adds up the statistics of disjoint
-windows, in float64; given these, the layer is local.
+`sr_jax.models` has what layers may state for this. The windows of a layer with attention in windows
+lie on the grid of these (`window_grid`). A layer with the methods `statistics` and
+`apply_statistics`, such as a normalisation over the image, takes two passes: the first adds up the
+statistics of disjoint windows, in float64; given these, the layer is local. A residual group of
+blocks is divided into these (`layered`).
 """
 
 import contextlib
 import functools
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from sr_jax.inference import locality, tiles
+from sr_jax.inference import tiles, trunk_layers
+from sr_jax.inference.compiled_parts import CompiledParts
+from sr_jax.inference.trunk_layers import Layer
+
+Sides = tuple[int, int]  # height and width
 
 
-class _Layer(NamedTuple):
-  """A layer and all arguments of its call but the first; hashable, and equal for equal calls."""
+class LayerCall(NamedTuple):
+  """A layer that a trunk calls, with the shapes of what is given to it.
 
-  module: nn.Module
-  args: tuple
-  kwargs: tuple[tuple[str, Any], ...]
-
-
-def _apply(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
-  with jax.default_matmul_precision('highest'):
-    return layer.module.apply(variables, x, *layer.args, **dict(layer.kwargs))
-
-
-def _needs_statistics(layer: _Layer) -> bool:
-  return hasattr(layer.module, 'apply_statistics')
-
-
-def _statistics(layer: _Layer, variables: dict, x: jax.Array) -> Any:
-  with jax.default_matmul_precision('highest'):
-    return layer.module.apply(variables, x, method='statistics')
-
-
-def _apply_statistics(layer: _Layer, variables: dict, x: jax.Array, sums: Any, count: Any
-                      ) -> jax.Array:
-  with jax.default_matmul_precision('highest'):
-    return layer.module.apply(variables, x, sums, count, method='apply_statistics')
-
-
-_jit_apply, _jit_statistics, _jit_apply_statistics = (
-    jax.jit(function, static_argnums=0) for function in (_apply, _statistics, _apply_statistics))
-
-
-def _on_each_layer(generator: nn.Module,
-                   function: Callable[[_Layer, dict, jax.Array | np.ndarray], Any]
-                   ) -> contextlib.AbstractContextManager[None]:
-  """Replaces the call of each of the generator's layers by function(layer, variables, x).
-
-  Calls inside a layer are not replaced.
+  Attributes:
+    grid: where its windows may lie, in its own pixels.
+    features: [1, n, n, C]; only C and the dtype matter.
   """
-  def replace(call: Callable, args: tuple, kwargs: dict,
-              context: nn.module.InterceptorContext) -> Any:
-    module = context.module
-    if context.method_name != '__call__' or not isinstance(module.parent, type(generator)):
-      return call(*args, **kwargs)
-    x, *rest = args
-    # Without their names, layers with equal fields are equal and share what is compiled.
-    anonymous = module.clone(parent=None, name=None)
-    layer = _Layer(anonymous, tuple(rest), tuple(sorted(kwargs.items())))
-    return function(layer, module.variables, x)
 
-  return nn.intercept_methods(replace)
+  layer: Layer
+  grid: tiles.Grid
+  variables: dict
+  features: jax.ShapeDtypeStruct
 
-
-def _halo(layer: _Layer, variables: dict, x: jax.Array | np.ndarray) -> int | None:
-  """Returns the halo of a layer's windows, in its own pixels; None: it can't run in windows."""
-  leaves, tree = jax.tree.flatten(variables)
-  shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-  try:
-    hash(layer)
-  except TypeError:  # a field or an argument such as a second array
-    return None
-  if _needs_statistics(layer) and (layer.args or layer.kwargs):
-    return None  # its methods don't have these arguments
-  return _halo_of(layer, tree, shapes, x.shape[3], np.dtype(x.dtype)) if np.ndim(x) == 4 else None
+  def bytes(self, batch: int, sides: Sides) -> float:
+    """Returns what the layer needs on the device for a window of these sides."""
+    x = jax.ShapeDtypeStruct((batch, *sides, self.features.shape[3]), self.features.dtype)
+    if not self.layer.needs_statistics:
+      return trunk_layers.compiled(trunk_layers.apply, self.layer, self.variables, x).bytes
+    inside = () if self.layer.stated_grid is None else (jax.ShapeDtypeStruct(sides, bool),)
+    sums = jax.eval_shape(functools.partial(trunk_layers.statistics, self.layer), self.variables, x,
+                          *inside)
+    return max(
+        trunk_layers.compiled(trunk_layers.statistics, self.layer, self.variables, x, *inside
+                              ).bytes,
+        trunk_layers.compiled(trunk_layers.apply_statistics, self.layer, self.variables, x,
+                              sums, np.float32(0)).bytes)
 
 
-@functools.lru_cache(maxsize=256)
-def _halo_of(layer: _Layer, tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], channels: int,
-             dtype: np.dtype) -> int | None:
-  def given_statistics(variables: dict, x: jax.Array) -> jax.Array:
-    sums = jax.eval_shape(functools.partial(_statistics, layer), variables, x)
-    # As if they did not depend on x, and the same for each image.
-    sums = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), sums)
-    return _apply_statistics(layer, variables, x, sums, 1.0)
+class Layers:
+  """The layers of a generator's trunk: whether, and in which windows, it can run layer by layer.
 
-  call = given_statistics if _needs_statistics(layer) else functools.partial(_apply, layer)
-  reach = locality.examine(call, jax.tree.unflatten(tree, shapes), (1, channels, dtype)).reach
-  return None if reach is None else tiles.ceil_pixels(reach)
+  Args:
+    parts: the generator's.
 
-
-def longest_reach(generator: nn.Module, variables: dict) -> int | None:
-  """Returns the longest reach of the trunk's layers, in pixels of the features.
-
-  None: a layer is not local, or is not called with one image, so that it can't run in windows.
+  Raises:
+    InputError: a layer states a grid that cannot be one.
   """
-  reaches = [0]
 
-  def measure(layer: _Layer, variables: dict, x: jax.Array) -> jax.Array:
-    y = _apply(layer, variables, x)
-    same_size = np.ndim(y) == 4 and y.shape[:3] == np.shape(x)[:3]
-    reaches.append(_halo(layer, variables, x) if same_size else None)
-    return y
+  def __init__(self, parts: CompiledParts) -> None:
+    self._parts = parts
 
-  def trunk(variables: dict, lr: jax.Array) -> jax.Array:
-    with _on_each_layer(generator, measure):
-      return generator.apply(variables, lr, method='trunk')
+  @functools.cached_property
+  def calls(self) -> list[LayerCall] | None:
+    """Calls of distinct layers.
 
-  jax.eval_shape(trunk, variables, jax.ShapeDtypeStruct((1, 96, 96, 3), np.float32))
-  return None if None in reaches else max(reaches)
+    None: there is no trunk, or a layer is not local, or is not called with one image, so that it
+    can't run in windows.
+    """
+    generator, calls, in_windows = _forward_only(self._parts.generator), {}, [True]
+    if not self._parts.has_trunk:
+      return None
+
+    def measure(layer: Layer, variables: dict, x: jax.Array) -> jax.Array:
+      y = trunk_layers.apply(layer, variables, x)
+      same_size = np.ndim(y) == 4 and y.shape[:3] == np.shape(x)[:3]
+      grid = trunk_layers.grid_of(layer, variables, x) if same_size else None
+      if grid is None:
+        in_windows[0] = False
+      else:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
+        features = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        calls[layer, features] = LayerCall(layer, grid, shapes, features)
+      return y
+
+    def trunk(variables: dict, lr: jax.Array) -> jax.Array:
+      with trunk_layers.on_each_layer(generator, measure):
+        return generator.apply(variables, lr, method='trunk')
+
+    jax.eval_shape(trunk, self._parts.variables, jax.ShapeDtypeStruct((1, 96, 96, 3), np.float32))
+    return list(calls.values()) if in_windows[0] else None
+
+  def work(self, sides: Sides, side: int) -> float:
+    """Returns the pixels that the most demanding layer computes, over those of the image.
+
+    Args:
+      sides: of the image's features.
+      side: of the windows; infinite if they are too small for a layer.
+    """
+    if self.calls is None:
+      return math.inf
+    return max([1.0, *(_work(sides, side, call.grid) for call in self.calls)])
+
+  def fitting_side(self, batch: int, sides: Sides, side: int, budget: float) -> int:
+    """Returns a side of windows, at most `side`, in which no layer needs more than `budget` bytes.
+
+    It is 0 if a layer needs larger windows.
+    """
+    while math.isfinite(self.work(sides, side)):
+      needed = max((call.bytes(batch, tuple(call.grid.window(side, full) for full in sides))
+                    for call in self.calls), default=0)
+      if needed <= budget:
+        return side
+      side = int(side * min(0.9, math.sqrt(budget / needed)))
+    return 0
 
 
 def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> np.ndarray:
@@ -132,39 +134,75 @@ def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> n
     lr: float32 [B, h, w, C].
     side: of the square windows, halo included; a layer that sees further has larger ones.
   """
-  def in_windows(layer: _Layer, variables: dict, x: np.ndarray) -> np.ndarray:
-    halo, apply = _halo(layer, variables, x), _jit_apply
-    if _needs_statistics(layer):
-      sums, count = _sum_windows(layer, variables, x, side), np.float32(x.shape[1] * x.shape[2])
-      apply = functools.partial(_jit_apply_statistics, sums=sums, count=count)
-    window = [min(full, max(side, 2 * halo + 1)) for full in x.shape[1:3]]
-    result = None
-    for row in tiles.spans(x.shape[1], window[0], halo):
-      for column in tiles.spans(x.shape[2], window[1], halo):
-        part = x[:, row.start:row.start + window[0], column.start:column.start + window[1]]
-        y = np.asarray(apply(layer, variables, jax.device_put(part, jax.devices()[0])))
-        if result is None:
-          result = np.empty((*x.shape[:3], y.shape[3]), y.dtype)
-        result[:, row.begin:row.end, column.begin:column.end] = y[
-            :, row.begin - row.start:row.end - row.start,
-            column.begin - column.start:column.end - column.start]
-    return result
-
   try:  # JAX operations between the layers must not move the features to the device
     host = jax.default_device(jax.devices('cpu')[0])
   except RuntimeError:  # this JAX has no CPU backend
     host = contextlib.nullcontext()
-  with _on_each_layer(generator, in_windows), host:
+  generator, in_windows = _forward_only(generator), functools.partial(_in_windows, side=side)
+  with trunk_layers.on_each_layer(generator, in_windows), host:
     return np.asarray(generator.apply(variables, lr, method='trunk'))
 
 
-def _sum_windows(layer: _Layer, variables: dict, x: np.ndarray, side: int) -> Any:
-  """Returns the layer's statistics of the whole x [B, h, w, C], from square windows."""
-  total = None
-  for row in tiles.spans(x.shape[1], min(side, x.shape[1]), 0):
-    for column in tiles.spans(x.shape[2], min(side, x.shape[2]), 0):
-      part = x[:, row.begin:row.end, column.begin:column.end]
-      sums = _jit_statistics(layer, variables, jax.device_put(part, jax.devices()[0]))
-      sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
-      total = sums if total is None else jax.tree.map(np.add, total, sums)
+def _forward_only(generator: nn.Module) -> nn.Module:
+  """Returns the network without `remat`, which would trace the layers that run on NumPy arrays."""
+  return generator.clone(remat=False) if getattr(generator, 'remat', False) else generator
+
+
+def _work(sides: Sides, side: int, grid: tiles.Grid) -> float:
+  windows = [grid.window(side, full) for full in sides]
+  if max(windows) > side:
+    return math.inf
+  return math.prod(len(_spans(full, window, grid)) * window / full
+                   for full, window in zip(sides, windows, strict=True))
+
+
+def _spans(full: int, window: int, grid: tiles.Grid) -> list[tiles.Span]:
+  return tiles.spans(full, window, grid.halo, multiple=grid.multiple)
+
+
+def _in_windows(layer: Layer, variables: dict, x: np.ndarray, side: int) -> np.ndarray:
+  """Returns the layer's result for x [B, h, w, C], computed in windows."""
+  grid, given, function = trunk_layers.grid_of(layer, variables, x), (), trunk_layers.apply
+  sides = tuple(grid.window(side, full) for full in x.shape[1:3])
+  if layer.needs_statistics:
+    given = _sum_windows(layer, variables, x, grid, sides), np.float32(x.shape[1] * x.shape[2])
+    function = trunk_layers.apply_statistics
+  result = None
+  for row, column in _positions(x, grid, sides):
+    part = _on_device(x[:, row.start:row.start + sides[0], column.start:column.start + sides[1]])
+    y = np.asarray(trunk_layers.run(function, layer, variables, part, *given))
+    if result is None:
+      result = np.empty((*x.shape[:3], y.shape[3]), y.dtype)
+    result[:, row.begin:row.end, column.begin:column.end] = y[
+        :, row.begin - row.start:row.end - row.start,
+        column.begin - column.start:column.end - column.start]
+  return result
+
+
+def _sum_windows(layer: Layer, variables: dict, x: np.ndarray, grid: tiles.Grid, sides: Sides
+                 ) -> Any:
+  """Returns the layer's statistics of the whole x [B, h, w, C], each pixel counted once."""
+  total, with_halo = None, layer.stated_grid is not None
+  for row, column in _positions(x, grid if with_halo else tiles.Grid(1, 0), sides):
+    part = x[:, row.begin:row.end, column.begin:column.end]
+    if with_halo:
+      part = x[:, row.start:row.start + sides[0], column.start:column.start + sides[1]]
+      inside = [(np.arange(length) + span.start >= span.begin)
+                & (np.arange(length) + span.start < span.end)
+                for span, length in zip((row, column), part.shape[1:3], strict=True)]
+    given = (inside[0][:, None] & inside[1],) if with_halo else ()
+    sums = trunk_layers.run(trunk_layers.statistics, layer, variables, _on_device(part), *given)
+    sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
+    total = sums if total is None else jax.tree.map(np.add, total, sums)
   return jax.tree.map(np.float32, total)
+
+
+def _positions(x: np.ndarray, grid: tiles.Grid, sides: Sides
+               ) -> Iterator[tuple[tiles.Span, tiles.Span]]:
+  """Yields rows and columns of the windows."""
+  return itertools.product(*(_spans(full, window, grid)
+                             for full, window in zip(x.shape[1:3], sides, strict=True)))
+
+
+def _on_device(x: np.ndarray) -> jax.Array:
+  return jax.device_put(x, jax.devices()[0])

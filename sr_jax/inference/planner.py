@@ -30,13 +30,14 @@ class Planner:
   Attributes:
     trunk_reach: how far the trunk sees, in pixels of the features; None: it needs the whole image.
     tail_reach: how far the tail sees, in pixels of the features; None: it needs the whole image.
+    layers: the layers of the trunk.
     canvas_windows: side of the tail's windows on each of the shared canvases.
   """
 
   def __init__(self, parts: CompiledParts, tile: int | None = DEFAULT_TILE,
                sizes: Iterable[Sides] = ()) -> None:
     self._parts, self._tile = parts, tile and tile // parts.unshuffle
-    sizes = list(sizes)
+    self.layers, sizes = layerwise.Layers(parts), list(sizes)
     self.canvas_windows = {}
     if len(set(sizes)) > 3 and self.tail_reach is not None and parts.trunk_locality.zero_padded:
       self.canvas_windows = self._share_canvases(sizes)
@@ -94,12 +95,16 @@ class Planner:
     side = math.isqrt(int(pixels))
     reach = self.trunk_reach + self.tail_reach if self.local else None
     tiling = None if reach is None else tiles.choose_tiling(sides, pixels, reach)
-    work, layer_work = tiles.work(sides, tiling), self._layer_work(batch, sides, pixels)
+    work, layer_work = tiles.work(sides, tiling), self._layer_work(batch, sides, side)
     # Layer by layer, features are copied to the host and back, which takes time too.
     if work <= min(MAX_WORK, 1.3 * layer_work):
       return TilingPlan(None, self.tail_window(lr, tiling[:2], budget), tiling)
     if layer_work <= MAX_WORK:
-      return TilingPlan(None, self.tail_window(lr, sides, budget), None, side)
+      layer_side = self.layers.fitting_side(batch, sides, side, budget)
+      if layer_side and self.layers.work(sides, layer_side) <= MAX_WORK:
+        return TilingPlan(None, self.tail_window(lr, sides, budget), None, layer_side)
+    if reach is None and self.layers.calls:
+      raise too_large(lr)
     if reach is None:
       raise self._must_be_whole(lr, self._parts.trunk(batch, sides).bytes, budget)
     tiling = tiles.choose_tiling(sides, pixels, side // 4)
@@ -120,21 +125,13 @@ class Planner:
       total = self._parts.trunk(batch, sides).bytes
     return total / math.prod(sides)
 
-  def _layer_work(self, batch: int, sides: Sides, pixels: float) -> float:
+  def _layer_work(self, batch: int, sides: Sides, side: int) -> float:
     """Returns the work of a trunk layer by layer; infinite if host memory is too small for it."""
-    # On the host, in float32: a layer's input and result, the trunk's first features, and a sum.
-    if 16 * batch * math.prod(sides) * self._parts.features.shape[3] > host_memory():
+    # On the host, in float32: a layer's input and result, the trunk's first features, those at the
+    # start of a residual group, and a sum.
+    if 20 * batch * math.prod(sides) * self._parts.features.shape[3] > host_memory():
       return math.inf
-    halo = self._longest_reach
-    if halo is None:
-      return math.inf
-    return tiles.work(sides, tiles.choose_tiling(sides, pixels, halo))
-
-  @functools.cached_property
-  def _longest_reach(self) -> int | None:
-    if not self._parts.has_trunk:
-      return None
-    return layerwise.longest_reach(self._parts.generator, self._parts.variables)
+    return self.layers.work(sides, side)
 
   def tail_window(self, lr: np.ndarray, sides: Sides, budget: int) -> Sides:
     """Returns the largest window of the tail, at most `tile`, that fits in half of the budget.

@@ -33,7 +33,29 @@ class Span(NamedTuple):
   end: int
 
 
-def spans(side: int, window: int, halo: int, begin: int = 0, end: int | None = None) -> list[Span]:
+class Grid(NamedTuple):
+  """Where the windows of a layer may lie, along both axes.
+
+  Attributes:
+    multiple: windows start at multiples of it. So do they end, or else at the image's border.
+    halo: number of inexact pixels at those ends of a window that are not ends of the image.
+  """
+
+  multiple: int
+  halo: int
+
+  @property
+  def shortest(self) -> int:
+    """Side of the smallest windows that have an exact part, wherever they start."""
+    return (-(-2 * self.halo // self.multiple) + 1) * self.multiple
+
+  def window(self, side: int, full: int) -> int:
+    """Returns the length of windows of about `side` pixels on an axis of `full` pixels."""
+    return min(full, max(side // self.multiple * self.multiple, self.shortest))
+
+
+def spans(side: int, window: int, halo: int, begin: int = 0, end: int | None = None,
+          multiple: int = 1) -> list[Span]:
   """Returns windows inside [0, side) whose exact parts cover [begin, end), each pixel once.
 
   Args:
@@ -42,15 +64,17 @@ def spans(side: int, window: int, halo: int, begin: int = 0, end: int | None = N
     halo: number of inexact pixels at those ends of a window that are not ends of the side.
     begin: first pixel to cover.
     end: end of the pixels to cover; None, the end of the side.
+    multiple: windows start at multiples of it; the last one may be shorter than the others.
 
   Raises:
     ValueError: the window is too short to have an exact part.
   """
-  if window < side and window <= 2 * halo:
+  if window < side and window < Grid(multiple, halo).shortest:
     raise ValueError(f'a window of {window} pixels with a halo of {halo} has no exact part')
   result, end = [], side if end is None else end
+  last = -(-max(0, side - window) // multiple) * multiple
   while begin < end:
-    start = max(0, min(begin - halo, side - window))
+    start = max(0, min(begin - halo, last) // multiple * multiple)
     stop = min(end, side if start + window >= side else start + window - halo)
     result.append(Span(start, begin, stop))
     begin = stop

@@ -13,7 +13,7 @@ The result is what the generator computes from the whole image, whichever strate
 That windows give the result of the whole image is found out by `locality`. A network of which it
 is not known, such as one with attention or with a mean over the image, runs on the whole image, one
 at a time, or is refused if that does not fit; a tail or layers that are local still run in windows,
-as do layers that declare their sums over the image (`sr_jax.models`).
+as do layers that state their sums over the image or the grid of their windows (`sr_jax.models`).
 
 Whether a strategy fits is decided by the memory that XLA reports for the compiled programs. If
 memory is exhausted nevertheless, the budget is halved and the computation continues at the row

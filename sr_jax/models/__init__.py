@@ -32,7 +32,26 @@ windows (`inference/layerwise.py`):
     number of pixels. Given these, it is local.
 
 `__call__(x)` is `apply_statistics(x, statistics(x), h * w)`. The trunk itself must call such a
-layer, with x alone, as it calls its blocks; what is local before and after it belongs to others.
+layer, with x alone (other arguments must have their defaults), as it calls its blocks; what is
+local before and after it belongs to others.
+
+A layer with attention in windows depends on a pixel's position in its window. For an image that
+exceeds the memory, such a layer states how it may be computed in windows of the image:
+
+  window_grid: (multiple, halo), a property. For a part of x that starts at multiples of `multiple`
+    and ends at multiples of it or at the image's border, `__call__` gives the result for the whole
+    x, except within `halo` pixels of those borders of the part that are not the image's. Attention
+    in windows of 8 has (8, 0) and, in windows that are shifted by 4 as in SwinIR, (8, 4); where a
+    3x3 convolution is added, (8, 1) and (8, 4).
+
+If such a layer needs sums over the image too, it has `statistics(x, inside=None)`: only pixels of x
+where `inside` [h, w] is True are counted, and what is summed may depend on others that are up to
+`halo` pixels away. `apply_statistics` is what then has the property above.
+
+A module that consists of layers, such as a residual group of attention blocks, has the class
+attribute `layered = True`. Its submodules are then computed one after the other, as if the trunk
+called them. What its `__call__` itself does between them must be cheap, such as a sum: it is
+computed for the whole image, in the host's memory.
 
 A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
 `trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the

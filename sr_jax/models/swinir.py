@@ -74,6 +74,13 @@ class SwinBlock(nn.Module):
   fields: BlockFields
   shifted: bool
 
+  @property
+  def window_grid(self) -> tuple[int, int]:
+    """Where windows of an image may lie, see `sr_jax.models`."""
+    # The windows at the end of the shifted image have pixels of both ends, apart from each other.
+    window = self.fields.window
+    return window, (window - window // 2 if self.shifted else 0)
+
   def setup(self) -> None:
     features, heads, window, mlp_ratio, position, dtype = self.fields
     dense = partial(Dense, kernel_init=LINEAR, dtype=dtype)
@@ -120,6 +127,8 @@ class SwinGroup(nn.Module):
   residual_conv: str
   remat: bool
   kernel_init: Callable
+
+  layered = True  # see `sr_jax.models`
 
   def setup(self) -> None:
     block = nn.remat(SwinBlock) if self.remat else SwinBlock
