@@ -19,6 +19,10 @@ blocks with 180 features and 6 heads in windows of 8x8 pixels; 32 crops of 48x48
 al., "Rotary Position Embedding for Vision Transformer", ECCV 2024), which needs heads whose size is
 a multiple of 4: 192 features, and 48 in `light,rope`. No published network has it.
 
+`:stem` computes the features of the first block by the trunk of an EDSR of 4 blocks instead of one
+convolution, as some restoration transformers do; --config.init_from=RUN takes it from a trained
+EDSR of the same size, and --config.freeze=stem_trunk keeps it. No published network has it.
+
 `:real` is the paper's network for photographs, x4: degradations of BSRGAN; L1, five layers of
 torchvision's VGG19 and 0.1 times the adversarial term of a U-Net; 32 crops of 256x256 HR pixels,
 Adam 1e-4, 6e5 steps. The authors start from a network trained on pixels alone; here
@@ -39,19 +43,20 @@ from sr_jax.experiment.base_config import (
   use_scale,
 )
 
-VARIANTS = ('light', 'real', 'rope', 'small', 'sample', 'x2', 'x3')
+VARIANTS = ('light', 'real', 'rope', 'stem', 'small', 'sample', 'x2', 'x3')
 
 
 def get_config(variant: str = '') -> ConfigDict:
   """Returns the config.
 
   Variants: `light` (4 groups of 60 features), `real` (photographs: degradations, a discriminator),
-  `rope` (rotary position embedding), `small` (an hour on two CPU cores), `sample` (small data and
-  network), `x2`, `x3`.
+  `rope` (rotary position embedding), `stem` (the trunk of an EDSR first), `small` (an hour on two
+  CPU cores), `sample` (small data and network), `x2`, `x3`.
   """
   variants = parse_variants(variant, VARIANTS)
   if 'real' in variants and variants & {'light', 'small', 'sample', 'x2', 'x3'}:
-    raise ValueError(f'variant {variant!r}: expected no other than rope with real')
+    raise ValueError(f'variant {variant!r}: expected no others than rope, stem with '
+                     'real')
   config = defaults()
   config.generator.name = 'swinir'
   use_scale(config, variant)
@@ -84,6 +89,9 @@ def get_config(variant: str = '') -> ConfigDict:
     config.generator.position = 'rope_mixed'
     if 'sample' not in variants and 'small' not in variants:
       config.generator.features = 48 if 'light' in variants else 192
+  if 'stem' in variants:
+    config.generator.stem = 'edsr'
+    config.generator.stem_blocks = 1 if 'sample' in variants else 4
   return config
 
 

@@ -17,7 +17,7 @@ from sr_jax.experiment.check import check
 from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.profiling import ceilings
 from sr_jax.profiling import run as profiling
-from sr_jax.train import start
+from sr_jax.train import initial
 
 # The largest value of a key. What a config or a command has below it stays.
 LARGEST = {
@@ -155,7 +155,7 @@ def _check(spec: str, given: Mapping[str, str]) -> None:
   check(config)
   known = PUBLISHED.get(config.init_from)
   if known and importlib.util.find_spec(known.module):
-    start.load_initial(config)
+    initial.load_initial(config)
 
 
 def _forget_prepared(workdir: str) -> None:

@@ -33,7 +33,7 @@ from sr_jax.step.state import Average, NetState, TrainState
 from sr_jax.step.train_step import PixelStep
 from sr_jax.system import files
 from sr_jax.train import replay, schedule, stopping, validation, validation_data
-from sr_jax.train.start import load_initial, start_from
+from sr_jax.train.initial import load_initial, start_from
 from tests import smallest
 from tests.conftest import filled, same_bits
 
@@ -327,8 +327,10 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   assert len(record['taken']) == 8
   assert record['fresh'] == [f'params/{layer}/{kind}' for layer in (
       'last', 'stages_0/Conv_0', 'stages_1/Conv_0') for kind in ('bias', 'kernel')]
-  assert re.search(fr'{tmp_path}/x2, step 0: 8 .*\(body_0, body_end, head\), 6 .*'
-                   r'\(last, stages_0 to stages_1\)', capsys.readouterr().out)
+  assert re.search(fr'{tmp_path}/x2, step 0: 8 .*\(body_0, body_end, head\)\n6 .*'
+                   r'\(last, stages_0 to stages_1\)\n4 .*x2, step 0 .*\(last, stages_0\)',
+                   capsys.readouterr().out)
+  assert sorted(record['unused']) == [name for name in record['fresh'] if 'stages_1' not in name]
   for name, fields, scale, message in (
       ('edsr', {'blocks': 3}, 4, r'blocks=1.* 3; .*--config\.generator\.blocks=1'),
       ('edsr', {'residual_scale': 0.1}, 4, r'residual_scale=1\.0.* 0\.1'),
@@ -351,7 +353,7 @@ def test_a_network_without_a_trunk_starts_only_at_its_own_scale(tmp_path):
     state = TrainState(0, 0, NetState(params, flatten({}), ()), None,
                        Average(params, flatten({})))
     if taken:
-      assert len(start_from(state, generator, given)[1]) == taken
+      assert len(start_from(state, generator, given)[1].loaded) == taken
     else:
       with pytest.raises(InputError, match=r'a run: .*scale 2, .*3, .*SRCNN'):
         start_from(state, generator, given)

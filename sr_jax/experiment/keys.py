@@ -52,7 +52,8 @@ TRAINING = (
     Key('init_from', str, '',
         "The generator's initial weights: the folder of a run, a weight file or the name of a "
         "published network; '' begins with random weights. If its scale differs, everything but "
-        'the upsampling layers is loaded.',
+        'the upsampling layers is loaded; into a `generator.stem`, the trunk of an EDSR or '
+        'RRDBNet.',
         change=FIXED),
     Key('train_only', str, '',
         'Which arrays of the generator are trained: patterns of array names as in the table of '

@@ -65,6 +65,10 @@ With a field `drop_path` above 0, a network may call `self.make_rng('drop_path')
 True (stochastic depth). The key is a function of the run's seed and the step, so that a resumed run
 draws the same numbers.
 
+A method `stem_network()`, if a class has it, returns a network, or None. It says that the submodule
+`stem_trunk` has the variables of that network's trunk, so that `config.init_from` may name such a
+network.
+
 A field with an invalid value, or an image of integers or with the wrong number of channels, raises
 ValueError when a module is first called.
 """

@@ -22,7 +22,7 @@ from sr_jax.system import user_code, user_failures
 COMMON_FIELDS = {'scale': 'scale: int = 4', 'dtype': 'dtype: jnp.dtype = jnp.float32'}
 
 # Limits that catch typing errors: a larger network takes minutes to set up before it fails.
-MAX_FIELD_VALUES = {'scale': 64, 'blocks': 128, 'groups': 128}
+MAX_FIELD_VALUES = {'scale': 64, 'blocks': 128, 'groups': 128, 'stem_blocks': 128}
 MAX_INTEGER = 1 << 20  # of every other integer field
 MAX_LAYERS = 64  # length of a field that lists one value per layer
 

@@ -48,6 +48,7 @@ from sr_jax.models.layers import (
   scale_residual,
   stages_of,
 )
+from sr_jax.models.stem import apply_stem, stem_features, stem_network
 
 TAIL_FEATURES = 64  # channels of the upsampling, in all of the authors' networks
 
@@ -169,6 +170,10 @@ class SwinIR(nn.Module):
       named 'drop_path'.
     image_range: value of white inside the network; 255 in the authors' networks that remove JPEG
       artefacts.
+    stem: what computes the features that the blocks get, 'conv' (the authors', a 3x3 convolution),
+      or the trunk of an 'edsr' or 'rrdb', see `models.stem`.
+    stem_blocks: number of blocks of that trunk.
+    stem_features: its channels; None for `features`. Other than those, a 1x1 convolution follows.
     kernel_init: of the convolutions; the paper names none, and PyTorch's default is that of its
       code. Dense layers start from a normal distribution of 0.02.
     channels, remat, dtype: see `sr_jax.models`.
@@ -188,6 +193,9 @@ class SwinIR(nn.Module):
   channels: int = 3
   drop_path: float = 0.1
   image_range: float = 1.0
+  stem: str = 'conv'
+  stem_blocks: int | None = None
+  stem_features: int | None = None
   remat: bool = False
   kernel_init: Callable = PYTORCH_UNIFORM
   dtype: jnp.dtype = jnp.float32
@@ -197,12 +205,18 @@ class SwinIR(nn.Module):
     """Number whose multiples the sides of the features are, see `sr_jax.models`."""
     return self.window
 
+  stem_network = nn.nowrap(stem_network)
+
   def setup(self) -> None:
     self._check()
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
     fields = BlockFields(self.features, self.heads, self.window, self.mlp_ratio, self.position,
                          self.dtype)
-    self.head = Conv(self.features, (3, 3), **options)
+    self.stem_trunk = self.stem_network()
+    if self.stem == 'conv':
+      self.head = Conv(self.features, (3, 3), **options)
+    elif stem_features(self) != self.features:
+      self.stem_join = Conv(self.features, (1, 1), **options)
     self.embed_norm, self.norm = LayerNorm(dtype=self.dtype), LayerNorm(dtype=self.dtype)
     self.body = [SwinGroup(fields, self.blocks, self.residual_conv, self.remat, self.kernel_init)
                  for _ in range(self.groups)]
@@ -225,8 +239,7 @@ class SwinIR(nn.Module):
     H and W are the smallest multiples of `window` that are at least h / unshuffle and
     w / unshuffle.
     """
-    x = (match_channels(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
-    first = self.head(fold(x, self.unshuffle, self.window).astype(self.dtype))
+    first = self._first_features(lr)
     x, scales = self.embed_norm(first), residual_scales(self, len(lr), train)
     for index, group in enumerate(self.body):
       x = group(x, None if scales is None else scales[index])
@@ -250,6 +263,13 @@ class SwinIR(nn.Module):
 
   def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
     return self.tail(self.trunk(lr, train), lr)
+
+  def _first_features(self, lr: jax.Array) -> jax.Array:
+    if self.stem != 'conv':
+      x = apply_stem(self.stem_trunk, lr, self.window, self.image_range)
+      return x if stem_features(self) == self.features else self.stem_join(x)
+    x = (match_channels(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
+    return self.head(fold(x, self.unshuffle, self.window).astype(self.dtype))
 
   def _mean(self) -> np.ndarray:
     return transformer_mean(self.channels)

@@ -111,10 +111,14 @@ def describe_origin(run: Run, origin: Origin, changed: Mapping[str, list]) -> li
     lines.append(
         f'starting from {model.origin}: {len(origin.loaded)} arrays loaded '
         f'({layers(origin.loaded)})'
-        + (f', {len(origin.initialised)} newly initialised ({layers(origin.initialised)})'
-           if origin.initialised else '')
         + ''.join(f'; {field} {model.fields[field]} is assumed, the file does not state it'
                   for field in model.assumed))
+    if origin.initialised:
+      lines.append(f'{len(origin.initialised)} arrays newly initialised '
+                   f'({layers(origin.initialised)})')
+    if origin.unused:
+      lines.append(f'{len(origin.unused)} arrays of {model.origin} not used '
+                   f'({layers(origin.unused)})')
   return lines
 
 

@@ -37,7 +37,7 @@ def start_record(run: Run, origin: Origin, state: TrainState, environment: dict[
     entry['changed'] = changed
   if origin.model:
     entry |= {'init_from': origin.model.origin, 'taken': origin.loaded,
-              'fresh': origin.initialised}
+              'fresh': origin.initialised, 'unused': origin.unused}
   files.write_json(paths.run_json, [*origin.records, entry])
   # Last: if the process is killed between the two, the next start still finds what has changed.
   files.write_json(paths.config, compatibility.as_json(run.config))

@@ -7,10 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
-from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -20,16 +16,15 @@ from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
 from sr_jax.experiment.phases import Experiment
-from sr_jax.models import architecture, factory, variable_shapes
-from sr_jax.restore import Model, load
+from sr_jax.restore import Model
 from sr_jax.runs import checkpoints, lock, lr_strips, metadata, wandb_sync
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
 from sr_jax.runs.logs import Logs, NullLogs
-from sr_jax.step.flat import named_arrays, store_named
 from sr_jax.step.state import TrainState
 from sr_jax.system import files, multihost, sharding
 from sr_jax.system.signals import DeferredSignals
+from sr_jax.train import initial
 from sr_jax.train.ownership import OwnedFolder
 from sr_jax.train.previous import Previous, refuse_resume, run_state
 from sr_jax.train.stopping import StopVote
@@ -46,7 +41,7 @@ class Origin(NamedTuple):
     config: config.json of the previous start of a resumed run, else {}.
     records: run.json, the entries of all previous starts.
     model: what `config.init_from` names, if this start has read it.
-    loaded, initialised: names of the arrays that come from `model`, and of those that do not.
+    loaded, initialised, unused: see `initial.Sources`.
   """
 
   step: int
@@ -57,6 +52,7 @@ class Origin(NamedTuple):
   model: Model | None
   loaded: list[str]
   initialised: list[str]
+  unused: list[str]
 
   @property
   def last_record(self) -> dict[str, Any]:
@@ -128,21 +124,21 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
                      'one there')
   if resumed and first:
     refuse_resume(config, workdir, previous, resume)
-  model = load_initial(config) if first and config.init_from and not resumed else None
+  model = initial.load_initial(config) if first and config.init_from and not resumed else None
   if first and config.data.degrade.name != 'none' and (config.data.valid or config.data.test):
     transcript.say('making degraded LR for validation; at the first start it is compiled, which '
                    'takes up to a minute on a CPU')
   data = (open_validation(config, training_set, notes) if first
           else ValidationData({}, {}, []))
   experiment = phases.build(config)
-  state, loaded, initialised = experiment.new_state(), [], []
+  state, sources = experiment.new_state(), initial.Sources([], [], [])
   if resumed and first:
     state = run_state(state, workdir, previous.step)._replace(seed=state.seed)
   elif model:
-    state, loaded, initialised = start_from(state, experiment.generator, model)
+    state, sources = initial.start_from(state, experiment.generator, model)
   state = sharding.replicate(multihost.broadcast_arrays(state), mesh)
   origin = Origin(int(state.step), resumed, previous.existed and not resumed, previous.config,
-                  previous.records, model, loaded, initialised)
+                  previous.records, model, *sources)
   # Decoding comes last: it takes longest, and a mistake elsewhere should not wait for it.
   spec = inputs.build_feed_spec(config, experiment.device_loop,
                                 origin.last_record.get('data_mode', ''))
@@ -193,49 +189,3 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
     path = error.filename or workdir
     raise InputError(f'{path}: cannot write ({error.strerror})') from None
   return log, saved, OwnedFolder(workdir, run_lock, plain_config, log)
-
-
-def load_initial(config: ConfigDict) -> Model:
-  """Loads the generator that `config.init_from` names.
-
-  Raises:
-    InputError: it can't be read or is another network than the config's; its scale may differ.
-  """
-  generator = factory.build_generator(dict(config.generator.items()), config.scale, config.dtype)
-  try:  # fields that a weight file can't tell are assumed to be the config's
-    model = load(config.init_from, assumed=architecture(generator))
-  except InputError as error:
-    raise InputError(f'config.init_from: {error}') from None
-  factory.refuse_unless_equal(model.generator, model.origin, generator, 'the config', ('scale',),
-                              '--config.generator.')
-  return model
-
-
-def start_from(state: TrainState, generator: nn.Module,
-               model: Model) -> tuple[TrainState, list[str], list[str]]:
-  """Puts the weights of `model` into `state`, as weights and as their average.
-
-  If the scales differ, the arrays that `generator.trunk` uses are loaded and the upsampling
-  stays newly initialised. EDSR (Lim et al. 2017, section 3.3) trains x3 and x4 from x2 like this.
-
-  Returns:
-    (state, names of the loaded arrays, names of the newly initialised ones).
-
-  Raises:
-    InputError: the scales differ and the network has no trunk.
-  """
-  arrays = named_arrays(state.ema)
-  given = traverse_util.flatten_dict(model.variables, sep='/')
-  loaded = list(arrays)
-  if model.scale != generator.scale:
-    trunk = traverse_util.flatten_dict(variable_shapes(generator, 'trunk'), sep='/')
-    loaded = [name for name in arrays if name in trunk]
-    if not loaded:
-      raise InputError(f'{model.origin}: has scale {model.scale}, the config {generator.scale}, '
-                       f'and a {type(generator).__name__} has no arrays that both scales share')
-  ema = {name: jnp.asarray(given[name]) if name in loaded else array
-         for name, array in arrays.items()}
-  ema = store_named(state.ema, ema)
-  # Copies, because the step donates the state and a buffer can't be donated twice.
-  g = state.g._replace(**jax.tree.map(jnp.copy, ema)._asdict())
-  return state._replace(g=g, ema=ema), loaded, [name for name in arrays if name not in loaded]
