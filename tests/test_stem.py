@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 
 from sr_jax import models
 from sr_jax.errors import InputError
+from sr_jax.inference import layerwise
+from sr_jax.inference.compiled_parts import CompiledParts
+from sr_jax.inference.tiles import Grid
 from sr_jax.models import EDSR, RRDB, SwinIR
 from sr_jax.pretrained import families, generators
 from sr_jax.step.flat import flatten
@@ -78,6 +81,19 @@ def test_no_other_project_has_names_for_it() -> None:
   assert families.fitting_family('swinir', model) == 'sr_jax'
   with pytest.raises(InputError, match=r"stem='rrdb'.*'conv'; use --names sr_jax"):
     families.checked_layout('swinir', 'swinir', model)
+
+
+def test_its_layers_run_in_windows() -> None:
+  """Each by itself, as those of the transformer: the halo is that of a residual block."""
+  model = swinir('edsr')
+  variables = filled(model, LR)
+  calls = layerwise.Layers(CompiledParts(model, variables)).calls
+  assert {(type(call.layer.module).__name__, call.grid) for call in calls} >= {
+      ('ResidualBlock', Grid(1, 2)), ('SwinBlock', Grid(4, 0))}
+  lr = np.random.default_rng(1).uniform(size=(1, 13, 8, 3)).astype(np.float32)
+  expected = np.asarray(model.apply(variables, lr, method='trunk'))
+  np.testing.assert_allclose(layerwise.trunk(model, variables, lr, 8), expected, rtol=0,
+                             atol=1e-5 * np.abs(expected).max())
 
 
 # Its weights ------------------------------------------------------------------------------------

@@ -52,11 +52,12 @@ def on_each_layer(generator: nn.Module, function: Callable[[Layer, dict, Any], A
                   ) -> contextlib.AbstractContextManager[None]:
   """Replaces the call of each of the generator's layers by function(layer, variables, x).
 
-  Layers are the submodules that the trunk calls; those with `layered` consist of layers instead.
-  Calls inside a layer are not replaced.
+  Layers are the submodules that the trunk calls; those with `layered`, and networks of which it
+  calls the trunk, consist of layers instead. Calls inside a layer are not replaced.
   """
   def is_layered(module: Any) -> bool:
-    while isinstance(module, nn.Module) and getattr(module, 'layered', False):
+    while not isinstance(module, type(generator)) and (
+        getattr(module, 'layered', False) or hasattr(module, 'trunk')):
       module = module.parent
     return isinstance(module, type(generator))
 

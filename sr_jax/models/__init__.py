@@ -49,9 +49,10 @@ where `inside` [h, w] is True are counted, and what is summed may depend on othe
 `halo` pixels away. `apply_statistics` is what then has the property above.
 
 A module that consists of layers, such as a residual group of attention blocks, has the class
-attribute `layered = True`. Its submodules are then computed one after the other, as if the trunk
-called them. What its `__call__` itself does between them must be cheap, such as a sum: it is
-computed for the whole image, in the host's memory.
+attribute `layered = True`; a network of which the trunk calls the trunk need not state it. Its
+submodules are then computed one after the other, as if the trunk called them. What its `__call__`
+itself does between them must be cheap, such as a sum: it is computed for the whole image, in the
+host's memory.
 
 A network of one's own needs the fields `scale` and `dtype` and a `__call__(lr, train=False)`. Where
 `trunk` and `tail` are missing, or `__call__` is not one after the other, inference takes the
