@@ -158,6 +158,7 @@ def check_layer_by_layer(network: nn.Module, variables: dict, lr: np.ndarray) ->
   plan = upscale.planner.plan(lr if lr.ndim == 4 else lr[None], memory)
   assert 0 < plan.layer_side < max(lr.shape[-3:-1])
   whole = jax.jit(network.apply)(variables, lr if lr.ndim == 4 else lr[None])
-  np.testing.assert_allclose(upscale(lr), whole if lr.ndim == 4 else whole[0], rtol=0, atol=1e-5)
+  np.testing.assert_allclose(upscale(lr), whole if lr.ndim == 4 else whole[0], rtol=0,
+                             atol=1e-6 * max(10, np.abs(whole).max()))
   assert upscale.notes == []
   return upscale

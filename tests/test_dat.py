@@ -16,13 +16,16 @@ from safetensors.numpy import save_file
 
 import sr_jax
 from sr_jax.errors import InputError
-from sr_jax.inference import locality
+from sr_jax.inference import layerwise, locality, trunk_layers
 from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.models import DAT, DAT_LIGHT, DAT_S, architecture, attention, dat_attention
 from sr_jax.models.dat import ResidualGroup
+from sr_jax.models.dat_interaction import AdaptiveAttention
+from sr_jax.models.layers import PYTORCH_UNIFORM
 from sr_jax.pretrained import dat, families, generators
 from sr_jax.pretrained.published import PUBLISHED
 from tests.conftest import filled, same_bits
+from tests.own_networks import check_layer_by_layer
 
 SMALL = {'features': 64, 'groups': 1, 'blocks': 2, 'heads': 2, 'split_size': (2, 4),
          'mlp_ratio': 1.0, 'scale': 2, 'drop_path': 0.0}
@@ -133,6 +136,32 @@ def test_odd_sides_grey_and_16_bits_and_what_needs_the_whole_image(
   shapes = jax.eval_shape(shuffle.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
   tail = functools.partial(shuffle.apply, method='tail')
   assert locality.examine(tail, shapes, (1, 64, jnp.float32), (1, 3, jnp.float32)).reach == 2.5
+
+
+@pytest.mark.parametrize(('split_size', 'grid'), [(None, (1, 1)), ((2, 4), (4, 2))], ids=str)
+def test_attention_in_windows_of_the_image_has_the_sums_of_all_of_it(
+    split_size: tuple[int, int] | None, grid: tuple[int, int]) -> None:
+  """Over channels, and in shifted windows; the image's sides are no multiples of them."""
+  module = AdaptiveAttention(32, 2, split_size, split_size is not None, PYTORCH_UNIFORM,
+                             jnp.float32)
+  x = np.random.default_rng(0).normal(size=(2, 12, 13, 32)).astype(np.float32)
+  variables = filled(module, x)
+  layer = trunk_layers.Layer(module, (False,), ())  # as a block calls it without training
+  assert trunk_layers.grid_of(layer, variables, x) == grid
+  in_windows = layerwise.run_in_windows(layer, variables, x, side=8)
+  whole = jax.jit(module.apply)(variables, x)
+  np.testing.assert_allclose(in_windows, whole, rtol=0, atol=2e-6 * np.abs(whole).max())
+
+
+@pytest.mark.slow
+def test_a_quarter_of_the_memory_gives_the_result_of_the_whole_image() -> None:
+  model = DAT(features=32, groups=1, blocks=3, heads=2, split_size=(2, 4), mlp_ratio=1.0, scale=2,
+              upsample='direct')
+  lr = np.random.default_rng(1).random((42, 51, 3), np.float32)
+  upscale = check_layer_by_layer(model, random_variables(model), lr)
+  grids = {call.grid for call in upscale.planner.layers.calls
+           if isinstance(call.layer.module, AdaptiveAttention)}
+  assert grids == {(4, 1), (1, 1), (4, 2)}
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def trunk(generator: nn.Module, variables: dict, lr: np.ndarray, side: int) -> n
     host = jax.default_device(jax.devices('cpu')[0])
   except RuntimeError:  # this JAX has no CPU backend
     host = contextlib.nullcontext()
-  generator, in_windows = _forward_only(generator), functools.partial(_in_windows, side=side)
+  generator, in_windows = _forward_only(generator), functools.partial(run_in_windows, side=side)
   with trunk_layers.on_each_layer(generator, in_windows), host:
     return np.asarray(generator.apply(variables, lr, method='trunk'))
 
@@ -160,8 +160,9 @@ def _spans(full: int, window: int, grid: tiles.Grid) -> list[tiles.Span]:
   return tiles.spans(full, window, grid.halo, multiple=grid.multiple)
 
 
-def _in_windows(layer: Layer, variables: dict, x: np.ndarray, side: int) -> np.ndarray:
-  """Returns the layer's result for x [B, h, w, C], computed in windows."""
+def run_in_windows(layer: Layer, variables: dict, x: np.ndarray, side: int) -> np.ndarray:
+  """Returns a layer's result for x [B, h, w, C] on the host, computed in windows of `side`."""
+  x = np.asarray(x)  # of an operation of JAX before it; each slice of its array would be compiled
   grid, given, function = trunk_layers.grid_of(layer, variables, x), (), trunk_layers.apply
   sides = tuple(grid.window(side, full) for full in x.shape[1:3])
   if layer.needs_statistics:

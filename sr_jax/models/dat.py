@@ -1,7 +1,8 @@
 """DAT (Chen et al. 2023, "Dual Aggregation Transformer for Image Super-Resolution").
 
 Transformer blocks with attention over windows of pixels alternate with blocks of attention over
-channels (section 3.1 of the paper); `dat_attention` has both. `DAT_LIGHT`, `DAT_S`, `DAT_2` and
+channels (section 3.1 of the paper); `dat_attention` has both, and `dat_interaction` what is beside
+them. `DAT_LIGHT`, `DAT_S`, `DAT_2` and
 DAT's defaults are the authors' networks.
 """
 
@@ -16,7 +17,7 @@ from flax import linen as nn
 
 from sr_jax.models.attention import LINEAR, LayerNorm, transformer_mean
 from sr_jax.models.convolution import Conv, Dense
-from sr_jax.models.dat_attention import SPATIAL_REDUCTION, AdaptiveAttention, DepthwiseConv
+from sr_jax.models.dat_interaction import SPATIAL_REDUCTION, AdaptiveAttention, DepthwiseConv
 from sr_jax.models.layers import (
   PYTORCH_UNIFORM,
   STAGES,
@@ -71,11 +72,13 @@ class Block(nn.Module):
   kernel_init: Callable
   dtype: jnp.dtype
 
+  layered = True  # see `sr_jax.models`
+
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, scales: jax.Array | None) -> jax.Array:
     """Returns the result; `scales` [2, B] are the factors of both residuals, or None for 1."""
     options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    attention = AdaptiveAttention(self.heads, self.split_size, self.shift, **options,
+    attention = AdaptiveAttention(x.shape[-1], self.heads, self.split_size, self.shift, **options,
                                   name='attention')
     attended = attention(LayerNorm(dtype=self.dtype, name='norm1')(x), train)
     x = x + scale_residual(attended, scales, 0)
@@ -103,6 +106,8 @@ class ResidualGroup(nn.Module):
   remat: bool
   kernel_init: Callable
   dtype: jnp.dtype
+
+  layered = True  # see `sr_jax.models`
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, scales: jax.Array | None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The layers of DAT's attention: over windows or channels, beside a depthwise convolution.
+"""DAT's attention over windows and over channels.
 
 The windows of half of the heads are wide, those of the others tall. Images whose sides are no
 multiples of the windows' longer side are padded with queries, keys and values of zero at the bottom
@@ -6,8 +6,6 @@ and right. As in the authors' code nothing hides this padding from the windows a
 a padded pixel takes part in the softmax with its position bias alone and adds nothing to the
 result.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,42 +22,14 @@ from sr_jax.models.attention import (
   regions,
   split_windows,
 )
-from sr_jax.models.batch_norm import BatchNorm, convolve_and_normalize
-from sr_jax.models.convolution import Conv, Dense
+from sr_jax.models.convolution import Dense
 
-CHANNEL_REDUCTION, SPATIAL_REDUCTION = 8, 16  # channels of the interaction, in fractions of all
 POSITION_REDUCTION = 16  # channels of the position bias, in fractions of a branch's
 
 # Logits of windows that are computed at once. On a CPU they stay in the cache: attention took a
 # quarter of the time and a tenth of the memory of all windows at once. On a GPU, windows in turn
 # only save memory.
 LOGITS_BYTES = {'cpu': 8 * 2**20, 'gpu': 256 * 2**20}
-
-
-class DepthwiseConv(nn.Module):
-  """3x3 convolution of each channel by itself with zero padding, [B, h, w, C] to the same shape.
-
-  It is a sum of nine shifted products, which XLA fuses: on a CPU that took a thirtieth of the time
-  of XLA's grouped convolution, and a quarter for the gradient.
-  """
-
-  kernel_init: Callable
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: jax.Array, separate_bias: bool = False
-               ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """Returns the convolution; with `separate_bias` (result without the bias, bias)."""
-    height, width, channels = x.shape[1:]
-    kernel = self.param('kernel', self.kernel_init, (3, 3, 1, channels), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
-    # In float32, because the gradient of the kernel is a sum over all pixels, as in `Conv`.
-    around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(jnp.float32)
-    total = sum(around[:, row:row + height, column:column + width] * kernel[row, column, 0]
-                for row in range(3) for column in range(3))
-    if separate_bias:
-      return total.astype(self.dtype), bias
-    return (total + bias).astype(self.dtype)
 
 
 class PositionBias(nn.Module):
@@ -193,86 +163,43 @@ class ChannelAttention(nn.Module):
 
   heads: int
 
+  def sums(self, qkv: jax.Array, inside: jax.Array | None = None) -> dict[str, jax.Array]:
+    """Returns the sums over the pixels of an image that the attention depends on.
+
+    Args:
+      qkv: queries, keys and values side by side, [B, h, w, 3 C].
+      inside: [h, w], the pixels that are counted; None: all.
+    """
+    q, k, v = self._split(qkv if inside is None else qkv * inside[..., None].astype(qkv.dtype))
+
+    def sum_squares(x: jax.Array) -> jax.Array:
+      return jnp.sum(jnp.square(x.astype(jnp.float32)), -1)
+
+    return {'products': jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32),
+            'q': sum_squares(q), 'k': sum_squares(k), 'v': jnp.sum(v, -1, jnp.float32)}
+
   @nn.compact
-  def __call__(self, qkv: jax.Array) -> jax.Array:
-    """Maps queries, keys and values side by side, [B, h, w, 3 C], to [B, h, w, C]."""
+  def __call__(self, qkv: jax.Array, sums: dict[str, jax.Array], count: float | jax.Array
+               ) -> tuple[jax.Array, jax.Array]:
+    """Returns the result for qkv, [B, h, w, C], and its mean over an image, float32 [B, C].
+
+    Args:
+      qkv: queries, keys and values side by side, [B, h, w, 3 C].
+      sums: of the image.
+      count: number of pixels of the image.
+    """
     batch, height, width, channels = qkv.shape
     temperature = self.param('temperature', nn.initializers.ones, (self.heads, 1, 1), jnp.float32)
-    qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // 3 // self.heads)
-    q, k, v = qkv.transpose(2, 0, 3, 4, 1)  # each [B, heads, C / heads, pixels]
-    products = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     # Products of vectors of length one; a vector of zeros, which has no direction, stays zero.
-    from_q, from_k = (
-        lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x.astype(jnp.float32)), -1), 1e-24))
-        for x in (q, k))
-    cosines = products * from_q[..., :, None] * from_k[..., None, :]
-    x = nn.softmax(cosines * temperature).astype(v.dtype) @ v
-    return x.transpose(0, 3, 1, 2).reshape(batch, height, width, channels // 3)
+    from_q, from_k = (lax.rsqrt(jnp.maximum(sums[key], 1e-24)) for key in 'qk')
+    cosines = sums['products'] * from_q[..., :, None] * from_k[..., None, :]
+    weights, v = nn.softmax(cosines * temperature), self._split(qkv)[2]
+    x = weights.astype(v.dtype) @ v
+    mean = (weights @ (sums['v'] / count)[..., None]).reshape(batch, channels // 3)
+    return x.transpose(0, 3, 1, 2).reshape(batch, height, width, channels // 3), mean
 
-
-class ChannelInteraction(nn.Module):
-  """Maps the mean of [B, h, w, C] over its pixels to one number for each channel [B, 1, 1, C]."""
-
-  kernel_init: Callable
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    channels, options = x.shape[-1], {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    x = jnp.mean(x, (1, 2), jnp.float32, keepdims=True).astype(self.dtype)
-    reduce = Conv(channels // CHANNEL_REDUCTION, (1, 1), **options, name='reduce')
-    x = convolve_and_normalize(reduce, BatchNorm(dtype=self.dtype, name='norm'), x, train)
-    return Conv(channels, (1, 1), **options, name='expand')(nn.gelu(x, approximate=False))
-
-
-class SpatialInteraction(nn.Module):
-  """Maps [B, h, w, C] to one number for each pixel [B, h, w, 1]."""
-
-  kernel_init: Callable
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    options = {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    reduce = Conv(x.shape[-1] // SPATIAL_REDUCTION, (1, 1), **options, name='reduce')
-    x = convolve_and_normalize(reduce, BatchNorm(dtype=self.dtype, name='norm'), x, train)
-    return Conv(1, (1, 1), **options, name='expand')(nn.gelu(x, approximate=False))
-
-
-class AdaptiveAttention(nn.Module):
-  """Attention beside a depthwise convolution of its values (section 3.2, equations 6 to 8).
-
-  Each is weighted by what the other says. Attention over windows gets weights for its channels and
-  gives weights for pixels, attention over channels the reverse.
-
-  Attributes:
-    heads: number of heads.
-    split_size: sides of the windows, see `WindowAttention`; None for attention over channels.
-    shift: whether the windows are shifted.
-  """
-
-  heads: int
-  split_size: tuple[int, ...] | None
-  shift: bool
-  kernel_init: Callable
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps [B, h, w, C] to the same shape."""
-    channels, options = x.shape[-1], {'kernel_init': self.kernel_init, 'dtype': self.dtype}
-    qkv = Dense(3 * channels, kernel_init=LINEAR, dtype=self.dtype, name='qkv')(x)
-    by_channel = ChannelInteraction(**options, name='channel_interaction')
-    by_pixel = SpatialInteraction(**options, name='spatial_interaction')
-    local = convolve_and_normalize(DepthwiseConv(**options, name='conv'),
-                                   BatchNorm(dtype=self.dtype, name='norm'),
-                                   qkv[..., 2 * channels:], train)
-    local = nn.gelu(local, approximate=False)
-    if self.split_size is None:
-      x = ChannelAttention(self.heads, name='channels')(qkv)
-      to_x, to_local = by_pixel(local, train), by_channel(x, train)
-    else:
-      x = WindowAttention(self.heads, self.split_size, self.shift, name='windows')(qkv)
-      to_x, to_local = by_channel(local, train), by_pixel(x, train)
-    x = x * nn.sigmoid(to_x) + local * nn.sigmoid(to_local)
-    return Dense(channels, kernel_init=LINEAR, dtype=self.dtype, name='project')(x)
+  def _split(self, qkv: jax.Array) -> jax.Array:
+    """Returns queries, keys and values, each [B, heads, C / heads, pixels]."""
+    batch, height, width, channels = qkv.shape
+    qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // 3 // self.heads)
+    return qkv.transpose(2, 0, 3, 4, 1)
