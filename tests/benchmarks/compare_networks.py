@@ -195,7 +195,7 @@ def window_table(output: pathlib.Path, names: Sequence[str], data: pathlib.Path,
   rows = []
   for name in names:
     model = restore.load_run(output / name)
-    other = restore.with_window(model, window)
+    other = model.with_window(window)
     cells = []
     for title in SETS:
       pairs = list(read_set(find_set(str(data / title), SCALE), SCALE))

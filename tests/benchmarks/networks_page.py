@@ -84,7 +84,7 @@ def page() -> str:
   """Returns the text of docs/networks.md."""
   figures = json.loads(FIGURES.read_text())
   cpu = figures['cpu']
-  seconds = f" ({cpu['reference_seconds']:.2f} s, {cpu['machine']})" if cpu else ''
+  seconds = f" ({cpu['reference_seconds']:.2f} s, float32)" if cpu else ''
   cost = COST.format(whole=WHOLE, seconds=seconds, gpu=target_file.read(TARGET).name)
   return '\n'.join([OPENING, cost, _cost_table(figures), QUALITY, _quality_table(figures),
                     SCORES, _scores_table(figures['scores']), EXPORTS, _exports_table()])
@@ -164,7 +164,7 @@ def _sizes(generator: nn.Module) -> dict[str, float]:
   groups = _groups(generator)
   if groups > 2:  # they are alike; tracing all of them takes minutes
     one, two = (_sizes(generator.clone(groups=number)) for number in (1, 2))
-    return {key: one[key] + (groups - 1) * (two[key] - one[key]) for key in one}
+    return {key: round(one[key] + (groups - 1) * (two[key] - one[key]), 3) for key in one}
   shapes = variable_shapes(generator)
   lr = jax.ShapeDtypeStruct((1, COUNTED_SIDE, COUNTED_SIDE, 3), jnp.float32)
   flops = products(jax.make_jaxpr(generator.apply)(shapes, lr))['flops']
@@ -212,14 +212,13 @@ def measure(kind: str, keys: Sequence[str], seconds: float) -> None:
     figures, network = json.loads(FIGURES.read_text()), NETWORKS[key]
     if kind == 'cpu':
       reference, ratio = time_ratio(network, seconds)
-      cpu = figures['cpu'] or {'ratios': {}, 'command': 'tests.benchmarks.networks_page --time'}
-      figures['cpu'] = cpu | {'reference_seconds': round(reference, 3), 'machine': 'float32',
-                              'ratios': cpu['ratios'] | {key: round(ratio, 3)}}
-      print(key, reference, ratio, flush=True)
+      ratios = figures['cpu'].get('ratios', {}) | {key: round(ratio, 3)}
+      found = {'reference_seconds': round(reference, 3), 'ratios': ratios}
+      figures['cpu'] = {'command': 'python -m tests.benchmarks.networks_page --time'} | found
     else:
       found = count(network) if kind == 'counted' else compile_for_gpu(network)
       figures[kind][key] = found
-      print(key, found, flush=True)
+    print(key, found, flush=True)
     files.write_json(FIGURES, figures)
 
 
