@@ -7,9 +7,9 @@
 
 FILE is a `.safetensors` or `.pth` file, an ncnn pair (its `.param` or `.bin`) or the name of a
 published network. Supported tensor names are those of BasicSR and Real-ESRGAN (EDSR, MSRResNet,
-RRDBNet, SRVGGNetCompact), ESRGAN's old and later ones, EDSR-PyTorch's, SPAN's, SwinIR's, DAT's and
-PLKSR's (also RealPLKSR's). The network is inferred from names and shapes of the tensors. What they
-do not determine has to be given as --set FIELD=VALUE.
+RRDBNet, SRVGGNetCompact), ESRGAN's old and later ones, EDSR-PyTorch's, SPAN's, SwinIR's, HAT's,
+DAT's and PLKSR's (also RealPLKSR's). The network is inferred from names and shapes of the tensors.
+What they do not determine has to be given as --set FIELD=VALUE.
 """
 
 import argparse

@@ -102,6 +102,7 @@ def test_every_generator_of_every_family_is_tested() -> None:
 def test_every_generator_round_trips_in_our_own_names(tmp_path: pathlib.Path, name: str) -> None:
   small = {'srcnn': {'widths': (4, 3)},
            'swinir': {'features': 6, 'blocks': 1},
+           'hat': {'features': 12, 'blocks': 1, 'groups': 1, 'squeeze': 4, 'window': 4},
            'dat': {'features': 36, 'blocks': 2, 'groups': 1}}
   small = small.get(name, {'features': 4, 'blocks': 1})
   generator = factory.build_generator({'name': name, **small}, 2, 'float32')

@@ -15,11 +15,11 @@ GENERATOR = (
         "The generator's network: 'srresnet' is Ledig et al.'s, 'msrresnet' the same without "
         'BatchNorm.',
         choices=('srcnn', 'srresnet', 'msrresnet', 'edsr', 'rrdb', 'compact', 'plksr', 'realplksr',
-                 'span', 'dat', 'swinir'), own=True, change=FIXED),
+                 'span', 'dat', 'swinir', 'hat'), own=True, change=FIXED),
     Key('generator.features', int, None, 'Number of channels between the layers.', COUNT,
         change=FIXED),
     Key('generator.blocks', int, None,
-        'Number of residual blocks; of compact, number of convolutions; of dat and swinir, '
+        'Number of residual blocks; of compact, number of convolutions; of dat, swinir and hat, '
         'number of transformer blocks in each group.', COUNT, change=FIXED),
     Key('generator.channels', int, None,
         '3 for RGB. With 1 the network upscales luma, and Cb and Cr are upscaled by bicubic.',
@@ -29,8 +29,8 @@ GENERATOR = (
         "convolution), 'nearest' (then a convolution), 'transposed' (convolution) or 'direct' (one "
         "sub-pixel convolution for the entire scale); rrdb has 'nearest' and 'shuffle', dat "
         "'shuffle' and 'direct', plksr and realplksr 'shuffle' and 'dysample' (at positions that "
-        "the features choose), swinir 'shuffle', 'direct', 'nearest' and, at scale 1, 'none' (the "
-        'result is added to LR).',
+        "the features choose), swinir and hat 'shuffle', 'direct', 'nearest' and, at scale 1, "
+        "'none' (the result is added to LR).",
         choices=('shuffle', 'nearest', 'transposed', 'direct', 'dysample', 'none'), change=FIXED),
     Key('generator.activation', str, None,
         'srresnet, msrresnet: activation outside the residual blocks; compact: of all layers; '
@@ -61,16 +61,16 @@ GENERATOR = (
         'edsr, span: RGB in [0, 1] that is subtracted from LR, and in edsr added to SR.',
         change=FIXED),
     Key('generator.image_range', float, None,
-        'edsr, span, swinir: the value that white has inside the network.', change=FIXED),
+        'edsr, span, swinir, hat: the value that white has inside the network.', change=FIXED),
     Key('generator.fused', bool, None,
         'span: whether each convolution is one 3x3 kernel, as in published ncnn files, instead of '
         'branches that are made into one.', change=FIXED),
     Key('generator.growth', int, None,
         'rrdb: channels that each convolution of a dense block adds.', COUNT, change=FIXED),
     Key('generator.unshuffle', int, None,
-        'srresnet, msrresnet, edsr, rrdb, compact, plksr, realplksr, swinir: factor by which LR is '
-        'folded into channels first, which makes a network of scale 1 or 2 faster. Its product '
-        'with `scale` is 1, 2, 3, 4, 8 or 16 (compact, plksr, realplksr: any).', COUNT,
+        'srresnet, msrresnet, edsr, rrdb, compact, plksr, realplksr, swinir, hat: factor by which '
+        'LR is folded into channels first, which makes a network of scale 1 or 2 faster. Its '
+        'product with `scale` is 1, 2, 3, 4, 8 or 16 (compact, plksr, realplksr: any).', COUNT,
         change=FIXED),
     Key('generator.inner_scale', int, None,
         'compact: scale of the network itself, if its result is resized to `scale`.',
@@ -98,18 +98,30 @@ GENERATOR = (
         change=FIXED),
     Key('generator.luma_only', bool, None,
         'srcnn: whether only Y is processed; Cb and Cr are upscaled by bicubic.', change=FIXED),
-    Key('generator.groups', int, None, 'dat, swinir: number of groups of transformer blocks.',
-        COUNT, change=FIXED),
+    Key('generator.groups', int, None,
+        'dat, swinir, hat: number of groups of transformer blocks.', COUNT, change=FIXED),
     Key('generator.heads', int, None,
-        'dat, swinir: attention heads of each block, a number that divides `features`; in dat an '
-        'even one.', COUNT, change=FIXED),
+        'dat, swinir, hat: attention heads of each block, a number that divides `features`; in dat '
+        'an even one.', COUNT, change=FIXED),
     Key('generator.split_size', tuple[int, ...], None,
         'dat: sides of the windows of attention in pixels; half of the heads have windows of so '
         'many rows and columns, the others the reverse.', COUNT, change=FIXED),
     Key('generator.window', int, None,
-        'swinir: side of the windows of attention in pixels.', '[2, inf)', change=FIXED),
+        'swinir, hat: side of the windows of attention in pixels.', '[2, inf)', change=FIXED),
+    Key('generator.overlap', float, None,
+        'hat: pixels by which the windows of keys are larger than those of queries in the last '
+        'block of each group, in multiples of `window`; their product is an even number.', '[0, 1]',
+        change=FIXED),
+    Key('generator.compress', int, None,
+        'hat: divisor of `features`, for the channels between the two convolutions of a block.',
+        COUNT, change=FIXED),
+    Key('generator.squeeze', int, None,
+        'hat: divisor of `features`, for the channels inside the channel attention of a block.',
+        COUNT, change=FIXED),
+    Key('generator.conv_scale', float, None,
+        'hat: factor of what the convolutions of a block add.', change=FIXED),
     Key('generator.position', str, None,
-        "swinir: how attention tells positions apart: 'bias' (the authors', a trained table), "
+        "swinir, hat: how attention tells positions apart: 'bias' (the authors', a trained table), "
         "'rope_axial' (rotary embedding) and 'rope_mixed' (with trained frequencies), which need "
         "`features` / `heads` to be a multiple of 4, or 'none'.",
         choices=('bias', 'rope_axial', 'rope_mixed', 'none'), change=FIXED),
@@ -123,17 +135,18 @@ GENERATOR = (
         'swinir: channels of such a stem; if they differ from `features`, a 1x1 convolution '
         'follows. RRDBNet adds half as many in each convolution.', COUNT, change=FIXED),
     Key('generator.drop_path', float, None,
-        'dat, swinir: probability in training with which the last block is skipped; it rises '
+        'dat, swinir, hat: probability in training with which the last block is skipped; it rises '
         'linearly from 0 at the first block.', '[0, 1)'),
     Key('generator.mlp_ratio', float, None,
-        'dat, swinir: hidden channels of the feed-forward networks, in multiples of `features`.',
+        'dat, swinir, hat: hidden channels of the feed-forward networks, in multiples of '
+        '`features`.',
         change=FIXED),
     Key('generator.residual_conv', str, None,
-        "dat, swinir: what ends each group, '1conv' (one convolution) or '3conv' (three, with "
+        "dat, swinir, hat: what ends each group, '1conv' (one convolution) or '3conv' (three, with "
         'fewer parameters).', choices=('1conv', '3conv'), change=FIXED),
     Key('generator.init', str, None,
-        'Initialiser of the kernels (of rrdb, of those in the dense blocks; of dat and '
-        'swinir, of the convolutions).',
+        'Initialiser of the kernels (of rrdb, of those in the dense blocks; of dat, swinir and '
+        'hat, of the convolutions).',
         choices=INITIALIZERS, change=FIXED),
 )
 

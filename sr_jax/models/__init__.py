@@ -1,9 +1,9 @@
 """Networks as flax.linen modules.
 
-Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR, SPAN, DAT and SwinIR; `GENERATORS` has
-them by the names of the configs, with their papers' sizes. `DISCRIMINATORS` has the discriminators,
-and `VGGS` the feature extractors of the perceptual loss, whose weights `pretrained.vgg.load_vgg`
-reads.
+Generators are SRCNN, SRResNet, EDSR, RRDB, Compact, PLKSR, SPAN, DAT, SwinIR and HAT; `GENERATORS`
+has them by the names of the configs, with their papers' sizes. `DISCRIMINATORS` has the
+discriminators, and `VGGS` the feature extractors of the perceptual loss, whose weights
+`pretrained.vgg.load_vgg` reads.
 
 Every generator maps lr [B, h, w, C] in [0, 1] to float32 sr [B, h * scale, w * scale, C], in two
 methods: `trunk(lr, train)` computes features at low resolution, and `tail(features, lr)` makes sr
@@ -87,6 +87,7 @@ from sr_jax.models.compact import Compact
 from sr_jax.models.dat import DAT, DAT_2, DAT_LIGHT, DAT_S
 from sr_jax.models.discriminator import Discriminator
 from sr_jax.models.edsr import EDSR, EDSR_BASELINE, EDSR_FULL
+from sr_jax.models.hat import HAT, HAT_L, HAT_S
 from sr_jax.models.plksr import PLKSR, PLKSR_TINY, REALPLKSR, REALPLKSR_TINY
 from sr_jax.models.rrdb import RRDB
 from sr_jax.models.span import SPAN, SPAN_52
@@ -105,15 +106,15 @@ from sr_jax.models.vgg import VGG16, VGG19, VGGS
 
 GENERATORS = {'srcnn': SRCNN, 'srresnet': SRRESNET, 'msrresnet': MSRRESNET, 'edsr': EDSR,
               'rrdb': RRDB, 'compact': Compact, 'plksr': PLKSR, 'realplksr': REALPLKSR,
-              'span': SPAN, 'dat': DAT, 'swinir': SwinIR}
+              'span': SPAN, 'dat': DAT, 'swinir': SwinIR, 'hat': HAT}
 DISCRIMINATORS = {'vgg_style': Discriminator, 'unet': UNetDiscriminator}
 
 __all__ = ['DAT', 'DAT_2', 'DAT_LIGHT', 'DAT_S', 'DISCRIMINATORS', 'EDSR', 'EDSR_BASELINE',
-           'EDSR_FULL', 'GENERATORS', 'MSRRESNET', 'PLKSR', 'PLKSR_TINY', 'REALPLKSR',
-           'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN', 'SRRESNET', 'SWINIR_LIGHT',
-           'SWINIR_M', 'SWINIR_REAL_L', 'SWINIR_REAL_M', 'SWINIR_X1', 'VGG16', 'VGG19', 'VGGS',
-           'Compact', 'Discriminator', 'SRResNet', 'SwinIR', 'UNetDiscriminator', 'architecture',
-           'variable_shapes']
+           'EDSR_FULL', 'GENERATORS', 'HAT', 'HAT_L', 'HAT_S', 'MSRRESNET', 'PLKSR', 'PLKSR_TINY',
+           'REALPLKSR', 'REALPLKSR_TINY', 'RRDB', 'SPAN', 'SPAN_52', 'SRCNN', 'SRRESNET',
+           'SWINIR_LIGHT', 'SWINIR_M', 'SWINIR_REAL_L', 'SWINIR_REAL_M', 'SWINIR_X1', 'VGG16',
+           'VGG19', 'VGGS', 'Compact', 'Discriminator', 'SRResNet', 'SwinIR', 'UNetDiscriminator',
+           'architecture', 'variable_shapes']
 
 
 def architecture(module: nn.Module | None) -> dict[str, Any]:

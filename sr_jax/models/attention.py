@@ -135,17 +135,18 @@ def rope_frequencies(heads: int, size: int, angles: jax.Array | np.ndarray) -> j
   return both.reshape(2, heads, size // 2)
 
 
-def rotate(x: jax.Array, frequencies: jax.Array, window: int) -> jax.Array:
+def rotate(x: jax.Array, frequencies: jax.Array, window: int, margin: int = 0) -> jax.Array:
   """Rotates pairs of channels of queries or keys by angles that grow with the position.
 
   The product of a rotated query and a rotated key depends on the difference of their positions.
 
   Args:
-    x: [..., window * window, heads, size].
+    x: [..., side * side, heads, size] with side = window + 2 * margin.
     frequencies: of `rope_frequencies`, radians per pixel.
     window: side of the window.
+    margin: pixels beyond the window on each side, whose positions are below 0 and above window - 1.
   """
-  rows, columns = np.indices((window, window)).reshape(2, -1, 1, 1).astype(np.float32)
+  rows, columns = np.indices((window + 2 * margin,) * 2).reshape(2, -1, 1, 1) - np.float32(margin)
   angles = columns * frequencies[0] + rows * frequencies[1]  # [window * window, heads, size / 2]
   cosine, sine = jnp.cos(angles), jnp.sin(angles)
   first, second = x[..., ::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
@@ -179,13 +180,18 @@ class WindowAttention(nn.Module):
     """
     channels = x.shape[-1]
     check_heads(channels, self.heads, self.position)
-    size = channels // self.heads
-    dense = {'kernel_init': LINEAR, 'dtype': self.dtype}
-    qkv = Dense(3 * channels, name='qkv', **dense)(x)
-    query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:3], 3, self.heads, size), 3, 0)
+    qkv = Dense(3 * channels, name='qkv', kernel_init=LINEAR, dtype=self.dtype)(x)
+    qkv = qkv.reshape(*x.shape[:3], 3, self.heads, channels // self.heads)
+    return self._attend(*jnp.moveaxis(qkv, 3, 0), labels)
+
+  def _attend(self, query: jax.Array, key: jax.Array, value: jax.Array,
+              labels: jax.Array | None = None) -> jax.Array:
+    """Returns the projected attention [B, n, w * w, C] of [B, n, pixels, heads, C / heads]."""
+    heads, size = query.shape[-2:]
     if self.position.startswith('rope'):
       frequencies = self._frequencies(size)
-      query, key = (rotate(part, frequencies, self.window) for part in (query, key))
+      query = rotate(query, frequencies, self.window)
+      key = rotate(key, frequencies, self.window, self._margin)
     logits = jnp.einsum('bnqhc,bnkhc->bnhqk', query, key, preferred_element_type=jnp.float32)
     logits = logits * size**-0.5
     if self.position == 'bias':
@@ -194,14 +200,24 @@ class WindowAttention(nn.Module):
       same = labels[:, None, :, None] == labels[:, None, None, :]
       logits = jnp.where(same, logits, logits + MASKED)
     weights = nn.softmax(logits).astype(self.dtype)
-    y = jnp.einsum('bnhqk,bnkhc->bnqhc', weights, value).reshape(x.shape)
-    return Dense(channels, name='projection', **dense)(y)
+    y = jnp.einsum('bnhqk,bnkhc->bnqhc', weights, value).reshape(*query.shape[:3], heads * size)
+    return Dense(heads * size, name='projection', kernel_init=LINEAR, dtype=self.dtype)(y)
+
+  @property
+  def _margin(self) -> int:
+    """Pixels by which the keys' window exceeds the queries' on each side."""
+    return 0
+
+  def _index(self) -> np.ndarray:
+    """Returns the row of the bias table for each query and key."""
+    return relative_position_index((self.window,) * 2)
 
   def _bias(self) -> jax.Array:
-    """Returns what is added to the logits, [heads, w * w, w * w]."""
-    table = self.param('bias_table', LINEAR, ((2 * self.window - 1)**2, self.heads),
-                       jnp.float32)
-    return table[relative_position_index((self.window,) * 2)].transpose(2, 0, 1)
+    """Returns what is added to the logits, [heads, queries, keys]."""
+    index = self._index()
+    rows = np.ptp(index) + 1
+    table = self.param('bias_table', LINEAR, (int(rows), self.heads), jnp.float32)
+    return table[index % rows].transpose(2, 0, 1)
 
   def _frequencies(self, size: int) -> jax.Array:
     if self.position == 'rope_axial':
@@ -215,7 +231,7 @@ class WindowAttention(nn.Module):
 
 
 def in_strips(module: nn.Module, function: Callable[..., jax.Array], x: jax.Array, window: int,
-              labels: jax.Array | None = None) -> jax.Array:
+              beside: jax.Array | None = None, keys: int | None = None) -> jax.Array:
   """Returns function(module, x, labels) for a function that computes each window by itself.
 
   If the image has more than `MAX_LOGITS` logits, the function is called in a loop over strips of
@@ -225,25 +241,28 @@ def in_strips(module: nn.Module, function: Callable[..., jax.Array], x: jax.Arra
 
   Args:
     module: the module whose layers the function uses.
-    function: maps (module, [B, h, w, C], int32 [h, w] or None) to [B, h, w, C].
+    function: maps (module, [B, h, w, C], part of `beside`) to [B, h, w, C].
     x: [B, H, W, C]; H and W are multiples of `window`.
     window: side of a window.
-    labels: [H, W], of `regions`.
+    beside: an array of which each strip gets its part of the first axis, whose length is a multiple
+      of H / window, such as the `regions` [H, W]; or None.
+    keys: pixels that each pixel attends to; by default those of its window.
   """
   batch, height, width, channels = x.shape
   rows = height // window
-  fitting = max(1, MAX_LOGITS // (width * window**3))
+  fitting = max(1, MAX_LOGITS // (width * window * (keys or window**2)))
   if rows <= fitting:
-    return function(module, x, labels)
+    return function(module, x, beside)
   strips = next(count for count in range(-(-rows // fitting), rows + 1) if rows % count == 0)
   x = x.reshape(batch, strips, height // strips, width, channels)
-  labels = None if labels is None else labels.reshape(strips, -1, width)
+  if beside is not None:
+    beside = beside.reshape(strips, -1, *beside.shape[1:])
 
   # Each strip replaces its input. With `ys` of the scan XLA:CPU fills a new array with zeros for
   # each block, all of them at the start.
   def step(module: nn.Module, x: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
     strip = lax.dynamic_index_in_dim(x, index, 1, keepdims=False)
-    strip = function(module, strip, None if labels is None else labels[index])
+    strip = function(module, strip, None if beside is None else beside[index])
     return lax.dynamic_update_index_in_dim(x, strip, index, 1), None
 
   scan = nn.scan(step, variable_broadcast='params', split_rngs={'params': False})

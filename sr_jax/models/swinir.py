@@ -108,7 +108,15 @@ def _apply_to_windows(scales: jax.Array | None, block: SwinBlock, x: jax.Array,
     labels = split_windows(labels[None], window)[0]
   attended = block.attention(split_windows(block.norm1(x), window), labels)
   attended = join_windows(attended, window, x.shape[1:3])
-  x = x + scale_residual(attended, scales, 0)
+  return add_feed_forward(scales, block, x + scale_residual(attended, scales, 0))
+
+
+def add_feed_forward(scales: jax.Array | None, block: nn.Module, x: jax.Array,
+                     _: None = None) -> jax.Array:
+  """Returns x + mlp(norm(x)) with layers of a block; `scales` are those of `SwinBlock`.
+
+  The last argument is not used; `in_strips` gives it.
+  """
   hidden = nn.gelu(block.hidden(block.norm2(x)), approximate=False)
   return x + scale_residual(block.output(hidden), scales, 1)
 
@@ -218,8 +226,7 @@ class SwinIR(nn.Module):
     elif stem_features(self) != self.features:
       self.stem_join = Conv(self.features, (1, 1), **options)
     self.embed_norm, self.norm = LayerNorm(dtype=self.dtype), LayerNorm(dtype=self.dtype)
-    self.body = [SwinGroup(fields, self.blocks, self.residual_conv, self.remat, self.kernel_init)
-                 for _ in range(self.groups)]
+    self.body = [self._new_group(fields) for _ in range(self.groups)]
     self.body_end = ResidualConv(self.residual_conv, **options)
     outputs = self.channels
     if self.upsample == 'direct':
@@ -270,6 +277,10 @@ class SwinIR(nn.Module):
       return x if stem_features(self) == self.features else self.stem_join(x)
     x = (match_channels(lr, self.channels).astype(jnp.float32) - self._mean()) * self.image_range
     return self.head(fold(x, self.unshuffle, self.window).astype(self.dtype))
+
+  @nn.nowrap
+  def _new_group(self, fields: BlockFields) -> nn.Module:
+    return SwinGroup(fields, self.blocks, self.residual_conv, self.remat, self.kernel_init)
 
   def _mean(self) -> np.ndarray:
     return transformer_mean(self.channels)

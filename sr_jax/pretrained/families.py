@@ -10,7 +10,7 @@ from flax import traverse_util
 from sr_jax.errors import InputError
 from sr_jax.models import GENERATORS, architecture, variable_shapes
 from sr_jax.models.factory import find_network
-from sr_jax.pretrained import basicsr, dat, edsr_pytorch, esrgan, plksr, span, swinir
+from sr_jax.pretrained import basicsr, dat, edsr_pytorch, esrgan, hat, plksr, span, swinir
 from sr_jax.pretrained.shapes import Tensors, Unstated
 
 
@@ -51,6 +51,7 @@ FAMILIES = {
     'span': Family(span.infer, span.names, span.NETWORKS, span.constants, span.forms,
                    span.convert),
     'dat': Family(dat.infer, dat.names, dat.NETWORKS, buffers=dat.buffers),
+    'hat': Family(hat.infer, hat.names, hat.NETWORKS, buffers=hat.buffers),
     'swinir': Family(swinir.infer, swinir.names, swinir.NETWORKS, buffers=swinir.buffers)}
 NATIVE = 'sr_jax'  # the family of our own names and axes, for networks that no other project has
 LEAF_NAMES = {'kernel': 'weight', 'bias': 'bias', 'negative_slope': 'weight', 'scale': 'weight',

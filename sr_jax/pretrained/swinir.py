@@ -1,9 +1,9 @@
 """The authors' tensor names for SwinIR, which KAIR, BasicSR and spandrel have, too.
 
-Source: https://github.com/JingyunLiang/SwinIR, models/network_swinir.py.
+Source: https://github.com/JingyunLiang/SwinIR, models/network_swinir.py. `pretrained.hat` has what
+HAT's files have besides.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -28,31 +28,43 @@ JPEG_WINDOW = 7  # only the networks that remove JPEG artefacts have it, and an 
 # Windows along each side of the crops for which masks are written, 64 pixels for a window of 8 as
 # in the published files of `light` and `real`. Masks for other sizes are computed when needed.
 MASK_WINDOWS = 8
+FIRST = 'layers.0.residual_group.blocks.0'
 
 
 def infer(tensors: Tensors, given: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
   """Infers the network as `basicsr.infer` does."""
-  first = 'layers.0.residual_group.blocks.0'
-  table = tensors.get(f'{first}.attn.relative_position_bias_table')
-  if table is None or f'{first}.attn.qkv.weight' not in tensors:
+  if (f'{FIRST}.attn.relative_position_bias_table' not in tensors
+      or f'{FIRST}.attn.qkv.weight' not in tensors
+      or f'{FIRST}.conv_block.cab.0.weight' in tensors):  # HAT's
     return None
-  if f'{first}.conv_block.cab.0.weight' in tensors:  # HAT
-    return None
+  fields = fields_of(tensors, given)
+  return 'swinir', fields | {'image_range': 255.0 if fields['window'] == JPEG_WINDOW else 1.0}
+
+
+def fields_of(tensors: Tensors, given: dict[str, Any]) -> dict[str, Any]:
+  """Returns the fields that SwinIR and HAT have in common, as far as tensors determine them.
+
+  Raises:
+    InputError: tensors are missing or contradict each other, or `given` has another window.
+  """
   head = 'conv_first.1' if 'conv_first.1.weight' in tensors else 'conv_first'
   features, inputs = conv_channels(tensors, head)
-  window = (math.isqrt(table.shape[0]) + 1) // 2
-  if table.ndim != 2 or (2 * window - 1)**2 != table.shape[0]:
-    raise InputError(f'{first}.attn.relative_position_bias_table is {list(table.shape)}, expected '
-                     '[(2 * window - 1)^2, heads]')
-  hidden = dense_outputs(tensors, f'{first}.mlp.fc1')
+  table = f'{FIRST}.attn.relative_position_bias_table'
+  side, heads = transformers.table_sides(tensors, table, '(2 * window - 1)^2')
+  if side % 2 == 0:
+    raise InputError(f'{table} has {side}^2 rows, expected (2 * window - 1)^2')
+  window = (side + 1) // 2
+  if given.get('window', window) != window:
+    raise InputError(f'window={given["window"]}: {table} has {side}^2 rows, which is that of '
+                     f'window={window}')
+  hidden = dense_outputs(tensors, f'{FIRST}.mlp.fc1')
   upsample, scale, channels, unshuffle = _upsampling(tensors, head, features, inputs)
   one = 'conv_after_body.weight' in tensors
-  return 'swinir', {
-      'features': features, **_depths(tensors), 'heads': table.shape[1], 'window': window,
+  return {
+      'features': features, **_depths(tensors), 'heads': heads, 'window': window,
       'mlp_ratio': hidden / features, 'position': 'bias',
       'residual_conv': '1conv' if one else '3conv', 'upsample': upsample, 'scale': scale,
-      'unshuffle': unshuffle, 'channels': channels,
-      'image_range': 255.0 if window == JPEG_WINDOW else 1.0}
+      'unshuffle': unshuffle, 'channels': channels}
 
 
 def _depths(tensors: Tensors) -> dict[str, int]:

@@ -1,11 +1,31 @@
-"""What the weight files of SwinIR and DAT have in common."""
+"""What the weight files of SwinIR, HAT and DAT have in common."""
 
 import functools
+import math
 
 import numpy as np
 from flax import linen as nn
 
+from sr_jax.errors import InputError
 from sr_jax.models.attention import MASKED, Pair, regions, split_windows
+from sr_jax.pretrained.shapes import Tensors
+
+
+def table_sides(tensors: Tensors, name: str, rows: str) -> tuple[int, int]:
+  """Returns (square root of the rows, heads) of a table of position biases, [rows, heads].
+
+  Args:
+    rows: what the number of rows is expected to be, for the message.
+
+  Raises:
+    InputError: the table is missing or has another shape.
+  """
+  if name not in tensors:
+    raise InputError(f'{name} is missing, expected [{rows}, heads]')
+  shape = tensors[name].shape
+  if len(shape) != 2 or not all(shape) or math.isqrt(shape[0])**2 != shape[0]:
+    raise InputError(f'{name} is {list(shape)}, expected [{rows}, heads]')
+  return math.isqrt(shape[0]), shape[1]
 
 
 def residual_names(ours: str, theirs: str, generator: nn.Module) -> dict[str, str]:
