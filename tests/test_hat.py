@@ -30,6 +30,7 @@ from sr_jax.models.overlap_attention import (
 from sr_jax.models.swinir import BlockFields
 from sr_jax.pretrained import families, generators
 from tests.conftest import filled, same_bits
+from tests.own_networks import check_layer_by_layer
 from tests.test_swinir import dense, norm, rotated
 
 SMALL = {'features': 12, 'groups': 1, 'blocks': 2, 'heads': 2, 'window': 4, 'squeeze': 4,
@@ -73,6 +74,14 @@ def test_parameter_counts() -> None:
 def test_invalid_fields_are_named(fields: dict[str, Any], words: str) -> None:
   with pytest.raises(ValueError, match=words):
     jax.eval_shape(HAT(**fields).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+@pytest.fixture(scope='module')
+def network() -> tuple[HAT, dict]:
+  """A small network whose convolutions count as much as its attention, and its variables."""
+  model = HAT(**SMALL, conv_scale=0.5)
+  return model, jax.tree.map(lambda leaf: 2 * leaf,
+                             filled(model, np.zeros((1, 8, 8, 3), np.float32)))
 
 
 # Overlapping windows ----------------------------------------------------------------------------
@@ -167,15 +176,17 @@ def test_windows_in_strips_give_the_same_result(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
+def test_layers_run_in_windows_with_the_sums_of_the_whole_image(network: tuple) -> None:
+  """The image's sides are no multiples of the windows' side."""
+  model, variables = network
+  lr = np.random.default_rng(1).random((58, 67, 3), np.float32)
+  upscale = check_layer_by_layer(model, variables, lr)
+  grids = {(type(call.layer.module), call.grid) for call in upscale.planner.layers.calls
+           if type(call.layer.module) in (HybridBlock, OverlapBlock)}
+  assert grids == {(HybridBlock, (4, 2)), (OverlapBlock, (4, 4))}
+
+
 # Weight files -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def network() -> tuple[HAT, dict]:
-  """A small network whose convolutions count as much as its attention, and its variables."""
-  model = HAT(**SMALL, conv_scale=0.5)
-  return model, jax.tree.map(lambda leaf: 2 * leaf,
-                             filled(model, np.zeros((1, 8, 8, 3), np.float32)))
 
 
 def test_fields_are_those_of_the_file(network: tuple, tmp_path: pathlib.Path) -> None:
@@ -216,10 +227,11 @@ def test_wrong_tensors_and_fields_are_named(network: tuple, tmp_path: pathlib.Pa
 
 
 def test_networks_that_no_other_project_has(network: tuple) -> None:
-  for fields, words in (({'position': 'rope_axial', 'heads': 3}, 'hat does not have these layers'),
-                        ({'position': 'rope_mixed', 'heads': 3}, 'attention/frequencies: hat has no name'),
-                        ({'upsample': 'direct'}, 'upsample direct'),
-                        ({'residual_conv': '3conv'}, 'residual_conv 3conv')):
+  for fields, words in (
+      ({'position': 'rope_axial', 'heads': 3}, 'hat does not have these layers'),
+      ({'position': 'rope_mixed', 'heads': 3}, 'attention/frequencies: hat has no name'),
+      ({'upsample': 'direct'}, 'upsample direct'),
+      ({'residual_conv': '3conv'}, 'residual_conv 3conv')):
     model = HAT(**SMALL | fields)
     with pytest.raises(InputError, match=words):
       families.checked_layout('hat', 'hat', model)

@@ -126,13 +126,14 @@ GENERATOR = (
         "`features` / `heads` to be a multiple of 4, or 'none'.",
         choices=('bias', 'rope_axial', 'rope_mixed', 'none'), change=FIXED),
     Key('generator.stem', str, None,
-        "swinir: what computes the features of the first block, 'conv' (a 3x3 convolution) or the "
+        "swinir, hat: what computes the features of the first block, 'conv' (a 3x3 convolution) or the "
         "trunk of an 'edsr' or 'rrdb', whose weights `init_from` may name; `freeze='stem_trunk'` "
         'keeps them.', choices=('conv', 'edsr', 'rrdb'), change=FIXED),
     Key('generator.stem_blocks', int, None,
-        "swinir: number of blocks of a stem 'edsr' or 'rrdb', which need it.", COUNT, change=FIXED),
+        "swinir, hat: number of blocks of a stem 'edsr' or 'rrdb', which need it.", COUNT,
+        change=FIXED),
     Key('generator.stem_features', int, None,
-        'swinir: channels of such a stem; if they differ from `features`, a 1x1 convolution '
+        'swinir, hat: channels of such a stem; if they differ from `features`, a 1x1 convolution '
         'follows. RRDBNet adds half as many in each convolution.', COUNT, change=FIXED),
     Key('generator.drop_path', float, None,
         'dat, swinir, hat: probability in training with which the last block is skipped; it rises '

@@ -109,7 +109,7 @@ def names(name: str, generator: nn.Module) -> dict[str, str]:
     InputError: the network has a stem, for which the authors have no names.
   """
   if generator.stem != 'conv':
-    raise InputError(f"stem={generator.stem!r}: the authors' swinir has only stem='conv'; use "
+    raise InputError(f"stem={generator.stem!r}: the authors' {name} has only stem='conv'; use "
                      '--names sr_jax')
   mapping = {'head': 'conv_first' if generator.unshuffle == 1 else 'conv_first.1',
              'embed_norm': 'patch_embed.norm', 'norm': 'norm', 'widen': 'conv_before_upsample.0',
