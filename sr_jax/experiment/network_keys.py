@@ -126,9 +126,9 @@ GENERATOR = (
         "`features` / `heads` to be a multiple of 4, or 'none'.",
         choices=('bias', 'rope_axial', 'rope_mixed', 'none'), change=FIXED),
     Key('generator.stem', str, None,
-        "swinir, hat: what computes the features of the first block, 'conv' (a 3x3 convolution) or the "
-        "trunk of an 'edsr' or 'rrdb', whose weights `init_from` may name; `freeze='stem_trunk'` "
-        'keeps them.', choices=('conv', 'edsr', 'rrdb'), change=FIXED),
+        "swinir, hat: what computes the features of the first block, 'conv' (a 3x3 convolution) or "
+        "the trunk of an 'edsr' or 'rrdb', whose weights `init_from` may name; "
+        "`freeze='stem_trunk'` keeps them.", choices=('conv', 'edsr', 'rrdb'), change=FIXED),
     Key('generator.stem_blocks', int, None,
         "swinir, hat: number of blocks of a stem 'edsr' or 'rrdb', which need it.", COUNT,
         change=FIXED),
