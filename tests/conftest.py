@@ -32,6 +32,7 @@ if not OPTIMISED:
 if int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1)) > 1:
   _FLAGS.append('--xla_cpu_multi_thread_eigen=false')  # the workers share the cores
 os.environ['XLA_FLAGS'] = ' '.join([*_FLAGS, os.environ.get('XLA_FLAGS', '')]).strip()
+gc.set_threshold(100_000, 20, 100)  # collecting often takes a fifth of the time of imports
 
 import jax
 import numpy as np
@@ -47,7 +48,7 @@ from sr_jax.models import Compact
 from sr_jax.pretrained import generators
 from sr_jax.step.flat import named_arrays
 from sr_jax.system import cli
-from tests import smallest
+from tests import kept_programs, smallest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -79,6 +80,7 @@ def _cache(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('SR_JAX_CACHE', str(folder))
     patch.delenv('SR_JAX_VGG19', raising=False)
+    kept_programs.keep(patch, str(folder / 'xla'))
     yield
 
 
