@@ -46,6 +46,8 @@ from sr_jax import weights as weights_command_line
 from sr_jax.data import pack_layout, packed, sources
 from sr_jax.models import Compact
 from sr_jax.pretrained import generators
+from sr_jax.profiling import ceilings
+from sr_jax.profiling import run as profile
 from sr_jax.step.flat import named_arrays
 from sr_jax.system import cli
 from tests import kept_programs, smallest
@@ -230,6 +232,16 @@ def browser():
         '--disable-background-networking', '--disable-component-update', '--disable-sync'])
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Lets profiles measure fewer rounds, and the ceilings with small arrays."""
+  monkeypatch.setattr(profile, 'PART_ROUNDS', 3)
+  monkeypatch.setattr(profile, 'ROW_SECONDS', 0.2)
+  monkeypatch.setattr(ceilings, 'MATRIX_SIDE', {'cpu': 512})
+  monkeypatch.setattr(ceilings, 'COPY_BYTES', {'cpu': 2**24})
+  monkeypatch.setattr(ceilings, 'CHAIN_LENGTHS', (2, 12))
 
 
 @pytest.fixture(scope='session')

@@ -72,7 +72,7 @@ def command(monkeypatch, capsys, tmp_path, config_file):
 
 
 @pytest.mark.slow
-def test_train_evaluate_profile(command, tmp_path, folder):
+def test_train_evaluate_profile(command, tmp_path, folder, quick_profile):
   status, out, _ = command('--workdir=run')
   assert status == 0
   assert 'step 4 of 4' in out

@@ -18,23 +18,13 @@ from sr_jax.train import train
 from tests.conftest import interrupt
 
 
-@pytest.fixture
-def quick(monkeypatch):
-  """Fewer rounds, and small arrays for the ceilings."""
-  monkeypatch.setattr(profile, 'PART_ROUNDS', 3)
-  monkeypatch.setattr(profile, 'ROW_SECONDS', 0.2)
-  monkeypatch.setattr(ceilings, 'MATRIX_SIDE', {'cpu': 512})
-  monkeypatch.setattr(ceilings, 'COPY_BYTES', {'cpu': 2**24})
-  monkeypatch.setattr(ceilings, 'CHAIN_LENGTHS', (2, 12))
-
-
 def contents(folder):
   return {path.relative_to(folder): path.read_bytes()
           for path in folder.rglob('*') if path.is_file()}
 
 
 @pytest.mark.slow
-def test_profile_of_a_trained_run(config, tmp_path, capsys, quick):
+def test_profile_of_a_trained_run(config, tmp_path, capsys, quick_profile):
   config.steps, config.warmup_steps, config.checkpoint_every = 2, 1, 1
   config.eval.sets = config.data.valid = ''
   train(config, tmp_path / 'run')
@@ -67,7 +57,7 @@ def test_profile_of_a_trained_run(config, tmp_path, capsys, quick):
 
 @pytest.mark.slow
 @pytest.mark.optimised
-def test_a_slow_feed_is_the_bottleneck(config, tmp_path, quick, picture):
+def test_a_slow_feed_is_the_bottleneck(config, tmp_path, quick_profile, picture):
   for number in range(4):
     images.write_image(tmp_path / 'large' / f'{number}.png', picture(1200, 1600, number))
   config.steps, config.warmup_steps, config.discriminator.name = 4, 0, 'none'
@@ -85,7 +75,7 @@ def test_a_slow_feed_is_the_bottleneck(config, tmp_path, quick, picture):
 
 @pytest.mark.slow
 @pytest.mark.optimised
-def test_a_larger_network_is_limited_by_arithmetic(config, tmp_path, quick):
+def test_a_larger_network_is_limited_by_arithmetic(config, tmp_path, quick_profile):
   config.steps, config.warmup_steps, config.discriminator.name = 4, 0, 'none'
   config.loss.adversarial.weight = 0.0
   config.hr_patch, config.data.source = 64, 'folder:nowhere'
@@ -96,7 +86,7 @@ def test_a_larger_network_is_limited_by_arithmetic(config, tmp_path, quick):
 
 
 @pytest.mark.slow
-def test_the_device_loop_is_profiled(config, tmp_path, quick, capsys):
+def test_the_device_loop_is_profiled(config, tmp_path, quick_profile, capsys):
   config.device_loop, config.steps, config.warmup_steps = 'yes', 4, 0
   looped = profile.profile_run(config, tmp_path / 'run')['phases']['gan']
   assert looped['steps_of_dispatch'] == 10
@@ -196,7 +186,7 @@ def test_an_interrupted_profile_leaves_no_files(tmp_path, error):
   assert os.listdir(folder) == ['newer']
 
 
-def test_ceilings_are_plausible(quick):
+def test_ceilings_are_plausible(quick_profile):
   found = ceilings.measure('float32')
   assert set(found) == {'flops', 'bytes', 'launch'}
   assert 1e8 < found['flops'] < 1e14

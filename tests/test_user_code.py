@@ -289,7 +289,7 @@ def test_what_the_user_allows_is_used(place: pathlib.Path, capsys: pytest.Captur
     'train --config=ours.py --workdir=new --config.init_from=net.safetensors --config.steps=1 '
     '--config.warmup_steps=0 --config.generator.name=planted:Net'])
 def test_all_commands_work_with_a_network_of_the_users_own(
-    line: str, place: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    line: str, place: pathlib.Path, capsys: pytest.CaptureFixture, quick_profile: None) -> None:
   line += '' if line.startswith('report') else ' --import=planted'
   status, out, err = execute(line, capsys)
   assert (status, err) == (0, ''), out
