@@ -35,6 +35,8 @@ def bookkeeping(name: str, blocks: int) -> collections.Counter:
   config = get_config(f'{name}:sample')
   config.generator.blocks, config.device_loop, config.dtype = blocks, 'yes', 'bfloat16'
   config.optimizer.g.clip_norm, config.optimizer.g.weight_decay = 1.0, 0.01
+  if config.discriminator.name != 'none':  # neither is counted, and tracing them takes seconds
+    config.discriminator.widths, config.loss.perceptual.layers = (4, 8), 'relu1_2'
   experiment = phases.build(config)
   phase, side = experiment.phases[-1], config.hr_patch
   state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), phase.g_tx))

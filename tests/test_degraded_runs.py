@@ -19,7 +19,8 @@ def degraded(config: ConfigDict) -> ConfigDict:
 def test_a_stopped_run_continues_to_the_same_bits(degraded: ConfigDict,
                                                   tmp_path: pathlib.Path) -> None:
   degraded.data.mode, degraded.device_loop = 'bank', 'yes'
+  degraded.steps, degraded.checkpoint_every, degraded.log_every = 12, 6, 3
   whole = run(degraded, tmp_path / 'whole')
   assert {name.rpartition('/')[2] for name in whole.d.batch_stats.arrays()} == {'u'}
-  stop_after(degraded, tmp_path / 'parts', 20)
+  stop_after(degraded, tmp_path / 'parts', 6)
   check_resumed(tmp_path / 'parts', run(degraded, tmp_path / 'parts'), tmp_path / 'whole', whole)

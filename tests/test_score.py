@@ -7,6 +7,7 @@ import math
 import pathlib
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -279,9 +280,13 @@ def test_a_hundred_images_are_scored_in_half_a_minute(tmp_path: pathlib.Path,
   sizes = [(321, 481)] * 40 + [(481, 321)] * 40 + rng.integers(120, 480, (20, 2)).tolist()
   assert len(set(map(tuple, sizes))) == 22
   for index, size in enumerate(sizes):
-    hr = picture(*size, index)
-    images.write_image(tmp_path / 'hr' / f'{index:03}.png', hr)
-    images.write_image(tmp_path / 'sr' / f'{index:03}_x4.png', hr // 2 + np.uint8(60))
+    for folder, name in (('hr', '{:03}.png'), ('sr', '{:03}_x4.png')):
+      path = tmp_path / folder / name.format(index)
+      if index < 80 and index % 40 >= 4:  # drawing and encoding takes longer than scoring
+        shutil.copy(path.with_name(name.format(index - 4)), path)
+      else:
+        hr = picture(*size, index)
+        images.write_image(path, hr if folder == 'hr' else hr // 2 + np.uint8(60))
   begin = seconds_of_children()
   done = subprocess.run([sys.executable, '-m', 'sr_jax.score', '--sr', tmp_path / 'sr', '--hr',
                          tmp_path / 'hr', '--scale', '4', '--border', '4', '--lpips', 'none'],

@@ -105,7 +105,7 @@ def test_a_run_killed_within_a_phase_continues_to_the_same_bits(config, tmp_path
 
 def check_resumed(workdir, state, whole_workdir, whole_state):
   """Asserts that a resumed run ended as an uninterrupted one did."""
-  assert int(state.step) == 40
+  assert int(state.step) == int(whole_state.step) > 0
   assert same_bits(whole_state, state) == []
   # The last checkpoint holds that state, with optimiser state and averages.
   target = jax.tree.map(np.zeros_like, whole_state)
