@@ -52,9 +52,10 @@ def evaluate(workdir: os.PathLike | str,
   data is needed.
 
   The network is the run's, from its config.json. A config with another network is refused, since
-  the scores would be taken for those of the config. A run of imported weights has no config that
-  describes it, so its network and scale are used. What else the config sets differently from the
-  run is printed, for it is not used.
+  the scores would be taken for those of the config. Only another `config.generator.window` is used
+  (`Model.with_window`); the results then have names such as SET-window16. A run of imported weights
+  has no config that describes it, so its network and scale are used. What else the config sets
+  differently from the run is printed, for it is not used.
 
   Args:
     workdir: the folder of a run.
@@ -92,10 +93,16 @@ def evaluate(workdir: os.PathLike | str,
   config = check_given(config, 'evaluate')
   if not trained.get('imported'):
     compatibility.check_against(workdir, config, ('generator', 'scale'),
-                                'without --config the settings of the run are used')
+                                'without --config the settings of the run are used',
+                                ('generator.window',))
   if unused := compatibility.describe_unused(trained, config, 'evaluate'):
     print(f'{workdir}: settings of the run that are used instead of those of the config: {unused}')
   model = restore.load_run(workdir, step)
+  window, side = config.generator.get('window'), getattr(model.generator, 'window', None)
+  other_window = window not in (None, side) and model.name == config.generator.name
+  if other_window:
+    model = model.with_window(window)
+    print(f'{workdir}: windows of attention of {window} instead of {side} pixels')
   if 'data' in trained:  # the run determines which part of its data is left for tests
     config = inputs.with_split_from(config, trained)
   degradation = degrading.evaluated_degradation(config)
@@ -103,6 +110,8 @@ def evaluate(workdir: os.PathLike | str,
   if degradation:
     opened = {f'{name}-{config.data.degrade.name}': [picture._replace(lr=None) for picture in found]
               for name, found in opened.items()}
+  if other_window:
+    opened = {f'{name}-window{window}': found for name, found in opened.items()}
   evaluator = SetEvaluator(
       model.generator.clone(dtype=np.dtype(config.dtype)), model.variables, model.step,
       RunFolder(workdir).eval, config.eval.lpips, config.eval.correct.kind,

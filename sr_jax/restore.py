@@ -14,6 +14,7 @@ from flax import linen as nn
 from sr_jax.errors import InputError, brief
 from sr_jax.inference.upscaler import DTYPES, Upscaler
 from sr_jax.models import GENERATORS, factory, variable_shapes
+from sr_jax.models.attention import resample_bias_table
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.runs import metadata
@@ -71,6 +72,44 @@ class Model:
     fields = {key: value for key, value in self.config['generator'].items() if value is not None}
     return {key: value for key, value in fields.items()
             if key not in ('name', 'init')} | {'scale': self.scale}
+
+  def with_window(self, window: int) -> 'Model':
+    """Returns the model with windows of attention of another side than it was trained with.
+
+    A rotary position embedding stays as it is; a table of position biases is interpolated
+    (`attention.resample_bias_table`).
+
+    Args:
+      window: side in pixels of the features.
+
+    Raises:
+      InputError: the network has no windows of one side, or they cannot have this one.
+    """
+    if not hasattr(self.generator, 'window'):
+      known = [name for name, make in GENERATORS.items() if hasattr(make(), 'window')]
+      raise InputError(f'window={window}: {self.name} of {self.origin} has no such field; networks '
+                       f'that have it: {", ".join(known)}')
+    if window == self.generator.window:
+      return self
+    generator = self.generator.clone(window=window)
+    try:
+      shapes = variable_shapes(generator)
+    except ValueError as error:  # InputError, or raised by the module when it is called
+      raise InputError(f'{self.origin}: {brief(str(error))}') from None
+
+    def resampled(path: tuple, leaf: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
+      if leaf.shape == shape.shape:
+        return leaf
+      if path[-1].key != 'bias_table':
+        raise InputError(f'{self.origin}: {jax.tree_util.keystr(path)} is {list(leaf.shape)}, with '
+                         f'window={window} {list(shape.shape)}; only a bias_table is interpolated')
+      return jnp.asarray(resample_bias_table(leaf, shape.shape[0]))
+
+    return dataclasses.replace(
+        self, generator=generator,
+        variables=jax.tree_util.tree_map_with_path(resampled, self.variables, shapes),
+        config=self.config | {'generator': {**self.config['generator'], 'window': window}},
+        origin=f'{self.origin}, window {window}')
 
   def __call__(self, image: np.ndarray | jax.Array) -> np.ndarray:
     image = _as_image(image)

@@ -44,6 +44,8 @@ from sr_jax.pretrained.published import PUBLISHED
 from sr_jax.restore import Model
 from sr_jax.system import cli, compile_cache, files
 
+WINDOWS = int, 2, 64  # type, minimum and maximum of --window
+
 __all__ = ['Options', 'Result', 'upscale']
 
 Path = os.PathLike | str
@@ -168,6 +170,9 @@ def _parser() -> cli.Parser:
   add('--step', default='latest',
       help="checkpoint of the run: a step, 'latest' or 'best' (default: latest)")
   cli.add_file_options(parser)
+  add('--window', type=cli.number(*WINDOWS), metavar='N',
+      help='side of the windows of attention in pixels, if the network is to have others than in '
+      'training; biases of positions are interpolated')
   add('--format', type=_argument(upscale_options.format_name), choices=(*photos.FORMATS, 'same'),
       help="format of image results; 'same' keeps that of each image (default: png, or the suffix "
       'of --output)')
@@ -212,6 +217,7 @@ def main(argv: list[str] | None = None) -> None:
   compile_cache.use_cache()
   model = restore.load(args.workdir or args.weights or '', step=args.step, wrapper=args.key,
                        fields=cli.parse_fields(args.set))
+  model = model.with_window(args.window) if args.window else model
   result = _run(plan, model, options, shown=True)
   if result.written:
     print(f'Upscaled {len(result.written)} of {len(plan.jobs)} x'

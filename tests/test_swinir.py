@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
@@ -15,14 +16,16 @@ from scipy import special
 
 import sr_jax
 from configs import swinir
-from sr_jax import models
+from sr_jax import evaluate, images, models, restore
 from sr_jax.errors import InputError
+from sr_jax.experiment import config_file
 from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.models import GENERATORS, SwinIR, attention
+from sr_jax.models import EDSR, GENERATORS, SwinIR, attention
 from sr_jax.models.layers import residual_scales
 from sr_jax.models.swinir import BlockFields, SwinBlock
 from sr_jax.pretrained import families, generators
+from sr_jax.runs.imported import save_imported
 from sr_jax.step import train_step
 from tests import smallest
 from tests.conftest import filled, same_bits
@@ -234,6 +237,68 @@ def test_grey_16_bit_images_in_tiles_and_too_large_ones(network: tuple) -> None:
   np.testing.assert_allclose(upscaler(deep)[..., 0], np.clip(whole, 0, 1) * 65535, atol=1)
   with pytest.raises(InputError, match=r'an image of 10x21 pixels does not fit in memory, even'):
     Upscaler(model, variables, memory=10_000)(deep)
+
+
+# Other windows than in training -----------------------------------------------------------------
+
+
+def test_the_trained_window_changes_nothing_and_another_one_interpolates(network: tuple) -> None:
+  (swinir, variables), none = network, {'batch_stats': {}}
+  model = restore.Model(swinir, none | variables, {'generator': {'name': 'swinir'}}, '', 'a file')
+  assert model.with_window(4) is model
+  larger = model.with_window(8)
+  assert (larger.generator.window, larger.fields['window']) == (8, 8)
+  before, after = (network.variables['params']['body_0']['body_1']['attention']
+                   for network in (model, larger))
+  assert after['bias_table'].shape == (15 * 15, 2)
+  assert same_bits(before['qkv'], after['qkv']) == []
+  with pytest.raises(InputError, match=r'a file: .*window=1: expected at least 2'):
+    model.with_window(1)
+  rotated = SwinIR(**DIRECT | {'position': 'rope_mixed'})
+  variables = none | filled(rotated, np.zeros((1, 8, 8, 3), np.float32))
+  turned = restore.Model(rotated, variables, model.config, '', '').with_window(8)
+  assert same_bits(variables, turned.variables) == []
+  with pytest.raises(InputError, match=r'window=8: edsr of a file has no such field; .*swinir'):
+    restore.Model(EDSR(), {}, {'generator': {'name': 'edsr'}}, '', 'a file').with_window(8)
+
+
+@pytest.mark.parametrize('window', [8, 16])
+def test_an_interpolated_ramp_stays_a_ramp(window: int) -> None:
+  """It spans all distances of both windows; at its ends the outermost biases are repeated."""
+  side, rows = 15, 2 * window - 1
+  down, right = np.indices((side, side)) - (side - 1) / 2
+  table = np.float32(np.stack([2 * down - 3 * right, np.ones((side, side))], -1)).reshape(-1, 2)
+  resampled = attention.resample_bias_table(table, rows**2).reshape(rows, rows, 2)
+  down, right = (np.indices((rows, rows)) - (rows - 1) / 2) * side / rows
+  inner = slice(rows // 5, -(rows // 5))
+  np.testing.assert_allclose(resampled[inner, inner, 0], (2 * down - 3 * right)[inner, inner],
+                             atol=1e-4)
+  np.testing.assert_allclose(resampled[..., 1], 1, rtol=1e-6)
+  if window == 8:
+    np.testing.assert_array_equal(resampled.reshape(-1, 2), table)
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_with_other_windows(network: tuple, tmp_path: pathlib.Path,
+                                               capsys: pytest.CaptureFixture) -> None:
+  rng = np.random.default_rng(0)
+  images.write_image(tmp_path / 'set' / 'a.png', rng.integers(256, size=(32, 32, 3),
+                                                             dtype=np.uint8))
+  fields = {'scale': 2, 'dtype': 'float32', 'generator': {
+      'name': 'swinir', 'upsample': 'direct', **SMALL}}
+  save_imported(tmp_path / 'run', {'batch_stats': {}} | network[1], fields, {'names': ''})
+  model = sr_jax.load(tmp_path / 'run')
+  results = {}
+  for window in (4, 8):
+    config = config_file.load_run(tmp_path / 'run', 'evaluate', {
+        'generator.window': str(window), 'eval.lpips': 'none', 'eval.sets': f'{tmp_path}/set'})
+    results |= evaluate.evaluate(tmp_path / 'run', config=config)
+    assert ('windows of attention of 8 instead of 4' in capsys.readouterr().out) == (window == 8)
+    name = 'set' if window == 4 else 'set-window8'
+    sr = images.read_image(tmp_path / 'run' / 'eval' / f'{name}-0' / 'a.png')
+    lr = images.imresize(images.read_image(tmp_path / 'set' / 'a.png'), Fraction(1, 2))
+    np.testing.assert_allclose(np.int32(sr), model.with_window(window)(lr), atol=1)
+  assert list(results) == ['set', 'set-window8']
 
 
 # Stochastic depth -------------------------------------------------------------------------------

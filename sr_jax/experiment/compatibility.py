@@ -20,7 +20,8 @@ from sr_jax.models.factory import differing_keys
 from sr_jax.runs.metadata import read_config
 
 # The keys that a mode takes from the config; all others are settings of the run.
-CHANGEABLE = {'evaluate': ('eval.*', 'data.degrade.*', 'dtype', 'data.download'),
+CHANGEABLE = {'evaluate': ('eval.*', 'data.degrade.*', 'dtype', 'data.download',
+                           'generator.window'),
               'replay': ('data.*', 'device_loop')}
 
 
@@ -30,13 +31,14 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str],
-                  advice: str = '') -> None:
+                  advice: str = '', ignored: Sequence[str] = ()) -> None:
   """Refuses a run whose config.json differs from `config` in one of `keys`.
 
   Comparing the shapes of arrays would not do: a network's skip, output and activations have none.
 
   Args:
     advice: what to do about a difference, for the message.
+    ignored: fields of the networks that may differ, such as 'generator.window'.
 
   Raises:
     InputError: there is no run, or a key differs.
@@ -51,6 +53,8 @@ def check_against(workdir: pathlib.Path, config: ConfigDict, keys: Sequence[str]
     except (KeyError, AttributeError, TypeError):
       raise InputError(f'{workdir}/config.json: contains no known {key}') from None
     for field in differing_keys(have, want):
+      if field in ignored:
+        continue
       raise InputError(f'{workdir}: the run has {field}={have.get(field)!r}, the config '
                        f'{want.get(field)!r}' + (f'; {advice}' if advice else ''))
 

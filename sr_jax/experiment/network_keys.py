@@ -107,7 +107,8 @@ GENERATOR = (
         'dat: sides of the windows of attention in pixels; half of the heads have windows of so '
         'many rows and columns, the others the reverse.', COUNT, change=FIXED),
     Key('generator.window', int, None,
-        'swinir, hat: side of the windows of attention in pixels.', '[2, inf)', change=FIXED),
+        'swinir, hat: side of the windows of attention in pixels; evaluation may use another one.',
+        '[2, inf)', change=FIXED),
     Key('generator.overlap', float, None,
         'hat: pixels by which the windows of keys are larger than those of queries in the last '
         'block of each group, in multiples of `window`; their product is an even number.', '[0, 1]',

@@ -14,6 +14,7 @@ second block shifts the windows by half a side (Swin Transformer, Liu et al. 202
   none: no position; a pixel sees its window as a set.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +24,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from sr_jax import images
 from sr_jax.models.convolution import Dense
 from sr_jax.models.edsr import DIV2K_MEAN
 
@@ -118,6 +120,25 @@ def relative_position_index(window: Pair) -> np.ndarray:
   down, right = (axis[:, None] - axis + side - 1
                  for axis, side in zip((rows, columns), window, strict=True))
   return down * (2 * window[1] - 1) + right
+
+
+def resample_bias_table(table: np.ndarray | jax.Array, rows: int) -> np.ndarray:
+  """Returns a bias table for windows of another side, by bicubic interpolation.
+
+  Both tables span all differences of positions in their windows, so that the bias of opposite
+  corners stays, as where Swin Transformer is fine-tuned with larger windows (section 3.3 of the
+  paper, "Relative position bias"; `load_pretrained` in utils.py of its code).
+
+  Args:
+    table: [n * n, heads].
+    rows: of the result, a square number.
+
+  Returns:
+    float32 [rows, heads].
+  """
+  before, after = math.isqrt(len(table)), math.isqrt(rows)
+  grid = np.asarray(table, np.float32).reshape(before, before, -1)
+  return images.imresize(grid, size=(after, after)).reshape(rows, -1)
 
 
 def rope_frequencies(heads: int, size: int, angles: jax.Array | np.ndarray) -> jax.Array:
