@@ -33,7 +33,6 @@ from sr_jax import restore, train
 from sr_jax.data.benchmarks import find_set, read_set
 from sr_jax.errors import InputError
 from sr_jax.experiment.base_config import defaults
-from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics import scorer
 from sr_jax.models import factory, variable_shapes
 from sr_jax.models.attention import POSITIONS
@@ -199,9 +198,8 @@ def window_table(output: pathlib.Path, names: Sequence[str], data: pathlib.Path,
     cells = []
     for title in SETS:
       pairs = list(read_set(find_set(str(data / title), SCALE), SCALE))
-      scores = [scorer.mean(scorer.score_set(pairs, Upscaler(of.generator, of.variables),
-                                             scorer.make_scorer(SCALE, 'none')))['psnr_y']
-                for of in (model, other)]
+      scores = [scorer.mean(scorer.score_set(pairs, of, scorer.make_scorer(SCALE, 'none')))[
+          'psnr_y'] for of in (model, other)]
       cells += [f'{scores[0]:.2f}', f'{scores[1]:.2f} ({scores[1] - scores[0]:+.2f})']
     rows.append(f'| {name} | {" | ".join(cells)} |')
   heads = [f'{title}, window {side}' for title in SETS for side in (SWINIR['window'], window)]
