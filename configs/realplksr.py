@@ -17,7 +17,8 @@ network x2 32.43 / .9314, x4 26.12 / .7888.
 
 RealPLKSR has a LayerNorm before each block here; older networks, `:group`, have a GroupNorm after
 it, whose statistics are those of the whole image. The paper's batch is 64. `:small` are the tiny
-networks: 12 blocks, 13x13, no gate.
+networks: 12 blocks, 13x13, no gate. neosr's template for RealPLKSR has a schedule-free Adan (5e-4,
+decay 0.01), which is not here; the nearest is --config.optimizer.g.name=adan with a schedule.
 
 Cost, estimated: 6.5 TFLOP a step, 81 hours at 10 TFLOP/s; `small` 2.1 TFLOP and 26 hours. Results:
 unmeasured. `:sample`: 40 seconds of processor time; 32.08 dB on the validation image (bicubic

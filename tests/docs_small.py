@@ -63,6 +63,11 @@ def small_settings(config: Mapping[str, Any], given: Mapping[str, str]) -> dict[
   if config['steps'] > config['warmup_steps']:
     settings['steps'] = max(settings['steps'], settings['warmup_steps'] + 2)
   settings['hr_patch'] = min(config['hr_patch'], max(32 // config['scale'], 1) * config['scale'])
+  if config['phases.steps']:
+    settings['phases.steps'] = (3,) * len(config['phases.steps'])
+    for key in ('hr_patch', 'batch_size'):
+      most = settings.get(key, config[key])
+      settings[f'phases.{key}'] = tuple(min(value, most) for value in config[f'phases.{key}'])
   settings |= {key: value for key, value in INSTEAD.items() if key not in given}
   for network, known in NETWORKS.items():
     fields = known.get(config[f'{network}.name'], {})

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sr_jax import images
-from sr_jax.data import bank, feed, pack_layout, packed
+from sr_jax.data import bank, feed, feed_mode, pack_layout, packed
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.feed import FeedSpec
@@ -88,7 +88,7 @@ def test_the_mode_depends_on_the_bytes(opened: Callable, folder: pathlib.Path,
                                        free: float, chosen: str) -> None:
   layout = pack_layout.lay_out(open_source(f'folder:{folder}', 2), 2, 3)
   monkeypatch.setattr(bank, 'device_budget', lambda: int(budget * layout.bytes))
-  monkeypatch.setattr(feed.files, 'free_bytes', lambda path: int(free * layout.bytes))
+  monkeypatch.setattr(feed_mode.files, 'free_bytes', lambda path: int(free * layout.bytes))
   lines = []
   assert opened(asked, log=lines.append).mode == chosen
   assert len(lines) == 1 + (chosen == 'stream')
@@ -109,7 +109,7 @@ def test_bytes_are_logged_before_anything_is_allocated(opened: Callable,
 def test_a_set_that_was_packed_needs_no_free_disk_space(opened: Callable,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
   opened('mapped')
-  monkeypatch.setattr(feed.files, 'free_bytes', lambda path: 0)
+  monkeypatch.setattr(feed_mode.files, 'free_bytes', lambda path: 0)
   assert opened('auto').mode == 'bank'
 
 
@@ -132,7 +132,7 @@ def test_a_stream_needs_as_many_images_as_crops_in_a_batch(folder: pathlib.Path,
 def test_a_small_set_and_a_full_disk_name_the_cache(
     folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str,
     free: int) -> None:
-  monkeypatch.setattr(feed.files, 'free_bytes', lambda path: free)
+  monkeypatch.setattr(feed_mode.files, 'free_bytes', lambda path: free)
   monkeypatch.setattr(bank, 'device_budget', lambda: 10**6 if free else 0)
 
   def full(*arguments: Any) -> None:
@@ -163,7 +163,7 @@ def test_errors_of_the_thread_are_raised_where_batches_are_taken(tmp_path: pathl
   for index in (3, 7):
     (tmp_path / f'{index:02}.png').write_text('no picture')
   made = feed.open_feed(found, dataclasses.replace(
-      SPEC, mode='stream', seed=0, window=feed.MAX_WINDOW, cache=tmp_path))
+      SPEC, mode='stream', seed=0, window=feed_mode.MAX_WINDOW, cache=tmp_path))
   with pytest.raises(InputError, match=r'2 of 16 .*damaged'):
     batches(made, 0, range(1, 100))
   with pytest.raises(InputError, match=r'2 of 16 .*damaged'):

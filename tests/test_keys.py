@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from sr_jax import losses, models
-from sr_jax.data import feed
+from sr_jax.data import feed_mode
 from sr_jax.data.augment import Augmentation
 from sr_jax.errors import InputError
 from sr_jax.experiment import base_config, config_file, values
@@ -53,7 +53,7 @@ def test_choices_are_those_of_the_modules():
            'generator.init': layers.INITIALIZERS, 'discriminator.init': layers.INITIALIZERS,
            'loss.pixel.kind': losses.PIXEL, 'loss.perceptual.distance': losses.PIXEL,
            'loss.adversarial.kind': losses.ADVERSARIAL, 'loss.perceptual.network': vgg.VGGS,
-           'loss.perceptual.identity': IDENTITIES, 'data.mode': feed.MODES,
+           'loss.perceptual.identity': IDENTITIES, 'data.mode': feed_mode.MODES,
            'eval.correct.kind': ('none', *correction.KINDS)}
   for name, allowed in known.items():
     assert sorted(KEYS[name].choices) == sorted(allowed), name

@@ -24,6 +24,10 @@ from tests.conftest import largest_file
 TIME = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d'
 
 
+def epochs_of(steps):
+  return lambda step: step / steps
+
+
 def test_the_last_line_says_that_no_step_is_the_best(tmp_path: pathlib.Path) -> None:
   run = types.SimpleNamespace(
       config=types.SimpleNamespace(steps=4, best_metric='error'),
@@ -38,7 +42,7 @@ def test_the_last_line_says_that_no_step_is_the_best(tmp_path: pathlib.Path) -> 
 
 def test_scalars_are_logged_and_printed(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-  log = Logs(tmp_path, 0, 10, 4, 2)
+  log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
   log.scalars(5, 'gan', {'g/pixel': 0.5, 'g/grad_norm': 2.0, 'valid': float('nan')})
   log.close()
   line, = read_metrics(tmp_path)
@@ -54,10 +58,10 @@ def test_scalars_are_logged_and_printed(
 
 
 def test_a_term_that_diverges_is_kept(tmp_path: pathlib.Path) -> None:
-  log = Logs(tmp_path, 0, 10, 4, 2)
+  log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
   log.validation(5, 'gan', {}, {'terms/perceptual/valid': 1e30})  # float32 represents it
   log.close()
-  Logs(tmp_path, 5, 10, 4, 2).close()
+  Logs(tmp_path, 5, 10, 4, epochs_of(2)).close()
   assert read_metrics(tmp_path)[0]['terms/perceptual/valid'] == 1e30
 
 
@@ -76,7 +80,7 @@ def read_events(folder: pathlib.Path) -> list[tuple[int, list[str] | int]]:
 
 
 def test_tensorboard_has_the_same_scalars_and_images(tmp_path: pathlib.Path) -> None:
-  log = Logs(tmp_path, 4, 10, 4, 2)
+  log = Logs(tmp_path, 4, 10, 4, epochs_of(2))
   log.scalars(5, 'gan', {'g/pixel': 0.5})
   log.picture(5, 'cat', np.zeros((4, 6, 3), np.uint8))
   log.close()
@@ -89,7 +93,7 @@ def test_tensorboard_has_the_same_scalars_and_images(tmp_path: pathlib.Path) -> 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 1e39])
 def test_tensorboard_has_no_values_that_are_not_finite(tmp_path: pathlib.Path, value: float
                                                        ) -> None:
-  log = Logs(tmp_path, 0, 10, 4, 2)
+  log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
   log.validation(5, 'gan', {'valid': {'psnr_y': value, 'ssim_y': 0.5}}, {'terms/a/valid': value})
   log.close()
   assert (5, ['epoch', 'valid/ssim_y']) in read_events(tmp_path)  # 1e39 is infinite in float32
@@ -97,7 +101,7 @@ def test_tensorboard_has_no_values_that_are_not_finite(tmp_path: pathlib.Path, v
 
 def test_a_full_disk_is_reported_and_nothing_is_lost(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-  log = Logs(tmp_path, 0, 10, 4, 2)
+  log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
   log.scalars(1, 'gan', {'g/pixel': 0.1})
   (tmp_path / 'samples').write_text('in the way')
   with largest_file((tmp_path / 'train.log').stat().st_size + 1):
@@ -124,7 +128,7 @@ def test_a_full_disk_is_reported_and_nothing_is_lost(
 
 
 def test_a_disk_that_stays_full_does_not_fill_the_memory(tmp_path: pathlib.Path) -> None:
-  log = Logs(tmp_path, 0, 10, 4, 2)
+  log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
   with largest_file(1):
     for _ in range(4):
       log._append(log._jsonl, [b'.' * (MAX_PENDING_BYTES // 3)])
@@ -138,22 +142,22 @@ def test_the_longest_log_without_a_checkpoint_is_kept(tmp_path: pathlib.Path) ->
   longest = ''.join(json.dumps({'step': step, 'phase': 'gan'}) + '\n' for step in range(1, 9))
   for text in ('', longest[:60], longest, longest[:60]):
     path.write_text(text)
-    Logs(tmp_path, 0, 10, 4, 5).close()
+    Logs(tmp_path, 0, 10, 4, epochs_of(5)).close()
     assert path.read_text() == ''
   assert (tmp_path / 'metrics.jsonl.lost').read_text() == longest
   path.write_text(longest)
-  Logs(tmp_path, 3, 10, 4, 5).close()  # resumes from a checkpoint
+  Logs(tmp_path, 3, 10, 4, epochs_of(5)).close()  # resumes from a checkpoint
   assert [line['step'] for line in read_metrics(tmp_path)] == [1, 2, 3]
 
 
 def test_a_restart_removes_lines_after_its_checkpoint(tmp_path: pathlib.Path) -> None:
-  log = Logs(tmp_path, 0, 10, 4, 2)
+  log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
   for step in (2, 4, 6):
     log.scalars(step, 'pixel', {'g/pixel': float(step)})
   log.close()
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 8, "pha')  # killed while writing
-  log = Logs(tmp_path, 4, 10, 4, 2)
+  log = Logs(tmp_path, 4, 10, 4, epochs_of(2))
   log.scalars(6, 'pixel', {'g/pixel': 0.0})
   log.close()
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
@@ -180,13 +184,13 @@ def test_invalid_lines_are_skipped(
   assert read_metrics(tmp_path) == good
   assert overfitting.describe_terms(read_metrics(tmp_path))
   assert sum('20.0000' in row for row in validation_tables(tmp_path)) == 2
-  Logs(tmp_path, 1, 10, 4, 2).close()
+  Logs(tmp_path, 1, 10, 4, epochs_of(2)).close()
   assert read_metrics(tmp_path) == good[:1]
 
 
 def test_a_run_without_a_checkpoint_starts_over(tmp_path: pathlib.Path) -> None:
   for _ in range(2):
-    log = Logs(tmp_path, 0, 10, 4, 2)
+    log = Logs(tmp_path, 0, 10, 4, epochs_of(2))
     log.validation(0, 'bicubic', {'valid': {'psnr_y': 1.0}}, {})
     log.close()
   assert len(read_metrics(tmp_path)) == 1
@@ -201,7 +205,7 @@ def test_pauses_do_not_count_as_training_time(
     now += seconds
 
   monkeypatch.setattr('time.monotonic', lambda: now)
-  log = Logs(tmp_path, 0, 100, 4, 2)
+  log = Logs(tmp_path, 0, 100, 4, epochs_of(2))
   for step in range(1, 11):
     tick(0.5)
     if step == 7:
@@ -217,7 +221,7 @@ def test_the_time_left_includes_validation_and_excludes_compilation(
     ) -> None:
   now = 0.0
   monkeypatch.setattr('time.monotonic', lambda: now)
-  log = Logs(tmp_path, 0, 200_000, 4, 2)
+  log = Logs(tmp_path, 0, 200_000, 4, epochs_of(2))
 
   def steps(first: int, last: int, phase: str) -> None:
     nonlocal now
@@ -248,7 +252,7 @@ def test_the_time_left_includes_validation_and_excludes_compilation(
 
 def test_a_line_of_training_states_rates_losses_and_accuracies(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-  log = Logs(tmp_path, 0, 300, 4, 25)
+  log = Logs(tmp_path, 0, 300, 4, epochs_of(25))
   metrics = {'g/adversarial': 0.00339, 'g/pixel': 0.0469, 'g/total': 0.138, 'd/total': 1.35,
              'd/real': 0.88, 'd/fake': 0.5, 'learning_rate/g': 2e-4}
   log.scalars(50, 'gan', metrics | {'learning_rate/d': 2e-4})
@@ -262,11 +266,12 @@ def test_a_line_of_training_states_rates_losses_and_accuracies(
 
 def test_validation_is_printed_beside_the_scores_before_training(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-  log, names = Logs(tmp_path, 0, 300, 4, 25), {'valid': 'folder:Set5', 'test': 'folder:Set14'}
+  log = Logs(tmp_path, 0, 300, 4, epochs_of(25))
+  names = {'valid': 'folder:Set5', 'test': 'folder:Set14'}
   log.validation(0, 'bicubic', {'valid': {'psnr_y': 28.0}, 'test': {'psnr_y': 25.0}}, {}, names)
   log.validation(0, 'start', {'valid': {'psnr_y': 30.0}, 'test': {'psnr_y': 27.0}}, {}, names)
   log.close()
-  log = Logs(tmp_path, 100, 300, 4, 25)  # resumed
+  log = Logs(tmp_path, 100, 300, 4, epochs_of(25))  # resumed
   log.validation(200, 'gan', {'valid': {'psnr_y': 31.0, 'ssim_y': 0.9}, 'test': {'psnr_y': 27.5}},
                  {}, names, is_best=True)
   log.close()
@@ -284,7 +289,7 @@ def test_the_log_file_has_the_lines_of_all_starts(
     transcript = Transcript(lambda: 'Device: 1 x cpu')
     transcript.say('opened')  # before there is a folder
     (tmp_path / 'run').mkdir(exist_ok=True)
-    log = Logs(tmp_path / 'run', step, 10, 4, 2, transcript)
+    log = Logs(tmp_path / 'run', step, 10, 4, epochs_of(2), transcript)
     log.say('two\nlines')
     log.note('error: for the file alone')
     log.close()
@@ -305,7 +310,7 @@ def test_a_refused_start_prints_no_first_line(capsys: pytest.CaptureFixture[str]
 def test_the_log_of_another_run_in_a_folder_of_the_same_name_is_left_alone(
     tmp_path: pathlib.Path) -> None:
   (tmp_path / 'run').mkdir()
-  log = Logs(tmp_path / 'run', 0, 10, 4, 2)
+  log = Logs(tmp_path / 'run', 0, 10, 4, epochs_of(2))
   (tmp_path / 'run').rename(tmp_path / 'away')
   (tmp_path / 'run').mkdir()
   log.say('a line')

@@ -8,7 +8,6 @@
 import dataclasses
 import functools
 import hashlib
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,54 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax.data import bank, mapped, pack_layout, packed, stream
+from sr_jax.data import bank, feed_mode, mapped, packed, stream
 from sr_jax.data.array_image import ArrayImage
-from sr_jax.data.augment import Augmentation, Crops, augment
-from sr_jax.data.bank import CropSpec
-from sr_jax.data.degradations.chains import Degrader
+from sr_jax.data.augment import Crops, augment
 from sr_jax.data.degradations.steps import degrade_steps
+from sr_jax.data.feed_mode import FeedSpec
 from sr_jax.data.packed import Packed
 from sr_jax.data.pictures import Picture
 from sr_jax.data.prefetcher import Prefetcher
-from sr_jax.errors import InputError, count_of
+from sr_jax.errors import InputError
 from sr_jax.images import dropped
-from sr_jax.system import files, sharding
-
-MODES = ('auto', 'bank', 'mapped', 'stream')
-MAX_WINDOW = 16  # most steps of one device loop call if batches are made on the host
-
-
-@dataclasses.dataclass(frozen=True)
-class FeedSpec:
-  """How batches are made.
-
-  Attributes:
-    crop_spec: the crops that are cut for a batch.
-    batch_size: examples in a batch.
-    augmentation: what the examples are augmented with.
-    seed: seed of the run.
-    mode: 'auto' chooses the first of bank, mapped and stream that fits, 'packed' the first of
-      bank and mapped; otherwise 'bank', 'mapped' or 'stream'.
-    window: the most steps that one device loop call takes if batches are made on the host.
-    crops_per_image: number of consecutive batches that an image decoded for the stream gives a
-      crop to.
-    workers: number of processes that decode for the stream.
-    cache: folder of packed sets; None is `packed.default_cache()`.
-    degrader: makes LR of HR crops, which are then cut without LR and larger than the batch's: a
-      `Degrader`, or its `with_draws`, so that `Feed.batch_at` returns the draws as well; None takes
-      LR as it is cut.
-  """
-
-  crop_spec: CropSpec
-  batch_size: int
-  augmentation: Augmentation
-  seed: int
-  mode: str = 'auto'
-  window: int = MAX_WINDOW
-  crops_per_image: int = 4
-  workers: int = 0
-  cache: pathlib.Path | None = None
-  degrader: Degrader | Callable[[jax.Array, jax.Array], Any] | None = None
+from sr_jax.system import sharding
 
 
 class Feed(NamedTuple):
@@ -80,6 +42,10 @@ class Feed(NamedTuple):
     digest: hash of everything that batches depend on except seed and step.
     close: stops background work.
     notes: lines on what reading the images loses (`images.dropped.summary`).
+    digest_of: returns the digest that the feed would have with other crops; raises InputError if
+      the images cannot give these.
+    reopen: (crops, start) -> a feed of the same images, in the same mode, with other crops, from a
+      step on. It adds its lines to `skipped`. Close this one first, which frees its workers.
   """
 
   mode: str
@@ -90,6 +56,8 @@ class Feed(NamedTuple):
   digest: str
   close: Callable[[], None]
   notes: Sequence[str] = ()
+  digest_of: Callable[[FeedSpec], str] | None = None
+  reopen: Callable[[FeedSpec, int], 'Feed'] | None = None
 
 
 class Batches(NamedTuple):
@@ -117,23 +85,72 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
   """
   mode, packed_set, digest_source = spec.mode, None, None
   if mode != 'stream':
-    mode, packed_set, digest_source = _pack(found, spec, log)
+    mode, packed_set, digest_source = feed_mode.open_or_pack(found, spec, log)
   if mode == 'stream':  # whose files are not read at this point
     digest_source = [identity for picture in found for identity in _identities(picture)]
-  digest = _digest(digest_source, spec, mode)
+  opened = _Opened(found, mode, packed_set, digest_source, log, mesh)
+  opened.digest_of(spec)  # before anything is copied
   if mode == 'bank':
-    return _bank_feed(packed_set, spec, digest, mesh)._replace(notes=_notes(packed_set))
-  rows = sharding.process_rows(spec.crop_spec.count, mesh)
-  if mode == 'mapped':
-    skipped, notes = packed_set.skipped, _notes(packed_set)
-    batches = mapped.batches(packed_set, spec.seed, start, spec.crop_spec, rows)
-  else:
-    skipped, notes = [], stream.sampled_notes(found)
-    batches = _stream(found, spec, start, rows, skipped, log)
-  ahead = Prefetcher(batches, 2 * spec.window)
-  source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, mesh)
-  return Feed(mode, host_batches(spec, mesh), source_for, spec.window, skipped, digest, ahead.close,
-              notes)
+    pixels = (bank.to_device(packed_set).pixels if mesh is None
+              else sharding.replicate(packed_set.pixels, mesh))
+    opened = dataclasses.replace(opened, pixels=pixels)
+  return opened.feed(spec, start)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+  """The images of a run, from which feeds of different crops are made.
+
+  Attributes:
+    found, log, mesh: arguments of `open_feed`.
+    mode: of the feeds.
+    packed_set: None for a stream.
+    digest_source: of `_digest`.
+    pixels: of the bank, on the device.
+    skipped: of all feeds.
+  """
+
+  found: Sequence[Picture]
+  mode: str
+  packed_set: Packed | None
+  digest_source: str | list[str]
+  log: Callable[[str], None]
+  mesh: jax.sharding.Mesh | None
+  pixels: jax.Array | None = None
+  skipped: list[str] = dataclasses.field(default_factory=list)
+
+  def digest_of(self, spec: FeedSpec) -> str:
+    """Returns the digest of a feed; raises InputError if the images cannot give its crops."""
+    if self.mode == 'stream':
+      _refuse_fewer_than_crops(self.found, spec)
+    else:
+      self._large_enough(spec)
+    return _digest(self.digest_source, spec, self.mode)
+
+  def feed(self, spec: FeedSpec, start: int) -> Feed:
+    """Returns a feed whose first step is `start`."""
+    rows = sharding.process_rows(spec.crop_spec.count, self.mesh)
+    digest, shared = self.digest_of(spec), {'digest_of': self.digest_of, 'reopen': self.feed}
+    if self.mode == 'stream':
+      batches = _stream(self.found, spec, start, rows, self.skipped, self.log)
+      shared['notes'] = stream.sampled_notes(self.found)
+    else:
+      large = self._large_enough(spec)
+      self.skipped.extend([line for line in large.skipped if line not in self.skipped])
+      shared['notes'] = _notes(large)
+    if self.mode == 'bank':
+      images = bank.Bank(self.pixels, sharding.replicate(jnp.asarray(large.table), self.mesh))
+      return Feed('bank', bank_batches(spec, self.mesh), lambda start, stop: images, 2**31,
+                  self.skipped, digest, lambda: None, **shared)
+    if self.mode == 'mapped':
+      batches = mapped.batches(large, spec.seed, start, spec.crop_spec, rows)
+    ahead = Prefetcher(batches, 2 * spec.window)
+    source_for = functools.partial(_take, ahead, spec.window, spec.crop_spec.count, self.mesh)
+    return Feed(self.mode, host_batches(spec, self.mesh), source_for, spec.window, self.skipped,
+                digest, ahead.close, **shared)
+
+  def _large_enough(self, spec: FeedSpec) -> Packed:
+    return packed.drop_too_small(self.packed_set, spec.crop_spec.scale, spec.crop_spec.patch)
 
 
 def _identities(picture: Picture) -> list[str]:
@@ -182,99 +199,11 @@ def _digest(digest_source: str | list[str], spec: FeedSpec, mode: str) -> str:
 # Modes ---------------------------------------------------------------------------------
 
 
-def _pack(found: Sequence[Picture], spec: FeedSpec,
-          log: Callable[[str], None]) -> tuple[str, Packed | None, str | None]:
-  """Chooses between the modes that pack, and packs the images unless that was done before.
-
-  Returns:
-    ('bank' or 'mapped', the packed set, its digest); ('stream', None, None) if `spec.mode` is
-    'auto' and the images fit neither the device nor the disk.
-  """
-  cache = spec.cache or packed.default_cache()
-  _, patch, scale, channels, with_lr = spec.crop_spec
-  packed.remove_leftovers(cache)
-  budget, free = bank.device_budget(), files.free_bytes(cache)
-  if spec.mode == 'auto':
-    stored = sum(packed.stored_bytes(picture.hr) for picture in found)
-    if stored > max(budget, free):  # decoded images need even more
-      _refuse_few(found, spec, stored, free)
-      log(f'{len(found):,} images take {stored:,} bytes in their files, too many to pack')
-      return 'stream', None, None
-  folder = packed.packed_folder(found, scale, channels, cache, with_lr)
-  packed_set = packed.open_packed(folder, found)
-  layout = None if packed_set else pack_layout.lay_out(found, scale, channels, with_lr)
-  needed = packed_set.pixels.nbytes if packed_set else layout.bytes
-  mode = _choose_mode(spec.mode, needed, budget, bool(packed_set) or needed <= free // 2)
-  where = {'bank': f'kept in device memory, which has space for {budget:,}',
-           'mapped': f'mapped from {folder}; device memory has space for {budget:,}',
-           'stream': f'too many for the free disk space of config.data.cache, {cache} ({free:,})'}
-  if mode == 'stream':
-    _refuse_few(found, spec, needed, free)
-  log(f'{len(packed_set.names if packed_set else layout.indices):,} images take {needed:,} bytes '
-      f'packed, {where[mode]}')
-  if mode == 'stream':
-    return mode, None, None
-  packed_set = packed_set or packed.pack(layout, scale, channels, folder)
-  return mode, packed.drop_too_small(packed_set, scale, patch), folder.name
-
-
-def _refuse_few(found: Sequence[Picture], spec: FeedSpec, needed: int, free: int) -> None:
-  """Refuses a set that is too small for the stream that lack of disk space would make of it.
-
-  Args:
-    found, spec: see `open_feed`.
-    needed, free: bytes of the packed images, and bytes that are free where they would be packed.
-
-  Raises:
-    InputError: a batch has more crops than there are images.
-  """
-  if len(found) < spec.crop_spec.count:
-    raise InputError(
-        f'config.data.cache={spec.cache or packed.default_cache()}: its disk has {free:,} bytes '
-        f'free; packing {count_of(found, "image")} needs {2 * needed:,}, half of which stays free. '
-        'Free some space, or set --config.data.cache=FOLDER to a folder on another disk')
-
-
-def _choose_mode(mode: str, needed: int, budget: int, fits_disk: bool) -> str:
-  """Returns the mode in which `needed` bytes of packed images are used.
-
-  Args:
-    mode: the mode asked for, as in `FeedSpec`.
-    needed: bytes of the packed images.
-    budget: bytes that a bank may occupy on the device.
-    fits_disk: whether the set is packed already or there is space on the disk to pack it.
-
-  Raises:
-    InputError: the mode is 'bank' and the images do not fit the device.
-  """
-  if mode == 'bank' and needed > budget:
-    raise InputError(f'config.data.mode=bank: the images need {needed:,} bytes in device memory, '
-                     f'which has space for {budget:,}; mapped keeps them on the disk')
-  if mode == 'auto' and not fits_disk:
-    return 'stream'
-  if mode in ('auto', 'packed'):
-    return 'bank' if needed <= budget else 'mapped'
-  return mode
-
-
-def _bank_feed(packed_set: Packed, spec: FeedSpec, digest: str,
-               mesh: jax.sharding.Mesh | None) -> Feed:
-  """Returns the feed of a packed set that is copied to the device, or to each of a mesh."""
-  pixels = bank.to_device(packed_set) if mesh is None else bank.Bank(
-      *sharding.replicate((packed_set.pixels, packed_set.table), mesh))
-  batch_at = bank_batches(spec, mesh)
-  return Feed('bank', batch_at, lambda start, stop: pixels, 2**31, packed_set.skipped, digest,
-              lambda: None)
-
-
 def _stream(found: Sequence[Picture], spec: FeedSpec, start: int, rows: Sequence[int],
             skipped: list[str],
             log: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
   """Returns the batches of a stream; `skipped` receives a line for each unusable image."""
   crop_spec = spec.crop_spec
-  if len(found) < crop_spec.count:
-    raise InputError(f'config.data.mode=stream: {len(found)} images are fewer than a batch of '
-                     f'{crop_spec.count}; use bank for small sets')
   ahead = stream.PENDING_PER_WORKER * max(spec.workers, 1) * spec.crops_per_image
   ahead += 2 * spec.window * len(rows)
   crop_bytes = crop_spec.channels * crop_spec.patch**2 * (
@@ -283,6 +212,12 @@ def _stream(found: Sequence[Picture], spec: FeedSpec, start: int, rows: Sequence
       f'take {int(ahead * crop_bytes):,} bytes')
   source = stream.CropSource(found, spec.seed, crop_spec, spec.crops_per_image)
   return stream.batches(source, start, spec.workers, skipped, rows)
+
+
+def _refuse_fewer_than_crops(found: Sequence[Picture], spec: FeedSpec) -> None:
+  if len(found) < spec.crop_spec.count:
+    raise InputError(f'config.data.mode=stream: {len(found)} images are fewer than a batch of '
+                     f'{spec.crop_spec.count}; use bank for small sets')
 
 
 def _notes(packed_set: Packed) -> list[str]:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from sr_jax import losses
 from sr_jax.data.pictures import parse_resize
 from sr_jax.errors import InputError, brief
-from sr_jax.experiment import degrading, values
+from sr_jax.experiment import crops, degrading, optimizer, values
 from sr_jax.models import unet_discriminator
 from sr_jax.system import user_code
 
@@ -17,7 +17,8 @@ def check(config: ConfigDict) -> ConfigDict:
 
   Returns:
     A copy in which every value has the type of its key: integers become floats, lists tuples, and
-    classes and functions their names, 'module:name'.
+    classes and functions their names, 'module:name'. Keys of an optimiser that are None have their
+    published values.
 
   Raises:
     InputError: names the keys, their values and what is allowed.
@@ -36,6 +37,21 @@ def check(config: ConfigDict) -> ConfigDict:
       config.generator.name != 'srcnn'):
     raise InputError('config.data.channels=1: the generator has three channels; add '
                      '--config.generator.channels=1')
+  _check_crops(config)
+  crops.check_lists(config)
+  for part in crops.of_main_phase(config):
+    with crops.named(part):
+      _check_crops(crops.with_crops(config, part))
+  _check_loss(config)
+  degrading.check_degrade(config)
+  for section, fields in config.optimizer.items():
+    optimizer.check_optimizer(fields, section)
+    config.optimizer[section] = optimizer.with_defaults(fields)
+  optimizer.check_average(config)
+  return config
+
+
+def _check_crops(config: ConfigDict) -> None:
   if config.hr_patch % config.scale:
     raise InputError(f'config.hr_patch={config.hr_patch}: expected a multiple of scale '
                      f'{config.scale}')
@@ -48,9 +64,7 @@ def check(config: ConfigDict) -> ConfigDict:
   if config.batch_size % config.accumulate:
     raise InputError(f'config.accumulate={config.accumulate}: expected a divisor of batch_size '
                      f'{config.batch_size}')
-  _check_loss(config)
-  degrading.check_degrade(config)
-  return config
+  _check_sizes_of_terms(config)
 
 
 def check_given(config: ConfigDict, mode: str) -> ConfigDict:
@@ -76,7 +90,6 @@ def check_given(config: ConfigDict, mode: str) -> ConfigDict:
 
 
 def _check_loss(config: ConfigDict) -> None:
-  _check_sizes_of_terms(config)
   adversarial = config.loss.adversarial.weight > 0
   if adversarial and config.discriminator.name == 'none':
     raise InputError(f'config.loss.adversarial.weight={config.loss.adversarial.weight}: an '
@@ -119,6 +132,9 @@ def check_phases(config: ConfigDict) -> None:
   if not 0 <= warmup <= total:
     raise InputError(f'{describe_steps(config, "warmup_")}: expected 0 to '
                      f'{describe_steps(config, "")}')
+  if warmup + (divided := sum(config.phases.steps)) > total:
+    raise InputError(f'config.phases.steps={config.phases.steps}: the sum is {divided}, expected '
+                     f'at most {total - warmup}, the steps of the main phase')
   for name, length in (('warmup', warmup), ('g', total - warmup),
                        ('d', (total - warmup) * adversarial)):
     if 0 < length < config.optimizer[name].ramp:

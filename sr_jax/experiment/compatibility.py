@@ -106,9 +106,9 @@ def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
     before, step: config.json of the run and the step of its latest checkpoint.
 
   Raises:
-    InputError: the networks, scale, initial weights or frozen arrays differ; the run is past
-      `config.steps` or in another phase than it would be with `config`; or it holds imported
-      weights.
+    InputError: the networks, scale, initial weights, frozen arrays or the optimisers in use differ;
+      the run is past `config.steps` or in another phase than it would be with `config`; or it holds
+      imported weights.
   """
   if before.get('imported'):
     raise InputError(f'{workdir}: contains imported weights and cannot be resumed; train in a new '
@@ -128,6 +128,14 @@ def check_resumable(workdir: pathlib.Path, before: dict[str, Any], step: int,
   if min(warmups) < step <= max(warmups):  # past its warm-up by one of the two only
     raise InputError(f'{describe_steps(config, "warmup_")}: the run in {workdir} is at step {step} '
                      f'with a warm-up of {warmups[0]}')
+  in_use = ['d'] * (config.discriminator.name != 'none')
+  for section in (*in_use, 'warmup' if step <= warmups[0] else 'g'):
+    had = values.flat(before).get(f'optimizer.{section}.name', 'adam')
+    if had != config.optimizer[section].name:
+      raise InputError(
+          f'{workdir}: the run has optimizer.{section}.name={had!r}, the config '
+          f'{config.optimizer[section].name!r}, for which its optimiser state is of no use; train '
+          f'in a new --workdir, from its weights with --config.init_from={workdir}')
 
 
 def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:

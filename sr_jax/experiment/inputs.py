@@ -2,19 +2,19 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sr_jax.data import benchmarks, feed, sources
+from sr_jax.data import benchmarks, sources
 from sr_jax.data.augment import Augmentation
 from sr_jax.data.bank import CropSpec
 from sr_jax.data.degradations.chains import Degrader
-from sr_jax.data.feed import FeedSpec
+from sr_jax.data.feed_mode import MAX_WINDOW, FeedSpec
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError, count_of
-from sr_jax.experiment import degrading
+from sr_jax.experiment import crops, degrading
 from sr_jax.experiment.check import check
 from sr_jax.system import files, threads
 
@@ -185,6 +185,23 @@ def steps_per_epoch(config: ConfigDict, image_count: int) -> int:
   return -(-image_count // build_crop_spec(config).count)
 
 
+def epoch_at(config: ConfigDict, image_count: int) -> Callable[[int], float]:
+  """Returns a function that returns how many epochs a number of steps is."""
+  parts = [(part, steps_per_epoch(crops.with_crops(config, part), image_count))
+           for part in crops.of_main_phase(config)]
+  if len(parts) == 1:
+    return lambda step: step / parts[0][1]
+  before = config.warmup_steps / steps_per_epoch(config, image_count)
+
+  def epochs(step: int) -> float:
+    if step < config.warmup_steps:
+      return step / steps_per_epoch(config, image_count)
+    return before + sum((min(step, part.stop) - part.start) / epoch for part, epoch in parts
+                        if step > part.start)
+
+  return epochs
+
+
 # Batches -------------------------------------------------------------------------------
 
 
@@ -208,6 +225,11 @@ def build_augmentation(config: ConfigDict) -> Augmentation:
   return Augmentation(**config.data.augment.to_dict())
 
 
+def workers(config: ConfigDict) -> int:
+  """Returns the number of processes that decode images of a stream."""
+  return config.data.workers if config.data.workers >= 0 else threads.cores()
+
+
 def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = '') -> FeedSpec:
   """Returns how batches are made.
 
@@ -225,7 +247,7 @@ def build_feed_spec(config: ConfigDict, device_loop: bool, previous_mode: str = 
   return FeedSpec(
       crop_spec=build_crop_spec(config), batch_size=config.batch_size,
       augmentation=build_augmentation(config), seed=config.seed, mode=mode,
-      window=feed.MAX_WINDOW if device_loop else 1, crops_per_image=data.crops_per_picture,
-      workers=data.workers if data.workers >= 0 else threads.cores(),
+      window=MAX_WINDOW if device_loop else 1, crops_per_image=data.crops_per_picture,
+      workers=workers(config),
       cache=files.expand(data.cache) if data.cache else None,
       degrader=degradation and Degrader(degradation, config.scale, config.hr_patch))

@@ -48,7 +48,8 @@ TRAINING = (
         choices=('float32', 'bfloat16')),
     Key('ema', float, 0.999,
         "Decay per step of the exponential moving average (EMA) of the generator's weights, which "
-        'validation and evaluation use.', '[0, 1)'),
+        "validation and evaluation use; with the optimiser 'schedule_free', its own average takes "
+        'that place.', '[0, 1)'),
     Key('init_from', str, '',
         "The generator's initial weights: the folder of a run, a weight file or the name of a "
         "published network; '' begins with random weights. If its scale differs, everything but "
@@ -158,11 +159,20 @@ LOSS = (
         NOT_NEGATIVE),
 )
 
-# Adam and its learning rate schedule, for each of the OPTIMIZERS.
+# The optimiser and its learning rate schedule, for each of the OPTIMIZERS. What None stands for is
+# in optimizer.py.
 ADAM = (
+    Key('name', str, 'adam',
+        "The optimiser: 'adam'; 'adamw' (adam with weight decay); 'adan'; 'lion'; 'muon' "
+        "(orthogonalises the kernels of hidden layers, and uses adam for the rest); or "
+        "'schedule_free' (adamw that averages its weights, which are those that are evaluated, so "
+        'that the learning rate need not fall; needs `ema=0`). Their state differs: a run keeps '
+        'the one that it was started with.',
+        choices=('adam', 'adamw', 'adan', 'lion', 'muon', 'schedule_free')),
     Key('learning_rate', float, 1e-4,
         'Learning rate (lr) after the `ramp`, before `schedule` changes it.', NOT_NEGATIVE),
-    Key('schedule', str, 'constant', 'How the learning rate changes during the phase.',
+    Key('schedule', str, 'constant',
+        "How the learning rate changes during the phase; schedule_free needs 'constant'.",
         choices=('constant', 'multistep', 'cosine')),
     Key('boundaries', tuple[float, ...], (),
         'multistep: the steps of the phase at which the learning rate is multiplied by `factor`; '
@@ -174,12 +184,18 @@ ADAM = (
     Key('ramp', int, 0,
         'Number of steps at the start of the phase in which the learning rate rises from 0.',
         NOT_NEGATIVE),
-    Key('beta1', float, 0.9, "Adam's decay of the mean of the gradients.", '[0, 1)'),
-    Key('beta2', float, 0.999, "Adam's decay of the mean of their squares.", '[0, 1)'),
-    Key('epsilon', float, 1e-8, "Adam's epsilon.", NOT_NEGATIVE),
-    Key('weight_decay', float, 0.0,
-        'Weight decay as in AdamW, multiplied by the learning rate, for all trainable arrays.',
-        NOT_NEGATIVE),
+    Key('beta1', float, None,
+        'Decay of the mean of the gradients; schedule_free: how near the gradients are taken to '
+        'the averaged weights. By default 0.9; 0.98 with adan, 0.95 with muon.', '[0, 1)'),
+    Key('beta2', float, None,
+        'Decay of the mean of their squares; adan: of their differences; lion: of the momentum. By '
+        'default 0.999; 0.92 with adan, 0.99 with lion.', '[0, 1)'),
+    Key('beta3', float, None, 'adan: decay of the mean of the squares. By default 0.99.', '[0, 1)'),
+    Key('epsilon', float, None,
+        'Added to the root of the mean square; lion has none. By default 1e-8.', NOT_NEGATIVE),
+    Key('weight_decay', float, None,
+        'Weight decay as in AdamW, multiplied by the learning rate, for all trainable arrays. By '
+        'default 0; 0.01 with adamw.', NOT_NEGATIVE),
     Key('clip_norm', float, 0.0,
         'Largest norm of the gradient, taken over all arrays; 0 sets no limit.', NOT_NEGATIVE),
 )
@@ -187,6 +203,19 @@ ADAM = (
 OPTIMIZERS = {
     'g': 'The generator in the main phase.', 'd': 'The discriminator.',
     'warmup': 'The generator in the warm-up.'}
+
+# Progressive training: lists of equal length, with an entry for each phase.
+PHASES = (
+    Key('phases.steps', tuple[int, ...], (),
+        'Lengths in steps of phases at the start of the main phase that have other crops. After '
+        'them come `hr_patch` and `batch_size`. Optimiser, schedule and losses continue '
+        'throughout.', COUNT),
+    Key('phases.hr_patch', tuple[int, ...], (),
+        'Side of the HR crops in each of these phases; () is `hr_patch` in all of them.', COUNT),
+    Key('phases.batch_size', tuple[int, ...], (),
+        'Number of crops in a batch in each of these phases; () is `batch_size` in all of them.',
+        COUNT),
+)
 
 DATA = (
     Key('data.source', str, 'div2k:data/DIV2K',
@@ -296,7 +325,7 @@ OPTIMIZER = tuple(key._replace(name=f'optimizer.{name}.{key.name}')
                   for name in OPTIMIZERS for key in ADAM)
 # The groups of the reference: docs/config.md and --helpkeys.
 GROUPS = {
-    'Training': TRAINING, 'Log and checkpoints': LOGGING, 'Generator': GENERATOR,
+    'Training': TRAINING, 'Phases': PHASES, 'Log and checkpoints': LOGGING, 'Generator': GENERATOR,
     'Discriminator': DISCRIMINATOR, 'Loss': (*LOSS, *OWN_TERM),
     'Optimiser and learning rate': OPTIMIZER, 'Data': DATA, 'Augmentation': AUGMENTATION,
     'Degradations': DEGRADE,

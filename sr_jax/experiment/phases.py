@@ -5,19 +5,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sr_jax import losses, metrics
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs, own_functions
+from sr_jax.experiment import crops, inputs
 from sr_jax.experiment.check import check_given, check_phases
+from sr_jax.experiment.crops import Crops
+from sr_jax.experiment.loss import LoadVGG, build_loss, build_vgg
 from sr_jax.experiment.optimizer import build_optimizer
+from sr_jax.experiment.part_checks import check_parts
 from sr_jax.models import variable_shapes
 from sr_jax.models.factory import build_discriminator, build_generator
-from sr_jax.models.vgg import VGGS
 from sr_jax.pretrained.vgg import load_vgg
 from sr_jax.step import device_loop, freezing
 from sr_jax.step.freezing import Trainable
@@ -28,18 +29,18 @@ from sr_jax.system import sharding
 
 # run(state, source, frozen, start, stop) -> (state, metrics of the last step), jitted.
 RunSteps = Callable[[TrainState, Any, dict[str, PyTree], int, int], tuple[TrainState, Metrics]]
-# (network, weights, identity, dtype) -> variables
-LoadVGG = Callable[[str, str, str, jnp.dtype], PyTree]
 
 
 class Phase(NamedTuple):
-  """The steps start .. stop - 1 of a run, which share a loss and optimisers.
+  """The steps start .. stop - 1 of a run, which share a loss, optimisers and the size of crops.
 
   Attributes:
-    name: 'pixel', 'perceptual', 'warm-up' or 'gan'.
+    name: 'pixel', 'perceptual', 'warm-up' or 'gan'; with `config.phases` 'pixel-1' and so on.
     start, stop: the first step, and the first step after the phase.
     step: a `PixelStep` or `GanStep` that skips non-finite updates.
-    schedules: learning rate against the phase's own steps, for 'g' and 'd'.
+    schedules: learning rate against the steps since `since`, for 'g' and 'd'.
+    crops: the size and number of crops.
+    since: the step at which its optimisers began: `start`, unless it continues the phase before.
   """
 
   name: str
@@ -47,6 +48,8 @@ class Phase(NamedTuple):
   stop: int
   step: SkipNonfinite
   schedules: dict[str, optax.Schedule]
+  crops: Crops
+  since: int
 
   @property
   def g_tx(self) -> optax.GradientTransformation:
@@ -85,6 +88,10 @@ class Experiment(NamedTuple):
   def phase_at(self, step: int) -> Phase:
     return next(phase for phase in self.phases if step < phase.stop)
 
+  def ends_optimisers(self, step: int) -> bool:
+    """Returns whether the optimisers end with this number of steps: the run or its warm-up does."""
+    return step == self.phases[-1].stop or any(step == phase.since for phase in self.phases)
+
 
 def build(config: ConfigDict, load: LoadVGG = load_vgg) -> Experiment:
   """Builds everything that a training step needs except the data.
@@ -106,7 +113,9 @@ def build(config: ConfigDict, load: LoadVGG = load_vgg) -> Experiment:
                      f'{", ".join(measured)}')
   generator = build_generator(dict(config.generator.items()), config.scale, config.dtype)
   discriminator = build_discriminator(dict(config.discriminator.items()), config.dtype)
+  _refuse_unaveraged_statistics(config, generator)
   vgg, frozen = build_vgg(config, load)
+  check_parts(config, vgg, frozen, (generator, discriminator))
   trainable = select_trainable(config, generator)
   d_tx, d_schedule = build_optimizer(config.optimizer.d, config.steps - config.warmup_steps)
   phases = _build_phases(config, generator, discriminator, vgg, trainable, (d_tx, d_schedule))
@@ -136,95 +145,42 @@ def _build_phases(config: ConfigDict, generator: nn.Module, discriminator: nn.Mo
     warmup_loss = losses.GeneratorLoss(pixel=loss.pixel)
     tx, schedule = build_optimizer(config.optimizer.warmup, config.warmup_steps)
     step = PixelStep(g_tx=tx, loss=warmup_loss, **shared)
-    phases.append(Phase('warm-up', 0, config.warmup_steps, skip(step), {'g': schedule}))
+    phases.append(Phase('warm-up', 0, config.warmup_steps, skip(step), {'g': schedule},
+                        crops.of_warmup(config), 0))
   if discriminator is None:
     step = PixelStep(g_tx=g_tx, loss=loss, vgg=vgg, **shared)
     name = 'perceptual' if loss.perceptual_weight else 'pixel'
-    phases.append(Phase(name, 0, config.steps, skip(step), {'g': g_schedule}))
+    phases += _main_phases(config, name, skip(step), {'g': g_schedule})
   elif steps:
     d_tx, d_schedule = d_optimizer
     step = GanStep(discriminator=discriminator, g_tx=g_tx, d_tx=d_tx, loss=loss, vgg=vgg, **shared)
-    phases.append(Phase('gan', config.warmup_steps, config.steps, skip(step),
-                        {'g': g_schedule, 'd': d_schedule}))
+    phases += _main_phases(config, 'gan', skip(step), {'g': g_schedule, 'd': d_schedule})
   return phases
 
 
-def parse_layers(text: str) -> dict[str, float]:
-  """Parses 'relu2_2:0.5,relu5_4' to {'relu2_2': 0.5, 'relu5_4': 1.0}.
-
-  Raises:
-    InputError: a weight is not a number.
-  """
-  layers = {}
-  for part in text.split(','):
-    name, _, weight = part.strip().partition(':')
-    try:
-      layers[name] = float(weight or 1)
-    except ValueError:
-      raise InputError(f'config.loss.perceptual.layers={text!r}: {weight!r} is not a number'
-                       ) from None
-  return layers
+def _main_phases(config: ConfigDict, name: str, step: SkipNonfinite,
+                 schedules: dict[str, optax.Schedule]) -> list[Phase]:
+  """Returns the main phase, or the parts that `config.phases` divides it into."""
+  return [Phase(f'{name}{part.suffix}', part.start, part.stop, step, schedules, part,
+                config.warmup_steps) for part in crops.of_main_phase(config)]
 
 
-def build_loss(config: ConfigDict) -> losses.GeneratorLoss:
-  """Builds the generator's loss of the main phase.
-
-  Raises:
-    InputError: a loss function of the user's own cannot be used.
-  """
-  loss = config.loss
-  shape = (config.batch_size // config.accumulate, config.hr_patch, config.hr_patch,
-           inputs.batch_channels(config))
-  return losses.GeneratorLoss(
-      pixel=own_functions.find_pixel(config, shape), pixel_weight=loss.pixel.weight,
-      perceptual_weight=loss.perceptual.weight, layers=parse_layers(loss.perceptual.layers),
-      scale=loss.perceptual.scale, distance=loss.perceptual.distance,
-      adversarial=loss.adversarial.kind, adversarial_weight=loss.adversarial.weight,
-      total_variation_weight=loss.total_variation.weight,
-      extra=_image_terms(config) | own_functions.find_terms(config, shape))
+def _refuse_unaveraged_statistics(config: ConfigDict, generator: nn.Module) -> None:
+  """Raises InputError if weights are averaged whose BatchNorm has other weights' statistics."""
+  used = ['warmup'] * bool(config.warmup_steps) + ['g'] * (config.steps > config.warmup_steps)
+  for section in used:
+    if config.optimizer[section].name == 'schedule_free' and jax.tree.leaves(
+        _variable_shapes(generator)['batch_stats']):
+      raise InputError(f"config.optimizer.{section}.name='schedule_free': the generator has "
+                       'BatchNorm, whose statistics would be those of other weights than the '
+                       'averaged ones; use another optimiser or a generator without BatchNorm')
 
 
-def _image_terms(config: ConfigDict) -> dict[str, losses.Term]:
-  """Returns the terms that compare images besides the pixel and the perceptual one, by name."""
-  loss = config.loss
-  distances = {
-      'ms_ssim': functools.partial(losses.ms_ssim, scales=loss.ms_ssim.scales),
-      'colour': functools.partial(losses.colour, block=loss.colour.block),
-      'focal_frequency': functools.partial(losses.focal_frequency,
-                                           alpha=loss.focal_frequency.alpha)}
-  return {name: losses.Term(distance, loss[name].weight) for name, distance in distances.items()}
-
-
-def build_vgg(config: ConfigDict,
-              load: LoadVGG = load_vgg) -> tuple[nn.Module | None, dict[str, PyTree]]:
-  """Builds the feature extractor of the perceptual term and loads its weights.
-
-  Args:
-    config: the experiment.
-    load: called as `load_vgg`; for a program that is not run, shapes suffice.
-
-  Returns:
-    (module, {'vgg': variables in its dtype}), or (None, {}) if the term has no weight.
-
-  Raises:
-    InputError: the weights are missing, a layer does not exist or has no pixel left.
-  """
-  perceptual = config.loss.perceptual
-  if not perceptual.weight:
-    return None, {}
-  vgg = VGGS[perceptual.network](tuple(parse_layers(perceptual.layers)),
-                                 dtype=jnp.dtype(config.dtype))
-  variables = load(perceptual.network, perceptual.weights, perceptual.identity, vgg.dtype)
+def _variable_shapes(generator: nn.Module) -> PyTree:
   try:
-    features = jax.eval_shape(vgg.apply, variables,
-                              jnp.zeros((1, config.hr_patch, config.hr_patch, 3)))
-  except ValueError as error:
-    raise InputError(f'config.loss.perceptual.layers: {error}') from None
-  for name, feature in features.items():
-    if not feature.size:
-      raise InputError(f'config.loss.perceptual.layers: {name} has no output for a patch of '
-                       f'hr_patch={config.hr_patch} pixels; use a larger hr_patch')
-  return vgg, {'vgg': variables}
+    return variable_shapes(generator)
+  except ValueError as error:  # the module itself refuses a field
+    raise InputError(f'config.generator: {error}') from None
 
 
 def select_trainable(config: ConfigDict, generator: nn.Module) -> Trainable | None:
@@ -235,19 +191,28 @@ def select_trainable(config: ConfigDict, generator: nn.Module) -> Trainable | No
   """
   if not config.train_only and not config.freeze:
     return None
-  try:
-    shapes = variable_shapes(generator)
-  except ValueError as error:  # the module itself refuses a field
-    raise InputError(f'config.generator: {error}') from None
-  return freezing.select(shapes, config.train_only, config.freeze)
+  return freezing.select(_variable_shapes(generator), config.train_only, config.freeze)
+
+
+def state_at(experiment: Experiment, step: int) -> TrainState:
+  """Returns a new state with the names and shapes of the checkpoint of a step.
+
+  The state of an optimiser has the layout of its phase. A checkpoint of the last step of a phase
+  has that of this phase: the next one begins after it.
+  """
+  state, phase = experiment.new_state(), experiment.phase_at(max(step - 1, 0))
+  return state if phase is experiment.phases[0] else begin_phase(state, phase.g_tx)
 
 
 def enter_phase(experiment: Experiment, state: TrainState, step: int,
                 batch_at: device_loop.BatchAt, mesh: jax.sharding.Mesh | None = None
                 ) -> tuple[Phase, TrainState, RunSteps]:
-  """Returns the phase of `step`, the state to continue from, and the jitted step."""
+  """Returns the phase of `step`, the state to continue from, and the jitted step.
+
+  A phase that continues the one before, with other crops, keeps the state as it is.
+  """
   phase = experiment.phase_at(step)
-  if step == phase.start:
+  if step == phase.since:
     state = sharding.replicate(begin_phase(sharding.local_copy(state), phase.g_tx), mesh)
   return phase, state, jit_step(experiment, phase, batch_at, mesh)
 

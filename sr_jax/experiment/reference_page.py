@@ -87,7 +87,8 @@ resumed:
   its weights.
 
 HR is an image at full resolution, LR the small one, SR what the generator makes of LR. A *phase* is
-the warm-up of an adversarial run, or what follows it; other runs have one phase.
+the warm-up of an adversarial run, or the main phase that follows it; other runs have the main phase
+alone. `phases` divides it.
 
 ## Contents'''
 
@@ -96,13 +97,19 @@ INTRODUCTIONS = {
         'Each network has some of these keys; those of other networks stay `None`. The end of this '
         'page has the [defaults of each network](#defaults-of-the-generators). A network of your '
         "own, `generator.name='module:name'`, has its own fields as keys ([how](extending.md))."),
+    'Phases': (
+        'Small crops first, or many of them, and large ones at the end: `phases.steps=(1000, 500)` '
+        'with `phases.hr_patch=(64, 96)` and `phases.batch_size=(32, 16)` '
+        '([progressive training](training.md#progressive-training)).'),
     'Loss': (
         "The generator's loss is the sum of all terms, each multiplied by its weight, of images in "
         '[0, 1]. A term of weight 0 is not computed. The warm-up uses the pixel term alone, with '
         'weight 1. A [term of your own](extending.md) has a name that you choose, NAME.'),
     'Optimiser and learning rate': (
-        'Adam, with the same keys for `optimizer.g` (the generator), `optimizer.d` (the '
-        'discriminator) and `optimizer.warmup` (the generator in the warm-up).'),
+        'The same keys for `optimizer.g` (the generator), `optimizer.d` (the discriminator) and '
+        '`optimizer.warmup` (the generator in the warm-up, after which `optimizer.g` begins with '
+        'a new state, be its name the same or another one). A key that the named optimiser does '
+        'not have is refused. [How to choose](training.md#optimisers).'),
     'Data': '[Data](data.md) explains sources, pairs and splits with examples.',
     'Augmentation': (
         'Random changes of the crops: of HR and LR alike, but for `cutblur`. A pair is a '

@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 from sr_jax.data import bank, feed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs, phases
+from sr_jax.experiment import crops, inputs, phases
 from sr_jax.experiment.check import check_given
+from sr_jax.experiment.phase_feed import open_phases
 from sr_jax.profiling import ceilings, parts, table, timing, traces
 from sr_jax.profiling.bottleneck import Setup, Spent, bottleneck, verdict
 from sr_jax.runs import metadata
@@ -56,26 +57,29 @@ def profile_run(config: ConfigDict, workdir: os.PathLike | str) -> dict[str, Any
     # Epochs are converted to steps with an assumed number of images if there are none.
     config = inputs.epochs_to_steps(config, len(found) if found else 1_000 * config.batch_size)
     experiment = phases.build(config)
-    source, earlier = random_feed(config), metadata.start_records(workdir)
-    spec = inputs.build_feed_spec(config, experiment.device_loop,
-                                  earlier[-1].get('data_mode', '') if earlier else '')
+    earlier, feeds = metadata.start_records(workdir), None
     if found:
-      source = stack.enter_context(contextlib.closing(feed.open_feed(found, spec)))
+      feeds = stack.enter_context(contextlib.closing(open_phases(
+          config, experiment, found, 0, earlier[-1].get('data_mode', '') if earlier else '')))
     setup = Setup(
-        mode=source.mode, workers=spec.workers,
+        mode=feeds.mode if feeds else 'bank', workers=inputs.workers(config),
         cores=threads.cores(), device_loop=experiment.device_loop, dtype=config.dtype,
         accelerator=jax.devices()[0].platform != 'cpu')
     result = {
         'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         **metadata.environment(experiment.device_loop), 'dtype': config.dtype,
         'batch_size': config.batch_size, 'hr_patch': config.hr_patch, 'workers': setup.workers,
-        'data': f'{source.mode}, {data}', 'ceilings': ceilings.measure(config.dtype), 'phases': {}}
+        'data': f'{setup.mode}, {data}', 'ceilings': ceilings.measure(config.dtype), 'phases': {}}
     print(table.heading(result))
     state = experiment.new_state()
     for phase in experiment.phases:
-      state = begin_phase(state, phase.g_tx)
+      if phase.start == phase.since:
+        state = begin_phase(state, phase.g_tx)
+      source = (feeds.enter(phase, int(state.step)) if feeds
+                else random_feed(crops.with_crops(config, phase.crops)))
       state, measured = profile_phase(experiment, phase, source, state, folder / phase.name)
       result['ceilings'] = ceilings.measure_again(result['ceilings'], config.dtype)
+      measured |= {'hr_patch': phase.crops.hr_patch, 'batch_size': phase.crops.batch_size}
       measured |= _verdict(measured, result['ceilings'], setup)
       result['phases'][phase.name] = measured
       print(table.table(phase.name, measured, result))

@@ -25,8 +25,8 @@ def table(name: str, measured: Mapping[str, Any], result: Mapping[str, Any]) -> 
   step, parts, ceilings = measured['step'], measured['parts'], result['ceilings']
   total = sum(part['seconds'] for part in parts.values())
   summed = {key: sum(part[key] for part in parts.values()) for key in step}
-  lines = ['', f'{name} step, batch {result["batch_size"]} of {result["hr_patch"]}x'
-           f'{result["hr_patch"]}, {result["dtype"]}',
+  size, side = (measured.get(key, result[key]) for key in ('batch_size', 'hr_patch'))
+  lines = ['', f'{name} step, batch {size} of {side}x{side}, {result["dtype"]}',
            f'  {"":34}{"ms":>9}{"share":>8}{"GFLOP":>9}{"GFLOP/s":>9}{"of peak":>8}{"GB":>8}'
            f'{"GB/s":>8}{"of peak":>8}']
   lines += [_row(PART_NAMES.get(key, key), part, total, ceilings) for key, part in parts.items()]
@@ -51,7 +51,8 @@ def _peak(ceilings: Mapping[str, float], dtype: str) -> str:
 
 def _training(measured: Mapping[str, Any], result: Mapping[str, Any]) -> str:
   seconds, steps = measured['spent']['step'], measured['steps_of_dispatch']
-  text = f'{_ms(seconds)} per step, {result["batch_size"] / seconds:.1f} images/s'
+  size = measured.get('batch_size', result['batch_size'])
+  text = f'{_ms(seconds)} per step, {size / seconds:.1f} images/s'
   if steps > 1:
     text += f'; {steps} steps per call'
   if 'single' in measured['in_a_row']:

@@ -70,14 +70,16 @@ def analyse(programs: Programs, target: Target, data: Data) -> dict[str, Any]:
   config, images = programs.config, data.on_device(target)
   experiment = phases.build(config, vgg_shapes)
   steps = {phase.name: programs.step(phase.name) for phase in experiment.phases}
-  described = {phase.name: {'steps': phase.stop - phase.start}
+  described = {phase.name: {'steps': phase.stop - phase.start, 'hr_patch': phase.crops.hr_patch,
+                            'batch_size': phase.crops.batch_size}
                | _describe_step(steps[phase.name], target, images) for phase in experiment.phases}
   hours = sum(phase['steps'] * phase['estimate_seconds'] for phase in described.values()) / 3600
   counted = data.images or not (config.epochs or config.warmup_epochs)
   name = max(reversed(steps), key=lambda name: steps[name].bytes)
+  largest = described[name]['batch_size']
 
   def need(batch_size: int) -> int:
-    changes = {} if batch_size == config.batch_size else {'batch_size': batch_size}
+    changes = {} if batch_size == largest else {'batch_size': batch_size}
     return programs.step(name, **changes).bytes + images
 
   return {
@@ -88,7 +90,7 @@ def analyse(programs: Programs, target: Target, data: Data) -> dict[str, Any]:
       'data': {'bytes': data.bytes, 'on_device': images, 'mode': data.mode},
       'fits': all(phase['fits'] for phase in described.values()), 'phases': described,
       'largest_phase': name,
-      'largest_batch': largest_batch(need, target.budget, config.batch_size, config.accumulate),
+      'largest_batch': largest_batch(need, target.budget, largest, config.accumulate),
       'with': {described: programs.step(name, **change).bytes + images
                for described, change in changes(config, experiment.generator).items()},
       'evaluation': _describe_evaluation(programs, target),
@@ -100,8 +102,9 @@ def analyse(programs: Programs, target: Target, data: Data) -> dict[str, Any]:
 def changes(config: ConfigDict, generator: Any) -> dict[str, dict[str, Any]]:
   """Returns the keys that may save memory, as they are set, and as arguments of `Programs.step`."""
   found = {}
-  parts = next((parts for parts in PARTS
-                if parts > config.accumulate and config.batch_size % parts == 0), None)
+  sizes = (config.batch_size, *config.phases.batch_size)
+  parts = next((parts for parts in PARTS if parts > config.accumulate
+                and all(size % parts == 0 for size in sizes)), None)
   if parts:
     found[f'accumulate={parts}'] = {'accumulate': parts}
   if getattr(generator, 'remat', None) is False:

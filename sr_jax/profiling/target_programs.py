@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sr_jax import models
 from sr_jax.data import bank, feed
-from sr_jax.experiment import inputs, phases
+from sr_jax.experiment import crops, inputs, phases
 from sr_jax.models.vgg import VGGS, convolution_names
 from sr_jax.pretrained.vgg import DEPTHS
 from sr_jax.profiling import gpu_compiler
@@ -61,14 +61,15 @@ class Programs:
 
     Args:
       phase: its name.
-      changes: values of keys in place of the config's: batch_size, accumulate, dtype, or
-        generator.remat as `remat`.
+      changes: values in place of the config's: batch_size, which is that of the phase; accumulate,
+        dtype, or generator.remat as `remat`.
     """
     key = (phase, *sorted(changes.items()))
     if key not in self._compiled:
       described = ''.join(f', {name}={value}' for name, value in changes.items())
       with self._timed(f'{phase} step{described}'):
-        self._compiled[key] = self._compile_step(phase, _changed(self.config, changes))
+        size = changes.pop('batch_size', None)
+        self._compiled[key] = self._compile_step(phase, _changed(self.config, changes), size)
     return self._compiled[key]
 
   def evaluation(self) -> gpu_compiler.Program:
@@ -82,9 +83,9 @@ class Programs:
             run, models.variable_shapes(generator), jax.ShapeDtypeStruct(shape, jnp.float32))
     return self._compiled['evaluation']
 
-  def _compile_step(self, name: str, config: ConfigDict) -> Step:
+  def _compile_step(self, name: str, config: ConfigDict, batch_size: int | None) -> Step:
     with gpu_compiler.traced_for(self._gpu):
-      run, shapes = jitted_step(config, name)
+      run, shapes = jitted_step(config, name, batch_size)
       program = gpu_compiler.compile_for_gpu(run, *shapes)
     state, _, frozen, *_ = shapes
     trained = tree_bytes(state)
@@ -104,12 +105,14 @@ class Programs:
     print(f'{time.perf_counter() - start:.1f} s', flush=True)
 
 
-def jitted_step(config: ConfigDict, phase: str = '') -> tuple[jax.stages.Wrapped, tuple]:
+def jitted_step(config: ConfigDict, phase: str = '', batch_size: int | None = None
+                ) -> tuple[jax.stages.Wrapped, tuple]:
   """Jits the step of a phase for the GPU of `gpu_compiler.traced_for`.
 
   Args:
     config: the experiment, with epochs converted to steps.
     phase: its name; '' is the last phase.
+    batch_size: in place of that of the phase.
 
   Returns:
     (`phases.RunSteps`, its arguments: trees of jax.ShapeDtypeStruct).
@@ -117,6 +120,8 @@ def jitted_step(config: ConfigDict, phase: str = '') -> tuple[jax.stages.Wrapped
   experiment = phases.build(config, vgg_shapes)
   chosen = next(found for found in reversed(experiment.phases) if phase in ('', found.name))
   state = jax.eval_shape(lambda: begin_phase(experiment.new_state(), chosen.g_tx))
+  config = crops.with_crops(config, chosen.crops)
+  config.batch_size = batch_size or config.batch_size
   batch_at = feed.bank_batches(inputs.build_feed_spec(config, experiment.device_loop))
   images = bank.Bank(jax.ShapeDtypeStruct((1, BANK_BYTES), jnp.uint8),
                      jax.ShapeDtypeStruct((BANK_IMAGES, 5), jnp.int32))

@@ -64,7 +64,8 @@ def nothing_fits(results: Mapping[str, Mapping[str, Any]]) -> str:
                  f'and the {result["largest_phase"]} step needs {format_bytes(needed)}; '
                  + (f'would fit: {", ".join(remedies(result))}' if remedies(result) else
                     'no batch size fits, nor accumulate, remat or bfloat16 alone'))
-  return f'config.batch_size={result["batch_size"]}: {". ".join(parts)}'
+  largest = result['phases'][result['largest_phase']]
+  return f'config.batch_size={largest.get("batch_size", result["batch_size"])}: {". ".join(parts)}'
 
 
 def remedies(result: Mapping[str, Any]) -> list[str]:
@@ -76,7 +77,7 @@ def remedies(result: Mapping[str, Any]) -> list[str]:
 
 
 def _phase(name: str, phase: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-  size = result['hr_patch']
+  size, side = (phase.get(key, result[key]) for key in ('batch_size', 'hr_patch'))
   data = result['data']
   if data['on_device']:
     images = format_bytes(data['on_device'])
@@ -97,7 +98,7 @@ def _phase(name: str, phase: Mapping[str, Any], result: Mapping[str, Any]) -> li
       'GFLOP': f'{_three(sum(phase["flops"].values()) / 1e9)}: {_parts(phase["flops"], 1e9)}',
       'GB': f'{_three(sum(phase["bytes"].values()) / 1e9)}: {_parts(phase["bytes"], 1e9)}',
       'time': _times(phase)}
-  return [f'  {name} step, batch {result["batch_size"]} of {size}x{size}, {result["dtype"]}',
+  return [f'  {name} step, batch {size} of {side}x{side}, {result["dtype"]}',
           *_rows(rows, '    ')]
 
 

@@ -106,9 +106,10 @@ def _as_json(chart: Chart, histories: Sequence[History]) -> dict[str, Any]:
            for line in _lines(chart, index, run, len(histories))]
   if chart.baselines:
     lines += _levels(chart, histories)
+  borders = {at: text for run in histories for at, text in run.borders.items()}
   return {'section': chart.section, 'title': chart.title, 'loss': chart.loss,
           'percent': chart.percent, 'lines': lines,
-          'boundaries': sorted({run.boundary for run in histories if run.boundary}),
+          'boundaries': [{'at': at, 'text': text} for at, text in sorted(borders.items())],
           'checkpoints': histories[0].checkpoints if len(histories) == 1 else []}
 
 
@@ -156,7 +157,7 @@ def trends(run: History) -> list[str]:
   counts = [len(_inside(run.curves[name], start, run.step)) for name in metrics]
   if metrics and max(counts) < curves.MIN_POINTS:
     metrics = []
-    lines.append(f'{max(counts)} validation{"s" * (max(counts) != 1)} in the {run.phases[-1][0]} '
+    lines.append(f'{max(counts)} validation{"s" * (max(counts) != 1)} in the {run.main_phase} '
                  f'phase: too few validations for a trend, which needs {curves.MIN_POINTS}')
   for name in metrics:
     found, metric = curves.trend(run.curves[name], start, run.step), name.partition('/')[2]

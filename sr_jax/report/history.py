@@ -89,6 +89,24 @@ class History(NamedTuple):
     return warmup if 0 < warmup < self.steps else None
 
   @property
+  def borders(self) -> dict[int, str]:
+    """The steps at which the warm-up or a part of the main phase ends, and what ends there."""
+    found = {self.boundary: 'end of the warm-up'} if self.boundary else {}
+    phases = self.config.get('phases')
+    lengths = phases.get('steps') if isinstance(phases, dict) else None
+    at = self.boundary or 0
+    for number, length in enumerate(lengths if isinstance(lengths, list) else (), 1):
+      at += length if type(length) is int else 0
+      if 0 < at < self.steps:
+        found.setdefault(at, f'end of phase {number}')
+    return found
+
+  @property
+  def main_phase(self) -> str:
+    """The last logged phase, of which parts with other crops are one."""
+    return metrics_log.kind_of_phase(self.phases[-1][0])
+
+  @property
   def seconds(self) -> float:
     """Seconds trained, summed over starts that ended."""
     return sum(map(_seconds, self.starts))

@@ -77,7 +77,7 @@ function rangeOfConstant(chart) {
 function layout(chart, logarithmic) {
   const soft = colour('--soft'), rule = colour('--rule');
   const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
-  const boundaries = chart.boundaries.map(at => ({
+  const boundaries = chart.boundaries.map(({at}) => ({
     type: 'line', x0: at, x1: at, y0: 0, y1: 1, yref: 'paper', line: {color: soft, width: 1, dash: 'dash'}}));
   const checkpoints = chart.checkpoints.map(at => ({
     type: 'line', x0: at, x1: at, y0: 0, y1: 0.04, yref: 'paper', line: {color: soft, width: 2}}));
@@ -94,8 +94,8 @@ function layout(chart, logarithmic) {
             range: logarithmic && chart.loss ? undefined : rangeOfConstant(chart),
             tickformat: chart.percent ? '.0%' : undefined, exponentformat: 'power'},
     shapes: [...boundaries, ...checkpoints],
-    annotations: chart.boundaries.map(at => ({
-      x: at, y: 1, yref: 'paper', yanchor: 'bottom', text: 'end of the warm-up', showarrow: false,
+    annotations: chart.boundaries.map(({at, text}) => ({
+      x: at, y: 1, yref: 'paper', yanchor: 'bottom', text, showarrow: false,
       font: {size: 10, color: soft}})),
     legend: {orientation: 'h', y: -0.14, font: {size: 11}},
     // The table of the runs is the legend of many runs.

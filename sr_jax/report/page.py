@@ -146,7 +146,7 @@ def _trends(histories: Sequence[History], names: Sequence[str]) -> str:
     lines, losses = charts.trends(run), charts.loss_trends(run)
     if lines or losses:
       heading = f'<h3>{escape(name)}</h3>' if len(histories) > 1 else ''
-      phase = escape(run.phases[-1][0])
+      phase = escape(run.main_phase)
       blocks.append(f'{heading}<p>Trends in the {phase} phase:</p>{_items(lines)}')
       if losses:
         blocks.append(f'<details><summary>Trends of the losses</summary>{_items(losses)}</details>')

@@ -46,7 +46,7 @@ class Logs:
   """
 
   def __init__(self, workdir: os.PathLike | str, step: int, steps: int, images_per_step: int,
-               epoch: int, transcript: Transcript | None = None,
+               epoch_at: Callable[[int], float], transcript: Transcript | None = None,
                baseline: str = 'bicubic') -> None:
     """Opens the logs and removes what was logged after `step`, by a start that was killed.
 
@@ -54,8 +54,8 @@ class Logs:
       workdir: the folder of the run.
       step: the step that training resumes from.
       steps: the number of steps in the run.
-      images_per_step: the batch size.
-      epoch: the number of steps in an epoch.
+      images_per_step: the batch size; `use_batches_of` changes it.
+      epoch_at: returns the epochs that a number of steps is.
       transcript: the lines that were printed before; train.log begins with them.
       baseline: what lines call the phase 'bicubic', see `images.baseline_name`.
 
@@ -64,7 +64,7 @@ class Logs:
     """
     self.workdir = pathlib.Path(workdir)
     self._run = RunFolder(self.workdir)
-    self._images_per_step, self._steps, self._epoch = images_per_step, steps, epoch
+    self._images_per_step, self._steps, self._epoch_at = images_per_step, steps, epoch_at
     forget_after(self.workdir, step)
     self._run.tensorboard.mkdir(exist_ok=True)
     self._baselines, self._baseline = read_baselines(self.workdir), baseline
@@ -83,6 +83,10 @@ class Logs:
     self._pace = Pace(step)
     self._last_progress = (time.monotonic(), step)  # of the bar, less pauses
     self._seconds_per_step, self._phase = None, ''  # of the bar: a moving average, and its phase
+
+  def use_batches_of(self, images_per_step: int) -> None:
+    """Takes note of the batch size of a phase, for the speed in images per second."""
+    self._images_per_step = images_per_step
 
   def progress(self, step: int, phase: str, metrics: dict[str, float]) -> None:
     """Moves the progress bar to a finished step and shows its metrics."""
@@ -116,7 +120,7 @@ class Logs:
     metrics = metrics | {'images_per_second': speed}
     self._write(step, phase, metrics)
     left = self._pace.seconds_left(step, self._steps)
-    parts = [phase, f'step {step}/{self._steps} (epoch {step / self._epoch:.2f})',
+    parts = [phase, f'step {step}/{self._steps} (epoch {self._epoch_at(step):.2f})',
              *_describe_step(metrics), f'{speed:.1f} images/s',
              '' if left is None else f'ETA {format_seconds(left)}']
     self._tell('  '.join(filter(None, parts)), on_terminal=self._bar.disable)
@@ -246,7 +250,7 @@ class Logs:
   def _write(self, step: int, phase: str, metrics: Mapping[str, float]) -> None:
     # JSON has no NaN or Inf; null stands for them.
     line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    epoch = round(step / self._epoch, 3)
+    epoch = round(self._epoch_at(step), 3)
     self._append(self._jsonl, [json.dumps({'step': step, 'epoch': epoch, 'phase': phase, **line})
                                .encode() + b'\n'])
     self._append(self._events, [event_file.scalars(step, {'epoch': epoch, **metrics})])

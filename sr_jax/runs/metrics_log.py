@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from sr_jax.runs.folder import RunFolder
@@ -23,6 +24,11 @@ def iter_metrics(workdir: os.PathLike | str) -> Iterator[dict]:
   if path.exists():
     with open(path, encoding='utf-8', errors='replace', newline='\n') as file:
       yield from filter(None, map(_parse_line, file))
+
+
+def kind_of_phase(name: str) -> str:
+  """Returns 'pixel' for 'pixel-2', a part of the main phase (`config.phases`)."""
+  return re.sub(r'-\d+$', '', name)
 
 
 def read_baselines(workdir: os.PathLike | str) -> dict[str, dict[str, float | None]]:

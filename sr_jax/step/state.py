@@ -134,9 +134,28 @@ def begin_phase(state: TrainState, g_tx: optax.GradientTransformation) -> TrainS
   """Returns the state that a phase starts from: a new optimiser state for G, counters at zero.
 
   The gradients of another loss have another size: with the optimiser state of the old loss the
-  first hundreds of steps would be too long. A second call changes nothing, and neither does a call
-  at step 0, so a run that resumes at the boundary continues as an uninterrupted one.
+  first hundreds of steps would be too long. After an optimiser that averages its weights, G starts
+  from the average. A second call changes nothing, and neither does a call at step 0, so a run that
+  resumes at the boundary continues as an uninterrupted one.
   """
   health = state.health._replace(bad=jnp.int32(0), saturated=jnp.int32(0))
-  g = state.g._replace(opt_state=g_tx.init(state.g.params.trained()))
+  params = state.g.params
+  if averaged_weights(state.g) is not None:
+    params = jax.tree.map(jnp.copy, state.ema.params)  # a buffer can't be donated twice
+  g = state.g._replace(params=params, opt_state=g_tx.init(params.trained()))
   return state._replace(g=g, health=health)
+
+
+def averaged_weights(net: NetState) -> FlatTree | None:
+  """Returns the trained weights that an optimiser averages itself; None for other optimisers.
+
+  `optax.contrib.schedule_free` takes gradients at `net.params` and keeps another sequence in its
+  state; what is evaluated follows from the two (Defazio et al. 2024).
+  """
+  def is_found(node: Any) -> bool:
+    return isinstance(node, optax.contrib.ScheduleFreeState)
+
+  found = [node for node in jax.tree.leaves(net.opt_state, is_leaf=is_found) if is_found(node)]
+  if not found:
+    return None
+  return optax.contrib.schedule_free_eval_params(found[0], net.params.trained())

@@ -32,6 +32,7 @@ from sr_jax.step.state import (
   NetState,
   PyTree,
   TrainState,
+  averaged_weights,
   target,
   variables,
 )
@@ -268,8 +269,12 @@ def advance(state: TrainState, g: NetState, d: NetState | None, decay: float) ->
   """Counts the step and moves the average of G's weights and BatchNorm statistics.
 
   The decay starts low, (1 + step) / (10 + step), so that the average of a short run does not
-  consist mostly of the random initial weights.
+  consist mostly of the random initial weights. The average of an optimiser that computes one itself
+  takes its place.
   """
+  if (averaged := averaged_weights(g)) is not None:
+    ema = Average(state.ema.params.replace(averaged), g.batch_stats)
+    return state._replace(step=state.step + 1, g=g, d=d, ema=ema)
   now = state.step.astype(jnp.float32)
   decay = jnp.minimum(decay, (1 + now) / (10 + now))
   ema = Average(*(old.replace(jax.tree.map(

@@ -53,7 +53,9 @@ def describe_networks(run: Run, origin: Origin, state: TrainState,
                       skipped: Sequence[str]) -> str:
   """Returns the skipped images, the phases and the numbers of parameters."""
   lines = describe_skipped(skipped)
-  phases = ', '.join(f'{phase.name} to step {phase.stop}' for phase in run.experiment.phases)
+  divided = len({phase.crops.size for phase in run.experiment.phases}) > 1
+  phases = ', '.join(f'{phase.name} to step {phase.stop}' + f' ({phase.crops})' * divided
+                     for phase in run.experiment.phases)
   begins = (f'already finished, step {origin.step} of {run.config.steps}'
             if origin.step == run.config.steps
             else f'resuming from step {origin.step}' if origin.step

@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 from sr_jax import images
 from sr_jax.data import folders
 from sr_jax.data.degradations import chains
-from sr_jax.data.feed import FeedSpec, open_feed
+from sr_jax.data.feed import open_feed
+from sr_jax.data.feed_mode import FeedSpec
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
-from sr_jax.experiment import inputs
+from sr_jax.experiment import crops, inputs
 from sr_jax.experiment.check import check_given
 from sr_jax.report.sheet import Row, draw_sheet
 from sr_jax.runs import metadata
@@ -73,6 +74,7 @@ def draw_examples(config: ConfigDict, workdir: os.PathLike | str, output: os.Pat
   folders.refuse_originals({path: output for picture in found
                             for path in (picture.hr, picture.lr) if isinstance(path, pathlib.Path)})
   records = metadata.start_records(files.expand(workdir))
+  config = crops.with_crops(config, crops.at_step(config, number - 1))
   spec = inputs.build_feed_spec(config, device_loop=False,
                                 previous_mode=records[-1].get('data_mode', '') if records else '')
   examples = read_examples(found, spec, number)

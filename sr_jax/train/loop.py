@@ -60,7 +60,7 @@ class Trainer:
       self._enter_phase()
       end = self._end_of_next_call()
       try:
-        source = self._run.feed.source_for(self.step, end)
+        source = self._run.feed.current.source_for(self.step, end)
       except InputError:  # a stream met too many damaged images or lost a worker
         self._save_what_there_is()
         if self._run.stop_vote.received:  # the signal may be what ended the worker
@@ -79,10 +79,13 @@ class Trainer:
     return self._finish()
 
   def _enter_phase(self) -> None:
+    run = self._run
     if self._phase is None or self.step >= self._phase.stop:
+      feed = run.feed.enter(run.experiment.phase_at(self.step), self.step)
       self._phase, self._state, self._run_steps = phases.enter_phase(
-          self._run.experiment, self._state, self.step, self._run.feed.batch_at, self._run.mesh)
+          run.experiment, self._state, self.step, feed.batch_at, run.mesh)
       self._compiled = None
+      run.log.use_batches_of(self._phase.crops.batch_size)
 
   def _end_of_next_call(self) -> int:
     """Returns the number of steps that will be done after the next call."""
@@ -91,7 +94,7 @@ class Trainer:
     if not run.experiment.device_loop or self.step in (self._begin, self._phase.start):
       return self.step + 1
     return min(self._schedule.next_event(self.step, self._phase.stop),
-               self.step + run.feed.max_steps)
+               self.step + run.feed.current.max_steps)
 
   def _dispatch(self, source: Any, end: int) -> Call:
     """Starts the steps up to `end` and returns without waiting for them."""
@@ -100,7 +103,7 @@ class Trainer:
       run.log.say(f'skipped {line}')
       self._printed += 1
     arguments = self._state, source, run.experiment.frozen, self.step, end
-    with explain_oom(run.config, run.feed.mode, self._compiled):
+    with explain_oom(run.config, run.feed.mode, self._compiled, self._phase.name):
       if self._compiled is None:
         with run.log.pause(recurs=False):
           self._compiled = compilation.compile_step(self._run_steps, *arguments)
@@ -148,11 +151,11 @@ class Trainer:
     """Returns the state to save: without the non-finite steps at its end.
 
     A resumed run takes these again, so that they are counted together with those that may follow.
-    At the end of a phase the counter is reset anyway, and nothing is rewound.
+    Where new optimisers begin the counter is reset anyway, and nothing is rewound.
     """
-    end = self._phase.stop if self._phase else self._run.config.steps
+    ends = self._run.experiment.ends_optimisers(self.step)
     state = sharding.local_copy(self._state)
-    return state if self.step == end and not self.stalled else nonfinite.rewind(state)
+    return state if ends and not self.stalled else nonfinite.rewind(state)
 
   def _save_what_there_is(self) -> None:
     if self.step > self._begin:

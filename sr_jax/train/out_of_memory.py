@@ -13,12 +13,14 @@ from sr_jax.system.text import format_bytes
 
 
 @contextlib.contextmanager
-def explain_oom(config: ConfigDict, data_mode: str, compiled: Compiled | None) -> Iterator[None]:
+def explain_oom(config: ConfigDict, data_mode: str, compiled: Compiled | None,
+                phase: str = '') -> Iterator[None]:
   """Turns an out-of-memory error inside the context into an InputError that names the remedies.
 
   Args:
     data_mode: of the `feed.Feed`.
     compiled: the step, once it is compiled.
+    phase: its name, for a run whose phases have different crops.
   """
   try:
     yield
@@ -31,6 +33,9 @@ def explain_oom(config: ConfigDict, data_mode: str, compiled: Compiled | None) -
       size = format_bytes(compiled.argument_bytes + compiled.working_bytes)
       needs = f', which needs {size}'
     remedies = ['a smaller config.hr_patch or config.batch_size']
+    if config.phases.steps:
+      remedies = [f'smaller or fewer crops in the phase {phase} (config.phases; the last phase has '
+                  'config.hr_patch and config.batch_size)']
     if jax.default_backend() != 'cpu':  # where the parts of a batch are not compiled as one
       remedies.append('config.accumulate=2 or more, which computes a batch in parts')
     if config.generator.name in ('srresnet', 'msrresnet', 'edsr', 'rrdb') and (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_jax.runs.metrics_log import read_metrics
+from sr_jax.runs.metrics_log import kind_of_phase, read_metrics
 
 # Terms that do not compare SR with HR: they may rise on validation without overfitting.
 NOT_COMPARISONS = ('total_variation', 'adversarial', 'd_total')
@@ -24,8 +24,9 @@ def term_lines(workdir: pathlib.Path,
   if not described or not crops:
     return []
   train, valid = (len(crops[kind]['hr']) for kind in ('train', 'valid'))
-  return [f'Loss terms of the phase {lines[-1]["phase"]} on fixed centre crops ({train} of the '
-          f'training set, {valid} of the validation set; weights without EMA), first to last',
+  return [f'Loss terms of the phase {kind_of_phase(lines[-1]["phase"])} on fixed centre crops '
+          f'({train} of the training set, {valid} of the validation set; weights without EMA), '
+          'first to last',
           *described]
 
 
@@ -36,10 +37,11 @@ def describe_terms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     lines: of metrics.jsonl.
   """
   lines = [line for line in lines if any(name.startswith('terms/') for name in line)]
-  last = [lines[-1]['phase']] if lines else []
-  if {line['phase'] for line in lines} == {'start', *last}:  # the same loss, before its first step
+  kinds = [kind_of_phase(line['phase']) for line in lines]
+  last = kinds[-1:]
+  if {*kinds} == {'start', *last}:  # the same loss, before its first step
     last.append('start')
-  lines = [line for line in lines if line['phase'] in last]
+  lines = [line for line, kind in zip(lines, kinds, strict=True) if kind in last]
   terms = dict.fromkeys(name.split('/')[1] for line in lines for name in line
                         if name.startswith('terms/'))
   described = []

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment import compatibility, crops, inputs, phases
 from sr_jax.runs import lock, metadata
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.runs.folder import RunFolder
@@ -51,6 +51,9 @@ def read_previous(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.E
   """
   first = multihost.is_first()
   mesh = sharding.make_mesh(config.devices, config.batch_size, config.accumulate)
+  for part in crops.of_main_phase(config) if config.phases.steps else ():
+    with crops.named(part):
+      sharding.make_mesh(config.devices, part.batch_size, config.accumulate)
   transcript = Transcript(lambda: accelerator.describe_devices(mesh.size if mesh else 1))
   paths = RunFolder(workdir)
   existed = first and paths.config.exists()
@@ -71,7 +74,7 @@ def read_previous(config: ConfigDict, workdir: pathlib.Path, stack: contextlib.E
 def finished_state(config: ConfigDict, workdir: pathlib.Path, previous: Previous) -> TrainState:
   """Returns the last state of a finished run, and prints that it is finished."""
   experiment = phases.build(inputs.with_known_steps(config, previous.config))
-  state = experiment.new_state()
+  state = phases.state_at(experiment, previous.step)
   if multihost.is_first():
     state = run_state(state, workdir, previous.step)
     report = RunFolder(workdir).report

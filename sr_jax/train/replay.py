@@ -12,11 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr_jax import images
-from sr_jax.data.feed import Feed, bank_batches, open_feed
+from sr_jax.data.feed import bank_batches, open_feed
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import compatibility, inputs, phases
-from sr_jax.experiment.check import check_given
+from sr_jax.experiment import base_config, compatibility, crops, inputs, phases
+from sr_jax.experiment.check import check, check_given
 from sr_jax.experiment.named_keys import named_key
+from sr_jax.experiment.phase_feed import PhaseFeed, open_phases
 from sr_jax.experiment.phases import Experiment
 from sr_jax.images import montage
 from sr_jax.runs import metadata
@@ -33,8 +34,8 @@ from sr_jax.train.start import Run
 MAX_ROWS = 16  # crops of a batch in an image
 
 # What determines a step, besides what `check_resumable` compares and the digest of the data.
-KEYS = ('seed', 'steps', 'warmup_steps', 'batch_size', 'hr_patch', 'dtype', 'ema', 'loss',
-        'optimizer', 'max_bad_steps', 'accumulate')
+KEYS = ('seed', 'steps', 'warmup_steps', 'batch_size', 'hr_patch', 'phases', 'dtype', 'ema',
+        'loss', 'optimizer', 'max_bad_steps', 'accumulate')
 ENVIRONMENT = ('device', 'devices', 'jax', 'device_loop')  # of run.json; bits depend on them
 
 
@@ -89,10 +90,10 @@ def replay_run(config: ConfigDict, workdir: os.PathLike | str, step: str | int) 
   record, changed = _record_of_step(workdir, number)
   config.seed = changed.get('seed', [config.seed])[0]
   experiment = phases.build(config)
-  new = experiment.new_state()
+  new = phases.state_at(experiment, begin)
   state = previous.run_state(new, workdir, begin)._replace(seed=new.seed)
-  spec = inputs.build_feed_spec(config, experiment.device_loop, record.get('data_mode', ''))
-  with contextlib.closing(open_feed(training_set, spec, begin)) as feed:
+  with contextlib.closing(open_phases(config, experiment, training_set, begin,
+                                      record.get('data_mode', ''))) as feed:
     if record.get('data_digest', feed.digest) != feed.digest:
       raise InputError(f'config.data: images, data settings or batch settings have changed since '
                        f'{workdir} ran step {number}')
@@ -125,16 +126,18 @@ def stop_message(run: Run, state: TrainState, metrics: Mapping[str, float]) -> s
   """
   step, count, feed = int(state.step), int(metrics['bad']), run.feed
   workdir = run.folder.workdir
-  spec = inputs.build_feed_spec(run.config, run.experiment.device_loop, feed.mode)
+  phase = run.experiment.phase_at(step)
+  spec = inputs.build_feed_spec(crops.with_crops(run.config, phase.crops),
+                                run.experiment.device_loop, feed.mode)
   with contextlib.ExitStack() as stack:
-    if feed.mode == 'bank':  # degraded on this device, not on all that share a batch
-      feed = feed._replace(batch_at=bank_batches(spec))
-    else:  # this feed is past the batch
-      feed = stack.enter_context(contextlib.closing(open_feed(
-          run.training_set, spec, step, lambda _: None)))
     try:
-      source = sharding.local_copy(feed.source_for(step, step + 1))
-      image = keep_batch(workdir, run.experiment, state, source, feed.batch_at)
+      if feed.mode == 'bank':  # degraded on this device, not on all that share a batch
+        source, batch_at = feed.enter(phase, step).source_for(step, step + 1), bank_batches(spec)
+      else:  # this feed is past the batch
+        again = stack.enter_context(contextlib.closing(open_feed(
+            run.training_set, spec, step, lambda _: None)))
+        source, batch_at = again.source_for(step, step + 1), again.batch_at
+      image = keep_batch(workdir, run.experiment, state, sharding.local_copy(source), batch_at)
     except InputError:
       image = ''
   return f'{workdir}: ' + nonfinite.nonfinite_message(step + count, count, run.config.seed, metrics,
@@ -164,10 +167,10 @@ def write_batch(workdir: pathlib.Path, number: int, batch: ReplayedBatch) -> pat
   scale = batch.hr.shape[1] // batch.lr.shape[1]
   low = batch.lr.repeat(scale, 1).repeat(scale, 2)
   rows = []
-  for crops in list(zip(low, batch.sr, batch.hr, strict=True))[:MAX_ROWS]:
+  for row in list(zip(low, batch.sr, batch.hr, strict=True))[:MAX_ROWS]:
     # NaN has no colour and is shown black.
-    crops = (images.to_uint8(np.nan_to_num(crop, posinf=1, neginf=0)) for crop in crops)
-    rows.append(montage.side_by_side([images.as_rgb(crop) for crop in crops]))
+    shown = [images.to_uint8(np.nan_to_num(image, posinf=1, neginf=0)) for image in row]
+    rows.append(montage.side_by_side([images.as_rgb(image) for image in shown]))
   path = RunFolder(pathlib.Path(workdir)).replay / f'{number}.png'
   images.write_image(
       path, montage.side_by_side([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1))
@@ -195,6 +198,9 @@ def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any],
                          config: ConfigDict) -> None:
   have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
                 for tree in (trained, compatibility.as_json(config)))
+  # A run that was started before a key existed has its default, as `check` resolves it.
+  before = metadata.flat(compatibility.as_json(check(base_config.defaults())))
+  have = {key: before[key] for key in want if key in before} | have
   for key in (*want, *filter(named_key, have)):
     if have.get(key) != want.get(key):
       raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config '
@@ -223,11 +229,13 @@ def _record_of_step(workdir: pathlib.Path, number: int) -> tuple[dict[str, Any],
 # The step ----------------------------------------------------------------------------------
 
 
-def _run_again(experiment: Experiment, feed: Feed, state: TrainState, number: int) -> Replayed:
+def _run_again(experiment: Experiment, feeds: PhaseFeed, state: TrainState,
+               number: int) -> Replayed:
   """Takes the steps up to `number` as training takes them."""
   step, phase = int(state.step), None
   while True:
     if phase is None or step >= phase.stop:
+      feed = feeds.enter(experiment.phase_at(step), step)
       phase, state, run = phases.enter_phase(experiment, state, step, feed.batch_at)
     stop = min(step + (feed.max_steps if experiment.device_loop else 1), phase.stop,
                number if step == number - 1 else number - 1)

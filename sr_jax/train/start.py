@@ -4,17 +4,17 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sr_jax import images
-from sr_jax.data.feed import Feed, open_feed
 from sr_jax.data.pictures import Picture
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment.phase_feed import PhaseFeed, open_phases
 from sr_jax.experiment.phases import Experiment
 from sr_jax.restore import Model
 from sr_jax.runs import checkpoints, lock, lr_strips, metadata, wandb_sync
@@ -69,7 +69,7 @@ class Run:
     experiment: what the config stands for.
     training_set: the images that the feed takes batches from.
     notes: lines on which folders hold the images, and on files that are skipped.
-    feed: makes batches.
+    feed: makes the batches of each phase.
     mesh: the devices that share a batch, or None for one device.
     validation: what the run is validated on.
     log: metrics.jsonl, TensorBoard and the terminal.
@@ -83,7 +83,7 @@ class Run:
   experiment: Experiment
   training_set: Sequence[Picture]
   notes: Sequence[str]
-  feed: Feed
+  feed: PhaseFeed
   mesh: Mesh | None
   validation: ValidationData
   log: Logs | NullLogs
@@ -131,7 +131,8 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
   data = (open_validation(config, training_set, notes) if first
           else ValidationData({}, {}, []))
   experiment = phases.build(config)
-  state, sources = experiment.new_state(), initial.Sources([], [], [])
+  state = phases.state_at(experiment, previous.step or 0)
+  sources = initial.Sources([], [], [])
   if resumed and first:
     state = run_state(state, workdir, previous.step)._replace(seed=state.seed)
   elif model:
@@ -140,18 +141,16 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
   origin = Origin(int(state.step), resumed, previous.existed and not resumed, previous.config,
                   previous.records, model, *sources)
   # Decoding comes last: it takes longest, and a mistake elsewhere should not wait for it.
-  spec = inputs.build_feed_spec(config, experiment.device_loop,
-                                origin.last_record.get('data_mode', ''))
-  feed = stack.enter_context(contextlib.closing(open_feed(
-      training_set, spec, origin.step, transcript.say if first else lambda _: None, mesh)))
+  feed = stack.enter_context(contextlib.closing(open_phases(
+      config, experiment, training_set, origin.step, origin.last_record.get('data_mode', ''),
+      transcript.say if first else lambda _: None, mesh)))
   multihost.refuse_different({'the mode of the data': feed.mode, 'their digest': feed.digest})
   experiment = experiment._replace(frozen=sharding.replicate(
       multihost.broadcast_arrays(experiment.frozen), mesh))
   log, saved, folder = NullLogs(), None, None
   if first:
     log, saved, folder = _open_folder(
-        config, workdir, previous, origin.step,
-        inputs.steps_per_epoch(config, len(training_set)), stack)
+        config, workdir, previous, origin.step, inputs.epoch_at(config, len(training_set)), stack)
   notes = list(dict.fromkeys((*notes, *feed.notes)))
   run = Run(config, experiment, training_set, notes, feed, mesh, data, log, saved, folder,
             StopVote(signals, feed.skipped), started)
@@ -159,9 +158,9 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, previous: Previous, resu
 
 
 def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, begin: int,
-                 epoch: int, stack: contextlib.ExitStack
+                 epoch_at: Callable[[int], float], stack: contextlib.ExitStack
                  ) -> tuple[Logs, Checkpoints, OwnedFolder]:
-  """Opens what the first process writes to; `begin` and `epoch` are those of `Logs`."""
+  """Opens what the first process writes to; `begin` and `epoch_at` are those of `Logs`."""
   paths, plain_config = RunFolder(workdir), compatibility.as_json(config)
   run_lock = previous.lock
   try:
@@ -178,7 +177,7 @@ def _open_folder(config: ConfigDict, workdir: pathlib.Path, previous: Previous, 
     checkpoints.clear(workdir)
     if config.wandb:  # before the event file is created: wandb ignores files older than its start
       stack.callback(wandb_sync.start(config.wandb, plain_config, workdir))
-    log = Logs(workdir, begin, config.steps, config.batch_size, epoch, previous.transcript,
+    log = Logs(workdir, begin, config.steps, config.batch_size, epoch_at, previous.transcript,
                images.baseline_name('bicubic', config.scale))
     stack.callback(log.close)
     saved = Checkpoints(

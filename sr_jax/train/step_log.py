@@ -46,7 +46,7 @@ class StepLog:
     """
     run, config, phase = self._run, self._run.config, call.phase
     # On a CPU a call that was dispatched fails here.
-    with explain_oom(config, run.feed.mode, compiled):
+    with explain_oom(config, run.feed.mode, compiled, phase.name):
       values = {name: float(value) for name, value in jax.device_get(call.metrics).items()}
     stalled = values['bad'] >= config.max_bad_steps
     number = int(state.step) if stalled else call.step  # a loop on the device ends early
@@ -60,7 +60,7 @@ class StepLog:
     if number == 1 or number % config.log_every == 0 or number == config.steps:
       if run.folder:
         run.folder.ensure()
-      rates = {f'learning_rate/{net}': float(schedule(number - 1 - phase.start))
+      rates = {f'learning_rate/{net}': float(schedule(number - 1 - phase.since))
                for net, schedule in phase.schedules.items()}
       run.log.scalars(number, phase.name, values | rates)
     self._report_skipped(number, values)

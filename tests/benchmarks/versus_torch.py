@@ -35,6 +35,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr_jax.experiment import phases
+from sr_jax.experiment.optimizer import with_defaults
 from sr_jax.models.vgg import VGG19
 from sr_jax.profiling.run import random_feed
 from sr_jax.step.state import TrainState, begin_phase, variables
@@ -150,7 +151,8 @@ def torch_step(config: ConfigDict, networks: list['torch.nn.Module | None'],
   # `is not None`, because a module made by torch.compile has no truth value.
   adams = [torch.optim.Adam(module.parameters(), lr=fields.learning_rate,
                             betas=(fields.beta1, fields.beta2), eps=fields.epsilon)
-           for module, fields in ((g, config.optimizer.g), (d, config.optimizer.d))
+           for module, fields in ((g, with_defaults(config.optimizer.g)),
+                                  (d, with_defaults(config.optimizer.d)))
            if module is not None]
   if d is None:
     return steps.pixel_step(g, adams[0], config.loss.pixel.kind, autocast)
