@@ -64,7 +64,8 @@ def test_helpkeys_lists_all_keys():
 
 
 @pytest.mark.parametrize(('words', 'expected'), [
-    (['--config.batch_size'], {'batch_size', 'data.variants'}),
+    (['--config.batch_size'],
+     {'batch_size', 'data.variants', 'phases.steps', 'phases.batch_size'}),
     (['Learning', 'FINAL'], {'optimizer.g.final'}),
     (['cosine', 'optimizer.d'], {'optimizer.d.schedule', 'optimizer.d.final'}),  # a choice
     (['extra', 'name.fn'], {'loss.extra.NAME.fn', 'eval.extra.NAME.fn'})])
