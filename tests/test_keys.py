@@ -14,7 +14,7 @@ from sr_jax import losses, models
 from sr_jax.data import feed_mode
 from sr_jax.data.augment import Augmentation
 from sr_jax.errors import InputError
-from sr_jax.experiment import base_config, config_file, values
+from sr_jax.experiment import base_config, config_file, optimizer, values
 from sr_jax.experiment.check import check
 from sr_jax.experiment.key import FIXED, FREE, RESUME, Key, convert, expected, parse
 from sr_jax.experiment.keys import KEYS, OPTIMIZERS
@@ -54,7 +54,8 @@ def test_choices_are_those_of_the_modules():
            'loss.pixel.kind': losses.PIXEL, 'loss.perceptual.distance': losses.PIXEL,
            'loss.adversarial.kind': losses.ADVERSARIAL, 'loss.perceptual.network': vgg.VGGS,
            'loss.perceptual.identity': IDENTITIES, 'data.mode': feed_mode.MODES,
-           'eval.correct.kind': ('none', *correction.KINDS)}
+           'eval.correct.kind': ('none', *correction.KINDS),
+           'optimizer.g.name': optimizer.DEFAULTS}
   for name, allowed in known.items():
     assert sorted(KEYS[name].choices) == sorted(allowed), name
 

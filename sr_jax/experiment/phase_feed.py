@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from sr_jax.data.feed import Feed, open_feed
 from sr_jax.data.feed_mode import FeedSpec
 from sr_jax.data.pictures import Picture
+from sr_jax.errors import InputError
 from sr_jax.experiment import crops, inputs
 from sr_jax.experiment.phases import Experiment, Phase
 
@@ -41,14 +42,22 @@ class PhaseFeed:
       self.current = open_feed(found, self._specs[phase.name], step, log, mesh)
     self.mode, self.skipped, self.notes = (
         self.current.mode, self.current.skipped, self.current.notes)
+    try:
+      self.digest = self._digest(specs)
+    except InputError:
+      self.close()
+      raise
+
+  def _digest(self, specs: Sequence[tuple[Phase, FeedSpec]]) -> str:
     digests = []
     for phase, spec in specs:
       with crops.named(phase.crops):
         digests.append(self.current.digest_of(spec))
-    distinct = dict.fromkeys(digests)
-    self.digest = digests[0] if len(distinct) == 1 else hashlib.blake2b(
-        repr([(digest, phase.start) for digest, (phase, _) in zip(digests, specs, strict=True)])
-        .encode(), digest_size=8).hexdigest()
+    if len(set(digests)) == 1:  # as without `config.phases`
+      return digests[0]
+    starts = [phase.start for phase, _ in specs]
+    text = repr(list(zip(digests, starts, strict=True)))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
   def enter(self, phase: Phase, step: int) -> Feed:
     """Returns the feed of a phase, whose first step will be `step`."""
