@@ -250,7 +250,7 @@ def test_a_page_has_every_curve_and_requests_nothing(make):
   assert psnr['lines'] == [
       {'run': 0, 'label': 'validation', 'faint': False, 'x': [100, 200, 300, 400],
        'y': [21, 22, 23, 24]}, {'run': 0, 'level': 20, 'label': 'bicubic'}]
-  assert psnr['boundaries'] == [200]
+  assert psnr['boundaries'] == [{'at': 200, 'text': 'end of the warm-up'}]
   page = text.partition('<script type="text/plain"')[0]
   assert not re.search(r'(src|href)="(?!data:|#)', page)
   assert '://' not in page
