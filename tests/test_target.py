@@ -176,10 +176,11 @@ def compiler(monkeypatch):
   """Stands in for the plugin: a step needs 1 GiB and 1 GiB for each crop of a part of a batch."""
   compiled = []
 
-  def compile_step(self, name, config):
-    compiled.append((self.target.name, name, config.batch_size, config.accumulate, config.dtype,
+  def compile_step(self, name, config, batch_size):
+    batch_size = batch_size or config.batch_size
+    compiled.append((self.target.name, name, batch_size, config.accumulate, config.dtype,
                      config.generator.remat))
-    size = config.batch_size // config.accumulate * GIB // (1 + (config.dtype == 'bfloat16'))
+    size = batch_size // config.accumulate * GIB // (1 + (config.dtype == 'bfloat16'))
     return Step(gpu_compiler.Program(STEP, 0, size, 10**6), GIB // 2, GIB)
 
   monkeypatch.setattr(gpu_compiler, 'check_plugin', lambda: None)
