@@ -15,6 +15,7 @@ from sr_jax.errors import InputError, brief
 from sr_jax.inference.upscaler import DTYPES, Upscaler
 from sr_jax.models import GENERATORS, factory, variable_shapes
 from sr_jax.models.attention import resample_bias_table
+from sr_jax.models.overlap_attention import overlap_margin, resample_overlap_table
 from sr_jax.pretrained import generators
 from sr_jax.pretrained.published import PUBLISHED, published_file
 from sr_jax.runs import metadata
@@ -103,6 +104,10 @@ class Model:
       if path[-1].key != 'bias_table':
         raise InputError(f'{self.origin}: {jax.tree_util.keystr(path)} is {list(leaf.shape)}, with '
                          f'window={window} {list(shape.shape)}; only a bias_table is interpolated')
+      if any(key.key == 'overlap' for key in path):  # HAT's, whose rows have another order
+        sides = ((side, overlap_margin(side, generator.overlap))
+                 for side in (self.generator.window, window))
+        return jnp.asarray(resample_overlap_table(leaf, *sides))
       return jnp.asarray(resample_bias_table(leaf, shape.shape[0]))
 
     return dataclasses.replace(

@@ -26,6 +26,7 @@ from sr_jax.models.overlap_attention import (
   OverlapBlock,
   overlap_position_index,
   overlapping_windows,
+  resample_overlap_table,
 )
 from sr_jax.models.swinir import BlockFields
 from sr_jax.pretrained import families, generators
@@ -109,6 +110,25 @@ def test_each_difference_of_positions_has_its_own_row() -> None:
     differences = keys[:, None] - queries[:, :, None]
     pairs = np.stack([*differences, index % rows]).reshape(3, -1)
     assert np.unique(pairs, axis=1).shape[1] == np.unique(index).size == rows
+
+
+def test_a_table_of_biases_for_another_window() -> None:
+  """Biases that grow evenly with the difference of positions still do, away from the ends."""
+  def differences(window: int, margin: int) -> np.ndarray:
+    queries, keys = (np.indices((side,) * 2).reshape(2, -1) for side in (window,
+                                                                         window + 2 * margin))
+    return keys[:, None] - queries[:, :, None] - margin
+
+  before, after = (4, 1), (8, 2)
+  index, (down, right) = overlap_position_index(*before), differences(*before)
+  table = np.zeros((81, 1), np.float32)
+  table[index % 81, 0] = 2 * down - 3 * right
+  np.testing.assert_array_equal(resample_overlap_table(table, before, before), table)
+  found = resample_overlap_table(table, before, after)[overlap_position_index(*after) % 361, 0]
+  down, right = differences(*after)
+  inside = (abs(down) < 6) & (abs(right) < 6)
+  # The centre has the difference 0; 19 rows of differences take the place of 9.
+  np.testing.assert_allclose(found[inside], ((2 * down - 3 * right) * (9 / 19))[inside], atol=1e-4)
 
 
 def overlap_reference(x: np.ndarray, params: dict, window: int, margin: int, heads: int,

@@ -11,9 +11,11 @@ from jax import lax
 from sr_jax.models.attention import (
   LINEAR,
   LayerNorm,
+  Pair,
   WindowAttention,
   in_strips,
   join_windows,
+  resample_bias_table,
   split_windows,
 )
 from sr_jax.models.convolution import Dense
@@ -37,6 +39,19 @@ def overlap_position_index(window: int, margin: int) -> np.ndarray:
   keys = np.indices((side,) * 2).reshape(2, 1, -1)
   down, right = keys - queries - 2 * margin + 1
   return down * (window + side - 1) + right
+
+
+def resample_overlap_table(table: np.ndarray | jax.Array, before: Pair, after: Pair) -> np.ndarray:
+  """Returns a table of `CrossAttention` for another window, as `attention.resample_bias_table`.
+
+  Args:
+    table: [rows, heads], whose rows `overlap_position_index` numbers.
+    before, after: window and margin of the table and of the result.
+  """
+  first, new_first = (int(overlap_position_index(*sides).min()) for sides in (before, after))
+  rows = (2 * after[0] + 2 * after[1] - 1)**2
+  ordered = np.roll(np.asarray(table), -first, 0)  # the rows of negative numbers are the last ones
+  return np.roll(resample_bias_table(ordered, rows), new_first, 0)
 
 
 class CrossAttention(WindowAttention):
