@@ -147,6 +147,9 @@ def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
   Args:
     before: config.json of a run.
   """
+  config = config.copy_and_resolve_references()
+  for section, fields in config.optimizer.items():  # config.json has what None stands for
+    config.optimizer[section] = optimizer.with_defaults(fields)
   old = {name: key.default for name, key in KEYS.items()} | values.flat(before)
   new = values.flat(as_json(config))
   derived = _derived(new)
