@@ -26,7 +26,7 @@ much memory, --config.generator.remat=False saves about a fourth of the time.
 Cost, estimated: x2 20 and x4 20 TFLOP a step, 270 and 280 hours at 10 TFLOP/s (x4 from x2: 140);
 `s` 11 and 150, `large` 39 and 550, `rope` 22 and 310; a third more with blocks computed again.
 Result: unmeasured.
-`:small`: a network of 0.5 million parameters, windows of 8x8. Result: unmeasured.
+`:small`: a network of about 0.4 million parameters, windows of 8x8. Result: unmeasured.
 `:sample`: unmeasured.
 """
 
