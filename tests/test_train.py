@@ -327,8 +327,9 @@ def test_another_scale_starts_from_the_trunk(config, tmp_path, edsr_x2, capsys):
   assert len(record['taken']) == 8
   assert record['fresh'] == [f'params/{layer}/{kind}' for layer in (
       'last', 'stages_0/Conv_0', 'stages_1/Conv_0') for kind in ('bias', 'kernel')]
-  assert re.search(fr'{tmp_path}/x2, step 0: 8 .*\(body_0, body_end, head\)\n6 .*'
-                   r'\(last, stages_0 to stages_1\)\n4 .*x2, step 0 .*\(last, stages_0\)',
+  assert re.search(fr'{tmp_path}/x2, step 0: 8 .*\(body_0, body_end, head\)\n'
+                   r'.*6 arrays newly .*\(last, stages_0 to stages_1\)\n'
+                   r'.*4 arrays of .*x2, step 0 not used \(last, stages_0\)',
                    capsys.readouterr().out)
   assert sorted(record['unused']) == [name for name in record['fresh'] if 'stages_1' not in name]
   for name, fields, scale, message in (
