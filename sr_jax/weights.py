@@ -3,6 +3,7 @@
   sr-jax weights info RealESRGAN_x4plus.pth
   sr-jax weights import edsr_x2.pt --workdir runs/edsr-x2 --set residual_scale=0.1
   sr-jax weights export --workdir runs/esrgan --output esrgan.safetensors
+  sr-jax weights export --workdir runs/esrgan --output esrgan-x4.onnx --check photos
   sr-jax weights interpolate psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors
 
 FILE is a `.safetensors` or `.pth` file, an ncnn pair (its `.param` or `.bin`) or the name of a
@@ -10,10 +11,13 @@ published network. Supported tensor names are those of BasicSR and Real-ESRGAN (
 RRDBNet, SRVGGNetCompact), ESRGAN's old and later ones, EDSR-PyTorch's, SPAN's, SwinIR's, HAT's,
 DAT's and PLKSR's (also RealPLKSR's). The network is inferred from names and shapes of the tensors.
 What they do not determine has to be given as --set FIELD=VALUE.
+
+Exports are `.safetensors`, `.pth`, `.onnx`, or an ncnn pair (its `.param`).
 """
 
 import argparse
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -23,9 +27,18 @@ import numpy as np
 from sr_jax import restore
 from sr_jax.data import folders
 from sr_jax.errors import InputError
+from sr_jax.metrics import check_export
 from sr_jax.pretrained import contents, families, generators
+from sr_jax.pretrained.export import graph_files, runtimes
 from sr_jax.runs import imported
 from sr_jax.system import cli, files
+
+# The formats of exports, and the suffixes that choose them.
+SUFFIXES = {'safetensors': ('.safetensors',), 'pth': ('.pth',), 'onnx': ('.onnx',),
+            'ncnn': ('.param', '.bin')}
+# For --check: a function that refuses if the runtime is missing, and one that opens a file.
+RUNTIMES = {'onnx': (runtimes.import_onnxruntime, runtimes.open_onnx),
+            'ncnn': (runtimes.import_ncnn, runtimes.open_ncnn)}
 
 
 def info(args: argparse.Namespace) -> None:
@@ -77,9 +90,21 @@ def import_(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-  """Writes the generator of a run to a weight file."""
+  """Writes the generator of a run to a file of other tools."""
+  path, kind = _target(args)
+  photos = folders.image_files(args.check) if args.check else []
+  if args.check and kind in RUNTIMES:
+    RUNTIMES[kind][0]()
   model = restore.load_run(args.workdir, args.step, args.raw)
-  _write(model, args.output, args.names)
+  _write(model, args, path, kind)
+  if not args.check:
+    return
+  if kind in RUNTIMES:
+    run = RUNTIMES[kind][1](path)
+  else:
+    written = restore.load(path, assumed=model.fields)
+    run = check_export.own_run(written.generator, written.variables)
+  print('\n'.join(check_export.compare(run, model.generator, model.variables, photos)))
 
 
 def interpolate(args: argparse.Namespace) -> None:
@@ -89,17 +114,48 @@ def interpolate(args: argparse.Namespace) -> None:
   # --set and --key only apply to files; the network of a run is known.
   a, b = (restore.load(source) if path.is_dir() else _load(source, args)
           for source, path in zip((args.a, args.b), paths, strict=True))
-  _write(restore.interpolate(a, b, args.alpha), args.output, args.names)
+  model = restore.interpolate(a, b, args.alpha)
+  _write(model, args, *_target(args))
 
 
 def _load(source: str, args: argparse.Namespace) -> restore.Model:
   return restore.load(source, wrapper=args.key, fields=cli.parse_fields(args.set))
 
 
-def _write(model: restore.Model, path: os.PathLike | str, family: str) -> None:
-  family = family or families.fitting_family(model.name, model.generator, model.family)
-  generators.write_generator(path, family, model.name, model.generator, model.variables)
-  print(f'{path}: wrote {model.name}, {family} names, from {model.origin}')
+def _target(args: argparse.Namespace) -> tuple[pathlib.Path, str]:
+  """Returns the path to write and its format."""
+  suffix, kind = args.output.suffix.lower(), args.format
+  if kind not in (None, *SUFFIXES):
+    raise InputError(f'--format {kind!r}: expected one of {", ".join(SUFFIXES)}')
+  known = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
+  if kind is None and suffix not in known:
+    raise InputError(f'{args.output}: expected a file name that ends in .safetensors, .pth, .onnx '
+                     'or .param, or --format')
+  if kind is not None and known.get(suffix, kind) != kind:
+    raise InputError(f'{args.output}: has the suffix of another format than --format {kind}, '
+                     f'{SUFFIXES[kind][0]}')
+  if kind is not None and suffix not in known:  # a dot in a name such as v1.5 begins no suffix
+    return args.output.with_name(args.output.name + SUFFIXES[kind][0]), kind
+  kind = known[suffix]
+  return args.output.with_suffix('.param') if kind == 'ncnn' else args.output, kind
+
+
+def _write(model: restore.Model, args: argparse.Namespace, path: pathlib.Path, kind: str) -> None:
+  written = (path, path.with_suffix('.bin')) if kind == 'ncnn' else (path,)
+  for file in written:
+    if file.exists():
+      raise InputError(f'{file}: exists already; delete it or choose another --output')
+  texts, half = cli.parse_texts(args.metadata), args.float16
+  if kind in ('onnx', 'ncnn'):
+    if args.names:
+      raise InputError(f'--names {args.names}: the tensors of an {kind} file have no such names')
+    about = graph_files.write(path, kind, model.generator, model.variables, half, texts)
+  else:
+    family = args.names or families.fitting_family(model.name, model.generator, model.family)
+    generators.write_generator(path, family, model.name, model.generator, model.variables, half,
+                               texts)
+    about = f'{family} names'
+  print(f'{path}: wrote {model.name}, {about}, from {model.origin}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,10 +171,18 @@ def _parser() -> argparse.ArgumentParser:
 
   def add_output_options(action: argparse.ArgumentParser) -> None:
     names = '|'.join((*families.FAMILIES, families.NATIVE))
-    action.add_argument('--output', required=True, type=cli.path, metavar='FILE.safetensors')
+    action.add_argument('--output', required=True, type=cli.path, metavar='FILE',
+                        help='a .safetensors, .pth, .onnx or .param file, which must be new')
+    action.add_argument('--format', metavar='|'.join(SUFFIXES),
+                        help='by default that of the suffix of --output')
     action.add_argument('--names', default='', metavar=names,
                         help='project whose tensor names to use; by default the one that the '
                         'weights were imported from, or the first that has the network')
+    action.add_argument('--float16', action='store_true',
+                        help='store weights in float16; an ONNX file is also computed in it')
+    action.add_argument('--metadata', action='append', default=[], metavar='KEY=TEXT',
+                        help='an entry of the metadata of the file, such as licence=CC0; not in an '
+                        'ncnn file')
 
   action = add_action(info, 'info', 'RealESRGAN_x4plus.pth', 'realesr-animevideov3-x2 --tensors')
   action.add_argument('file', metavar='FILE', help='weight file, run or published network')
@@ -132,7 +196,8 @@ def _parser() -> argparse.ArgumentParser:
                       help='folder of the run to create; must be new or empty')
   cli.add_file_options(action)
   action = add_action(export, 'export', '--workdir runs/esrgan --output esrgan.safetensors',
-                      '--workdir runs/esrgan --output esrgan.safetensors --raw --names esrgan-old')
+                      '--workdir runs/esrgan --output esrgan.pth --raw --names esrgan-old',
+                      '--workdir runs/esrgan --output esrgan-x4.param --float16 --check photos')
   action.add_argument('--workdir', required=True, type=cli.path, help='folder of the run')
   action.add_argument('--step', default='latest',
                       help="step of a checkpoint, 'latest' (the default) or 'best'")
@@ -140,6 +205,9 @@ def _parser() -> argparse.ArgumentParser:
                       help='the weights instead of their exponential moving average (EMA)')
   cli.add_import_option(action)
   add_output_options(action)
+  action.add_argument('--check', type=cli.path, metavar='DIR',
+                      help='run the file on the images in DIR by its own runtime (onnxruntime, '
+                      'ncnn) and compare with sr_jax')
   action = add_action(interpolate, 'interpolate',
                       'psnr.pth esrgan.pth --alpha 0.8 --output mixed.safetensors',
                       'runs/rrdb runs/esrgan --alpha 0.5 --output mixed.safetensors')

@@ -187,8 +187,8 @@ def test_networks_that_a_family_does_not_have_are_refused(tmp_path: pathlib.Path
   ):
     with pytest.raises(InputError, match=message):
       write(family, name, **fields)
-  with pytest.raises(InputError, match=r'only \.safetensors'):
-    generators.write_generator(tmp_path / 'out.pth', 'basicsr', 'edsr', None, {})
+  with pytest.raises(InputError, match=r'out\.txt: .*\.safetensors or \.pth'):
+    generators.write_generator(tmp_path / 'out.txt', 'basicsr', 'edsr', None, {})
   assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ LEVELS = (  # a module imports from its own package and from earlier levels only
     ('main',), ('__main__',))
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 # Imported inside functions, where needed.
-OPTIONAL = ('tensorflow', 'torch', 'onnx', 'gradio', 'pillow_heif')
+OPTIONAL = ('tensorflow', 'torch', 'onnx', 'onnxruntime', 'ncnn', 'gradio', 'pillow_heif')
 FILES = sorted((ROOT / 'sr_jax').rglob('*.py'))
 
 

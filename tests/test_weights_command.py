@@ -127,6 +127,7 @@ def test_an_imported_run_can_be_exported(foreign: Callable, imported: pathlib.Pa
   assert same_bits(load_file(out), tensors) == []
   status, text, _ = weights_command('info', imported, '--tensors')
   assert re.search(r'names +esrgan-old\n.*model\.0\.weight +\[4, 3, 3, 3\]', text, re.S)
+  out = tmp_path / 'raw.safetensors'
   weights_command('export', '--workdir', imported, '--output', out, '--names', 'esrgan', '--raw')
   assert 'conv_first.weight' in load_file(out)
   assert same_bits(sr_jax.load(out).variables, sr_jax.load(path).variables) == []
@@ -246,7 +247,7 @@ def test_wrong_arguments_are_one_line(foreign: Callable, tmp_path: pathlib.Path,
        r'other\.safetensors: .*1 tensors such as conv1\.weight \[3, 3\]'),
       (('export', '--workdir', run, '--output', 'a.safetensors'), r'\bnew: '),
       (('export', '--workdir', tmp_path, '--output', 'a.safetensors'), r'config\.json'),
-      (('export', '--workdir', imported, '--output', 'a.pth'), r'a\.pth: .*\.safetensors'),
+      (('export', '--workdir', imported, '--output', 'a.txt'), r'a\.txt: .*\.safetensors'),
       (('export', '--workdir', imported, '--output', 'a.safetensors', '--names', 'x'),
        "--names 'x': .*esrgan-old"),
       (('export', '--workdir', imported, '--output', 'a.safetensors', '--step', '7'),

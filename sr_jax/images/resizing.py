@@ -33,7 +33,7 @@ def _box(x: np.ndarray) -> np.ndarray:
 KERNELS = {'bicubic': (cubic_kernel, 4), 'bilinear': (_triangle, 2), 'nearest': (_box, 1)}
 
 
-def _taps(size: int, scale: float | Fraction, method: str,
+def taps(size: int, scale: float | Fraction, method: str,
           count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Computes the input samples and weights of each output sample along one axis.
 
@@ -93,7 +93,7 @@ def imresize(image: np.ndarray, scale: float | Fraction | None = None, method: s
   # MATLAB begins with the axis that shrinks more, or with rows if both shrink alike.
   for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis] if size else 0):
     side, count = image.shape[axis], size and size[axis]
-    indices, weights = _taps(side, count / side if size else scale, method, count)
+    indices, weights = taps(side, count / side if size else scale, method, count)
     total = 0.0
     for tap in range(indices.shape[1]):
       column = weights[:, tap]
@@ -130,7 +130,7 @@ def resize(images: jax.Array, scale: float | Fraction, method: str = 'bicubic',
   if eight_bit:
     images = to_levels(images)  # integers, for which a tie stays a tie in float32
   for axis, product in ((1, 'oh,bhwc->bowc'), (2, 'ow,bhwc->bhoc')):
-    indices, weights = _taps(images.shape[axis], scale, method)
+    indices, weights = taps(images.shape[axis], scale, method)
     matrix = np.zeros((indices.shape[0], images.shape[axis]))
     np.add.at(matrix, (np.arange(indices.shape[0])[:, None], indices), weights)
     # HIGHEST: a TPU or GPU would otherwise multiply in bfloat16 or TF32.

@@ -17,11 +17,14 @@ from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture
 from sr_jax.pretrained import families, ncnn
 from sr_jax.pretrained.families import NATIVE, TensorLayout
+from sr_jax.pretrained.pytorch_file import pth_bytes
 from sr_jax.pretrained.shapes import Unstated
 from sr_jax.pretrained.tensors import read_tensors
 from sr_jax.system import files
 
-METADATA_KEY = 'sr_jax'  # the entry of a safetensors file's metadata that describes the generator
+METADATA_KEY = 'sr_jax'  # the entry of a file's metadata that describes the generator
+# Families whose tools expect the tensors of a `.pth` at its top level, and nothing else there.
+UNWRAPPED = ('esrgan', 'esrgan-old', 'edsr-pytorch')
 
 
 class WeightFile(NamedTuple):
@@ -212,21 +215,45 @@ def _fields_to_state(path: pathlib.Path, generator: nn.Module) -> dict[str, Any]
 
 
 def write_generator(path: os.PathLike | str, family: str, name: str, generator: nn.Module,
-                    variables: dict[str, Any]) -> None:
-  """Writes a `.safetensors` file atomically; `read_generator` reads it back.
+                    variables: dict[str, Any], half: bool = False,
+                    texts: dict[str, str] | None = None) -> None:
+  """Writes a `.safetensors` or `.pth` file atomically; `read_generator` reads it back.
 
-  Every field of the generator is in the file's metadata, which other readers ignore.
+  Every field of the generator is in the metadata of a `.safetensors`, and in the entry 'sr_jax' of
+  a `.pth`, which other readers ignore. A `.pth` has the tensors under both `params` and
+  `params_ema`, of which each tool reads one, or at the top level and without fields for the
+  families of UNWRAPPED.
+
+  Args:
+    half: whether the weights are written in float16.
+    texts: further entries of the metadata.
 
   Raises:
-    InputError: as `to_tensors`, or the file cannot be written.
+    InputError: as `to_tensors`, a weight is not finite, or the file cannot be written.
   """
   path = files.expand(path)
-  if path.suffix != '.safetensors':
-    raise InputError(f'{path}: only .safetensors files can be written')
+  if path.suffix not in ('.safetensors', '.pth'):
+    raise InputError(f'{path}: expected a file name that ends in .safetensors or .pth')
   tensors = to_tensors(family, name, generator, variables)
+  if half:
+    with np.errstate(over='ignore'):
+      tensors = {key: np.float16(tensor) if tensor.dtype == np.float32 else tensor
+                 for key, tensor in tensors.items()}
+  for key, tensor in tensors.items():
+    if not np.isfinite(tensor).all():
+      raise InputError(f'{path}: not written, because the weights {key} {list(tensor.shape)} have '
+                       f'non-finite values (NaN/Inf){" in float16" * half}')
   stated = _fields_to_state(path, generator)
   if family == NATIVE:
     stated |= {'name': name, 'names': NATIVE}
+  metadata = {**(texts or {}), METADATA_KEY: json.dumps(stated, sort_keys=True)}
+  if path.suffix == '.pth':
+    wrappers = () if family in UNWRAPPED else ('params', 'params_ema')
+    if texts and not wrappers:
+      raise InputError(f'{path}: a .pth of the names {family} has no place for --metadata')
+    data = pth_bytes(tensors, wrappers, metadata)
+  else:
+    data = save(tensors, metadata)
   with files.atomic_write(path) as temporary:
-    # Not `save_file`, whose error on a full disk is not an OSError.
-    temporary.write_bytes(save(tensors, {METADATA_KEY: json.dumps(stated, sort_keys=True)}))
+    # Not safetensors' `save_file`, whose error on a full disk is not an OSError.
+    temporary.write_bytes(data)

@@ -25,7 +25,7 @@ PARAMETERS = {  # layer types and the parameters that are interpreted; all other
     'Input': {0, 1, 2}, 'Split': set(), 'ReLU': {0}, 'PReLU': {0}, 'Concat': {0},
     'Convolution': {*range(7), *range(9, 17)}, 'Eltwise': {0, 1}, 'BinaryOp': {0, 1, 2},
     'Interp': {0, 1, 2}, 'PixelShuffle': {0, 1}, 'Noop': set(), 'Swish': set(), 'Sigmoid': set(),
-    'MemoryData': {0, 1, 2}}
+    'MemoryData': {0, 1, 2}, 'Padding': {0, 1, 2, 3, 4}, 'Crop': set()}
 HINTS = {30, 31}  # of any layer: shapes of its blobs, features that a device may use
 
 
@@ -121,8 +121,6 @@ def _read_bin(layers: Sequence[Layer], data: bytes) -> dict[str, dict[str, np.nd
                        'float16 are supported, not quantised weights')
     weight = read(layer, total, '<f2' if flag else '<f4')
     bias = read(layer, outputs if layer.parameters.get(5) else 0, '<f4')
-    if not bias.size:
-      raise InputError(f'layer {layer.name} has no bias')
     weights[layer.name] = {'weight': weight.reshape(outputs, -1, side, side), 'bias': bias}
   if position != len(data):
     raise InputError(f'has {len(data) - position} bytes more than the layers of its .param need')

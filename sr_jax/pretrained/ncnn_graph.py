@@ -72,6 +72,10 @@ def evaluate(graph: Graph, layers: Sequence[Layer]) -> int:
       output = graph.node('input')
     elif layer.kind in ('Split', 'Noop'):
       output = x[0]
+    elif layer.kind == 'Unshuffle':
+      output = graph.node('unshuffle', get(0), x[0])
+    elif layer.kind == 'Crop' and len(x) == 2:
+      output = graph.node('crop', *x)
     elif layer.kind == 'MemoryData':
       output = graph.node('data')
     elif layer.kind in ('Swish', 'Sigmoid'):
@@ -119,7 +123,12 @@ def _binary(graph: Graph, layer: Layer, x: Sequence[int]) -> tuple[int | None, f
     known = graph.numbers.get(('times', times, x[0]))
     return (x[0], times) if known is None else (known, 1)
   if len(x) == 2 and layer.parameters.get(0) in (1, 2):
-    return graph.node('minus', *x) if layer.parameters[0] == 1 else graph.product(*x), 1
+    if layer.parameters[0] == 1:
+      return graph.node('minus', *x), 1
+    for y, gate in (x, x[::-1]):
+      if graph.numbers.get(('sigmoid', y)) == gate:
+        return graph.node('swish', y), 1
+    return graph.product(*x), 1
   return None, 1
 
 

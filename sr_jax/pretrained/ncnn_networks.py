@@ -3,6 +3,7 @@
 Which network it is follows from the kinds of its layers, its size from their number and shapes.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,20 +21,21 @@ Named = tuple[dict[str, np.ndarray], dict[str, Any], int]  # tensors, stated fie
 def named_tensors(layers: Sequence[Layer], weights: Weights) -> tuple[
     dict[str, np.ndarray], dict[str, Any]]:
   """Returns the weights by their names and the stated fields, after comparing connections."""
+  layers, weights = _restored(layers, weights)
   convolutions = [layer for layer in layers if layer.kind == 'Convolution']
+  for layer in convolutions:
+    if not weights[layer.name]['bias'].size:
+      raise InputError(f'layer {layer.name} has no bias')
   kinds = {layer.kind for layer in layers}
   if len(convolutions) < 3:
     raise InputError(f'{len(convolutions)} convolutions: not an {NETWORKS}')
   graph, stated = Graph(), {}
   if 'PReLU' in kinds:
     tensors, stated, output = _named_compact(graph, layers, convolutions, weights)
-  elif 'Swish' in kinds:
+  elif kinds & {'Swish', 'Sigmoid'}:
     tensors, stated, output = _named_span(graph, layers, convolutions, weights)
   else:
-    stages = sum(layer.kind == 'Interp' for layer in layers)
-    names = _rrdb_names(len(convolutions), stages)
-    tensors = _by_name(dict(zip(names, convolutions, strict=True)), weights)
-    output = _rrdb(graph, (len(convolutions) - 4 - stages) // 15, stages)
+    tensors, stated, output = _named_rrdb(graph, layers, convolutions, weights)
   if evaluate(graph, layers) != output:
     raise InputError(f'layer {layers[-1].name} is not the last layer of the network')
   return tensors, stated
@@ -54,6 +56,61 @@ def _named_compact(graph: Graph, layers: Sequence[Layer], convolutions: Sequence
     stated = _downscaled(layers[-1], fields['scale'])
     output = graph.node('bicubic', stated['scale'] / fields['scale'], output)
   return tensors, stated, output
+
+
+def _restored(layers: Sequence[Layer], weights: Weights) -> tuple[list[Layer], Weights]:
+  """Returns the layers with those in place of which our own files have convolutions.
+
+  These are the subtraction of a mean, as a 1x1 convolution with the identity, and the folding of
+  blocks into channels, as a padding by reflection and a convolution whose stride is its side.
+  """
+  restored, known, skipped = [], dict(weights), {}
+  for position, layer in enumerate(layers):
+    get = layer.parameters.get
+    following = layers[position + 1] if position + 1 < len(layers) else layer
+    if layer.kind == 'Padding':
+      side = int(following.parameters.get(1, 0))
+      if [int(get(key, 0)) for key in range(5)] != [0, side - 1, 0, side - 1, 2] or not (
+          _is_identity(following, weights, side)) or following.inputs != layer.outputs:
+        raise InputError(f'layer {layer.name} (Padding) is not that of a folded input')
+      skipped[layer.outputs[0]] = layer.inputs[0]
+    elif layer.inputs and layer.inputs[0] in skipped:
+      restored.append(Layer('Unshuffle', layer.name, [skipped[layer.inputs[0]]], layer.outputs,
+                            {0: int(get(1, 0))}))
+    elif _is_identity(layer, weights, 1) and weights[layer.name]['bias'].size:
+      mean = f'{layer.name} mean'
+      known[mean] = {'data': -weights[layer.name]['bias']}
+      restored += [Layer('MemoryData', mean, [], [mean], {}),
+                   Layer('BinaryOp', layer.name, [*layer.inputs, mean], layer.outputs, {0: 1})]
+    else:
+      restored.append(layer)
+  return restored, known
+
+
+def _is_identity(layer: Layer, weights: Weights, side: int) -> bool:
+  """Returns whether a convolution, with its side as its stride, only moves numbers."""
+  if layer.kind != 'Convolution' or layer.parameters.get(3, 1) != side:
+    return False
+  weight = weights[layer.name]['weight']
+  return weight.shape[2:] == (side, side) and np.array_equal(
+      weight.reshape(len(weight), -1), np.eye(len(weight)))
+
+
+def _named_rrdb(graph: Graph, layers: Sequence[Layer], convolutions: Sequence[Layer],
+                weights: Weights) -> Named:
+  start = set()  # blobs of the input
+  for layer in layers:
+    if layer.kind == 'Input' or (layer.kind == 'Split' and layer.inputs[0] in start):
+      start.update(layer.outputs)
+  factors = [layer.parameters.get(1) for layer in layers
+             if layer.kind == 'Interp' and layer.inputs[0] not in start]
+  names = _rrdb_names(len(convolutions), len(factors))
+  tensors = _by_name(dict(zip(names, convolutions, strict=True)), weights)
+  fold = next((layer.parameters[0] for layer in layers if layer.kind == 'Unshuffle'), 1)
+  triples = factors == [3]
+  output = _rrdb(graph, (len(convolutions) - 4 - len(factors)) // 15,
+                 (3,) if triples else (2,) * len(factors), fold)
+  return tensors, {'scale': 3} if triples else {}, output
 
 
 def _named_span(graph: Graph, layers: Sequence[Layer], convolutions: Sequence[Layer],
@@ -118,11 +175,14 @@ def _compact(graph: Graph, convolutions: int, scale: int) -> int:
   x = graph.node('input')
   for index in range(convolutions - 1):
     x = graph.node('prelu', index + 1, graph.convolution(x))
-  x = graph.node('shuffle', scale, graph.convolution(x))
-  return graph.add((1, x), (1, graph.node('nearest', scale, graph.node('input'))))
+  x, lr = graph.convolution(x), graph.node('input')
+  if scale == 1:
+    return graph.add((1, x), (1, lr))
+  x = graph.node('shuffle', scale, x)
+  return graph.add((1, x), (1, graph.node('nearest', scale, lr)))
 
 
-def _rrdb(graph: Graph, blocks: int, stages: int) -> int:
+def _rrdb(graph: Graph, blocks: int, stages: Sequence[int], fold: int) -> int:
   """Enters an RRDBNet and returns the number of its output."""
   def activated(x: int) -> int:
     return graph.node('leaky', 0.2, graph.convolution(x))
@@ -133,13 +193,18 @@ def _rrdb(graph: Graph, blocks: int, stages: int) -> int:
       features.append(activated(graph.node('concat', *features) if len(features) > 1 else x))
     return graph.add((0.2, graph.convolution(graph.node('concat', *features))), (1, x))
 
-  first = x = graph.convolution(graph.node('input'))
+  lr = graph.node('input')
+  first = x = graph.convolution(lr if fold == 1 else graph.node('unshuffle', fold, lr))
   for _ in range(blocks):
     x = graph.add((0.2, dense(dense(dense(x)))), (1, x))
   x = graph.add((1, graph.convolution(x)), (1, first))
-  for _ in range(stages):
-    x = activated(graph.node('nearest', 2, x))
-  return graph.convolution(activated(x))
+  for factor in stages:
+    x = activated(graph.node('nearest', factor, x))
+  x = graph.convolution(activated(x))
+  if fold == 1:
+    return x
+  scale = math.prod(stages) // fold
+  return graph.node('crop', x, lr if scale == 1 else graph.node('nearest', scale, lr))
 
 
 def _span(graph: Graph, blocks: int, scale: int, mean: tuple[float, ...],
@@ -152,9 +217,14 @@ def _span(graph: Graph, blocks: int, scale: int, mean: tuple[float, ...],
     x = graph.node('times', image_range, x)
   first = x = graph.convolution(x)
   outputs = []
+
+  def swish(x: int) -> int:
+    graph.node('sigmoid', x)  # some files have it and a product
+    return graph.node('swish', x)
+
   for _ in range(blocks):
-    tapped = graph.node('swish', graph.convolution(x))
-    y = graph.convolution(graph.node('swish', graph.convolution(tapped)))
+    tapped = swish(graph.convolution(x))
+    y = graph.convolution(swish(graph.convolution(tapped)))
     gate = graph.node('offset', -0.5, graph.node('sigmoid', y))
     x = graph.product(graph.add((1, y), (1, x)), gate)
     outputs.append(x)

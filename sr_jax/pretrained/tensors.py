@@ -59,7 +59,7 @@ def read_tensors(path: os.PathLike | str, prefix: str = '',
 
   Returns:
     (tensors by name, metadata). For a safetensors file that is its own text metadata, for a
-    `.pth` {'wrapper': the key that was opened} if there was one.
+    `.pth` its strings at the top level, and {'wrapper': the key that was opened} if there was one.
 
   Raises:
     InputError: the file is missing or damaged, or its pickle asks for more than tensors.
@@ -213,7 +213,7 @@ def _unpickle(file: BinaryIO | mmap.mmap) -> tuple[Any, dict[str, _Storage]]:
 
 
 def _unwrapped(state: Any, wrapper: str) -> tuple[dict[str, _Tensor], dict[str, str]]:
-  """Returns (the tensors of a state dict, {'wrapper': its key} if it is inside another dict)."""
+  """Returns (the tensors of a state dict, the texts beside it and its key as 'wrapper')."""
   if not isinstance(state, dict):
     raise InputError(f'contains a {type(state).__name__}, not a dict of tensors')
   dicts = {name: value for name, value in state.items() if isinstance(value, dict)}
@@ -231,7 +231,9 @@ def _unwrapped(state: Any, wrapper: str) -> tuple[dict[str, _Tensor], dict[str, 
   if sum(math.prod(tensor.shape) for tensor in tensors.values()) > MAX_SHARING * stored:
     raise InputError('its tensors have far more elements than its storages; such a file would '
                      'exhaust the memory')
-  return _without_module_prefix(tensors), {'wrapper': wrapper} if wrapper else {}
+  texts = {name: text for name, text in state.items()
+           if isinstance(name, str) and isinstance(text, str)}
+  return _without_module_prefix(tensors), texts | {'wrapper': wrapper} if wrapper else {}
 
 
 def _without_module_prefix(tensors: dict[str, Any]) -> dict[str, Any]:

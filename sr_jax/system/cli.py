@@ -121,6 +121,21 @@ def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
   return fields
 
 
+def parse_texts(entries: Sequence[str]) -> dict[str, str]:
+  """Parses ['licence=CC0', ...] of --metadata to {'licence': 'CC0', ...}.
+
+  Raises:
+    InputError: an entry has no name or no text, or a name occurs twice.
+  """
+  texts = {}
+  for entry in entries:
+    name, _, text = entry.partition('=')
+    if not name.strip() or not text or name in texts:
+      raise InputError(f'--metadata {entry}: expected KEY=TEXT, and each key only once')
+    texts[name] = text
+  return texts
+
+
 def add_file_options(parser: argparse.ArgumentParser) -> None:
   """Adds --set and --key, which describe what a weight file does not state, and --import."""
   parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',

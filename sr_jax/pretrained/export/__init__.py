@@ -1,0 +1,1 @@
+"""Writes generators as ncnn and ONNX files, from one graph that is traced from their jaxpr."""
