@@ -121,6 +121,8 @@ def _read_bin(layers: Sequence[Layer], data: bytes) -> dict[str, dict[str, np.nd
                        'float16 are supported, not quantised weights')
     weight = read(layer, total, '<f2' if flag else '<f4')
     bias = read(layer, outputs if layer.parameters.get(5) else 0, '<f4')
+    if not bias.size:
+      raise InputError(f'layer {layer.name} has no bias')
     weights[layer.name] = {'weight': weight.reshape(outputs, -1, side, side), 'bias': bias}
   if position != len(data):
     raise InputError(f'has {len(data) - position} bytes more than the layers of its .param need')

@@ -23,9 +23,6 @@ def named_tensors(layers: Sequence[Layer], weights: Weights) -> tuple[
   """Returns the weights by their names and the stated fields, after comparing connections."""
   layers, weights = _restored(layers, weights)
   convolutions = [layer for layer in layers if layer.kind == 'Convolution']
-  for layer in convolutions:
-    if not weights[layer.name]['bias'].size:
-      raise InputError(f'layer {layer.name} has no bias')
   kinds = {layer.kind for layer in layers}
   if len(convolutions) < 3:
     raise InputError(f'{len(convolutions)} convolutions: not an {NETWORKS}')
@@ -77,7 +74,7 @@ def _restored(layers: Sequence[Layer], weights: Weights) -> tuple[list[Layer], W
     elif layer.inputs and layer.inputs[0] in skipped:
       restored.append(Layer('Unshuffle', layer.name, [skipped[layer.inputs[0]]], layer.outputs,
                             {0: int(get(1, 0))}))
-    elif _is_identity(layer, weights, 1) and weights[layer.name]['bias'].size:
+    elif _is_identity(layer, weights, 1):
       mean = f'{layer.name} mean'
       known[mean] = {'data': -weights[layer.name]['bias']}
       restored += [Layer('MemoryData', mean, [], [mean], {}),

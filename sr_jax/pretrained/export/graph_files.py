@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from sr_jax import __version__
+import sr_jax
 from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture
 from sr_jax.pretrained.export import ncnn_files, onnx_file, tracing
@@ -53,4 +53,4 @@ def _metadata(generator: nn.Module, texts: dict[str, str]) -> dict[str, str]:
   fields = {field: value for field, value in architecture(generator).items() if value is not None}
   return texts | {'network': str(fields.pop('network')), 'scale': str(generator.scale),
                   'fields': json.dumps(fields, sort_keys=True, default=str),
-                  'sr_jax_version': __version__}
+                  'sr_jax_version': sr_jax.__version__}

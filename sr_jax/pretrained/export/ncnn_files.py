@@ -203,12 +203,12 @@ class Writer:
                  pads: tuple[int, ...]) -> None:
     sides, (top, left, bottom, right) = weight.shape[2:], pads
     parameters = {'_0': len(weight), '_1': sides[1], '_2': dilation[1], '_3': strides[1],
-                  '_4': left, '_5': int(bias is not None), '_6': weight.size}
+                  '_4': left, '_5': 1, '_6': weight.size}
     both = {'_11': (sides[0], sides[1]), '_12': dilation, '_13': strides, '_14': (top, left),
             '_15': (right, left), '_16': (bottom, left)}
     parameters |= {key: values[0] for key, values in both.items() if values[0] != values[1]}
     parameters = {key: value for key, value in parameters.items()
-                  if (key, value) not in (('_2', 1), ('_3', 1), ('_4', 0), ('_5', 0))}
+                  if (key, value) not in (('_2', 1), ('_3', 1), ('_4', 0))}
     activation = self.follower(index, 'relu', 'leaky')
     if activation:
       slope = activation.values.get('slope')
@@ -216,8 +216,7 @@ class Writer:
     kind = 'Convolution' if groups == 1 else 'ConvolutionDepthWise'
     self.layer(kind, index, node.inputs, **parameters, **({'_7': groups} if groups > 1 else {}))
     self.weights(node, weight, flag=True)
-    if bias is not None:
-      self.weights(node, bias)
+    self.weights(node, np.zeros(len(weight)) if bias is None else bias)
     if activation:
       user, = self.users[index]
       self.merged.add(user)
