@@ -92,6 +92,9 @@ def import_(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
   """Writes the generator of a run to a file of other tools."""
   path, kind = _target(args)
+  for file in (path, path.with_suffix('.bin')) if kind == 'ncnn' else (path,):
+    if file.exists():
+      raise InputError(f'{file}: exists already; delete it or choose another --output')
   photos = folders.image_files(args.check) if args.check else []
   if args.check and kind in RUNTIMES:
     RUNTIMES[kind][0]()
@@ -141,10 +144,6 @@ def _target(args: argparse.Namespace) -> tuple[pathlib.Path, str]:
 
 
 def _write(model: restore.Model, args: argparse.Namespace, path: pathlib.Path, kind: str) -> None:
-  written = (path, path.with_suffix('.bin')) if kind == 'ncnn' else (path,)
-  for file in written:
-    if file.exists():
-      raise InputError(f'{file}: exists already; delete it or choose another --output')
   texts, half = cli.parse_texts(args.metadata), args.float16
   if kind in ('onnx', 'ncnn'):
     if args.names:
@@ -172,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
   def add_output_options(action: argparse.ArgumentParser) -> None:
     names = '|'.join((*families.FAMILIES, families.NATIVE))
     action.add_argument('--output', required=True, type=cli.path, metavar='FILE',
-                        help='a .safetensors, .pth, .onnx or .param file, which must be new')
+                        help='a .safetensors, .pth, .onnx or .param file; an export needs a new one')
     action.add_argument('--format', metavar='|'.join(SUFFIXES),
                         help='by default that of the suffix of --output')
     action.add_argument('--names', default='', metavar=names,
