@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
   def add_output_options(action: argparse.ArgumentParser) -> None:
     names = '|'.join((*families.FAMILIES, families.NATIVE))
     action.add_argument('--output', required=True, type=cli.path, metavar='FILE',
-                        help='a .safetensors, .pth, .onnx or .param file; an export needs a new one')
+                        help='a .safetensors, .pth, .onnx or .param file; new, for an export')
     action.add_argument('--format', metavar='|'.join(SUFFIXES),
                         help='by default that of the suffix of --output')
     action.add_argument('--names', default='', metavar=names,
