@@ -66,6 +66,11 @@ def inputs(generator: nn.Module) -> list[np.ndarray]:
   return [np.float32(rng.uniform(size=(*size, channels))) for size in SIZES]
 
 
+def precisions(name: str) -> tuple[bool, ...]:
+  """Returns whether float16 is tested: for one RRDBNet of many, whose traces take long."""
+  return (False,) if 'rrdb' in name and name != 'rrdb-x3' else (False, True)
+
+
 def write(path: pathlib.Path, kind: str, generator: nn.Module, variables: dict[str, Any],
           half: bool = False) -> None:
   graph_files.write(path, kind, generator, variables, half, {})
@@ -93,10 +98,10 @@ def test_our_reader_reads_the_same_bits_from_ncnn_files(name: str, tmp_path: pat
   assert getattr(read, 'mean', None) == getattr(generator, 'mean', None)
   assert same_bits(model.variables, variables) == []
   if name == 'rrdb-x3':  # a file of half the size, whose weights are rounded
-    write(tmp_path / 'half.param', 'ncnn', generator, variables, half=True)
-    sizes = [(tmp_path / f'{stem}.bin').stat().st_size for stem in (name, 'half')]
+    write(tmp_path / 'half-x3.param', 'ncnn', generator, variables, half=True)
+    sizes = [(tmp_path / f'{stem}.bin').stat().st_size for stem in (name, 'half-x3')]
     assert 0.5 < sizes[1] / sizes[0] < 0.6
-    read = sr_jax.load(tmp_path / 'half.param').variables['params']['head']['kernel']
+    read = sr_jax.load(tmp_path / 'half-x3.param').variables['params']['head']['kernel']
     np.testing.assert_array_equal(read, np.float16(variables['params']['head']['kernel']))
 
 
@@ -210,7 +215,7 @@ def test_ncnn_computes_what_we_compute(name: str, tmp_path: pathlib.Path) -> Non
   pytest.importorskip('ncnn')
   generator, variables = network(name)
   path = tmp_path / f'{name}.param'
-  for half in (False, True):
+  for half in precisions(name):
     write(path, 'ncnn', generator, variables, half)
     runs = [runtimes.open_ncnn(path, packing) for packing in (True, False)]
     for which, lr in enumerate(inputs(generator)[:1 if half else 2]):
@@ -238,7 +243,7 @@ def test_onnxruntime_computes_what_we_compute(name: str, tmp_path: pathlib.Path)
   onnx = pytest.importorskip('onnx')
   onnxruntime = pytest.importorskip('onnxruntime')
   generator, variables = network(name)
-  for half in (False, True):
+  for half in precisions(name):
     path = tmp_path / f'{half}.onnx'
     graph_files.write(path, 'onnx', generator, variables, half, {'licence': 'CC0'})
     model = onnx.load(path)
