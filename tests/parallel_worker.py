@@ -2,7 +2,7 @@
 
   python -m tests.parallel_worker steps PICTURES OUT float64 gan,loop 10 8,1
   python -m tests.parallel_worker batches PICTURES OUT 8,1
-  python -m tests.parallel_worker checkpoint PICTURES OUT pixel,gan 8 1
+  python -m tests.parallel_worker checkpoint PICTURES OUT pixel,gan 8-1,1-8
   python -m tests.parallel_worker degraded PICTURES OUT 8,1
 """
 
@@ -53,7 +53,7 @@ def feed_of(kind, pictures, devices, mode):
 
 
 def begin(kind, pictures, devices):
-  """(experiment, mesh, feed, state on the mesh)."""
+  """(run, mesh, feed, state on the mesh); run(state, number) takes the step of this number."""
   from sr_jax.experiment import phases
   from sr_jax.system import sharding
   # In float64 the positions in a bank would be float64 as well.
@@ -65,25 +65,28 @@ def begin(kind, pictures, devices):
   state = experiment.new_state()
   if jnp.float32 is jnp.float64:
     state = jax.tree.map(lambda leaf: leaf if leaf.dtype.kind == 'i' else jnp.float64(leaf), state)
-  return experiment, mesh, feed, sharding.replicate(state, mesh)
+  step = phases.jit_step(experiment, experiment.phases[0], feed.batch_at, mesh)
+
+  def run(state, number):
+    source = feed.source_for(number, number + 1)
+    return step(state, source, experiment.frozen, number, number + 1)
+
+  return run, mesh, feed, sharding.replicate(state, mesh)
 
 
-def take(experiment, mesh, feed, state, steps):
+def take(run, mesh, state, steps):
   """(state, metrics of each step with `norm`, the norm of all weights)."""
   import optax
 
-  from sr_jax.experiment import phases
   from sr_jax.system import sharding
-  run, told = phases.jit_step(experiment, experiment.phases[0], feed.batch_at, mesh), []
+  told = []
   for _ in range(steps):
-    step = int(state.step)
-    state, metrics = run(state, feed.source_for(step, step + 1), experiment.frozen, step, step + 1)
+    state, metrics = run(state, int(state.step))
     own = sharding.local_copy(state)
     params = [own.g.params, own.d.params if own.d else ()]
     assert mesh is None or all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     told.append({name: float(value) for name, value in metrics.items()}
                 | {'norm': float(optax.global_norm(params))})
-  feed.close()
   return state, told
 
 
@@ -91,9 +94,10 @@ def steps(pictures, dtype, kinds, count, devices):
   found = {}
   for number in devices.split(','):
     for kind in kinds.split(','):
-      experiment, mesh, feed, state = begin(kind, pictures, int(number))
+      run, mesh, feed, state = begin(kind, pictures, int(number))
       assert jax.tree.leaves(state.g.params)[0].dtype == dtype
-      found[f'{kind}/{number}'] = take(experiment, mesh, feed, state, int(count))[1]
+      found[f'{kind}/{number}'] = take(run, mesh, state, int(count))[1]
+      feed.close()
   return found
 
 
@@ -155,8 +159,9 @@ def degraded(pictures, devices):
         'levels': base64.b64encode(np.concatenate(levels).tobytes()).decode(),
         'collectives': re.findall(r' ((?:all|collective)-[\w-]+|reduce-scatter)\(',
                                   make.as_text())}
-    experiment, mesh, feed, state = begin('degraded', pictures, int(number))
-    state, told = take(experiment, mesh, feed, state, 3)
+    run, mesh, feed, state = begin('degraded', pictures, int(number))
+    state, told = take(run, mesh, state, 3)
+    feed.close()
     if mesh and jax.process_count() == 1:
       draw_last_batch(pictures, int(number), state)
     vectors = {name: [np.asarray(shard.data).tolist() for shard in array.addressable_shards]
@@ -183,30 +188,37 @@ def draw_last_batch(pictures, devices, state):
     assert images.read_image(f'{folder}/replay/{int(state.step) + 1}.png').size, message
 
 
-def checkpoint(pictures, kinds, before, after):
-  """Takes a step on `before` devices, saves it, and continues there and on `after` devices."""
+def checkpoint(pictures, kinds, changes):
+  """Takes a step on some devices, saves it, and continues there and on others: '8-1,1-8'."""
   import tempfile
 
   from sr_jax.runs.checkpoints import Checkpoints
   from sr_jax.system import sharding
   found = {}
   for kind in kinds.split(','):
-    experiment, mesh, feed, state = begin(kind, pictures, int(before))
-    state, told = take(experiment, mesh, feed, state, 1)
-    with tempfile.TemporaryDirectory() as folder:
-      kept = Checkpoints(folder)
-      own = sharding.local_copy(state)
-      kept.save(own)
-      kept.close()
-      other, mesh_after, other_feed, fresh = begin(kind, pictures, int(after))
-      restored = previous.run_state(sharding.local_copy(fresh), folder, 1)
-    same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
-                        own, restored)
-    found[kind] = {
-        'same': all(jax.tree.leaves(same)), 'first': told[0],
-        'continued': take(experiment, mesh, feed, state, 1)[1][0],
-        'restored': take(other, mesh_after, other_feed,
-                         sharding.replicate(restored, mesh_after), 1)[1][0]}
+    runs = {number: begin(kind, pictures, int(number)) for number in re.findall(r'\d+', changes)}
+    # On the host, because a step deletes the state that it is given.
+    initial = {number: jax.tree.map(np.array, sharding.local_copy(state))
+               for number, (*_, state) in runs.items()}
+    for change in changes.split(','):
+      before, after = change.split('-')
+      (run, mesh, *_), (other, mesh_after, *_) = runs[before], runs[after]
+      state = sharding.replicate(jax.tree.map(jnp.array, initial[before]), mesh)
+      state, told = take(run, mesh, state, 1)
+      with tempfile.TemporaryDirectory() as folder:
+        kept = Checkpoints(folder)
+        own = sharding.local_copy(state)
+        kept.save(own)
+        kept.close()
+        restored = previous.run_state(jax.tree.map(jnp.array, initial[after]), folder, 1)
+      same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
+                          own, restored)
+      found[f'{kind}/{change}'] = {
+          'same': all(jax.tree.leaves(same)), 'first': told[0],
+          'continued': take(run, mesh, state, 1)[1][0],
+          'restored': take(other, mesh_after, sharding.replicate(restored, mesh_after), 1)[1][0]}
+    for _, _, feed, _ in runs.values():
+      feed.close()
   return found
 
 

@@ -185,14 +185,14 @@ def largest_difference(a, b, upto):
 
 
 def test_two_devices_and_their_checkpoint_on_one(tmp_path, folder):
-  found = run_worker(tmp_path, folder, 'checkpoint', 'gan', 2, 1, devices=2)['gan']
+  found, = run_worker(tmp_path, folder, 'checkpoint', 'gan', '2-1', devices=2).values()
   assert found['same']
   assert largest_difference([found['continued']], [found['restored']], 1)[0] < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('dtype', 'kinds', 'first', 'tenth'), [
-    ('float64', 'pixel,gan,relativistic,loop', 1e-10, 1e-10), ('float32', 'gan,loop', 1e-6, 1e-3)])
+    ('float64', 'gan,relativistic,loop', 1e-10, 1e-10), ('float32', 'loop', 1e-6, 1e-3)])
 def test_as_on_one_device(tmp_path, folder, dtype, kinds, first, tenth):
   alone = run_worker(tmp_path, folder, 'steps', dtype, kinds, 10, '8,1', devices=8)
   both = run_worker(tmp_path, folder, 'steps', dtype, kinds, 10, 0, devices=1, processes=2)
@@ -247,9 +247,9 @@ def levels_of(found):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('before', 'after'), [(8, 1), (1, 8)])
-def test_checkpoint_of_other_devices(tmp_path, folder, before, after):
-  found = run_worker(tmp_path, folder, 'checkpoint', 'pixel,loop', before, after, devices=8)
+def test_checkpoint_of_other_devices(tmp_path, folder):
+  found = run_worker(tmp_path, folder, 'checkpoint', 'pixel,loop', '8-1,1-8', devices=8)
+  assert len(found) == 4
   for kind in found.values():
     assert kind['same']
     assert largest_difference([kind['continued']], [kind['restored']], 1)[0] < 1e-5
@@ -278,24 +278,24 @@ def when(ready, processes, seconds=300):
 @pytest.mark.slow
 def test_a_run_of_two_processes_is_resumed_by_one_and_by_two(tmp_path, folder):
   alone, two = tmp_path / 'alone', tmp_path / 'two'
-  run(environment(), *command_line(folder, alone, '--config.steps=200'))
+  run(environment(), *command_line(folder, alone, '--config.steps=120'))
 
   processes = start_all(environment(processes=2),
-                    *command_line(folder, two, '--config.steps=200'))
+                    *command_line(folder, two, '--config.steps=120'))
   when(lambda: start_records(two), processes)
   processes[1].send_signal(signal.SIGTERM)  # to one of them; both stop at the next log
   results = wait_all(processes)
   assert [status for status, _, _ in results] == [143, 143], results
   reached = Checkpoints(two, read_only=True).latest()
   assert reached % 10 == 0
-  assert reached < 150
+  assert reached < 90
 
-  out = run(environment(), *command_line(folder, two, '--config.steps=150'))
+  out = run(environment(), *command_line(folder, two, '--config.steps=90'))
   assert re.search(r'\b1 devices.*\b2:', out)
-  out = run(environment(processes=2), *command_line(folder, two, '--config.steps=200'))
+  out = run(environment(processes=2), *command_line(folder, two, '--config.steps=120'))
   assert 'in 2 processes' in out
   assert [(start['processes'], start['from_step']) for start in start_records(two)] == [
-      (2, 0), (1, reached), (2, 150)]
+      (2, 0), (1, reached), (2, 90)]
 
   lines = [{line['step']: line for line in read_metrics(workdir) if 'g/total' in line}
            for workdir in (alone, two)]
@@ -304,7 +304,7 @@ def test_a_run_of_two_processes_is_resumed_by_one_and_by_two(tmp_path, folder):
     assert lines[1][step]['g/pixel'] == pytest.approx(line['g/pixel'],
                                                       rel=1e-3 if step <= 40 else 2e-2)
   norms = [np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(
-      restore.load_run(workdir, 200, raw=True).variables['params']))) for workdir in (alone, two)]
+      restore.load_run(workdir, 120, raw=True).variables['params']))) for workdir in (alone, two)]
   assert norms[0] == pytest.approx(norms[1], rel=1e-2)
 
 
@@ -324,16 +324,13 @@ def test_all_processes_end_if_one_is_killed(tmp_path, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('devices', 'flag', 'words'), [
-    (8, '--config.batch_size=6', ('config.batch_size=6', '8 devices', 'devices=6')),
-    (2, '--config.devices=9', ('config.devices=9', 'at most 2'))])
-def test_bad_input_on_devices(tmp_path, folder, devices, flag, words):
-  (status, _, err), = wait_all(start_all(environment(devices),
-                                  *command_line(folder, tmp_path / 'run', flag)))
+def test_bad_input_on_devices(tmp_path, folder):
+  (status, _, err), = wait_all(start_all(environment(8), *command_line(
+      folder, tmp_path / 'run', '--config.batch_size=6')))
   assert status == 1
   assert err.startswith('sr_jax: ')
   assert err.count('\n') == 1
-  assert all(word in err for word in words)
+  assert all(word in err for word in ('config.batch_size=6', '8 devices', 'devices=6'))
 
 
 @pytest.mark.slow
@@ -373,9 +370,10 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path, folder):
 @pytest.mark.slow
 def test_evaluation_runs_in_one_process(tmp_path, folder):
   workdir = tmp_path / 'run'
-  run(environment(), *command_line(folder, workdir))
+  line = command_line(folder, workdir, '--config.steps=2', '--config.warmup_steps=2')
+  run(environment(), *line)
   out = [out for status, out, _ in wait_all(start_all(
-      environment(processes=2), *command_line(folder, workdir), '--mode=evaluate',
-      f'--config.eval.sets={folder}')) if status == 0]
+      environment(processes=2), *line, '--mode=evaluate', f'--config.eval.sets={folder}'))
+         if status == 0]
   assert 'bicubic' in out[0]
   assert out[1] == ''
