@@ -27,7 +27,10 @@ ROOT = pathlib.Path(main.__file__).parents[1]
 
 
 def write_config(path, folder):
-  """A config file for the images of the tests: four steps, two of them adversarial."""
+  """A config file for the images of the tests: four steps, two of them adversarial.
+
+  They are those of the smallest experiment, so that most tests find them compiled.
+  """
   file = path / 'tiny.py'
   file.write_text(textwrap.dedent(f'''
       from sr_jax.experiment.base_config import defaults, parse_variants
@@ -35,12 +38,14 @@ def write_config(path, folder):
       def get_config(variant=''):
         parse_variants(variant, ('one', 'two'))
         config = defaults()
-        config.scale, config.batch_size, config.hr_patch = 2, 2, 16
+        config.scale, config.batch_size, config.hr_patch = 2, 4, 16
         config.steps, config.warmup_steps = 4, 2
         config.generator.update({{'features': 4, 'blocks': 1, 'kernel': 3}})
         config.discriminator.update({{
             'name': 'vgg_style', 'widths': (4, 8), 'head': 'conv', 'hidden': 8}})
         config.loss.adversarial.weight = 1e-3
+        for adam in config.optimizer.values():
+          adam.learning_rate = 1e-3
         config.data.source, config.data.valid = 'folder:{folder}', ''
         config.eval.sets, config.eval.lpips = '{folder}', 'none'
         return config
