@@ -18,8 +18,8 @@ Variants: `x2` and `x1` (the published networks of these scales fold pixels into
 
 Cost, estimated: 21 TFLOP a step, 24 days at 10 TFLOP/s. Result: unmeasured.
 
-`:small` on the 200 training photographs of BSDS500, 35 minutes on one core (most of it for RRDBNet),
-scored on 20 test photographs that were degraded with a fixed seed
+`:small` on the 200 training photographs of BSDS500, 35 minutes on one core, scored on 20 test
+photographs that were degraded with a fixed seed
 (tests/benchmarks/degraded_photos.py):
                                         luma PSNR / SSIM   LPIPS
   bicubic                               23.151 dB / .5220  .848
