@@ -28,7 +28,7 @@ from sr_jax.models.overlap_attention import (
   overlapping_windows,
   resample_overlap_table,
 )
-from sr_jax.models.swinir import BlockFields
+from sr_jax.models.swin_blocks import BlockFields
 from sr_jax.pretrained import families, generators
 from tests.conftest import filled, same_bits
 from tests.own_networks import check_layer_by_layer

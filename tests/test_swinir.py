@@ -23,7 +23,7 @@ from sr_jax.inference.compiled_parts import CompiledParts
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import EDSR, GENERATORS, SwinIR, attention
 from sr_jax.models.layers import residual_scales
-from sr_jax.models.swinir import BlockFields, SwinBlock
+from sr_jax.models.swin_blocks import BlockFields, SwinBlock
 from sr_jax.pretrained import families, generators
 from sr_jax.runs.imported import save_imported
 from sr_jax.step import train_step

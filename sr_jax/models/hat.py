@@ -19,7 +19,8 @@ from sr_jax.models.attention import in_strips, join_windows, regions, split_wind
 from sr_jax.models.convolution import Conv
 from sr_jax.models.layers import ResidualConv, scale_residual
 from sr_jax.models.overlap_attention import OverlapBlock, overlap_margin
-from sr_jax.models.swinir import BlockFields, SwinBlock, SwinIR, add_feed_forward
+from sr_jax.models.swin_blocks import BlockFields, SwinBlock, add_feed_forward
+from sr_jax.models.swinir import SwinIR
 
 CONV_REACH = 2  # pixels that the two convolutions of a block see
 

@@ -19,7 +19,7 @@ from sr_jax.models.attention import (
   split_windows,
 )
 from sr_jax.models.convolution import Dense
-from sr_jax.models.swinir import BlockFields, add_feed_forward
+from sr_jax.models.swin_blocks import BlockFields, add_feed_forward
 
 
 def overlap_margin(window: int, overlap: float) -> int:
