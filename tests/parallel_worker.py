@@ -181,7 +181,8 @@ def draw_last_batch(pictures, devices, state):
   from sr_jax.train import replay
   config, _, feed = feed_of('degraded', pictures, devices, 'bank')
   with tempfile.TemporaryDirectory() as folder:
-    run = types.SimpleNamespace(config=config, experiment=phases.build(config), feed=feed,
+    run = types.SimpleNamespace(config=config, experiment=phases.build(config),
+                                feed=types.SimpleNamespace(mode=feed.mode, enter=lambda *_: feed),
                                 folder=types.SimpleNamespace(workdir=folder))
     metrics = {'bad': 2.0, 'g/pixel': np.nan}
     message = replay.stop_message(run, sharding.local_copy(state), metrics)

@@ -171,7 +171,7 @@ def test_default_workdir_is_named_after_config_and_variants(command, config_file
      r'config\.optimizer\.g\.ramp=5: .*\b2\b.*--config\.optimizer\.g\.ramp=2'),
     (['--config.warmup_steps=9'], r'config\.warmup_steps=9: .*config\.steps=4'),
     (['--config.epochs=2', '--config.warmup_epochs=3'],
-     r'config\.warmup_epochs=3\b.*\b9\b.*config\.epochs=2\b.*\b6\b'),
+     r'config\.warmup_epochs=3\b.*\b6\b.*config\.epochs=2\b.*\b4\b'),
     (['--config.epochs=9999999999'], r'config\.epochs=9999999999\b.*\d'),
     (["--config.optimizer.g.boundaries=('a',)"], r"config\.optimizer\.g\.boundaries=.*'a'"),
     (['--config.optimizer.g.boundaries=(-5,)'], 'config.optimizer.g.boundaries='),

@@ -14,6 +14,7 @@ import pytest
 from sr_jax import evaluate, images, restore, train
 from sr_jax.data import feed, pictures
 from sr_jax.errors import InputError
+from sr_jax.experiment import inputs
 from sr_jax.runs.checkpoints import Checkpoints
 from sr_jax.train import announce
 from sr_jax.train.loop import Trainer
@@ -41,7 +42,7 @@ def pixels(config):
 @pytest.fixture
 def short_windows(monkeypatch):
   """Batches are made for fewer steps at once than lie between two logs."""
-  monkeypatch.setattr(feed, 'MAX_WINDOW', 4)
+  monkeypatch.setattr(inputs, 'MAX_WINDOW', 4)
 
 
 @pytest.fixture(scope='module')

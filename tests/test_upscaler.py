@@ -74,7 +74,7 @@ def lr() -> np.ndarray:
 
 
 @pytest.mark.parametrize(('tile', 'name'), [
-    *((16, name) for name in NAMES),
+    *(pytest.param(16, *name.values, marks=name.marks) for name in NAMES),
     # Of a network in tiles only the sides differ, and these are the kinds of tails and of folding.
     *(pytest.param(tile, name, marks=pytest.mark.slow) for tile in (None, 25) for name in (
         'unfolding', 'unfolding by 4', 'animevideov3-x3', 'msrresnet', 'srcnn', 'transposed'))])
