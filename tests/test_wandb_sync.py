@@ -36,8 +36,13 @@ def test_wandb_records_what_tensorboard_has(
   recorded = sorted(folder.glob('wandb/offline-run-*/run-*.wandb'))
   assert len(recorded) == 2
   assert len({path.stem for path in recorded}) == 1
+  names = b'g/pixel', b'd/real', b'learning_rate/g'
+  end = time.monotonic() + 30  # a process of wandb's own writes these files
+  while time.monotonic() < end and not all(
+      name in path.read_bytes() for path in recorded for name in names):
+    time.sleep(0.2)
   for path in recorded:
-    for name in (b'g/pixel', b'd/real', b'learning_rate/g'):
+    for name in names:
       assert name in path.read_bytes(), (path, name)
 
 
