@@ -19,7 +19,14 @@ scale 1 too.
 
 Cost, estimated: 0.9 TFLOP a step, 8 hours at 10 TFLOP/s. Result: unmeasured.
 
-RESTORE-SMALL `:sample`: 35.96 dB (the JPEG files: 35.39) on the validation image, in two minutes.
+`:small` on the 200 training photographs of BSDS500, after 4,000 of its 12,000 steps with a schedule
+of that length (40 minutes of one core), scored on 20 test photographs saved as JPEG 4:2:0:
+  luma PSNR / SSIM   quality 10      grey            quality 30      grey
+  the files          28.53 / .7706   27.98 / .7462   32.13 / .8887   31.57 / .8755
+  :small             29.27 / .7946   28.72 / .7729   33.17 / .9038   32.63 / .8925
+Blocks and ringing are gone, also in skies; fine texture is as smooth as in the files. EDSR on blocks
+of 2x2 pixels gained .58 and .87 dB in that time (here .73 and 1.04), 16 instead of 8 blocks no more.
+`:sample`: 35.96 dB (the JPEG files: 35.39) on the validation image, in two minutes.
 """
 
 from ml_collections import ConfigDict
@@ -71,9 +78,9 @@ def get_config(variant: str = '') -> ConfigDict:
 def _small(config: ConfigDict) -> None:
   """Sets a network and a schedule for an hour on two CPU cores."""
   config.generator.features, config.generator.blocks = 48, 8
-  config.hr_patch, config.batch_size, config.steps, config.ema = 64, 16, 4_000, 0.995
+  config.hr_patch, config.batch_size, config.steps, config.ema = 64, 16, 12_000, 0.995
   config.data.valid = 'sample:valid'
   adam = config.optimizer.g
-  adam.learning_rate, adam.ramp = 1e-3, 100
+  adam.learning_rate, adam.ramp = 1.5e-3, 100
   config.eval.every = config.sample_every = config.checkpoint_every = 500
   config.log_every = 50
