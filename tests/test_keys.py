@@ -17,7 +17,8 @@ from sr_jax.errors import InputError
 from sr_jax.experiment import base_config, config_file, optimizer, values
 from sr_jax.experiment.check import check
 from sr_jax.experiment.key import FIXED, FREE, RESUME, Key, convert, expected, parse
-from sr_jax.experiment.keys import KEYS, OPTIMIZERS
+from sr_jax.experiment.keys import KEYS
+from sr_jax.experiment.optimizer_keys import OPTIMIZERS
 from sr_jax.inference import correction
 from sr_jax.models import layers, vgg
 from sr_jax.pretrained.vgg import IDENTITIES

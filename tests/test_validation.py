@@ -11,6 +11,7 @@ from sr_jax.data import pictures, sources
 from sr_jax.data.pictures import Pair
 from sr_jax.errors import InputError
 from sr_jax.experiment import compatibility, inputs, phases
+from sr_jax.experiment.check import check
 from sr_jax.images import montage
 from sr_jax.metrics import niqe, scorer
 from sr_jax.runs import lr_strips, metadata, progress
@@ -442,9 +443,9 @@ def test_own_terms_metrics_and_sources_in_a_run(watched, tmp_path, monkeypatch, 
   assert before['eval']['extra'] == {'error': {'fn': 'tests.own_code:edge_error',
                                                'better': 'lower'}}
   watched.loss.extra.edges.weight = 0.25
-  assert compatibility.changes(before, watched)['loss.extra.edges.weight'] == [0.5, 0.25]
+  assert compatibility.changes(before, check(watched))['loss.extra.edges.weight'] == [0.5, 0.25]
   watched.loss.extra, watched.eval.extra = {}, {}
-  changed = compatibility.changes(before, watched)
+  changed = compatibility.changes(before, check(watched))
   assert changed['loss.extra.edges.fn'] == ['tests.own_code:edges', None]
   with pytest.raises(InputError, match=r'loss\.extra\.edges\.fn .* -> None.*--resume') as refused:
     compatibility.refuse_changed(workdir, 4, changed, False)

@@ -88,13 +88,7 @@ def open_feed(found: Sequence[Picture], spec: FeedSpec, start: int = 0,
     mode, packed_set, digest_source = feed_mode.open_or_pack(found, spec, log)
   if mode == 'stream':  # whose files are not read at this point
     digest_source = [identity for picture in found for identity in _identities(picture)]
-  opened = _Opened(found, mode, packed_set, digest_source, log, mesh)
-  opened.digest_of(spec)  # before anything is copied
-  if mode == 'bank':
-    pixels = (bank.to_device(packed_set).pixels if mesh is None
-              else sharding.replicate(packed_set.pixels, mesh))
-    opened = dataclasses.replace(opened, pixels=pixels)
-  return opened.feed(spec, start)
+  return _Opened(found, mode, packed_set, digest_source, log, mesh).feed(spec, start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +100,6 @@ class _Opened:
     mode: of the feeds.
     packed_set: None for a stream.
     digest_source: of `_digest`.
-    pixels: of the bank, on the device.
     skipped: of all feeds.
   """
 
@@ -116,26 +109,30 @@ class _Opened:
   digest_source: str | list[str]
   log: Callable[[str], None]
   mesh: jax.sharding.Mesh | None
-  pixels: jax.Array | None = None
   skipped: list[str] = dataclasses.field(default_factory=list)
+
+  @functools.cached_property
+  def pixels(self) -> jax.Array:
+    """The pixels of the bank, on the device or on each of a mesh."""
+    if self.mesh is None:
+      return bank.to_device(self.packed_set).pixels
+    return sharding.replicate(self.packed_set.pixels, self.mesh)
 
   def digest_of(self, spec: FeedSpec) -> str:
     """Returns the digest of a feed; raises InputError if the images cannot give its crops."""
-    if self.mode == 'stream':
-      _refuse_fewer_than_crops(self.found, spec)
-    else:
-      self._large_enough(spec)
+    self._large_enough(spec)
     return _digest(self.digest_source, spec, self.mode)
 
   def feed(self, spec: FeedSpec, start: int) -> Feed:
     """Returns a feed whose first step is `start`."""
     rows = sharding.process_rows(spec.crop_spec.count, self.mesh)
-    digest, shared = self.digest_of(spec), {'digest_of': self.digest_of, 'reopen': self.feed}
+    large = self._large_enough(spec)
+    digest = _digest(self.digest_source, spec, self.mode)
+    shared = {'digest_of': self.digest_of, 'reopen': self.feed}
     if self.mode == 'stream':
       batches = _stream(self.found, spec, start, rows, self.skipped, self.log)
       shared['notes'] = stream.sampled_notes(self.found)
     else:
-      large = self._large_enough(spec)
       self.skipped.extend([line for line in large.skipped if line not in self.skipped])
       shared['notes'] = _notes(large)
     if self.mode == 'bank':
@@ -149,7 +146,11 @@ class _Opened:
     return Feed(self.mode, host_batches(spec, self.mesh), source_for, spec.window, self.skipped,
                 digest, ahead.close, **shared)
 
-  def _large_enough(self, spec: FeedSpec) -> Packed:
+  def _large_enough(self, spec: FeedSpec) -> Packed | None:
+    """Returns the packed images that can give the crops; None for a stream."""
+    if self.mode == 'stream':
+      _refuse_fewer_than_crops(self.found, spec)
+      return None
     return packed.drop_too_small(self.packed_set, spec.crop_spec.scale, spec.crop_spec.patch)
 
 

@@ -54,7 +54,7 @@ class FeedSpec:
 
 
 def open_or_pack(found: Sequence[Picture], spec: FeedSpec,
-          log: Callable[[str], None]) -> tuple[str, Packed | None, str | None]:
+                 log: Callable[[str], None]) -> tuple[str, Packed | None, str | None]:
   """Chooses between the modes that pack, and packs the images unless that was done before.
 
   Args:

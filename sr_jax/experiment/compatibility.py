@@ -13,7 +13,7 @@ from sr_jax.errors import InputError, listed
 from sr_jax.experiment import inputs, optimizer, values
 from sr_jax.experiment.check import describe_steps
 from sr_jax.experiment.key import RESUME
-from sr_jax.experiment.keys import KEYS, OPTIMIZERS, find_key
+from sr_jax.experiment.keys import KEYS, find_key
 from sr_jax.experiment.named_keys import named_key
 from sr_jax.models import architecture, factory
 from sr_jax.models.factory import differing_keys
@@ -146,24 +146,15 @@ def changes(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:
 
   Args:
     before: config.json of a run.
+    config: as `check` returns it.
   """
-  old = _published({name: key.default for name, key in KEYS.items()} | values.flat(before))
-  new = _published(values.flat(as_json(config)))
+  old = {name: key.default for name, key in KEYS.items()} | values.flat(before)
+  new = values.flat(as_json(config))
   derived = _derived(new)
   new |= {key: None for key in old if named_key(key) and key not in new}  # removed entries
   return {key: [_listed(old.get(key)), new[key]] for key in new
           if _listed(old.get(key)) != new[key] and key not in derived
           and (key.partition('.')[0] not in values.NETWORKS or key.endswith('.init'))}
-
-
-def _published(flat: dict[str, Any]) -> dict[str, Any]:
-  """Returns values by key, with an optimiser's published values in place of None."""
-  found = dict(flat)
-  for section in OPTIMIZERS:
-    for key, value in optimizer.DEFAULTS.get(flat[f'optimizer.{section}.name'], {}).items():
-      if found[f'optimizer.{section}.{key}'] is None:
-        found[f'optimizer.{section}.{key}'] = value
-  return found
 
 
 def rescheduled(before: dict[str, Any], config: ConfigDict) -> dict[str, list]:

@@ -187,19 +187,13 @@ def steps_per_epoch(config: ConfigDict, image_count: int) -> int:
 
 def epoch_at(config: ConfigDict, image_count: int) -> Callable[[int], float]:
   """Returns a function that returns how many epochs a number of steps is."""
+  if not config.phases.steps:
+    epoch = steps_per_epoch(config, image_count)
+    return lambda step: step / epoch
   parts = [(part, steps_per_epoch(crops.with_crops(config, part), image_count))
-           for part in crops.of_main_phase(config)]
-  if len(parts) == 1:
-    return lambda step: step / parts[0][1]
-  before = config.warmup_steps / steps_per_epoch(config, image_count)
-
-  def epochs(step: int) -> float:
-    if step < config.warmup_steps:
-      return step / steps_per_epoch(config, image_count)
-    return before + sum((min(step, part.stop) - part.start) / epoch for part, epoch in parts
-                        if step > part.start)
-
-  return epochs
+           for part in (crops.of_warmup(config), *crops.of_main_phase(config))]
+  return lambda step: sum((min(step, part.stop) - part.start) / epoch for part, epoch in parts
+                          if step > part.start)
 
 
 # Batches -------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ KERNELS = {'bicubic': (cubic_kernel, 4), 'bilinear': (_triangle, 2), 'nearest': 
 
 
 def taps(size: int, scale: float | Fraction, method: str,
-          count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+         count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Computes the input samples and weights of each output sample along one axis.
 
   Args:

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from sr_jax import images
 from sr_jax.data.feed import bank_batches, open_feed
 from sr_jax.errors import InputError, listed
-from sr_jax.experiment import base_config, compatibility, crops, inputs, phases
-from sr_jax.experiment.check import check, check_given
+from sr_jax.experiment import compatibility, crops, inputs, phases
+from sr_jax.experiment.check import check_given
 from sr_jax.experiment.named_keys import named_key
 from sr_jax.experiment.phase_feed import PhaseFeed, open_phases
 from sr_jax.experiment.phases import Experiment
@@ -198,9 +198,6 @@ def _refuse_other_config(workdir: pathlib.Path, trained: dict[str, Any],
                          config: ConfigDict) -> None:
   have, want = (metadata.flat({key: tree[key] for key in KEYS if key in tree})
                 for tree in (trained, compatibility.as_json(config)))
-  # A run that was started before a key existed has its default, as `check` resolves it.
-  before = metadata.flat(compatibility.as_json(check(base_config.defaults())))
-  have = {key: before[key] for key in want if key in before} | have
   for key in (*want, *filter(named_key, have)):
     if have.get(key) != want.get(key):
       raise InputError(f'{workdir}: the run has {key}={have.get(key)!r}, the config '
