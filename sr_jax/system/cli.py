@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import functools
 import math
@@ -101,7 +102,7 @@ def number(kind: Callable[[str], float], minimum: float, maximum: float
 
 
 def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
-  """Parses ['residual_scale=0.1', 'activation=relu'].
+  """Parses the settings of --set, ['residual_scale=0.1', 'activation=relu'].
 
   Returns:
     {'residual_scale': 0.1, 'activation': 'relu'}: Python literals, otherwise strings.
@@ -109,31 +110,31 @@ def parse_fields(settings: Sequence[str]) -> dict[str, Any]:
   Raises:
     InputError: a setting has no name or no value, or a name occurs twice.
   """
-  fields = {}
-  for setting in settings:
-    name, _, value = setting.partition('=')
-    if not name.isidentifier() or not value or name in fields:
-      raise InputError(f'--set {setting}: expected FIELD=VALUE, and each field only once')
-    try:
+  fields = _split('--set', settings, 'FIELD=VALUE, and each field', str.isidentifier)
+  for name, value in fields.items():
+    with contextlib.suppress(ValueError, SyntaxError):  # otherwise it stays a string
       fields[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      fields[name] = value
   return fields
 
 
 def parse_texts(entries: Sequence[str]) -> dict[str, str]:
-  """Parses ['licence=CC0', ...] of --metadata to {'licence': 'CC0', ...}.
+  """Parses the entries of --metadata, ['licence=CC0', ...], to {'licence': 'CC0', ...}.
 
   Raises:
     InputError: an entry has no name or no text, or a name occurs twice.
   """
-  texts = {}
+  return _split('--metadata', entries, 'KEY=TEXT, and each key', str.strip)
+
+
+def _split(flag: str, entries: Sequence[str], form: str, is_name: Callable[[str], Any]
+           ) -> dict[str, str]:
+  found = {}
   for entry in entries:
     name, _, text = entry.partition('=')
-    if not name.strip() or not text or name in texts:
-      raise InputError(f'--metadata {entry}: expected KEY=TEXT, and each key only once')
-    texts[name] = text
-  return texts
+    if not is_name(name) or not text or name in found:
+      raise InputError(f'{flag} {entry}: expected {form} only once')
+    found[name] = text
+  return found
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
