@@ -32,7 +32,13 @@ TFLOP and 9 hours. Results: unmeasured.
 
 from ml_collections import ConfigDict
 
-from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_scale,
+  use_small_schedule,
+)
 
 VARIANTS = ('light', 's', 'small', 'sample', 'x2', 'x3')
 
@@ -62,10 +68,8 @@ def get_config(variant: str = '') -> ConfigDict:
   if 'small' in variants:
     network.features, network.blocks, network.split_size = 48, 6, (8, 16)
     config.hr_patch, config.batch_size, config.steps = 32 * config.scale, 8, 1_000
-    config.ema, config.data.valid = 0.99, 'sample:valid'
-    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 50
-    config.eval.every = config.sample_every = config.checkpoint_every = 250
-    config.log_every = 50
+    config.ema = 0.99
+    use_small_schedule(config, ramp=50, every=250)
   if 'sample' in variants:
     use_sample_data(config)
     network.features, network.heads, network.blocks = 32, 2, 2

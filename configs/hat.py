@@ -32,7 +32,13 @@ Result: unmeasured.
 
 from ml_collections import ConfigDict
 
-from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_scale,
+  use_small_schedule,
+)
 
 VARIANTS = ('s', 'large', 'rope', 'small', 'sample', 'x2', 'x3')
 
@@ -66,10 +72,7 @@ def get_config(variant: str = '') -> ConfigDict:
                     'upsample': 'direct', 'remat': False})
     config.hr_patch = 24 * config.scale
     config.steps, config.batch_size, config.ema = 2_000, 16, 0.99
-    config.data.valid = 'sample:valid'
-    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 100
-    config.eval.every = config.sample_every = config.checkpoint_every = 500
-    config.log_every = 50
+    use_small_schedule(config)
   if 'sample' in variants:
     use_sample_data(config)
     network.update({'features': 24, 'groups': 1, 'blocks': 2, 'heads': 2, 'window': 8,

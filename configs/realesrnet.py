@@ -40,6 +40,7 @@ from sr_jax.experiment.base_config import (
   use_realesrgan_network,
   use_sample_data,
   use_scale,
+  use_small_schedule,
 )
 
 VARIANTS = ('small', 'sample', 'compact', 'x1', 'x2')
@@ -77,11 +78,7 @@ def _compare_with_hr(config: ConfigDict) -> None:
 def _small(config: ConfigDict) -> None:
   """Sets crops and a schedule for an hour on two CPU cores."""
   config.hr_patch, config.batch_size, config.steps, config.ema = 128, 8, 5_000, 0.995
-  config.data.valid = 'sample:valid'
-  adam = config.optimizer.g
-  adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 100
-  config.eval.every = config.sample_every = config.checkpoint_every = 500
-  config.log_every = 50
+  use_small_schedule(config)
 
 
 def _sample(config: ConfigDict) -> None:

@@ -37,6 +37,7 @@ from sr_jax.experiment.base_config import (
   parse_variants,
   use_sample_compact,
   use_sample_data,
+  use_small_schedule,
 )
 
 VARIANTS = ('jpeg', 'noise', 'small', 'sample')
@@ -80,8 +81,4 @@ def _small(config: ConfigDict) -> None:
   """Sets a network and a schedule for an hour on two CPU cores."""
   config.generator.features, config.generator.blocks = 48, 8
   config.hr_patch, config.batch_size, config.steps, config.ema = 64, 16, 12_000, 0.995
-  config.data.valid = 'sample:valid'
-  adam = config.optimizer.g
-  adam.learning_rate, adam.ramp = 1.5e-3, 100
-  config.eval.every = config.sample_every = config.checkpoint_every = 500
-  config.log_every = 50
+  use_small_schedule(config, rate=1.5e-3)

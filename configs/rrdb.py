@@ -28,6 +28,7 @@ from sr_jax.experiment.base_config import (
   use_sample_rrdb,
   use_scale,
   use_small_rrdb,
+  use_small_schedule,
 )
 
 VARIANTS = ('small', 'sample', 'x2', 'x8')
@@ -52,10 +53,7 @@ def get_config(variant: str = '') -> ConfigDict:
   if 'small' in variants:
     use_small_rrdb(config)
     config.hr_patch, config.steps, config.batch_size, config.ema = 96, 1_000, 16, 0.99
-    config.data.valid = 'sample:valid'
-    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 50
-    config.eval.every = config.sample_every = config.checkpoint_every = 250
-    config.log_every = 50
+    use_small_schedule(config, ramp=50, every=250)
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch = 64

@@ -22,7 +22,13 @@ far from an image; with 1e-3 in place of 5e-3 it was at 28.0 dB after 600 steps.
 
 from ml_collections import ConfigDict
 
-from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_scale,
+  use_small_schedule,
+)
 
 VARIANTS = ('small', 'sample', 'x2', 'x3')
 
@@ -44,11 +50,8 @@ def get_config(variant: str = '') -> ConfigDict:
   if 'small' in variants or 'sample' in variants:
     config.hr_patch, config.batch_size = 24 * config.scale, 16
     config.generator.features = 32
-    config.data.valid = 'sample:valid'
     config.steps = 2_000
-    adam.learning_rate, adam.schedule, adam.ramp = 3e-3, 'cosine', 100
-    config.eval.every = config.sample_every = config.checkpoint_every = 500
-    config.log_every = 50
+    use_small_schedule(config, rate=3e-3)
   if 'sample' in variants:
     use_sample_data(config)
     config.hr_patch, config.batch_size = 16 * config.scale, 8

@@ -23,7 +23,13 @@ unmeasured.
 
 from ml_collections import ConfigDict
 
-from sr_jax.experiment.base_config import defaults, parse_variants, use_sample_data, use_scale
+from sr_jax.experiment.base_config import (
+  defaults,
+  parse_variants,
+  use_sample_data,
+  use_scale,
+  use_small_schedule,
+)
 
 VARIANTS = ('small', 'sample', 'msr', 'x2', 'x3', 'x8')
 
@@ -75,9 +81,5 @@ def _small(config: ConfigDict) -> None:
   _use_msrresnet(config)
   config.generator.features, config.generator.blocks = 48, 8
   config.generator.upsample = 'direct'
-  config.data.valid = 'sample:valid'
   config.steps = 2_000
-  adam = config.optimizer.g
-  adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 100
-  config.eval.every = config.sample_every = config.checkpoint_every = 500
-  config.log_every = 50
+  use_small_schedule(config)

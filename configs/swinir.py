@@ -41,6 +41,7 @@ from sr_jax.experiment.base_config import (
   use_realesrgan_losses,
   use_sample_data,
   use_scale,
+  use_small_schedule,
 )
 
 VARIANTS = ('light', 'real', 'rope', 'stem', 'small', 'sample', 'x2', 'x3')
@@ -74,10 +75,7 @@ def get_config(variant: str = '') -> ConfigDict:
     _light(config)
     config.generator.features, config.generator.groups = 48, 3
     config.hr_patch, config.steps, config.batch_size, config.ema = 96, 3_000, 16, 0.99
-    config.data.valid = 'sample:valid'
-    adam.learning_rate, adam.schedule, adam.ramp = 1e-3, 'cosine', 100
-    config.eval.every = config.sample_every = config.checkpoint_every = 500
-    config.log_every = 50
+    use_small_schedule(config)
   if 'sample' in variants:
     use_sample_data(config)
     _light(config)

@@ -123,6 +123,21 @@ def use_sample_rrdb(config: ConfigDict) -> None:
   config.generator.features, config.generator.blocks, config.generator.growth = 24, 2, 12
 
 
+def use_small_schedule(config: ConfigDict, rate: float = 1e-3, ramp: int = 100,
+                       every: int = 500) -> None:
+  """Sets validation and learning rate for the variant 'small' of a training on pixels.
+
+  Args:
+    rate, ramp: of the generator's learning rate, which falls as a cosine.
+    every: steps between validations, on the cat of scikit-image, samples and checkpoints.
+  """
+  config.data.valid = 'sample:valid'
+  adam = config.optimizer.g
+  adam.learning_rate, adam.schedule, adam.ramp = rate, 'cosine', ramp
+  config.eval.every = config.sample_every = config.checkpoint_every = every
+  config.log_every = 50
+
+
 def use_sample_compact(config: ConfigDict) -> None:
   """Sets the size of Compact for the variant 'sample'."""
   config.generator.features, config.generator.blocks = 24, 6
