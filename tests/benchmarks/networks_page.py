@@ -54,7 +54,8 @@ COST = '''\
 
 GFLOP are those of the convolutions and matrix products for one LR of 256x256, two for each
 multiplication and addition. The field is the side of the square of LR pixels that a pixel of the
-result depends on; "{whole}" means that it depends on all of them. CPU is the time for an LR of
+result depends on. "{whole}" means that there is no such square: sums over the image reach all of
+it, and windows of attention pass on from block to block what they see. CPU is the time for an LR of
 128x128 on two cores, compared with EDSR's{seconds}. GPU is computed, not measured: kernels and
 milliseconds for an LR of 256x256 in bfloat16 on an {gpu}
 ([how](performance.md#a-gpu-that-you-do-not-have)).
