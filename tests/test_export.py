@@ -158,6 +158,13 @@ def test_names_that_upscayl_misreads_and_other_bad_input(tmp_path: pathlib.Path)
   assert list(tmp_path.iterdir()) == []
 
 
+def test_metadata_of_the_file_itself_is_not_replaced(tmp_path: pathlib.Path) -> None:
+  pytest.importorskip('onnx')
+  with pytest.raises(InputError, match=r'net\.onnx: --metadata scale: '):
+    graph_files.write(tmp_path / 'net.onnx', 'onnx', *network('compact-x2'), False, {'scale': '2'})
+  assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def export(tmp_path: pathlib.Path, weights_command: Callable) -> Callable:
   """export('--output', ...) -> (status, stdout, stderr) of the export of a run, compact-x2."""
@@ -192,6 +199,8 @@ def test_the_command_chooses_formats_and_refuses_in_a_line(tmp_path: pathlib.Pat
       (('--output', 'b', '--format', 'gguf'), "--format 'gguf'.*onnx"),
       (('--output', 'b-x2.param', '--names', 'basicsr'), '--names'),
       (('--output', 'b.pth', '--metadata', 'x'), '--metadata x'),
+      (('--output', 'b.pth', '--metadata', 'params=x'), '--metadata params: '),
+      (('--output', 'b.safetensors', '--metadata', 'sr_jax=x'), '--metadata sr_jax: '),
       (('--output', 'b.pth', '--check', 'none'), 'none')):
     status, out, err = export(*arguments)
     assert (status, out, err.count('\n')) == (1, '', 1), err

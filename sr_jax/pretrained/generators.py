@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -214,6 +214,18 @@ def _fields_to_state(path: pathlib.Path, generator: nn.Module) -> dict[str, Any]
   return stated
 
 
+def check_texts(path: pathlib.Path, texts: Collection[str], own: Collection[str]) -> None:
+  """Refuses metadata whose names a file needs for entries of its own.
+
+  Raises:
+    InputError: names the first such entry.
+  """
+  for name in texts:
+    if name in own:
+      raise InputError(f'{path}: --metadata {name}: the file has an entry of this name itself; '
+                       'choose another name')
+
+
 def write_generator(path: os.PathLike | str, family: str, name: str, generator: nn.Module,
                     variables: dict[str, Any], half: bool = False,
                     texts: dict[str, str] | None = None) -> None:
@@ -229,7 +241,8 @@ def write_generator(path: os.PathLike | str, family: str, name: str, generator: 
     texts: further entries of the metadata.
 
   Raises:
-    InputError: as `to_tensors`, a weight is not finite, or the file cannot be written.
+    InputError: as `to_tensors` and `check_texts`, a weight is not finite, or the file cannot be
+      written.
   """
   path = files.expand(path)
   if path.suffix not in ('.safetensors', '.pth'):
@@ -246,9 +259,10 @@ def write_generator(path: os.PathLike | str, family: str, name: str, generator: 
   stated = _fields_to_state(path, generator)
   if family == NATIVE:
     stated |= {'name': name, 'names': NATIVE}
+  wrappers = ('params', 'params_ema') if path.suffix == '.pth' and family not in UNWRAPPED else ()
+  check_texts(path, texts or {}, (METADATA_KEY, *wrappers))
   metadata = {**(texts or {}), METADATA_KEY: json.dumps(stated, sort_keys=True)}
   if path.suffix == '.pth':
-    wrappers = () if family in UNWRAPPED else ('params', 'params_ema')
     if texts and not wrappers:
       raise InputError(f'{path}: a .pth of the names {family} has no place for --metadata')
     data = pth_bytes(tensors, wrappers, metadata)

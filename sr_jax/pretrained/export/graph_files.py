@@ -12,6 +12,7 @@ import sr_jax
 from sr_jax.errors import InputError, brief
 from sr_jax.models import architecture
 from sr_jax.pretrained.export import ncnn_files, onnx_file, tracing
+from sr_jax.pretrained.generators import check_texts
 
 
 def write(path: pathlib.Path, kind: str, generator: nn.Module, variables: dict[str, Any],
@@ -24,8 +25,9 @@ def write(path: pathlib.Path, kind: str, generator: nn.Module, variables: dict[s
     texts: further metadata of an ONNX file.
 
   Raises:
-    InputError: the network cannot be expressed, has non-finite weights, or `path` has a name from
-      which Upscayl reads another scale; or the package onnx is missing.
+    InputError: the network cannot be expressed, has non-finite weights, `path` has a name from
+      which Upscayl reads another scale, or `texts` one of an entry of the file's own; or the
+      package onnx is missing.
   """
   for name, array in traverse_util.flatten_dict(variables, sep='/').items():
     if not np.isfinite(np.asarray(array)).all():
@@ -37,10 +39,11 @@ def write(path: pathlib.Path, kind: str, generator: nn.Module, variables: dict[s
       raise InputError(f'{path}: an ncnn file has no place for --metadata')
   else:
     onnx_file.import_onnx()
+    check_texts(path, texts, own := _metadata(generator))
   try:
     graph = tracing.trace(generator, variables)
     if kind == 'onnx':
-      nodes = onnx_file.write_onnx(path, graph, generator.scale, half, _metadata(generator, texts))
+      nodes = onnx_file.write_onnx(path, graph, generator.scale, half, texts | own)
       return f'{nodes} nodes of opset {onnx_file.OPSET}'
     lacking = ncnn_files.write_ncnn(path, graph, half)
   except InputError as error:
@@ -49,8 +52,8 @@ def write(path: pathlib.Path, kind: str, generator: nn.Module, variables: dict[s
   return about + f'; Upscayl lacks the layer {", ".join(lacking)}' if lacking else about
 
 
-def _metadata(generator: nn.Module, texts: dict[str, str]) -> dict[str, str]:
+def _metadata(generator: nn.Module) -> dict[str, str]:
   fields = {field: value for field, value in architecture(generator).items() if value is not None}
-  return texts | {'network': str(fields.pop('network')), 'scale': str(generator.scale),
-                  'fields': json.dumps(fields, sort_keys=True, default=str),
-                  'sr_jax_version': sr_jax.__version__}
+  return {'network': str(fields.pop('network')), 'scale': str(generator.scale),
+          'fields': json.dumps(fields, sort_keys=True, default=str),
+          'sr_jax_version': sr_jax.__version__}
